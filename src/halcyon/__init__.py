@@ -1,0 +1,7 @@
+"""Halcyon: active learning for machine-learned potentials until the dynamics are calm.
+
+The library is plain Python: it is imported and tested without Snakemake. The workflow
+(Snakefile, workflow/, scripts/) chains its functions into a campaign.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,509 @@
+"""What a user may set: declared once, here, with its unit, default and description.
+
+The JSON schema (`config/schema/*.json`), the documented default (`config/config.yaml`) and
+the reference page (`docs/configuration.md`) are generated from these models by
+`scripts/generate_config_docs.py`; a test keeps them in sync. Units are part of the key's name.
+
+Not for: checks that need more than the configuration itself; see `preflight`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from halcyon.errors import InputError
+
+M = TypeVar("M", bound=BaseModel)
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Temperatures = Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration. Unknown keys are errors; values cannot change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cp2kReference(Section):
+    """Labels from CP2K."""
+
+    backend: Literal["cp2k"] = Field(description="Label with CP2K.")
+    level: Path = Field(
+        description="File with the level of theory: CP2K input as YAML (cp2k-input-tools) or "
+        "plain, without the structure. Relative to the working folder."
+    )
+    command: str = Field(
+        "cp2k.psmp",
+        min_length=1,
+        description="Command that starts CP2K, e.g. `cp2k.psmp` or `srun -n 4 cp2k.psmp`. It is "
+        "split as a shell would, and run without a shell.",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder with CP2K's basis sets and pseudopotentials; by default CP2K_DATA_DIR, "
+        "else the usual places.",
+    )
+    frame_timeout_s: float = Field(
+        3600, gt=0, description="Wall time after which one frame is given up, s."
+    )
+
+
+class XtbReference(Section):
+    """Labels from tblite: semi-empirical, milliseconds a frame, nothing to install."""
+
+    backend: Literal["xtb"] = Field(description="Label with tblite.")
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", description="Hamiltonian.")
+    accuracy: float = Field(
+        0.1, gt=0, le=1000, description="tblite's accuracy; smaller is tighter SCF convergence."
+    )
+    max_iterations: int = Field(250, ge=1, description="SCF steps before a frame is unconverged.")
+
+
+ReferenceSettings = Annotated[Cp2kReference | XtbReference, Field(discriminator="backend")]
+
+
+class TeacherSettings(Section):
+    """Force-field sampling: what the model learns before it sees a reference label."""
+
+    temperatures_K: Temperatures = Field(
+        [300.0, 600.0, 1200.0], description="Temperatures of the Langevin runs, K."
+    )
+    md_frames: Count = Field(
+        300, description="Frames from molecular dynamics per structure, over all temperatures."
+    )
+    md_interval_fs: float = Field(25.0, gt=0, description="Time between two such frames, fs.")
+    displaced_frames: int = Field(
+        150, ge=0, description="Frames with displaced atoms per structure: they teach the walls."
+    )
+    displacement_A: tuple[Positive, Positive] = Field(
+        (0.05, 0.35),
+        description="Range of the standard deviation of the displacements, Å; drawn per frame.",
+    )
+    force_cap_eV_per_A: float = Field(
+        100.0, gt=0, description="Frames with a larger force are dropped and counted, eV/Å."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TeacherSettings":
+        if self.displacement_A[0] > self.displacement_A[1]:
+            raise ValueError(f"displacement_A: expected [low, high], got {self.displacement_A}")
+        return self
+
+
+class ModelSettings(Section):
+    """Size of the MACE model."""
+
+    channels: int = Field(16, ge=4, le=512, description="Channels per irreducible representation.")
+    max_L: int = Field(0, ge=0, le=3, description="Highest order of the messages.")
+    layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
+    correlation: int = Field(2, ge=1, le=4, description="Body order minus one of each layer.")
+    r_max_A: float = Field(4.0, gt=1.0, le=12.0, description="Cutoff radius, Å.")
+    radial_basis: int = Field(8, ge=2, le=32, description="Bessel functions of the radial basis.")
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="Precision of training and dynamics."
+    )
+
+
+class FitSettings(Section):
+    """How a model is fitted."""
+
+    epochs: Count = Field(description="Passes over the training set.")
+    batch_size: Count = Field(8, description="Structures per optimiser step.")
+    learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
+    energy_weight: float = Field(1.0, ge=0, description="Weight of the energy in the loss.")
+    forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
+
+
+class PretrainingSettings(FitSettings):
+    """Pre-training on force-field labels."""
+
+    enabled: bool = Field(True, description="Without it, training starts from random weights.")
+    epochs: Count = Field(40, description="Passes over the teacher's frames.")
+    batch_size: Count = Field(16, description="Structures per optimiser step.")
+    learning_rate: float = Field(0.01, gt=0, le=1, description="Initial learning rate.")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
+    )
+
+
+class TrainingSettings(FitSettings):
+    """Fine-tuning on reference labels, once per generation."""
+
+    epochs: Count = Field(120, description="Passes over the labels in each generation.")
+    batch_size: Count = Field(5, description="Structures per optimiser step.")
+    learning_rate: float = Field(0.005, gt=0, le=1, description="Initial learning rate.")
+    fresh_every: int = Field(
+        4,
+        ge=0,
+        description="Every so many generations, start again from the pre-trained model rather "
+        "than from the previous generation's; 0: never.",
+    )
+
+
+class SeedSettings(Section):
+    """The first labels: frames of the teacher's dynamics, before any exploration."""
+
+    train: Count = Field(20, description="Frames to train on, per structure.")
+    validation: int = Field(
+        15,
+        ge=5,
+        description="Frames held out of training, per structure: they stop the training early "
+        "and calibrate the domain's margins.",
+    )
+    test: int = Field(
+        20, ge=5, description="Frames for the errors that are reported, per structure; never used."
+    )
+    max_temperature_K: float = Field(
+        700.0, gt=0, description="Only teacher dynamics up to this temperature are drawn from, K."
+    )
+
+
+class DomainSettings(Section):
+    """Natural interpolation domain: the interval of atomic energies that counts as known."""
+
+    alpha: float = Field(
+        1e-4,
+        gt=0,
+        lt=0.5,
+        description="Wanted probability that an atom of an in-distribution frame is outside.",
+    )
+    classes: Literal["auto", "symmetry", "element"] = Field(
+        "auto",
+        description="Atoms that share an interval: symmetry-equivalent atoms of a molecule, or all "
+        "of an element. auto: symmetry for `kind: molecule`, else element.",
+    )
+    indicator: Literal["hard", "smooth"] = Field(
+        "hard", description="h(s) = 1 for s > 0, or 1 - exp(-(s/kappa)²)."
+    )
+    kappa: float = Field(
+        0.1, gt=0, description="Scale of the smooth indicator, in widths of the interval."
+    )
+
+
+class ExplorationSettings(Section):
+    """Molecular dynamics with the current model, watched by the CLI at every step."""
+
+    temperatures_K: Temperatures = Field(
+        [500.0], description="Thermostat temperatures, K; replicas are dealt over them in turn."
+    )
+    replicas: Count = Field(8, description="Replicas, integrated in one batch.")
+    time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
+    timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
+    friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
+    trace_points_per_ps: int = Field(
+        100, ge=1, le=2000, description="Points kept of each replica's traces, 1/ps."
+    )
+    candidate_interval_fs: float = Field(
+        50.0, gt=0, description="At most one candidate frame per replica in such an interval, fs."
+    )
+    bond_stretch_A: float = Field(
+        0.5,
+        gt=0,
+        description="A replica of a molecule has failed when a bond is further than this from its "
+        "training mean, Å.",
+    )
+    min_distance_A: float = Field(
+        0.5, gt=0, description="A replica has failed when two atoms are closer than this, Å."
+    )
+    checkpoint_s: float = Field(
+        20.0, gt=0, description="Wall time between two checkpoints, s: what a kill can cost."
+    )
+
+
+class SelectionSettings(Section):
+    """Which candidate frames are worth a label."""
+
+    frames: Count = Field(20, description="Frames labelled in each generation.")
+    validation_every: int = Field(
+        5, ge=2, description="Every so many of them joins the validation set, not the training set."
+    )
+    min_difference_A: float = Field(
+        0.05,
+        ge=0,
+        description="Root-mean-square difference of interatomic distances under which two frames "
+        "count as the same, Å.",
+    )
+    force_cap_eV_per_A: float = Field(
+        50.0,
+        gt=0,
+        description="Frames where the model predicts a larger force are unphysical: dropped, eV/Å.",
+    )
+
+
+class SaturationSettings(Section):
+    """When labelling may stop."""
+
+    max_rate_per_ps: float = Field(
+        0.05,
+        gt=0,
+        description="λ*: the late-window rate of excursions per replica must be under it with "
+        "the given confidence, 1/ps.",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of the bound.")
+    window: float = Field(
+        0.5, gt=0, le=1, description="Late window: this last part of each replica's asked time."
+    )
+
+
+class LimitSettings(Section):
+    """What a campaign may cost."""
+
+    max_generations: Count = Field(8, description="Generations at most.")
+    label_budget: Count = Field(
+        500, description="Labels at most, the seed's included; failed calculations count too."
+    )
+    min_free_disk_GB: float = Field(
+        1.0, ge=0, description="The campaign does not start with less free disk, GB."
+    )
+
+
+class ResourceSettings(Section):
+    """Cores per job. On a cluster the profile adds time and memory."""
+
+    label_shards: Count = Field(
+        2,
+        le=1000,
+        description="Label jobs per generation: shard i takes every n-th frame from i on. Part of "
+        "the campaign's identity: it cannot change once the campaign has begun.",
+    )
+    label_cores: Count = Field(1, description="Cores of each label job.")
+    train_cores: Count = Field(2, description="Cores of each training job.")
+    explore_cores: Count = Field(2, description="Cores of each exploration job.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models run. auto: cuda where there is one."
+    )
+
+
+class Settings(Section):
+    """All that steers one system's loop. A system's `overrides` may change any of it."""
+
+    teacher: TeacherSettings = Field(TeacherSettings(), description=TeacherSettings.__doc__)
+    model: ModelSettings = Field(ModelSettings(), description=ModelSettings.__doc__)
+    pretraining: PretrainingSettings = Field(
+        PretrainingSettings(), description=PretrainingSettings.__doc__
+    )
+    seed_labels: SeedSettings = Field(SeedSettings(), description=SeedSettings.__doc__)
+    training: TrainingSettings = Field(TrainingSettings(), description=TrainingSettings.__doc__)
+    domain: DomainSettings = Field(DomainSettings(), description=DomainSettings.__doc__)
+    exploration: ExplorationSettings = Field(
+        ExplorationSettings(), description=ExplorationSettings.__doc__
+    )
+    selection: SelectionSettings = Field(SelectionSettings(), description=SelectionSettings.__doc__)
+    saturation: SaturationSettings = Field(
+        SaturationSettings(), description=SaturationSettings.__doc__
+    )
+    limits: LimitSettings = Field(LimitSettings(), description=LimitSettings.__doc__)
+    resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
+
+
+class Campaign(Settings):
+    """A campaign: which systems, labelled how, and how long it may go on."""
+
+    campaign: Name = Field(description="Name of the campaign; its results lie under this name.")
+    systems: list[Name] = Field(
+        min_length=1,
+        description="Systems, each with its own model: names of `config/systems/<name>.yaml`.",
+    )
+    reference: ReferenceSettings = Field(description="Where labels come from.")
+    seed: int = Field(
+        20261121, ge=0, lt=2**31, description="Seed of all random numbers of the campaign."
+    )
+    results: Path = Field(Path("results"), description="Folder of all campaigns' results.")
+    label_store: Path = Field(
+        Path("results/labels"), description="Folder of the label store; campaigns may share one."
+    )
+    systems_folder: Path = Field(
+        Path("config/systems"), description="Folder with the systems' files."
+    )
+
+
+class StructureSettings(Section):
+    """A start structure: one composition of the system."""
+
+    name: Name = Field(description="Name of the structure.")
+    smiles: str | None = Field(None, description="The molecule as SMILES; or give `file`.")
+    file: Path | None = Field(
+        None, description="Structure file that ASE reads (xyz, extxyz, cif, pdb …); or `smiles`."
+    )
+    charge: int = Field(0, ge=-20, le=20, description="Total charge, e.")
+    multiplicity: int = Field(1, ge=1, le=20, description="Spin multiplicity 2S+1.")
+    box_A: float | None = Field(
+        None,
+        gt=0,
+        description="Edge of the cubic box around a molecule, Å. Codes on a grid (CP2K) need it. "
+        "Periodic structures bring their cell in `file`.",
+    )
+    pretrain: bool = Field(True, description="The teacher's frames of it are pre-trained on.")
+    explore: bool = Field(True, description="It is explored by molecular dynamics.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "StructureSettings":
+        if (self.smiles is None) == (self.file is None):
+            raise ValueError(f"structure {self.name}: give either `smiles` or `file`")
+        return self
+
+
+class System(Section):
+    """A molecular system: what one model learns."""
+
+    name: Name = Field(description="Name of the system, that of its file.")
+    description: str = Field("", description="A line for the report.")
+    kind: Literal["molecule", "liquid", "reactive"] = Field(
+        "molecule",
+        description="molecule: bonds must hold. liquid: molecules move past each other. reactive: "
+        "bonds may break. It chooses atom classes and what counts as a failure.",
+    )
+    forcefield: list[Path] = Field(
+        min_length=1,
+        description="OpenMM ForceField XML files of the teacher, relative to the working folder.",
+    )
+    structures: list[StructureSettings] = Field(
+        min_length=1, description="Start structures; one model learns them together."
+    )
+    overrides: dict[str, dict[str, Any]] = Field(
+        {}, description="Sections of the campaign's settings that differ for this system."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "System":
+        names = [structure.name for structure in self.structures]
+        if len(set(names)) < len(names):
+            raise ValueError(f"structures: names must differ, got {names}")
+        if not any(structure.explore for structure in self.structures):
+            raise ValueError("structures: at least one must have `explore: true`")
+        return self
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        InputError: missing, unreadable or not a mapping; the message names the file.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected `key: value` lines, got {type(content).__name__}")
+    return content
+
+
+def parse_campaign(content: dict[str, Any], source: str) -> Campaign:
+    """Validate a campaign's configuration.
+
+    Args:
+        content: the parsed YAML.
+        source: what to call it in messages, e.g. the file's name.
+
+    Raises:
+        InputError: one line per fault: file, key, value, what was expected.
+    """
+    return _validated(Campaign, content, source)
+
+
+def read_system(path: Path | str) -> System:
+    """Read and validate a system's file.
+
+    Raises:
+        InputError: as `parse_campaign`.
+    """
+    system = _validated(System, read_yaml(path), str(path))
+    if system.name != Path(path).stem:
+        raise InputError(
+            f"{path}: name: {system.name!r}: expected {Path(path).stem!r}, as the file is called"
+        )
+    return system
+
+
+def settings_for(campaign: Campaign, system: System, source: str = "") -> Settings:
+    """The campaign's settings with the system's overrides merged in, key by key.
+
+    Raises:
+        InputError: an override is not a known key or has a wrong value.
+    """
+    merged = campaign.model_dump(include=set(Settings.model_fields))
+    source = f"{source or system.name}: overrides"
+    for section, values in system.overrides.items():
+        if section not in merged:
+            raise InputError(
+                f"{source}.{section}: unknown section; expected one of {', '.join(merged)}"
+            )
+        merged[section] = merged[section] | values
+    return _validated(Settings, merged, source)
+
+
+def _validated(model: type[M], content: dict[str, Any], source: str) -> M:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(_messages(error, model, source))) from None
+
+
+def _messages(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+        match fault["type"]:
+            case "extra_forbidden":
+                expected = "unknown key" + _suggestion(model, fault["loc"])
+            case "missing":
+                lines.append(f"{source}: {key}: missing; {_described(model, fault['loc'])}")
+                continue
+            case _:
+                expected = fault["msg"].removeprefix("Value error, ")
+        value = fault["input"]
+        shown = f" = {value!r}" if isinstance(value, str | int | float | list | tuple | None) else ""
+        lines.append(f"{source}: {key}{shown}: {expected}")
+    return lines
+
+
+def _suggestion(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    import difflib
+
+    known = _fields_at(model, loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; expected one of {', '.join(known)}" if known else ""
+
+
+def _described(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    field = _model_at(model, loc[:-1])
+    description = field.model_fields[str(loc[-1])].description if field else ""
+    return description or "required"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    found = _model_at(model, loc)
+    return list(found.model_fields) if found else []
+
+
+def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    from typing import get_args
+
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if part in ("cp2k", "xtb"):
+            model = {"cp2k": Cp2kReference, "xtb": XtbReference}[part]
+            continue
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return None
+        annotation = field.annotation
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        nested = [a for a in inner if issubclass(a, BaseModel)]
+        if len(nested) == 1:
+            model = nested[0]
+    return model

@@ -1,0 +1,211 @@
+"""Structures and their labels: ASE `Atoms` in memory, Parquet on disk, hashes for identity.
+
+One row is one frame. Positions and forces are list columns; the unit and meaning of every
+column stand in the file's own metadata, with the schema's version.
+
+In memory the scalar columns live in `atoms.info` under the same names, forces in
+`atoms.arrays["forces"]`. A name that is not declared in `COLUMNS` is refused, so that a typo
+cannot make data vanish.
+
+Not for: trajectories of every step (see `explore`), or what makes a label trustworthy
+(see `labels`).
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase import Atoms
+
+from halcyon import files
+from halcyon.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's Arrow type, unit and meaning."""
+
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+STRUCTURE: dict[str, Column] = {
+    "numbers": Column(pa.list_(pa.int16()), "", "atomic numbers, in the frame's own order"),
+    "positions": Column(pa.list_(pa.float64()), "Å", "x, y, z of each atom, 3N values"),
+    "cell": Column(pa.list_(pa.float64()), "Å", "three cell vectors, 9 values; zeros: no cell"),
+    "pbc": Column(pa.list_(pa.bool_()), "", "periodic along each cell vector"),
+}
+FORCES = Column(pa.list_(pa.float64()), "eV/Å", "x, y, z of each atom, 3N values")
+INFO: dict[str, Column] = {
+    "charge": Column(pa.int32(), "e", "total charge"),
+    "multiplicity": Column(pa.int32(), "", "spin multiplicity 2S+1"),
+    "structure": Column(pa.string(), "", "name of the start structure it came from"),
+    "energy": Column(pa.float64(), "eV", "total energy"),
+    "key": Column(pa.string(), "", "hash of the structure, see structure_key"),
+    "split": Column(pa.string(), "", "train, validation or test; never changes"),
+    "origin": Column(pa.string(), "", "how the frame was made"),
+    "temperature": Column(pa.float64(), "K", "thermostat temperature the frame was drawn at"),
+    "generation": Column(pa.int32(), "", "generation that produced the frame; -1: seed"),
+    "replica": Column(pa.int32(), "", "replica number"),
+    "time": Column(pa.float64(), "ps", "simulated time in the replica"),
+    "atom": Column(pa.int32(), "", "index of the atom that selected the frame"),
+    "score": Column(pa.float64(), "", "largest atomic score: distance outside the domain / width"),
+    "cli": Column(pa.float64(), "ps", "global cumulative latent instability at that time"),
+    "cli_atom": Column(pa.float64(), "ps", "atomic cumulative latent instability of `atom`"),
+    "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
+    "status": Column(pa.string(), "", "ok, unconverged, crashed, timeout or rejected"),
+    "message": Column(pa.string(), "", "the program's own words where status is not ok"),
+    "level": Column(pa.string(), "", "hash of the level of theory"),
+    "scf_steps": Column(pa.int32(), "", "SCF steps"),
+    "rung": Column(pa.int32(), "", "rung of the rescue ladder that succeeded; 0: as configured"),
+    "seconds": Column(pa.float64(), "s", "wall time of the calculation"),
+    "core_seconds": Column(pa.float64(), "s", "wall time times cores"),
+    "host": Column(pa.string(), "", "machine the label was computed on"),
+    "campaign": Column(pa.string(), "", "campaign that paid for the label"),
+    "system": Column(pa.string(), "", "system that asked for the label"),
+}
+
+
+def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
+    """Write frames to a Parquet file, atomically.
+
+    Args:
+        path: the file.
+        frames: any number of frames, zero too. Columns are the union of their `info` keys; a
+            value that a frame lacks is null.
+
+    Raises:
+        KeyError: a frame carries an `info` key that is not declared in `INFO`.
+    """
+    used = {name for atoms in frames for name in atoms.info}
+    if unknown := used - INFO.keys():
+        raise KeyError(f"undeclared frame columns {sorted(unknown)}; declare them in frames.INFO")
+    columns: dict[str, pa.Array] = {
+        "numbers": _column(STRUCTURE["numbers"], [atoms.numbers for atoms in frames]),
+        "positions": _column(STRUCTURE["positions"], [atoms.positions.ravel() for atoms in frames]),
+        "cell": _column(STRUCTURE["cell"], [atoms.cell.array.ravel() for atoms in frames]),
+        "pbc": _column(STRUCTURE["pbc"], [atoms.pbc for atoms in frames]),
+    }
+    fields = dict(STRUCTURE)
+    if any("forces" in atoms.arrays for atoms in frames):
+        fields["forces"] = FORCES
+        columns["forces"] = _column(
+            FORCES,
+            [atoms.arrays["forces"].ravel() if "forces" in atoms.arrays else None for atoms in frames],
+        )
+    for name, column in INFO.items():
+        if name in used:
+            fields[name] = column
+            columns[name] = pa.array([atoms.info.get(name) for atoms in frames], type=column.type)
+    schema = pa.schema(
+        [
+            pa.field(name, column.type, metadata={"unit": column.unit, "meaning": column.meaning})
+            for name, column in fields.items()
+        ],
+        metadata={"halcyon.frames": str(SCHEMA_VERSION)},
+    )
+    with files.replacing(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+
+
+def read_frames(path: Path | str) -> list[Atoms]:
+    """Read frames from a Parquet file that `write_frames` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, not a frames file, or of a newer schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    version = (table.schema.metadata or {}).get(b"halcyon.frames")
+    if version is None:
+        raise InputError(f"{path}: a Parquet file, but not one of Halcyon's frames")
+    if int(version) > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: frames schema {int(version)}, this Halcyon reads up to {SCHEMA_VERSION}: "
+            "use a newer Halcyon"
+        )
+    return [_atoms(row) for row in table.to_pylist()]
+
+
+def canonical_order(atoms: Atoms) -> np.ndarray:
+    """Order of atoms that does not depend on how the frame lists them.
+
+    Returns:
+        Indices, shape (N,): sorted by atomic number, then rounded wrapped x, y, z.
+    """
+    x, y, z = _rounded_positions(atoms).T
+    return np.lexsort((z, y, x, atoms.numbers))
+
+
+def structure_key(atoms: Atoms) -> str:
+    """Hash of what a label depends on besides the level of theory.
+
+    Species and wrapped coordinates (rounded to 1e-6 Å) in canonical order, cell, periodicity,
+    charge and multiplicity. The order of the atoms and whole-cell translations do not matter.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        KeyError: the frame has no charge or multiplicity.
+    """
+    order = canonical_order(atoms)
+    digest = hashlib.sha256()
+    digest.update(atoms.numbers[order].astype("<i2").tobytes())
+    digest.update(_integers(_rounded_positions(atoms)[order]))
+    digest.update(_integers(atoms.cell.array))
+    digest.update(atoms.pbc.tobytes())
+    digest.update(f"{atoms.info['charge']:d};{atoms.info['multiplicity']:d}".encode())
+    return digest.hexdigest()[:32]
+
+
+def structure_only(atoms: Atoms) -> Atoms:
+    """Copy of a frame without labels: species, positions, cell, charge, multiplicity, structure."""
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    for name in ("charge", "multiplicity", "structure"):
+        if name in atoms.info:
+            copy.info[name] = atoms.info[name]
+    return copy
+
+
+def _rounded_positions(atoms: Atoms) -> np.ndarray:
+    positions = atoms.get_positions()
+    if atoms.pbc.any():
+        fractional = np.linalg.solve(atoms.cell.complete().array.T, positions.T).T
+        # Rounded before wrapping, so that 0 and 1 - 1e-16 are the same place.
+        fractional[:, atoms.pbc] = np.round(fractional[:, atoms.pbc], 9) % 1.0
+        positions = fractional @ atoms.cell.complete().array
+    return np.round(positions, 6) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def _integers(lengths: np.ndarray) -> bytes:
+    return np.rint(lengths * 1e6).astype("<i8").tobytes()
+
+
+def _column(column: Column, values: Iterable[np.ndarray | None]) -> pa.Array:
+    return pa.array([None if value is None else value.tolist() for value in values], column.type)
+
+
+def _atoms(row: dict) -> Atoms:
+    atoms = Atoms(
+        row.pop("numbers"),
+        positions=np.reshape(row.pop("positions"), (-1, 3)),
+        cell=np.reshape(row.pop("cell"), (3, 3)),
+        pbc=row.pop("pbc"),
+    )
+    forces = row.pop("forces", None)
+    if forces is not None:
+        atoms.arrays["forces"] = np.reshape(forces, (-1, 3))
+    atoms.info = {name: value for name, value in row.items() if value is not None}
+    return atoms

@@ -1,0 +1,95 @@
+"""The one interface of all label backends, and the record that each frame gets.
+
+Not for: deciding what is labelled (`select`), or keeping labels (`labels`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+
+class Status(StrEnum):
+    """How a frame's calculation ended. Only `OK` may enter a training set."""
+
+    OK = "ok"
+    UNCONVERGED = "unconverged"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What came of one frame: exactly one per frame that was asked for.
+
+    Attributes:
+        status: how it ended.
+        energy: total energy in eV; None unless the status is ok.
+        forces: shape (N, 3), eV/Å, in the frame's own order; None unless ok.
+        message: the program's own words where the status is not ok.
+        scf_steps: number of SCF steps, where the program tells.
+        rung: rung of the rescue ladder that succeeded, 0 as configured.
+        seconds: wall time, s.
+        core_seconds: wall time times cores, s.
+    """
+
+    status: Status
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    message: str = ""
+    scf_steps: int | None = None
+    rung: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a good label without numbers, and a bad one with them."""
+        labelled = self.energy is not None and self.forces is not None
+        if (self.status is Status.OK) != labelled:
+            raise ValueError(f"a record with status {self.status} and energy {self.energy}")
+        if labelled and not (np.isfinite(self.energy) and np.isfinite(self.forces).all()):
+            raise ValueError("a label must be finite")
+
+
+class Reference(ABC):
+    """A level of theory and the program that computes it."""
+
+    @property
+    @abstractmethod
+    def level(self) -> dict[str, Any]:
+        """All that determines a label besides the structure, as plain JSON values.
+
+        Two references with equal `level` give the same labels; any difference here keeps their
+        labels apart. Includes the program's name and version.
+        """
+
+    @abstractmethod
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Check, in seconds and before any job starts, that these structures can be labelled.
+
+        Args:
+            structures: start structures with `info` keys charge, multiplicity and structure.
+
+        Raises:
+            InputError: naming the file or setting at fault, its value and what was expected.
+        """
+
+    @abstractmethod
+    def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
+        """Label frames one after another.
+
+        Args:
+            frames: with `info` keys charge and multiplicity.
+            work: folder for scratch files; exists, survives a kill, is this process's alone.
+            cores: number of cores to use.
+
+        Yields:
+            One record per frame, in the order of `frames`, as soon as it is known. A frame that
+            cannot be labelled is a record with its status, never an exception.
+        """
