@@ -190,9 +190,13 @@ class ExplorationSettings(Section):
     """Molecular dynamics with the current model, watched by the CLI at every step."""
 
     temperatures_K: Temperatures = Field(
-        [500.0], description="Thermostat temperatures, K; replicas are dealt over them in turn."
+        [500.0], description="Thermostat temperatures, K."
     )
-    replicas: Count = Field(8, description="Replicas, integrated in one batch.")
+    replicas: Count = Field(
+        8,
+        description="Replicas in all, integrated in one batch and dealt in turn over structures "
+        "and temperatures.",
+    )
     time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
     timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
     friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
@@ -239,11 +243,12 @@ class SelectionSettings(Section):
 class SaturationSettings(Section):
     """When labelling may stop."""
 
-    max_rate_per_ps: float = Field(
-        0.05,
+    max_rate_per_atom_ps: float = Field(
+        0.1,
         gt=0,
-        description="λ*: the late-window rate of excursions per replica must be under it with "
-        "the given confidence, 1/ps.",
+        description="λ*: the rate of excursions per atom in the late window must be under it with "
+        "the given confidence, 1/ps. An ordinary trajectory inside the domain has about "
+        "`domain.alpha` divided by the length of an excursion (some fs): do not ask for less.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of the bound.")
     window: float = Field(

@@ -59,6 +59,8 @@ INFO: dict[str, Column] = {
     "score": Column(pa.float64(), "", "largest atomic score: distance outside the domain / width"),
     "cli": Column(pa.float64(), "ps", "global cumulative latent instability at that time"),
     "cli_atom": Column(pa.float64(), "ps", "atomic cumulative latent instability of `atom`"),
+    "cli_gain": Column(pa.float64(), "ps", "largest atomic CLI gained in the frame's interval"),
+    "force_max": Column(pa.float64(), "eV/Å", "largest force the model predicts on the frame"),
     "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
     "status": Column(pa.string(), "", "ok, unconverged, crashed, timeout or rejected"),
     "message": Column(pa.string(), "", "the program's own words where status is not ok"),

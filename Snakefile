@@ -1,0 +1,87 @@
+"""Halcyon: the whole loop on one page.
+
+    snakemake --configfile config/quickstart.yaml          run a campaign on this machine
+    snakemake --configfile config/quickstart.yaml -n       show what there is to do
+
+forcefield → pretrain → seed → label, then generation after generation
+train → domain → explore → select → label → verdict, until the verdict is not `continue`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.21.1")
+
+HERE = Path(workflow.basedir)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(HERE / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+sys.path.insert(0, str(HERE / "src"))
+
+from halcyon.campaign import Campaign, begin
+from halcyon.errors import InputError
+from halcyon.files import take_lock
+
+if not config:
+
+    configfile: "config/config.yaml"
+
+
+CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
+try:
+    if workflow.is_main_process:
+        CAMPAIGN = begin(config, CONFIG_FILE, dry=workflow.dryrun)
+        if not workflow.dryrun:
+            # Held until this process dies, however it dies: no stale lock after a kill.
+            CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
+    else:
+        CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+SCRIPTS = HERE / "scripts"
+ROOT = str(CAMPAIGN.folder)
+SYSTEMS = list(CAMPAIGN.systems)
+SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
+
+
+wildcard_constraints:
+    system="|".join(SYSTEMS),
+    gen=r"\d{3}",
+    batch=r"seed|gen\d{3}",
+    shard=r"\d{3}",
+
+
+localrules:
+    all,
+    seed,
+    select,
+    verdict,
+    report,
+
+
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/forcefield.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/seed.smk"
+include: "workflow/rules/label.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/domain.smk"
+include: "workflow/rules/explore.smk"
+include: "workflow/rules/select.smk"
+include: "workflow/rules/verdict.smk"
+include: "workflow/rules/report.smk"
+
+
+# One input function per system: a system whose verdict is pending does not hold up another. The
+# verdicts are targets themselves: a summary file in front of them would hide a missing one.
+rule all:
+    default_target: True
+    input:
+        **{name: unroll(name) for name in SYSTEMS},
+        reports=expand(ROOT + "/{system}/report.html", system=SYSTEMS),

@@ -1,0 +1,44 @@
+"""Choose the first frames to label from the teacher's dynamics, and split them into training,
+validation and test set for good."""
+
+from pathlib import Path
+
+import numpy as np
+
+from halcyon import stage
+from halcyon.errors import InputError
+from halcyon.frames import read_frames, structure_key, structure_only, write_frames
+
+
+def main(job: stage.Job) -> None:
+    seed = job.plan.settings.seed_labels
+    splits = ["train"] * seed.train + ["validation"] * seed.validation + ["test"] * seed.test
+    pool = [
+        frame
+        for frame in read_frames(job.arguments.frames)
+        if frame.info["origin"] == "md" and frame.info["temperature"] <= seed.max_temperature_K
+    ]
+    selected = []
+    for name in job.plan.structures:
+        mine = [frame for frame in pool if frame.info["structure"] == name]
+        if len(mine) < len(splits):
+            raise InputError(
+                f"{job.arguments.frames}: {len(mine)} frames of {name} up to "
+                f"{seed.max_temperature_K:g} K, expected {len(splits)}: raise teacher.md_frames"
+            )
+        chosen = np.random.default_rng(job.seed(name)).permutation(len(mine))[: len(splits)]
+        for index, split in zip(chosen, splits, strict=True):
+            frame = structure_only(mine[index])
+            frame.info |= {"split": split, "generation": -1, "reason": "seed", "origin": "md"}
+            frame.info |= {"temperature": mine[index].info["temperature"]}
+            frame.info |= {"key": structure_key(frame)}
+            selected.append(frame)
+    write_frames(job.arguments.selected, selected)
+    job.done(f"{len(selected)} frames to label", job.arguments.selected)
+
+
+if __name__ == "__main__":
+    arguments = stage.parser(__doc__)
+    arguments.add_argument("--frames", required=True, type=Path, help="the teacher's frames")
+    arguments.add_argument("--selected", required=True, type=Path, help="frames, written")
+    stage.run(arguments, main)

@@ -1,0 +1,45 @@
+"""Fine-tune the model on all reference labels so far."""
+
+from pathlib import Path
+
+from halcyon import files, stage
+from halcyon.errors import InputError
+from halcyon.labels import gather
+
+
+def main(job: stage.Job) -> None:
+    from halcyon.training import fit
+
+    args = job.arguments
+    labels = gather(args.labels)
+    for split in ("train", "validation", "test"):
+        if not labels[split]:
+            raise InputError(
+                f"no good label in the {split} set: all {len(labels['bad'])} frames without a label "
+                "are listed, with the program's message, in the label files"
+            )
+    metrics = fit(
+        job,
+        labels["train"],
+        labels["validation"],
+        test=labels["test"],
+        settings=job.plan.settings.training,
+        start=args.start,
+    )
+    files.write_json(args.metrics, metrics | {"frames_without_label": len(labels["bad"])})
+    test = metrics["test"]
+    job.done(
+        f"{len(labels['train'])} labels, test force MAE {test['forces_mae_meV_per_A']:.0f} meV/Å, "
+        f"energy MAE {test['energy_mae_meV_per_atom']:.1f} meV/atom",
+        args.model,
+    )
+
+
+if __name__ == "__main__":
+    arguments = stage.parser(__doc__)
+    arguments.add_argument("--generation", required=True, type=int, help="generation, from 0")
+    arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
+    arguments.add_argument("--start", type=Path, help="model to start from (default: none)")
+    arguments.add_argument("--model", required=True, type=Path, help="MACE model, written")
+    arguments.add_argument("--metrics", required=True, type=Path, help="errors, written")
+    stage.run(arguments, main)

@@ -1,0 +1,297 @@
+"""A campaign as the workflow sees it: configuration read, checked, written down, and found again.
+
+The Snakefile calls `begin` once while parsing: everything that can be checked is checked there,
+before any job. The stage programs call `Campaign.read` on the file that `begin` wrote.
+
+Not for: what the keys mean (`config`), or what a stage does.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from halcyon import config, files
+from halcyon.errors import InputError
+from halcyon.labels import level_hash
+from halcyon.reference import make_reference
+from halcyon.reference.base import Reference
+from halcyon.saturation import rate_bound
+from halcyon.systems import atom_classes, bonds, start_structure
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SystemPlan:
+    """One system with the settings that hold for it."""
+
+    system: config.System
+    settings: config.Settings
+
+    @property
+    def structures(self) -> dict[str, config.StructureSettings]:
+        """Start structures by name."""
+        return {structure.name: structure for structure in self.system.structures}
+
+    def start(self, structure: str) -> Atoms:
+        """Start structure with charge, multiplicity and structure in `info`."""
+        return start_structure(self.structures[structure])
+
+    def bonds(self, structure: str) -> list[tuple[int, int]]:
+        """Bonded pairs of a structure."""
+        return bonds(self.structures[structure], self.start(structure))
+
+    def classes(self, structure: str) -> list[str]:
+        """Class of each atom of a structure."""
+        mode = self.settings.domain.classes
+        if mode == "auto":
+            mode = "symmetry" if self.system.kind == "molecule" else "element"
+        return atom_classes(self.start(structure), self.bonds(structure), mode)
+
+    @property
+    def explored(self) -> list[str]:
+        """Names of the structures that are explored."""
+        return [name for name, structure in self.structures.items() if structure.explore]
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers of all structures, ascending."""
+        return sorted({int(z) for name in self.structures for z in self.start(name).numbers})
+
+    @property
+    def seed_labels(self) -> int:
+        """Labels that the seed takes."""
+        seed = self.settings.seed_labels
+        return (seed.train + seed.validation + seed.test) * len(self.structures)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The whole campaign, and where its files lie."""
+
+    settings: config.Campaign
+    systems: dict[str, SystemPlan]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of all results of this campaign."""
+        return self.settings.results / self.settings.campaign
+
+    @property
+    def file(self) -> Path:
+        """The resolved configuration that stage programs read."""
+        return self.folder / "campaign.json"
+
+    def work(self, system: str, *stage: str) -> Path:
+        """Scratch folder of a stage; it survives kills and is not declared to Snakemake."""
+        return self.folder / "work" / Path(system, *stage)
+
+    def reference(self) -> Reference:
+        """The label backend."""
+        return make_reference(self.settings.reference)
+
+    @classmethod
+    def resolve(cls, content: dict[str, Any], source: str) -> "Campaign":
+        """Validate a configuration and read its systems' files.
+
+        Args:
+            content: parsed YAML.
+            source: name of its file, for messages.
+
+        Raises:
+            InputError: a fault in it or in a system's file.
+        """
+        settings = config.parse_campaign(content, source)
+        if len(set(settings.systems)) < len(settings.systems):
+            raise InputError(f"{source}: systems: {settings.systems}: each may be named once")
+        plans = {}
+        for name in settings.systems:
+            path = settings.systems_folder / f"{name}.yaml"
+            if not path.exists():
+                known = sorted(p.stem for p in settings.systems_folder.glob("*.yaml"))
+                raise InputError(
+                    f"{source}: systems: {name!r}: no file {path}; there are: "
+                    f"{', '.join(known) or 'none'}"
+                )
+            system = config.read_system(path)
+            plans[name] = SystemPlan(system, config.settings_for(settings, system, str(path)))
+        return cls(settings, plans)
+
+    def write(self) -> None:
+        """Write the resolved configuration, if it changed."""
+        content = {
+            "schema": SCHEMA_VERSION,
+            "campaign": self.settings.model_dump(mode="json"),
+            "systems": {
+                name: plan.system.model_dump(mode="json") for name, plan in self.systems.items()
+            },
+        }
+        if not self.file.exists() or files.read_json(self.file) != content:
+            files.write_json(self.file, content)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Campaign":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: missing, damaged or of another version.
+        """
+        content = files.read_json(path)
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
+            raise InputError(f"{path}: not a campaign file of schema {SCHEMA_VERSION}")
+        settings = config.parse_campaign(content["campaign"], str(path))
+        systems = {name: config.System(**entry) for name, entry in content["systems"].items()}
+        return cls(
+            settings,
+            {n: SystemPlan(s, config.settings_for(settings, s)) for n, s in systems.items()},
+        )
+
+
+def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
+    """Check everything that can be checked before the first job, and write the campaign down.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: check only.
+
+    Raises:
+        InputError: one message that names file, key, value and what was expected.
+    """
+    campaign = Campaign.resolve(content, source)
+    check_disk(campaign, source)
+    starts = []
+    for name, plan in campaign.systems.items():
+        path = f"{campaign.settings.systems_folder / name}.yaml"
+        starts += _in(path, lambda plan=plan: [plan.start(s) for s in plan.structures])
+        _in(path, lambda plan=plan: check_teacher(plan))
+        check_numbers(plan, source)
+    _in(source, lambda: campaign.reference().check(starts))
+    check_identity(campaign, dry=dry)
+    if not dry:
+        campaign.write()
+    return campaign
+
+
+def _in(source: str, check: Any) -> Any:
+    """Run a check and put the file it is about in front of its message."""
+    try:
+        return check()
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(source) else f"{source}: {message}") from None
+
+
+def check_disk(campaign: Campaign, source: str) -> None:
+    """Refuse to start on a full disk, or where nothing can be written."""
+    for key, folder in (
+        ("results", campaign.folder),
+        ("label_store", campaign.settings.label_store),
+    ):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free / 1e9
+        except OSError as error:
+            raise InputError(f"{source}: {key}: {folder}: cannot be written ({error})") from error
+        wanted = campaign.settings.limits.min_free_disk_GB
+        if free < wanted:
+            raise InputError(
+                f"{source}: {key}: {folder}: {free:.1f} GB free, expected at least {wanted:g} GB "
+                "(limits.min_free_disk_GB)"
+            )
+
+
+def check_teacher(plan: SystemPlan) -> None:
+    """Build every structure's force field once."""
+    from halcyon.teachers import make_teacher
+
+    for name in plan.structures:
+        make_teacher(plan.system.forcefield, plan.start(name), plan.bonds(name))
+
+
+def check_numbers(plan: SystemPlan, source: str) -> None:
+    """Refuse settings that cannot work together."""
+    name, settings = plan.system.name, plan.settings
+    seed, teacher = settings.seed_labels, settings.teacher
+    cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
+    per_structure = seed.train + seed.validation + seed.test
+    available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)
+    if available < per_structure:
+        raise InputError(
+            f"{source}: seed_labels: {per_structure} frames per structure asked of system {name}, "
+            f"but the teacher makes about {available} up to {seed.max_temperature_K:g} K "
+            "(teacher.md_frames, teacher.temperatures_K, seed_labels.max_temperature_K)"
+        )
+    if settings.limits.label_budget < plan.seed_labels:
+        raise InputError(
+            f"{source}: limits.label_budget = {settings.limits.label_budget}: the seed of system "
+            f"{name} alone takes {plan.seed_labels} labels (seed_labels)"
+        )
+    exploration, saturation = settings.exploration, settings.saturation
+    explored = plan.explored
+    kinds = len(explored) * len(exploration.temperatures_K)
+    if exploration.replicas < kinds:
+        raise InputError(
+            f"{source}: exploration.replicas = {exploration.replicas}: expected at least {kinds} "
+            f"for system {name}: one per structure ({len(explored)}) and temperature "
+            f"({len(exploration.temperatures_K)})"
+        )
+    atoms = sum(len(plan.start(explored[i % len(explored)])) for i in range(exploration.replicas))
+    atom_time = atoms * exploration.time_ps * saturation.window
+    best = rate_bound(0, atom_time, saturation.confidence)
+    if best >= saturation.max_rate_per_atom_ps:
+        raise InputError(
+            f"{source}: exploration: system {name}: a late window of {atom_time:.3g} atom-ps "
+            f"can show a rate under {best:.3g}/ps at best, and saturation.max_rate_per_atom_ps is "
+            f"{saturation.max_rate_per_atom_ps:g}: the campaign could never saturate. Raise "
+            "exploration.time_ps or exploration.replicas"
+        )
+
+
+def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
+    """Refuse to go on with a campaign whose identity has changed.
+
+    Seed, level of theory, structures and the number of label shards decide which jobs exist and
+    which labels fit together; everything else may change and holds for new work.
+    """
+    path = campaign.folder / "identity.json"
+    now = {
+        "seed": campaign.settings.seed,
+        "level_of_theory": level_hash(campaign.reference().level),
+        "systems": {
+            name: {
+                "structures": _hash([s.model_dump(mode="json") for s in plan.system.structures]),
+                "label_shards": plan.settings.resources.label_shards,
+            }
+            for name, plan in campaign.systems.items()
+        },
+    }
+    if not path.exists():
+        if not dry:
+            files.write_json(path, now)
+        return
+    before = files.read_json(path)
+    changed = [key for key in ("seed", "level_of_theory") if before[key] != now[key]]
+    for name, entry in now["systems"].items():
+        was = before["systems"].get(name, entry)
+        changed += [f"{name}: {key}" for key in entry if was[key] != entry[key]]
+    if changed:
+        raise InputError(
+            f"{path}: this campaign began with another {', '.join(changed)}. Its results would "
+            f"not fit together: give the new one another name (campaign), or move "
+            f"{campaign.folder} away. Labels in {campaign.settings.label_store} are kept and "
+            "used again where they fit"
+        )
+    merged = before | {"systems": before["systems"] | now["systems"]}
+    if merged != before and not dry:
+        files.write_json(path, merged)
+
+
+def _hash(content: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,281 @@
+"""Natural interpolation domain (NID): the interval of atomic energies that counts as known.
+
+`E_i` is the interaction energy of atom *i* that the model predicts (node energy without E0, eV).
+Atoms of one class share an interval `[l - m, u + m]`: `l`, `u` are the least and greatest `E_i`
+on the structures the model learned from, `m` is a margin calibrated on labelled structures that it
+did not learn from. Two tiers: the *label* domain over the reference-labelled structures, and the
+*guard* domain over all structures, the teacher's included.
+
+This is our operationalisation of the idea in B. K. Isamura and P. L. A. Popelier, "Cumulative
+latent instability (CLI) analysis of data-driven molecular dynamics simulations" (abstract; no
+formula is public).
+
+Not for: what accumulates over a trajectory (see `cli_index`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from halcyon import files
+from halcyon.errors import InputError
+
+SCHEMA_VERSION = 1
+SMALLEST_WIDTH_EV = 1e-3
+"""Width given to a class whose training values coincide, e.g. a single value, eV."""
+FEWEST_TAIL_POINTS = 15
+"""With fewer exceedances a generalised Pareto fit says nothing; split conformal is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """A calibrated margin, in widths of the interval, and how far it can be trusted.
+
+    Attributes:
+        value: the margin m/(u - l), ≥ 0.
+        low: lower end of its 90 % bootstrap interval.
+        high: upper end.
+        method: `peaks-over-threshold` or `conformal`.
+        alpha: exceedance per atom it is made for: as asked, or, where the sample is too small for
+            that, 1/(n + 1).
+        n: number of held-out atomic energies it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    method: str
+    alpha: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Intervals per atom class, margins included.
+
+    Attributes:
+        classes: class of every atom, for each structure name.
+        label: per class, (lower, upper) of the label domain, eV.
+        guard: per class, (lower, upper) of the guard domain, eV.
+        margin: the calibrated margin of the label domain.
+        bonds: per structure, (i, j, mean length in Å) over the training structures.
+        report: numbers for people: exceedance on held-out frames, counts.
+    """
+
+    classes: dict[str, list[str]]
+    label: dict[str, tuple[float, float]]
+    guard: dict[str, tuple[float, float]]
+    margin: Margin
+    bonds: dict[str, list[tuple[int, int, float]]]
+    report: dict[str, Any]
+
+    def intervals(self, tier: str, structures: Sequence[str]) -> np.ndarray:
+        """Intervals of every atom of a batch.
+
+        Args:
+            tier: `label` or `guard`.
+            structures: name of each replica's structure.
+
+        Returns:
+            Lower and upper bounds, shape (2, N) with N the atoms of all replicas, eV.
+        """
+        bounds = {"label": self.label, "guard": self.guard}[tier]
+        atoms = [bounds[name] for structure in structures for name in self.classes[structure]]
+        return np.array(atoms).T
+
+    def write(self, path: Path | str) -> None:
+        """Write as JSON, atomically."""
+        content = {"schema": SCHEMA_VERSION, "unit": "eV"} | vars(self)
+        files.write_json(path, content | {"margin": vars(self.margin)})
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Domain":
+        """Read what `write` wrote.
+
+        Raises:
+            InputError: missing, damaged, or of another schema.
+        """
+        content = files.read_json(path)
+        if content.pop("schema", None) != SCHEMA_VERSION:
+            raise InputError(f"{path}: not a domain file of schema {SCHEMA_VERSION}")
+        del content["unit"]
+        bounds = {
+            tier: {name: (low, high) for name, (low, high) in content.pop(tier).items()}
+            for tier in ("label", "guard")
+        }
+        bonds = {
+            structure: [(i, j, length) for i, j, length in entries]
+            for structure, entries in content.pop("bonds").items()
+        }
+        return cls(**bounds, bonds=bonds, margin=Margin(**content.pop("margin")), **content)
+
+
+def by_class(energies: Sequence[np.ndarray], classes: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """Pool atomic energies of many frames by atom class.
+
+    Args:
+        energies: per frame, shape (N,), eV.
+        classes: per frame, class of each atom.
+
+    Returns:
+        Per class, all its energies, eV.
+    """
+    pooled: dict[str, list[float]] = {}
+    for frame, names in zip(energies, classes, strict=True):
+        for energy, name in zip(frame, names, strict=True):
+            pooled.setdefault(name, []).append(float(energy))
+    return {name: np.array(values) for name, values in sorted(pooled.items())}
+
+
+def bare_interval(energies: np.ndarray) -> tuple[float, float]:
+    """Least and greatest energy, at least `SMALLEST_WIDTH_EV` apart."""
+    low, high = float(energies.min()), float(energies.max())
+    missing = max(0.0, SMALLEST_WIDTH_EV - (high - low))
+    return low - missing / 2, high + missing / 2
+
+
+def signed_scores(energies: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Distance outside [low, high] in widths; negative inside (-0.5 in the middle)."""
+    return np.maximum(low - energies, energies - high) / (high - low)
+
+
+def calibrate_margin(
+    scores: Sequence[np.ndarray], alpha: float, *, seed: int, resamples: int = 500
+) -> Margin:
+    """Margin beyond which an in-distribution atom lies with probability `alpha`.
+
+    Peaks over threshold: a generalised Pareto distribution, fitted by L-moments (J. R. M. Hosking
+    and J. R. Wallis, Technometrics 29, 339, 1987) to the largest 15 % of the scores. Where they
+    are too few, split conformal: the greatest score, which a further draw exceeds with
+    probability 1/(n + 1).
+
+    Args:
+        scores: per held-out frame, the signed scores of its atoms (see `signed_scores`).
+        alpha: wanted exceedance per atom.
+        seed: of the bootstrap over frames.
+        resamples: bootstrap samples.
+
+    Raises:
+        InputError: no held-out frames at all.
+    """
+    if not scores:
+        raise InputError("calibration of the domain: no held-out labels (seed_labels.validation)")
+    pooled = np.concatenate(scores)
+    fitted = _tail_quantile(pooled, alpha)
+    if fitted is None:
+        method, alpha, value = "conformal", 1 / (len(pooled) + 1), float(pooled.max())
+    else:
+        method, value = "peaks-over-threshold", fitted
+    rng = np.random.default_rng(seed)
+    bootstrap = []
+    for _ in range(resamples):
+        drawn = np.concatenate([scores[i] for i in rng.integers(len(scores), size=len(scores))])
+        resampled = _tail_quantile(drawn, alpha) if method != "conformal" else drawn.max()
+        if resampled is not None:
+            bootstrap.append(resampled)
+    low, high = np.quantile(bootstrap, [0.05, 0.95]) if bootstrap else (value, value)
+    return Margin(
+        value=max(0.0, value),
+        low=max(0.0, float(low)),
+        high=max(0.0, float(high)),
+        method=method,
+        alpha=alpha,
+        n=len(pooled),
+    )
+
+
+def _tail_quantile(scores: np.ndarray, alpha: float) -> float | None:
+    """Score exceeded with probability alpha; None where the tail has too few points."""
+    in_tail = int(0.15 * len(scores))
+    if in_tail < FEWEST_TAIL_POINTS:
+        return None
+    ordered = np.sort(scores)
+    threshold = ordered[-in_tail - 1]
+    excess = ordered[-in_tail:] - threshold
+    first, second = stats.lmoment(excess, order=[1, 2])
+    if second <= 0:
+        return float(ordered[-1])
+    shape = 2 - first / second
+    scale = first * (1 - shape)
+    return float(threshold + stats.genpareto.isf(alpha * len(scores) / in_tail, shape, scale=scale))
+
+
+def build(
+    *,
+    train: dict[str, np.ndarray],
+    teacher: dict[str, np.ndarray],
+    held_out: Sequence[dict[str, np.ndarray]],
+    check: Sequence[dict[str, np.ndarray]],
+    classes: dict[str, list[str]],
+    bonds: dict[str, list[tuple[int, int, float]]],
+    alpha: float,
+    seed: int,
+) -> Domain:
+    """Intervals of both tiers with a calibrated margin.
+
+    Args:
+        train: per class, energies on the labelled training structures, eV.
+        teacher: per class, energies on the teacher's structures, eV; empty without pre-training.
+        held_out: per frame and class, energies on labelled structures not trained on: they
+            calibrate the margin.
+        check: likewise, on frames used for nothing: the achieved exceedance is measured on them.
+        classes: class of every atom, per structure.
+        bonds: per structure, (i, j, mean length in Å).
+        alpha: wanted exceedance per atom.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a class has no training structure.
+    """
+    wanted = {name for names in classes.values() for name in names}
+    if missing := sorted(wanted - train.keys()):
+        raise InputError(
+            f"domain: no labelled training structure has atoms of class {', '.join(missing)}; "
+            "raise seed_labels.train, or see why those labels failed in the summary"
+        )
+    bare = {name: bare_interval(train[name]) for name in sorted(wanted)}
+    margin = calibrate_margin([_scores(frame, bare) for frame in held_out], alpha, seed=seed)
+    label = {
+        name: (low - margin.value * (high - low), high + margin.value * (high - low))
+        for name, (low, high) in bare.items()
+    }
+    guard = {}
+    for name, (low, high) in label.items():
+        seen = teacher.get(name, np.empty(0))
+        guard[name] = (float(min([low, *seen])), float(max([high, *seen])))
+    report = {
+        "training_frames_values": {name: len(train[name]) for name in sorted(wanted)},
+        "held_out_frames": len(held_out),
+        "check_frames": len(check),
+        "exceedance_bare": _exceedance(check, bare),
+        "exceedance_with_margin": _exceedance(check, label),
+        "mean_width_label_eV": float(np.mean([high - low for low, high in label.values()])),
+        "mean_width_guard_eV": float(np.mean([high - low for low, high in guard.values()])),
+    }
+    return Domain(
+        classes=classes, label=label, guard=guard, margin=margin, bonds=bonds, report=report
+    )
+
+
+def _scores(frame: dict[str, np.ndarray], bounds: dict[str, tuple[float, float]]) -> np.ndarray:
+    return np.concatenate([signed_scores(values, *bounds[name]) for name, values in frame.items()])
+
+
+def _exceedance(
+    frames: Sequence[dict[str, np.ndarray]], bounds: dict[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Fraction of atoms outside, with its exact 95 % (Clopper-Pearson) interval."""
+    if not frames:
+        return {}
+    outside = np.concatenate([_scores(frame, bounds) > 0 for frame in frames])
+    interval = stats.binomtest(int(outside.sum()), outside.size).proportion_ci(0.95)
+    return {
+        "fraction": float(outside.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "atoms": int(outside.size),
+    }

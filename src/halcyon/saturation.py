@@ -1,0 +1,181 @@
+"""From traces to a verdict: has the index stopped growing, surely enough?
+
+Counts of excursions in the late window of all replicas are held against the exact Poisson bound
+(F. Garwood, Biometrika 28, 437, 1936). "Not enough data to tell" is an outcome of its own.
+
+Not for: predicting failures from Λ (survival analysis), or certifying a model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from halcyon.config import LimitSettings, SaturationSettings, Settings
+
+
+class Decision(StrEnum):
+    """What happens after a generation."""
+
+    CONTINUE = "continue"
+    SATURATED = "saturated"
+    BUDGET_SPENT = "budget_spent"
+    MAX_GENERATIONS = "max_generations"
+
+
+class Finding(StrEnum):
+    """What the late window says."""
+
+    SATURATED = "saturated"
+    NOT_SATURATED = "not saturated"
+    NOT_ENOUGH_DATA = "not enough data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """Late window of one replica.
+
+    Attributes:
+        excursions: excursions that began in it, summed over atoms.
+        atom_time_ps: simulated time in it times number of atoms, ps.
+        failed: whether the replica failed, at any time.
+    """
+
+    excursions: int
+    atom_time_ps: float
+    failed: bool
+
+
+def exposures(
+    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
+) -> list[Exposure]:
+    """Late windows of all replicas, from exact cumulative counts.
+
+    Args:
+        traces: as `explore` makes them.
+        replicas: entries with replica, atoms, failure (None if it did not fail).
+        time_ps: simulated time that was asked of each replica, ps.
+        window: fraction of it that is the late window.
+    """
+    found = []
+    begin = time_ps * (1 - window)
+    for entry in replicas:
+        mine = traces[traces["replica"] == entry["replica"]]
+        early = mine[mine["time"] <= begin]
+        # Where the window begins between two points, the earlier one counts: nothing is missed.
+        counted = 0 if early.empty else int(early["excursions_label"].iloc[-1])
+        since = 0.0 if early.empty else float(early["time"].iloc[-1])
+        last = 0 if mine.empty else int(mine["excursions_label"].iloc[-1])
+        until = 0.0 if mine.empty else float(mine["time"].iloc[-1])
+        found.append(
+            Exposure(
+                excursions=last - counted,
+                atom_time_ps=max(0.0, until - since) * entry["atoms"],
+                failed=entry["failure"] is not None,
+            )
+        )
+    return found
+
+
+def rate_bound(events: int, time_ps: float, confidence: float) -> float:
+    """Exact one-sided upper bound of a Poisson rate, 1/ps.
+
+    Zero events in W ps give 3.0/W at 95 %.
+    """
+    return float(stats.gamma.ppf(confidence, events + 1) / time_ps)
+
+
+def homogeneity(exposures: Sequence[Exposure]) -> float | None:
+    """p-value of "all replicas have one rate": χ² test of counts against pooled expectations.
+
+    None where the expected count is too small (under 1 per replica) for the test to mean anything.
+    """
+    events = np.array([exposure.excursions for exposure in exposures])
+    times = np.array([exposure.atom_time_ps for exposure in exposures])
+    if len(events) < 2 or events.sum() < len(events):
+        return None
+    return float(stats.chisquare(events, events.sum() * times / times.sum()).pvalue)
+
+
+def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[str, Any]:
+    """Has the index saturated?
+
+    Args:
+        exposures: one per replica.
+        settings: λ*, confidence.
+
+    Returns:
+        `finding` (see `Finding`) and the numbers behind it: excursions, atom-time in ps, rate and
+        its upper bound in 1/ps per atom, failed replicas, p-value of homogeneity, and `reason`.
+    """
+    # A failed replica has no late window worth the name; its failure decides.
+    whole = [exposure for exposure in exposures if not exposure.failed]
+    failed = len(exposures) - len(whole)
+    events = sum(exposure.excursions for exposure in whole)
+    time_ps = sum(exposure.atom_time_ps for exposure in whole)
+    limit = settings.max_rate_per_atom_ps
+    bound = rate_bound(events, time_ps, settings.confidence) if time_ps > 0 else None
+    best_possible = rate_bound(0, time_ps, settings.confidence) if time_ps > 0 else None
+    if failed:
+        finding = Finding.NOT_SATURATED
+        reason = f"{failed} of {len(exposures)} replicas failed"
+    elif best_possible is None or best_possible >= limit:
+        finding = Finding.NOT_ENOUGH_DATA
+        reason = f"{time_ps:.3g} atom-ps in the late window cannot show a rate under {limit:g}/ps"
+    elif bound is not None and bound < limit:
+        finding = Finding.SATURATED
+        reason = f"rate < {bound:.3g}/ps per atom ({settings.confidence:.0%}), under {limit:g}"
+    else:
+        finding = Finding.NOT_SATURATED
+        reason = f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}"
+    return {
+        "finding": finding.value,
+        "reason": reason,
+        "excursions": events,
+        "atom_time_ps": time_ps,
+        "rate_per_atom_ps": events / time_ps if time_ps > 0 else None,
+        "rate_bound_per_atom_ps": bound,
+        "rate_limit_per_atom_ps": limit,
+        "confidence": settings.confidence,
+        "replicas": len(exposures),
+        "failed": failed,
+        "homogeneity_p": homogeneity(whole),
+    }
+
+
+def assess_run(
+    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], settings: Settings
+) -> dict[str, Any]:
+    """`assess` for a whole exploration, as its settings say."""
+    windows = exposures(
+        traces,
+        replicas,
+        time_ps=settings.exploration.time_ps,
+        window=settings.saturation.window,
+    )
+    return assess(windows, settings.saturation)
+
+
+def decide(
+    assessment: dict[str, Any], *, generation: int, labels: int, limits: LimitSettings
+) -> tuple[Decision, str]:
+    """What to do after a generation, and why.
+
+    Args:
+        assessment: from `assess`.
+        generation: counted from 0.
+        labels: label calculations spent so far, failed ones included.
+        limits: budget and generations.
+    """
+    finding = f"{assessment['finding']}: {assessment['reason']}"
+    if assessment["finding"] == Finding.SATURATED:
+        return Decision.SATURATED, finding
+    if labels >= limits.label_budget:
+        return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
+    if generation + 1 >= limits.max_generations:
+        return Decision.MAX_GENERATIONS, f"{generation + 1} generations done; {finding}"
+    return Decision.CONTINUE, finding

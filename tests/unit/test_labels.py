@@ -1,0 +1,157 @@
+import json
+
+import numpy as np
+import pytest
+
+from halcyon.errors import InputError, Interrupted
+from halcyon.frames import structure_key
+from halcyon.labels import LabelStore, SystemicFailure, gather, label_frames, level_hash
+from halcyon.reference.base import Record, Reference, Status
+
+
+class Counted(Reference):
+    """Energy and forces that a test can recompute; counts what it is asked."""
+
+    def __init__(self, fail=lambda _n: None):
+        self.asked = 0
+        self.fail = fail
+
+    level = {"program": "counted"}  # noqa: RUF012
+
+    def check(self, structures):
+        pass
+
+    def label(self, frames, work, cores):  # noqa: ARG002
+        for frame in frames:
+            self.asked += 1
+            status = self.fail(self.asked)
+            if status:
+                yield Record(status=status, message="no luck")
+            else:
+                yield Record(
+                    status=Status.OK,
+                    energy=float(frame.positions.sum()),
+                    forces=frame.positions * 2 + frame.numbers[:, None],
+                )
+
+
+@pytest.fixture
+def label(tmp_path):
+    def run(frames, reference, work="a", **options):
+        store = LabelStore(tmp_path / "store", reference.level)
+        return label_frames(
+            frames,
+            reference,
+            store,
+            work=tmp_path / work,
+            cores=1,
+            provenance={"campaign": "c", "system": "s"},
+            **options,
+        )
+
+    return run
+
+
+def test_nothing_is_computed_twice(label, rattled):
+    frames = rattled(6)
+    reference = Counted()
+    first = label(frames, reference)
+    assert reference.asked == 6
+    again = label([*frames, *rattled(8)[6:]], reference, work="b")
+    assert reference.asked == 8
+    assert [f.info["energy"] for f in again[:6]] == [f.info["energy"] for f in first]
+
+
+def test_forces_follow_the_order_of_atoms(label, rattled):
+    (frame,) = rattled(1)
+    label([frame], Counted())
+    turned = frame[[2, 1, 0]]
+    turned.info = dict(frame.info)
+    reference = Counted()
+    (found,) = label([turned], reference, work="b")
+    assert reference.asked == 0
+    np.testing.assert_array_equal(
+        found.arrays["forces"], turned.positions * 2 + turned.numbers[:, None]
+    )
+
+
+def test_a_kill_costs_one_frame(label, rattled, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def die(n):
+        if n == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        label(rattled(6), Counted(die))
+    # The kill may tear the line that is being written.
+    journal = tmp_path / "a" / "journal.jsonl"
+    with journal.open("ab") as torn:
+        torn.write(b'{"numbers": [8, 1')
+    reference = Counted()
+    labelled = label(rattled(6), reference)
+    assert reference.asked == 3
+    assert len(labelled) == 6
+    assert all(json.loads(line) for line in journal.read_bytes().splitlines() if b"info" in line)
+
+
+def test_asked_to_stop_it_keeps_what_it_has(label, rattled):
+    reference = Counted()
+    with pytest.raises(Interrupted):
+        label(rattled(5), reference, stop=lambda: reference.asked == 2)
+    label(rattled(5), reference)
+    assert reference.asked == 5
+
+
+def test_a_bad_frame_is_a_record_and_is_not_tried_again(label, rattled):
+    reference = Counted(lambda n: Status.UNCONVERGED if n == 2 else None)
+    labelled = label(rattled(4), reference)
+    assert [f.info["status"] for f in labelled] == ["ok", "unconverged", "ok", "ok"]
+    assert "energy" not in labelled[1].info
+    assert labelled[1].info["message"] == "no luck"
+    label(rattled(4), reference, work="b")
+    assert reference.asked == 4
+
+
+def test_the_same_crash_everywhere_stops_before_the_budget_burns(label, rattled):
+    with pytest.raises(SystemicFailure, match="5 of 6 calculations failed alike: no luck"):
+        label(rattled(6), Counted(lambda n: Status.CRASHED if n > 1 else None))
+    # Mended, it goes on: the good label is kept, the crashes are computed again.
+    reference = Counted()
+    assert all(f.info["status"] == "ok" for f in label(rattled(6), reference))
+    assert reference.asked == 5
+
+
+def test_levels_of_theory_do_not_mix(label, rattled, tmp_path):
+    (labelled,) = label(rattled(1), Counted())
+    other = LabelStore(tmp_path / "store", {"program": "other"})
+    assert other.find([structure_key(labelled)]) == {}
+    with pytest.raises(ValueError, match="cannot enter"):
+        other.add([labelled])
+    assert level_hash({"a": 1, "b": 2}) == level_hash({"b": 2, "a": 1})
+
+
+def test_a_damaged_shard_is_named(label, rattled, tmp_path):
+    label(rattled(2), Counted())
+    (shard,) = (tmp_path / "store").rglob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(InputError, match=shard.name):
+        label(rattled(2), Counted(), work="b")
+
+
+def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):
+    from halcyon.frames import write_frames
+
+    frames = rattled(4)
+    for frame, split in zip(frames, ("train", "validation", "test", "train"), strict=True):
+        frame.info["split"] = split
+    reference = Counted(lambda n: Status.CRASHED if n == 4 else None)
+    write_frames(tmp_path / "l.parquet", label(frames, reference))
+    found = gather([tmp_path / "l.parquet"])
+    assert {split: len(frames) for split, frames in found.items()} == {
+        "train": 1,
+        "validation": 1,
+        "test": 1,
+        "bad": 1,
+    }

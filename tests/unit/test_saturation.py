@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from halcyon.config import LimitSettings, SaturationSettings
+from halcyon.saturation import (
+    Decision,
+    Exposure,
+    Finding,
+    assess,
+    decide,
+    exposures,
+    homogeneity,
+    rate_bound,
+)
+
+
+def test_the_bound_is_the_textbook_one():
+    # Zero events: -ln(0.05)/W. Three events: Garwood's table gives 7.754.
+    assert rate_bound(0, 2.0, 0.95) == pytest.approx(-np.log(0.05) / 2.0)
+    assert rate_bound(3, 1.0, 0.95) == pytest.approx(7.754, abs=1e-3)
+
+
+def test_the_bound_covers_known_rates():
+    random = np.random.default_rng(1)
+    for rate in (3.0, 10.0):
+        events = random.poisson(rate, size=2000)
+        covered = np.mean([rate_bound(n, 1.0, 0.95) >= rate for n in events])
+        assert 0.93 < covered < 0.99
+
+
+def replicas(events, *, failed=0, time=10.0):
+    return [
+        Exposure(excursions=n, atom_time_ps=time, failed=i < failed) for i, n in enumerate(events)
+    ]
+
+
+SETTINGS = SaturationSettings(max_rate_per_atom_ps=0.1)
+
+
+def test_findings():
+    assert assess(replicas([0] * 8), SETTINGS)["finding"] == Finding.SATURATED
+    assert assess(replicas([5] * 8), SETTINGS)["finding"] == Finding.NOT_SATURATED
+    assert assess(replicas([0, 0]), SETTINGS)["finding"] == Finding.NOT_ENOUGH_DATA
+    failed = assess(replicas([0] * 8, failed=1), SETTINGS)
+    assert failed["finding"] == Finding.NOT_SATURATED
+    assert "1 of 8 replicas failed" in failed["reason"]
+    assert assess(replicas([0] * 3, failed=3), SETTINGS)["rate_bound_per_atom_ps"] is None
+
+
+def test_unequal_replicas_are_noticed():
+    assert homogeneity(replicas([4, 5, 6, 5])) > 0.5
+    assert homogeneity(replicas([0, 0, 0, 40])) < 1e-6
+    assert homogeneity(replicas([0, 0, 1, 0])) is None
+
+
+def test_decisions():
+    limits = LimitSettings(max_generations=3, label_budget=100)
+    calm = assess(replicas([0] * 8), SETTINGS)
+    wild = assess(replicas([50] * 8), SETTINGS)
+    assert decide(calm, generation=0, labels=10, limits=limits)[0] is Decision.SATURATED
+    assert decide(wild, generation=0, labels=10, limits=limits)[0] is Decision.CONTINUE
+    assert decide(wild, generation=0, labels=100, limits=limits)[0] is Decision.BUDGET_SPENT
+    assert decide(wild, generation=2, labels=10, limits=limits)[0] is Decision.MAX_GENERATIONS
+
+
+def test_late_windows_are_differences_of_exact_counts():
+    times = np.arange(0.1, 2.05, 0.1)
+    traces = pd.concat(
+        [
+            pd.DataFrame({"replica": 0, "time": times, "excursions_label": np.arange(20)}),
+            pd.DataFrame({"replica": 1, "time": times[:5], "excursions_label": np.arange(5)}),
+        ]
+    )
+    entries = [
+        {"replica": 0, "atoms": 3, "failure": None},
+        {"replica": 1, "atoms": 3, "failure": "bond broken"},
+    ]
+    whole, failed = exposures(traces, entries, time_ps=2.0, window=0.5)
+    assert (whole.excursions, whole.failed) == (10, False)
+    assert whole.atom_time_ps == pytest.approx(3.0)
+    assert failed.failed
+    assert failed.atom_time_ps == 0.0

@@ -1,0 +1,291 @@
+from itertools import product
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from ase import Atoms
+from scipy import constants
+
+from halcyon import teachers
+from halcyon.config import StructureSettings, TeacherSettings
+from halcyon.errors import InputError
+from halcyon.systems import bonds, start_structure
+from halcyon.teachers import make_teacher, sample
+
+SHIPPED = Path(__file__).parents[2] / "config/forcefields/small-molecules.xml"
+TEMPLATES = {
+    "acetaldehyde": "CC=O",
+    "acetic-acid": "CC(=O)O",
+    "acetone": "CC(C)=O",
+    "ammonia": "N",
+    "dimethyl-ether": "COC",
+    "ethane": "CC",
+    "ethanol": "CCO",
+    "formaldehyde": "C=O",
+    "methane": "C",
+    "methanol": "CO",
+    "methylamine": "CN",
+    "water": "O",
+}
+HYDROGEN = """<ForceField>
+  <AtomTypes><Type name="h" class="h" element="H" mass="1.008"/></AtomTypes>
+  <Residues><Residue name="dihydrogen">
+    <Atom name="A" type="h"/><Atom name="B" type="h"/><Bond atomName1="A" atomName2="B"/>
+  </Residue></Residues>
+  {bond}
+</ForceField>"""
+HARMONIC = (
+    '<HarmonicBondForce><Bond class1="h" class2="h" length="0.07" k="300000"/></HarmonicBondForce>'
+)
+
+
+def molecule(smiles, name="it"):
+    settings = StructureSettings(name=name, smiles=smiles)
+    atoms = start_structure(settings)
+    return atoms, bonds(settings, atoms)
+
+
+@pytest.fixture(scope="module")
+def ethanol():
+    atoms, graph = molecule("CCO", "ethanol")
+    return make_teacher([SHIPPED], atoms, graph), atoms
+
+
+@pytest.fixture
+def waters():
+    """Eight waters on a lattice, turned at random: all oxygens first, as many codes write them."""
+    random = np.random.default_rng(0)
+    water, _ = molecule("O")
+    turned = [
+        water.positions @ np.linalg.qr(random.normal(size=(3, 3)))[0] + 3.1 * np.array(place)
+        for place in product(range(2), repeat=3)
+    ]
+    positions = np.concatenate(np.swapaxes(turned, 0, 1))
+    atoms = Atoms("O8H16", positions=positions, cell=[6.2] * 3, pbc=True)
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "waters"}
+    return atoms, [(k, 8 + k) for k in range(8)] + [(k, 16 + k) for k in range(8)]
+
+
+@pytest.fixture
+def hydrogen(tmp_path):
+    """H2, its bond along (1, 2, 2) and 0.9 Å long, and a force field written by hand."""
+    (tmp_path / "h2.xml").write_text(HYDROGEN.format(bond=HARMONIC))
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0.3, 0.6, 0.6]])
+    return make_teacher([tmp_path / "h2.xml"], atoms, [(0, 1)]), atoms
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_shipped_template(name):
+    teacher = make_teacher([SHIPPED], *molecule(TEMPLATES[name]))
+    assert teacher.system.getNumParticles() == len(teacher.numbers)
+
+
+def test_every_shipped_template_is_tried():
+    assert sorted(teachers._read_templates(SHIPPED)) == sorted(TEMPLATES)
+
+
+def test_shipped_parameters_are_those_of_gaff2():
+    """O-H stretch and hydroxyl hydrogen of GAFF 2.2.20; the first GAFF has 371.4 and no term."""
+    root = ET.parse(SHIPPED).getroot()  # noqa: S314 (our own file)
+    bond = root.find("HarmonicBondForce/Bond[@class1='ho'][@class2='oh']")
+    assert float(bond.get("k")) == pytest.approx(2 * 535.51 * constants.calorie * 100)
+    hydrogen = root.find("NonbondedForce/Atom[@class='ho']")
+    assert float(hydrogen.get("epsilon")) == pytest.approx(0.0047 * constants.calorie)
+
+
+def test_energy_and_force_by_hand(hydrogen):
+    teacher, atoms = hydrogen
+    energies, forces = teacher.evaluate([atoms])
+    ev_per_kj_mol = 1000 / (constants.N_A * constants.e)
+    stretch_nm = 0.09 - 0.07
+    assert energies[0] == pytest.approx(0.5 * 300000 * stretch_nm**2 * ev_per_kj_mol, rel=1e-6)
+    pull = 300000 * stretch_nm * ev_per_kj_mol / 10 * np.array([1, 2, 2]) / 3
+    np.testing.assert_allclose(forces[0], [pull, -pull], rtol=1e-6)
+
+
+def test_forces_are_the_gradient(ethanol):
+    teacher, atoms = ethanol
+    atoms = atoms.copy()
+    atoms.rattle(0.1, seed=1)
+    step, moved = 1e-4, []
+    for atom, axis, sign in product(range(len(atoms)), range(3), (1, -1)):
+        moved.append(atoms.copy())
+        moved[-1].positions[atom, axis] += sign * step
+    energies = teacher.evaluate(moved)[0].reshape(-1, 3, 2)
+    numerical = -(energies[..., 0] - energies[..., 1]) / (2 * step)
+    np.testing.assert_allclose(teacher.evaluate([atoms])[1][0], numerical, atol=1e-5)
+
+
+def test_wrapping_and_turning_a_periodic_frame_change_nothing(waters):
+    atoms, graph = waters
+    teacher = make_teacher([SHIPPED], atoms, graph)
+    wrapped = atoms.copy()
+    wrapped.wrap()
+    assert not np.allclose(wrapped.positions, atoms.positions)
+    turned = atoms.copy()
+    turned.rotate(40, [1, 2, 3], rotate_cell=True)
+    energies, forces = teacher.evaluate([atoms, wrapped, turned])
+    np.testing.assert_allclose(energies, energies[0], atol=1e-3)
+    np.testing.assert_allclose(forces[1], forces[0], atol=2e-3)
+    rotation = np.linalg.solve(atoms.cell.array, turned.cell.array)
+    np.testing.assert_allclose(forces[2], forces[0] @ rotation, atol=2e-3)
+
+
+def test_order_of_atoms_does_not_matter(waters):
+    atoms, graph = waters
+    atoms.pbc = False
+    grouped = np.arange(24).reshape(3, 8).T.ravel()  # O H H, O H H, ...
+    place = np.argsort(grouped)
+    energy, forces = make_teacher([SHIPPED], atoms, graph).evaluate([atoms])
+    sorted_graph = [(place[i], place[j]) for i, j in graph]
+    other_energy, other_forces = make_teacher([SHIPPED], atoms[grouped], sorted_graph).evaluate(
+        [atoms[grouped]]
+    )
+    assert other_energy == pytest.approx(energy)
+    np.testing.assert_allclose(other_forces[0], forces[0][grouped], atol=1e-8)
+
+
+def test_sample_gives_what_was_asked(ethanol):
+    teacher, atoms = ethanol
+    asked = TeacherSettings(temperatures_K=[300, 600, 1200], md_frames=100, displaced_frames=20)
+    done = []
+    frames, counts = sample(
+        teacher, atoms, asked, seed=1, progress=lambda now, total: done.append((now, total))
+    )
+    assert counts["md"] == 100
+    assert sum(counts.values()) == 120 == len(frames) + counts["force_cap"]
+    assert done[-1] == (120, 120)
+    dynamics = [frame for frame in frames if frame.info["origin"] == "md"]
+    energies = {
+        temperature: [f.info["energy"] for f in dynamics if f.info["temperature"] == temperature]
+        for temperature in asked.temperatures_K
+    }
+    assert [len(found) for found in energies.values()] == [34, 33, 33]
+    assert dynamics[1].info["time"] == pytest.approx(0.05)
+    for frame in frames:
+        assert frame.info["structure"] == "ethanol"
+        assert np.linalg.norm(frame.arrays["forces"], axis=1).max() <= asked.force_cap_eV_per_A
+    np.testing.assert_array_equal(
+        teacher.evaluate(frames)[1], [frame.arrays["forces"] for frame in frames]
+    )
+
+
+def test_temperatures_are_the_asked_ones():
+    methane, graph = molecule("C")
+    asked = TeacherSettings(
+        temperatures_K=[300, 600], md_frames=2000, md_interval_fs=50, displaced_frames=0
+    )
+    frames, _ = sample(make_teacher([SHIPPED], methane, graph), methane, asked, seed=1)
+    cold, hot = (
+        [frame.info["energy"] for frame in frames if frame.info["temperature"] == temperature]
+        for temperature in asked.temperatures_K
+    )
+    # Equipartition: each of 3N - 6 = 9 vibrations holds kT/2 of potential energy.
+    boltzmann = constants.k / constants.e
+    assert np.mean(hot) - np.mean(cold) == pytest.approx(9 / 2 * boltzmann * 300, rel=0.1)
+
+
+def test_displacements_have_the_asked_width(ethanol):
+    teacher, atoms = ethanol
+    asked = TeacherSettings(
+        temperatures_K=[1.0], md_frames=1, displaced_frames=200, displacement_A=(0.1, 0.1)
+    )
+    md, *displaced = sample(teacher, atoms, asked, seed=1)[0]
+    moves = np.array([frame.positions - md.positions for frame in displaced])
+    assert moves.std() == pytest.approx(0.1, rel=0.05)
+
+
+def test_frames_above_the_force_cap_are_dropped_and_counted(ethanol):
+    teacher, atoms = ethanol
+    asked = TeacherSettings(md_frames=3, displaced_frames=6, force_cap_eV_per_A=1e-3)
+    frames, counts = sample(teacher, atoms, asked, seed=1)
+    assert frames == []
+    assert counts == {"md": 0, "displaced": 0, "force_cap": 9, "not_finite": 0}
+
+
+def same(one, two):
+    return all(
+        np.array_equal(a.positions, b.positions)
+        and np.array_equal(a.arrays["forces"], b.arrays["forces"])
+        and a.info == b.info
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_same_seed_same_frames(ethanol):
+    teacher, atoms = ethanol
+    asked = TeacherSettings(md_frames=30, displaced_frames=10)
+    first = sample(teacher, atoms, asked, seed=1)[0]
+    assert same(first, sample(teacher, atoms, asked, seed=1)[0])
+    other = sample(teacher, atoms, asked, seed=2)[0]
+    assert not np.array_equal(first[0].positions, other[0].positions)
+
+
+def test_same_seed_same_periodic_frames(waters, monkeypatch):
+    monkeypatch.setattr(teachers, "EQUILIBRATION_PS", 0.02)
+    atoms, graph = waters
+    teacher = make_teacher([SHIPPED], atoms, graph)
+    asked = TeacherSettings(md_frames=4, displaced_frames=2, temperatures_K=[300])
+    first, counts = sample(teacher, atoms, asked, seed=1)
+    assert counts["md"] == 4
+    assert same(first, sample(teacher, atoms, asked, seed=1)[0])
+    for frame in first[:4]:
+        assert all(0.8 < frame.get_distance(i, j, mic=True) < 1.2 for i, j in graph)
+
+
+def test_dynamics_that_blow_up(tmp_path):
+    (tmp_path / "stiff.xml").write_text(
+        HYDROGEN.format(bond=HARMONIC.replace("300000", "300000000000"))
+    )
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]], info={"structure": "stiff"})
+    teacher = make_teacher([tmp_path / "stiff.xml"], atoms, [(0, 1)])
+    with pytest.raises(InputError, match="structure stiff: the force field's dynamics"):
+        sample(teacher, atoms, TeacherSettings(md_frames=3), seed=1)
+
+
+def test_other_frames_are_refused(ethanol):
+    teacher, atoms = ethanol
+    with pytest.raises(ValueError, match="not the teacher's atoms"):
+        teacher.evaluate([atoms[::-1]])
+
+
+def test_openmm_brings_force_fields(waters):
+    make_teacher([Path("amber14/tip3p.xml")], *waters)
+
+
+def test_missing_template():
+    with pytest.raises(InputError) as caught:
+        make_teacher([SHIPPED], *molecule("CCCO", "propanol"))
+    message = str(caught.value)
+    assert message.startswith("structure propanol: forcefield: no residue template for C3H8O")
+    assert f"{SHIPPED} has acetaldehyde, acetic-acid" in message
+
+
+def test_same_formula_other_bonds_is_missing():
+    atoms, _ = molecule("CCO")
+    with pytest.raises(InputError, match="no residue template for C2H6O"):
+        make_teacher([SHIPPED], atoms, [(i, i + 1) for i in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<ForceField><Residues>", "not valid XML"),
+        ("", "not valid XML"),
+        ("<amber/>", "root element <amber>, expected OpenMM's <ForceField>"),
+        (HYDROGEN.format(bond="<NonbondedForce/>"), "cannot use it"),
+        (HYDROGEN.format(bond=""), "no term holds the bonds H-H"),
+    ],
+)
+def test_broken_forcefield(tmp_path, content, message):
+    (tmp_path / "broken.xml").write_text(content)
+    with pytest.raises(InputError) as caught:
+        make_teacher([tmp_path / "broken.xml"], Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]), [(0, 1)])
+    assert f"forcefield: {tmp_path}/broken.xml: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_missing_forcefield():
+    with pytest.raises(InputError, match=r"forcefield: none\.xml: no such file"):
+        make_teacher([Path("none.xml")], *molecule("O"))

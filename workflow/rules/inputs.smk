@@ -1,0 +1,55 @@
+# Where a rule finds its inputs when these depend on the generation.
+
+
+def unroll(system):
+    """Input function of a system: its verdicts so far, and the next one while they say continue."""
+
+    def verdicts(wildcards):
+        found = []
+        for number in range(SETTINGS[system].limits.max_generations):
+            path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
+            found.append(path)
+            if json.loads(Path(path).read_text())["decision"] != "continue":
+                break
+        return found
+
+    return verdicts
+
+
+def label_files(system, batch):
+    """Label shards of the seed or of a generation."""
+    shards = SETTINGS[system].resources.label_shards
+    return [f"{ROOT}/{system}/{batch}/labels/{shard:03d}.parquet" for shard in range(shards)]
+
+
+def labels_before(wildcards):
+    """Label shards that a generation may learn from: the seed's and all earlier generations'."""
+    batches = ["seed"] + [f"gen{number:03d}" for number in range(int(wildcards.gen))]
+    return [path for batch in batches for path in label_files(wildcards.system, batch)]
+
+
+def labels_with(wildcards):
+    """Those, and the generation's own."""
+    return labels_before(wildcards) + label_files(wildcards.system, f"gen{wildcards.gen}")
+
+
+def start_model(wildcards):
+    """Model that a generation is fine-tuned from; none where training starts from scratch."""
+    settings, number = SETTINGS[wildcards.system], int(wildcards.gen)
+    fresh_every = settings.training.fresh_every
+    if number and not (fresh_every and number % fresh_every == 0):
+        return [f"{ROOT}/{wildcards.system}/gen{number - 1:03d}/model.model"]
+    if settings.pretraining.enabled:
+        return [f"{ROOT}/{wildcards.system}/teacher/pretrained.model"]
+    return []
+
+
+def budgeted_seconds(wildcards, resources):
+    """Wall time a long job gives itself: 0.9 of its limit, where it has one."""
+    runtime = resources.get("runtime")
+    return 54 * runtime if isinstance(runtime, int) else "inf"
+
+
+def attempts(number):
+    """Retries belong to the main process: inside a cluster job they would keep its allocation."""
+    return number if workflow.is_main_process else 0
