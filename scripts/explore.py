@@ -38,9 +38,7 @@ def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     model = mace_model.BatchedMace(
-        mace_model.load(
-            args.model, device=settings.resources.device, dtype=settings.model.dtype
-        )
+        mace_model.load(args.model, device=settings.resources.device, dtype=settings.model.dtype)
     )
     replicas = start_replicas(job)
 
@@ -71,9 +69,7 @@ def main(job: stage.Job) -> None:
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)
-    files.write_json(
-        args.summary, {"replicas": result.replicas, "replica_steps": result.steps}
-    )
+    files.write_json(args.summary, {"replicas": result.replicas, "replica_steps": result.steps})
     failed = [entry for entry in result.replicas if entry["failure"]]
     last = result.traces.groupby("replica").last()
     job.done(

@@ -1,5 +1,7 @@
-"""Sample a system with its classical force field: dynamics at several temperatures, and displaced
-frames, all labelled by the force field."""
+"""Sample a system with its classical force field.
+
+Dynamics at several temperatures, and displaced frames, all labelled by the force field.
+"""
 
 from pathlib import Path
 

@@ -1,5 +1,8 @@
-"""Label one shard of selected frames with the reference method. Frames that were labelled before
-come from the label store; a frame that cannot be labelled is a record, not a failure."""
+"""Label one shard of selected frames with the reference method.
+
+Frames that were labelled before come from the label store; a frame that cannot be labelled is a
+record, not a failure.
+"""
 
 from collections import Counter
 from pathlib import Path

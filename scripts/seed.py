@@ -1,5 +1,7 @@
-"""Choose the first frames to label from the teacher's dynamics, and split them into training,
-validation and test set for good."""
+"""Choose the first frames to label from the teacher's dynamics.
+
+They are split into training, validation and test set for good.
+"""
 
 from pathlib import Path
 

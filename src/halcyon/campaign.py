@@ -185,7 +185,9 @@ def _in(source: str, check: Any) -> Any:
         return check()
     except InputError as error:
         message = str(error)
-        raise InputError(message if message.startswith(source) else f"{source}: {message}") from None
+        raise InputError(
+            message if message.startswith(source) else f"{source}: {message}"
+        ) from None
 
 
 def check_disk(campaign: Campaign, source: str) -> None:
@@ -261,7 +263,7 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     which labels fit together; everything else may change and holds for new work.
     """
     path = campaign.folder / "identity.json"
-    now = {
+    now: dict[str, Any] = {
         "seed": campaign.settings.seed,
         "level_of_theory": level_hash(campaign.reference().level),
         "systems": {

@@ -88,7 +88,9 @@ class CliIndex:
             setattr(self, name, value.to(self.lower.device))
 
 
-def per_replica(values: torch.Tensor, replica: torch.Tensor, n_replicas: int, how: str) -> torch.Tensor:
+def per_replica(
+    values: torch.Tensor, replica: torch.Tensor, n_replicas: int, how: str
+) -> torch.Tensor:
     """Reduce an atomic quantity to replicas.
 
     Args:

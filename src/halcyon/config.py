@@ -7,11 +7,14 @@ the reference page (`docs/configuration.md`) are generated from these models by
 Not for: checks that need more than the configuration itself; see `preflight`.
 """
 
+import difflib
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from halcyon.errors import InputError
 
@@ -116,7 +119,7 @@ class FitSettings(Section):
     epochs: Count = Field(description="Passes over the training set.")
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
-    energy_weight: float = Field(1.0, ge=0, description="Weight of the energy in the loss.")
+    energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
 
 
@@ -124,9 +127,9 @@ class PretrainingSettings(FitSettings):
     """Pre-training on force-field labels."""
 
     enabled: bool = Field(True, description="Without it, training starts from random weights.")
-    epochs: Count = Field(40, description="Passes over the teacher's frames.")
-    batch_size: Count = Field(16, description="Structures per optimiser step.")
-    learning_rate: float = Field(0.01, gt=0, le=1, description="Initial learning rate.")
+    epochs: Count = Field(25, description="Passes over the teacher's frames.")
+    batch_size: Count = Field(8, description="Structures per optimiser step.")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="Initial learning rate.")
     validation_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
     )
@@ -135,9 +138,9 @@ class PretrainingSettings(FitSettings):
 class TrainingSettings(FitSettings):
     """Fine-tuning on reference labels, once per generation."""
 
-    epochs: Count = Field(120, description="Passes over the labels in each generation.")
+    epochs: Count = Field(90, description="Passes over the labels in each generation.")
     batch_size: Count = Field(5, description="Structures per optimiser step.")
-    learning_rate: float = Field(0.005, gt=0, le=1, description="Initial learning rate.")
+    learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
     fresh_every: int = Field(
         4,
         ge=0,
@@ -189,9 +192,7 @@ class DomainSettings(Section):
 class ExplorationSettings(Section):
     """Molecular dynamics with the current model, watched by the CLI at every step."""
 
-    temperatures_K: Temperatures = Field(
-        [500.0], description="Thermostat temperatures, K."
-    )
+    temperatures_K: Temperatures = Field([500.0], description="Thermostat temperatures, K.")
     replicas: Count = Field(
         8,
         description="Replicas in all, integrated in one batch and dealt in turn over structures "
@@ -456,59 +457,123 @@ def _validated(model: type[M], content: dict[str, Any], source: str) -> M:
 
 
 def _messages(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    """One line per fault: file, key, value, what was expected."""
     lines = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+        keys, section = _locate(model, fault["loc"])
+        value, context = fault["input"], fault.get("ctx", {})
         match fault["type"]:
             case "extra_forbidden":
-                expected = "unknown key" + _suggestion(model, fault["loc"])
+                expected = "unknown key" + _suggestion(keys[-1], model, section)
+            case "missing" if isinstance(fault["loc"][-1], int):  # one of a pair
+                keys, expected = keys[:-1], f"expected more values, got {len(value)}"
             case "missing":
-                lines.append(f"{source}: {key}: missing; {_described(model, fault['loc'])}")
-                continue
-            case _:
-                expected = fault["msg"].removeprefix("Value error, ")
-        value = fault["input"]
-        shown = f" = {value!r}" if isinstance(value, str | int | float | list | tuple | None) else ""
-        lines.append(f"{source}: {key}{shown}: {expected}")
-    return lines
+                described = section.model_fields[keys[-1]].description if section else None
+                value, expected = {}, f"missing; {described or 'required'}"
+            case "union_tag_not_found":
+                tags = _tags(section.model_fields[keys[-1]]) if section else {}
+                keys = [*keys, context["discriminator"].strip("'")]
+                value, expected = {}, f"missing; expected {' or '.join(map(repr, tags))}"
+            case "union_tag_invalid":
+                keys = [*keys, context["discriminator"].strip("'")]
+                value, choices = context["tag"], context["expected_tags"].replace(", ", " or ")
+                expected = f"expected {choices}" + _near(value, choices)
+            case kind:
+                expected = _expected(kind, value, context, fault["msg"])
+        shown = "" if isinstance(value, dict) else f" = {value!r}"
+        where = f"{'.'.join(keys)}{shown}: " if keys else ""
+        lines.append(f"{source}: {where}{expected}")
+    return list(dict.fromkeys(lines))
 
 
-def _suggestion(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    import difflib
+_EXPECTED = {
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a section of `key: value` lines",
+    "float_parsing": "expected a number",
+    "float_type": "expected a number",
+    "int_from_float": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_type": "expected an integer",
+    "list_type": "expected a list, e.g. [{value}]",
+    "literal_error": "expected {expected}",
+    "model_attributes_type": "expected a section of `key: value` lines",
+    "model_type": "expected a section of `key: value` lines",
+    "path_type": "expected a path",
+    "string_type": "expected text",
+    "too_long": "expected at most {max_length} in the list",
+    "too_short": "expected at least {min_length} in the list",
+    "tuple_type": "expected a list, e.g. [{value}]",
+}
+"""What a fault of each of pydantic's types is called; other types keep pydantic's words."""
 
-    known = _fields_at(model, loc[:-1])
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; expected one of {', '.join(known)}" if known else ""
+
+def _expected(kind: str, value: Any, context: dict[str, Any], message: str) -> str:
+    """What a value should have been."""
+    if context.get("pattern") == NAME:
+        return "expected a name of letters, digits, _ and -"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind].format(value=value, **context) + _near(value, message)
+    message = message.removeprefix("Value error, ").replace("Input should be", "expected")
+    message = message.replace("greater than or equal to", "at least")
+    return message.replace("less than or equal to", "at most")
 
 
-def _described(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    field = _model_at(model, loc[:-1])
-    description = field.model_fields[str(loc[-1])].description if field else ""
-    return description or "required"
+def _near(word: Any, choices: str | list[str]) -> str:
+    """`; did you mean 'xtb'?`, if one of the choices is near."""
+    if isinstance(choices, str):
+        choices = re.findall(r"'([^']*)'", choices)
+    close = difflib.get_close_matches(str(word), choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    found = _model_at(model, loc)
-    return list(found.model_fields) if found else []
+def _suggestion(key: str, model: type[BaseModel], section: type[BaseModel] | None) -> str:
+    """What an unknown key may have meant: a near one, or the same one of another section."""
+    if section is None:
+        return ""
+    if near := _near(key, list(section.model_fields)):
+        return near
+    for name, field in model.model_fields.items():
+        if any(key in other.model_fields for other in _sections(field.annotation)):
+            return f"; did you mean {f'{name}.{key}'!r}?"
+    return f"; expected one of {', '.join(section.model_fields)}"
 
 
-def _model_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel] | None:
-    from typing import get_args
-
+def _locate(
+    model: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys as the user wrote them, and the section that the last one belongs to."""
+    keys: list[str] = []
+    section: type[BaseModel] | None = None
+    below: type[BaseModel] | None = model
+    tags: dict[Any, type[BaseModel]] = {}
     for part in loc:
+        if part in tags:  # pydantic names the chosen kind of a union; the user did not
+            below, tags = tags[part], {}
+            continue
+        keys.append(str(part))
+        section = below
         if isinstance(part, int):
             continue
-        if part in ("cp2k", "xtb"):
-            model = {"cp2k": Cp2kReference, "xtb": XtbReference}[part]
-            continue
-        field = model.model_fields.get(str(part))
-        if field is None:
-            return None
-        annotation = field.annotation
-        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if len(nested) == 1:
-            model = nested[0]
-    return model
+        field = section.model_fields.get(part) if section else None
+        found = _sections(field.annotation) if field else []
+        below = found[0] if len(found) == 1 else None
+        tags = _tags(field) if field else {}
+    return keys, section
+
+
+def _tags(field: FieldInfo) -> dict[Any, type[BaseModel]]:
+    """The sections that a union chooses from, by the value of the key that chooses."""
+    key = field.discriminator
+    if not isinstance(key, str):
+        return {}
+    sections = _sections(field.annotation)
+    return {tag: one for one in sections for tag in get_args(one.model_fields[key].annotation)}
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a type is made of."""
+    if get_origin(annotation) is None:
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return [annotation] if is_section else []
+    return [section for part in get_args(annotation) for section in _sections(part)]

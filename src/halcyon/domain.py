@@ -103,18 +103,19 @@ class Domain:
         if content.pop("schema", None) != SCHEMA_VERSION:
             raise InputError(f"{path}: not a domain file of schema {SCHEMA_VERSION}")
         del content["unit"]
-        bounds = {
-            tier: {name: (low, high) for name, (low, high) in content.pop(tier).items()}
-            for tier in ("label", "guard")
-        }
-        bonds = {
+        for tier in ("label", "guard"):
+            content[tier] = {name: (low, high) for name, (low, high) in content[tier].items()}
+        content["bonds"] = {
             structure: [(i, j, length) for i, j, length in entries]
-            for structure, entries in content.pop("bonds").items()
+            for structure, entries in content["bonds"].items()
         }
-        return cls(**bounds, bonds=bonds, margin=Margin(**content.pop("margin")), **content)
+        content["margin"] = Margin(**content["margin"])
+        return cls(**content)
 
 
-def by_class(energies: Sequence[np.ndarray], classes: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+def by_class(
+    energies: Sequence[np.ndarray], classes: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
     """Pool atomic energies of many frames by atom class.
 
     Args:

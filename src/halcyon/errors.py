@@ -16,5 +16,5 @@ class InputError(Exception):
     """
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error
     """The job was asked to stop (SIGTERM, or its time is nearly up) and saved its state."""

@@ -100,7 +100,10 @@ def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
         fields["forces"] = FORCES
         columns["forces"] = _column(
             FORCES,
-            [atoms.arrays["forces"].ravel() if "forces" in atoms.arrays else None for atoms in frames],
+            [
+                atoms.arrays["forces"].ravel() if "forces" in atoms.arrays else None
+                for atoms in frames
+            ],
         )
     for name, column in INFO.items():
         if name in used:

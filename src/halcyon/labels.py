@@ -220,7 +220,9 @@ class _Journal:
                 entry = json.loads(line)
             except ValueError:
                 continue  # torn by a kill in mid-write: that frame is computed again
-            frame = Atoms(entry["numbers"], entry["positions"], cell=entry["cell"], pbc=entry["pbc"])
+            frame = Atoms(
+                entry["numbers"], entry["positions"], cell=entry["cell"], pbc=entry["pbc"]
+            )
             if entry["forces"] is not None:
                 frame.arrays["forces"] = np.array(entry["forces"])
             frame.info = entry["info"]

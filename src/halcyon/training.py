@@ -70,9 +70,7 @@ def fit(
         device=device,
         progress=progress,
     )
-    model = mace_model.load(
-        job.arguments.model, device=device, dtype=job.plan.settings.model.dtype
-    )
+    model = mace_model.load(job.arguments.model, device=device, dtype=job.plan.settings.model.dtype)
     sets = {"train": train, "validation": validation, "test": test}
     return {
         name: mace_model.errors(mace_model.evaluate(model, frames, device=device), frames)

@@ -141,7 +141,9 @@ def test_hand_over_leaves_no_energy_offset(model, tmp_path, labels):
     untouched = mean_error(model, train)
     assert untouched > 300  # the two energy zeros have nothing to do with each other
     one = FIT.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
-    fit(tmp_path, train, validation, start=model, fit=one)
+    summary = fit(tmp_path, train, validation, start=model, fit=one)
+    # Nor did the training itself see one: 310 eV would be 52 eV per atom.
+    assert summary.epochs[0].energy_mae_meV_per_atom < 300
     assert mean_error(tmp_path / "m.model", train) < 1e-3
     # The atoms' interaction energies go on where they were.
     before = mace_model.evaluate(model, train).node_energy

@@ -50,11 +50,11 @@ class Record:
 
     def __post_init__(self) -> None:
         """Refuse a good label without numbers, and a bad one with them."""
-        labelled = self.energy is not None and self.forces is not None
-        if (self.status is Status.OK) != labelled:
+        if (self.status is Status.OK) == (self.energy is None or self.forces is None):
             raise ValueError(f"a record with status {self.status} and energy {self.energy}")
-        if labelled and not (np.isfinite(self.energy) and np.isfinite(self.forces).all()):
-            raise ValueError("a label must be finite")
+        for number in (self.energy, self.forces):
+            if number is not None and not np.isfinite(number).all():
+                raise ValueError("a label must be finite")
 
 
 class Reference(ABC):

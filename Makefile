@@ -1,0 +1,71 @@
+# make run                                    quickstart: ethanol, labelled by GFN2-xTB
+# make run CONFIG=config/methanol-cp2k.yaml   the same loop, labelled by CP2K
+# make test                                   everything that is tested, fast tests first
+#
+# Variables: CONFIG  campaign to run
+#            CORES   cores to use (default: all)
+#            PYTHON  interpreter for .venv (3.11 or 3.12)
+#            PIP     extra arguments of pip, e.g. PIP="--index-url …/whl/cpu" for the CPU build of
+#                    PyTorch, which is smaller; PyTorch's install page has the address
+
+CONFIG ?= config/quickstart.yaml
+CORES  ?= all
+PYTHON ?= python3
+PIP    ?=
+
+BIN := $(CURDIR)/.venv/bin
+INSTALLED := .venv/.installed
+export PATH := $(BIN):$(PATH)
+
+.PHONY: run test lint unit integration install cp2k clean
+.DEFAULT_GOAL := run
+
+run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
+	@snakemake --configfile '$(CONFIG)' --cores $(CORES)
+
+install: $(INSTALLED)
+
+# PyTorch first and alone: the other packages then take the build that is there.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "Halcyon needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Give another: make PYTHON=python3.11 …"; exit 2; }
+	@echo "Installing into .venv (some minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet -c constraints.txt torch $(PIP)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# CP2K is no Python package: take the one on PATH, else Debian's where we may install it.
+cp2k:
+	@command -v cp2k.psmp cp2k >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing CP2K from Debian"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends cp2k libopenblas0-pthread >/dev/null; \
+	else \
+	  echo "CP2K is not on PATH. Get it by one of:"; \
+	  echo "  sudo apt-get install cp2k libopenblas0-pthread     Debian, Ubuntu"; \
+	  echo "  conda env create -f envs/cp2k.yaml                 conda"; \
+	  echo "  module load cp2k                                   many clusters"; \
+	  echo "or name its command in the campaign: reference: {backend: cp2k, command: …}"; \
+	  exit 2; \
+	fi
+
+test: lint unit integration
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check --compact-diff Snakefile workflow
+	snakemake --lint --configfile config/quickstart.yaml
+	python scripts/generate_config_docs.py --check
+
+unit: $(INSTALLED)
+	OMP_NUM_THREADS=1 pytest tests/unit
+
+integration: $(INSTALLED) cp2k
+	pytest tests/integration
+
+clean:
+	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,304 @@
+"""Generate what is known of the configuration from its models in `halcyon.config`.
+
+    python scripts/generate_config_docs.py            write the files
+    python scripts/generate_config_docs.py --check    name those that are out of date; exit 1 if any
+
+Writes config/schema/{campaign,system}.schema.json (editors complete keys from them),
+config/config.yaml (every key with its default) and docs/configuration.md (reference tables).
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.json_schema import GenerateJsonSchema
+
+from halcyon import config, files
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 100
+DEFAULT_REFERENCE = "xtb"
+EXAMPLES = {
+    "campaign": "my_campaign",
+    "systems": ["ethanol"],
+    "level": "config/cp2k/pbe-d3-dzvp.yaml",
+}
+"""Values in config.yaml of keys that have no default."""
+UNITS = {
+    "_per_atom_ps": "1/(atom ps)",
+    "_eV_per_A": "eV/Å",
+    "_per_ps": "1/ps",
+    "_ps": "ps",
+    "_fs": "fs",
+    "_GB": "GB",
+    "_A": "Å",
+    "_K": "K",
+    "_s": "s",
+}
+"""Units by the end of a key's name; the longest that fits counts."""
+
+YAML_HEADER = """\
+# yaml-language-server: $schema=schema/campaign.schema.json
+#
+# A campaign with every key at its default. To make your own, copy this file and keep what you
+# change (`campaign`, `systems` and `reference` are needed), then
+#
+#     snakemake --configfile config/my_campaign.yaml
+#
+# Written by scripts/generate_config_docs.py from src/halcyon/config.py. The same as tables:
+# docs/configuration.md.
+"""
+
+PAGE_HEADER = """\
+# Configuration
+
+Every key of a campaign's file (`config/*.yaml`) and of a system's file (`config/systems/*.yaml`).
+Unknown keys are errors. Units are part of a key's name. What has no default is required.
+
+This page is written by `scripts/generate_config_docs.py` from `src/halcyon/config.py`.
+"""
+
+Node = dict[str, Any]
+
+
+class _Schema(GenerateJsonSchema):
+    """Without titles: they only repeat the key."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        del schema
+        return False
+
+
+def unit(key: str) -> str:
+    """Unit that a key's name ends in; empty where it has none.
+
+    >>> unit("time_ps"), unit("max_rate_per_atom_ps"), unit("replicas")
+    ('ps', '1/(atom ps)', '')
+    """
+    return next((name for ending, name in UNITS.items() if key.endswith(ending)), "")
+
+
+def schema_of(model: type[config.Section], title: str) -> Node:
+    """JSON schema of a file; a system's `overrides` list the sections that they may change."""
+    schema = model.model_json_schema(schema_generator=_Schema)
+    sections = config.Settings.model_json_schema(schema_generator=_Schema)
+    if overrides := schema["properties"].get("overrides"):
+        schema["$defs"] |= sections["$defs"]
+        del overrides["additionalProperties"]
+        overrides["properties"] = {
+            name: {"$ref": entry["$ref"]} for name, entry in sections["properties"].items()
+        }
+        overrides["additionalProperties"] = False
+    for entry in [*schema["$defs"].values()]:
+        entry.pop("title", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": title,
+    }
+
+
+def resolve(node: Node, schema: Node) -> Node:
+    """The node with what its `$ref` says."""
+    if "$ref" not in node:
+        return node
+    name = node["$ref"].removeprefix("#/$defs/")
+    return schema["$defs"][name] | {k: v for k, v in node.items() if k != "$ref"}
+
+
+def kinds(node: Node, schema: Node) -> dict[str, Node]:
+    """Sections that a union chooses from, by their tag; empty where there is no choice."""
+    if "discriminator" not in node:
+        return {}
+    mapping = node["discriminator"]["mapping"]
+    return {tag: resolve({"$ref": reference}, schema) for tag, reference in mapping.items()}
+
+
+def keys_of(section: Node, schema: Node) -> Iterator[tuple[str, Node]]:
+    """Keys of a section with what is known of them: required ones first, sections last."""
+    required = section.get("required", [])
+    entries = [(key, resolve(node, schema)) for key, node in section["properties"].items()]
+
+    def rank(entry: tuple[str, Node]) -> int:
+        key, node = entry
+        return (key not in required) + 2 * ("properties" in node and key != "overrides")
+
+    yield from sorted(entries, key=rank)
+
+
+def type_words(node: Node) -> str:
+    """Type and range of a key, for people."""
+    if "const" in node:
+        return f"`{node['const']}`"
+    if "enum" in node:
+        return " or ".join(f"`{value}`" for value in node["enum"])
+    if "anyOf" in node:
+        return " or ".join(type_words(choice) for choice in node["anyOf"])
+    words = {
+        "number": "number",
+        "integer": "integer",
+        "boolean": "true or false",
+        "null": "none",
+        "object": "sections",
+    }
+    kind = node.get("type", "object")
+    if kind == "array":
+        return _list_words(node)
+    if kind == "string":
+        if node.get("format") == "path":
+            return "path"
+        return "name" if node.get("pattern") == config.NAME else "text"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {node[key]}" for key, sign in bounds.items() if key in node]
+    return " ".join([words[kind], ", ".join(limits)]).strip()
+
+
+def _list_words(node: Node) -> str:
+    if items := node.get("prefixItems"):
+        return f"[{', '.join(type_words(item) for item in items)}]"
+    items = node["items"]
+    of = "sections" if "$ref" in items else type_words(items)
+    return f"list of {of}" if " " in of or of == "sections" else f"list of {of}s"
+
+
+def config_yaml() -> str:
+    """The documented default campaign."""
+    schema = schema_of(config.Campaign, "")
+    return "\n".join([YAML_HEADER, *_yaml_lines(schema, schema, ""), ""])
+
+
+def _yaml_lines(section: Node, schema: Node, indent: str) -> Iterator[str]:
+    for key, node in keys_of(section, schema):
+        yield from _comment(_sentence(node, schema), indent)
+        if choices := kinds(node, schema):
+            yield f"{indent}{key}:"
+            yield from _yaml_lines(choices.pop(DEFAULT_REFERENCE), schema, f"{indent}  ")
+            yield ""
+            for tag, other in choices.items():
+                yield from _comment(f"Or, with {tag}:", indent)
+                yield f"{indent}# {key}:"
+                for line in _yaml_lines(other, schema, ""):
+                    yield f"{indent}#   {line}"
+        elif "properties" in node:
+            yield f"{indent}{key}:"
+            yield from _yaml_lines(node, schema, f"{indent}  ")
+        else:
+            value = node.get("default", node.get("const", EXAMPLES.get(key)))
+            yield f"{indent}{key}: {_scalar(value)}"
+        if not indent and section is schema:
+            yield ""
+
+
+def _sentence(node: Node, schema: Node) -> str:
+    """Description of a key, with its range where it is not a section."""
+    description = node.get("description", "")
+    if "properties" in node or "const" in node or kinds(node, schema):
+        return description
+    return f"{description} ({type_words(node).replace('`', '')})"
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    prefix = f"{indent}# "
+    return textwrap.wrap(
+        text, WIDTH - 6, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False
+    )
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=WIDTH, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def page() -> str:
+    """The reference page."""
+    parts = [PAGE_HEADER]
+    for model, title, about in (
+        (config.Campaign, "A campaign", "`config/<campaign>.yaml`"),
+        (config.System, "A system", "`config/systems/<name>.yaml`"),
+    ):
+        schema = schema_of(model, title)
+        parts.append(f"## {title}: {about}\n\n{_table(schema, schema)}")
+        parts += _sections(schema)
+    return "\n".join(parts)
+
+
+def _sections(schema: Node) -> Iterator[str]:
+    for key, node in keys_of(schema, schema):
+        item = resolve(node.get("items", {}), schema)
+        for tag, section in kinds(node, schema).items():
+            yield f"### `{key}`, with `backend: {tag}`\n\n{_table(section, schema)}"
+        if key == "overrides":
+            continue
+        if "properties" in node:
+            yield f"### `{key}`\n\n{node['description']}\n\n{_table(node, schema)}"
+        elif "properties" in item:
+            yield f"### `{key}`, each\n\n{item['description']}\n\n{_table(item, schema)}"
+
+
+def _table(section: Node, schema: Node) -> str:
+    rows = ["| key | type, range | unit | default | description |", "|---|---|---|---|---|"]
+    for key, node in keys_of(section, schema):
+        required = key in section.get("required", [])
+        nested = "properties" in node or bool(kinds(node, schema))
+        kind = "section" if nested and key != "overrides" else type_words(node)
+        if required:
+            default = "required"
+        elif nested:
+            default = ""
+        else:
+            value = node["default"]
+            default = "" if value in (None, "", {}) else f"`{_scalar(value)}`"
+        cells = [f"`{key}`", kind, unit(key), default, node.get("description", "")]
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def generate() -> dict[str, str]:
+    """All generated files: path from the repository's root → content."""
+    campaign = schema_of(config.Campaign, "Halcyon campaign")
+    system = schema_of(config.System, "Halcyon system")
+    return {
+        "config/schema/campaign.schema.json": _json(campaign),
+        "config/schema/system.schema.json": _json(system),
+        "config/config.yaml": config_yaml(),
+        "docs/configuration.md": page(),
+    }
+
+
+def _json(schema: Node) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def out_of_date() -> list[str]:
+    """Generated files that are missing or not what would be generated now."""
+    return [
+        name
+        for name, text in generate().items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def main() -> None:
+    """Parse the arguments, write or check."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
+    arguments = parser.parse_args()
+    old = out_of_date()
+    if arguments.check:
+        for name in old:
+            print(f"{name}: out of date; run python scripts/generate_config_docs.py")
+        sys.exit(bool(old))
+    for name in old:
+        files.write_text(ROOT / name, generate()[name])
+        print(f"{name}: written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Bad input: one message with file, key, value and expectation, before any job."""
+
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from halcyon import files
+from halcyon.campaign import Campaign, begin
+from halcyon.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+CAMPAIGN = {
+    "campaign": "trial",
+    "systems": ["thing"],
+    "reference": {"backend": "xtb"},
+    "seed_labels": {"train": 8, "validation": 6, "test": 5},
+    "teacher": {"md_frames": 90, "temperatures_K": [300.0]},
+}
+SYSTEM = {
+    "name": "thing",
+    "forcefield": ["config/forcefields/small-molecules.xml"],
+    "structures": [{"name": "thing", "smiles": "CO", "box_A": 8.0}],
+}
+
+
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """Begin a campaign in an empty folder, with changes made to a good configuration."""
+    (tmp_path / "config/systems").mkdir(parents=True)
+    for folder in ("forcefields", "cp2k"):
+        shutil.copytree(ROOT / "config" / folder, tmp_path / "config" / folder)
+    monkeypatch.chdir(tmp_path)
+
+    def run(campaign=lambda _c: None, system=lambda _s: None):
+        content, thing = deepcopy(CAMPAIGN), deepcopy(SYSTEM)
+        campaign(content)
+        system(thing)
+        (tmp_path / "config/systems/thing.yaml").write_text(yaml.safe_dump(thing))
+        return begin(content, "campaign.yaml")
+
+    return run
+
+
+def structure(**changes):
+    def change(system):
+        system["structures"][0] |= changes
+        if "file" in changes:
+            del system["structures"][0]["smiles"]
+
+    return change
+
+
+def reference(**values):
+    return lambda campaign: campaign.update(reference=values)
+
+
+def section(name, **values):
+    return lambda campaign: campaign.setdefault(name, {}).update(values)
+
+
+def test_a_good_campaign_begins_and_is_read_again(attempt):
+    campaign = attempt()
+    again = Campaign.read(campaign.file)
+    assert again == campaign
+    assert again.systems["thing"].elements == [1, 6, 8]
+    assert again.systems["thing"].classes("thing")[:2] == ["thing:C0", "thing:O0"]
+
+
+BAD = {
+    "unknown key": (section("exploration", replica=3), None, ["exploration.replica", "replicas"]),
+    "wrong unit": (section("exploration", time_fs=3), None, ["exploration.time_fs", "time_ps"]),
+    "range": (section("exploration", timestep_fs=50), None, ["timestep_fs", "50", "5"]),
+    "unknown system": (lambda c: c.update(systems=["thong"]), None, ["thong", "there are: thing"]),
+    "unknown element": (None, structure(smiles="[Xx]"), ["thing.yaml", "smiles", "[Xx]"]),
+    "odd electrons": (None, structure(smiles="[CH3]"), ["thing.yaml", "multiplicity", "1"]),
+    "missing structure": (None, structure(file="no.xyz"), ["thing.yaml", "no.xyz"]),
+    "broken structure": (None, structure(file="broken.xyz"), ["thing.yaml", "broken.xyz"]),
+    "overlap": (None, structure(file="overlap.xyz"), ["thing.yaml", "overlap.xyz"]),
+    "missing XML": (None, lambda s: s.update(forcefield=["no.xml"]), ["thing.yaml", "no.xml"]),
+    "broken XML": (
+        None,
+        lambda s: s.update(forcefield=["broken.xml"]),
+        ["thing.yaml", "broken.xml"],
+    ),
+    "no template": (None, structure(smiles="CCCO"), ["thing.yaml", "C3H8O", "small-molecules.xml"]),
+    "no binary": (
+        reference(backend="cp2k", level="config/cp2k/pbe-d3-dzvp.yaml", command="cp2q.psmp"),
+        None,
+        ["campaign.yaml", "command", "cp2q.psmp"],
+    ),
+    "no level": (
+        reference(backend="cp2k", level="config/cp2k/no.yaml", command="true"),
+        None,
+        ["campaign.yaml", "level", "config/cp2k/no.yaml"],
+    ),
+    "invalid CP2K section": (
+        reference(backend="cp2k", level="bad.yaml", command="true"),
+        None,
+        ["campaign.yaml", "bad.yaml", "dfft"],
+    ),
+    "disk": (section("limits", min_free_disk_GB=1e9), None, ["min_free_disk_GB", "1e+09 GB"]),
+    "never saturates": (section("exploration", time_ps=0.01), None, ["never saturate", "time_ps"]),
+    "budget": (section("limits", label_budget=5), None, ["label_budget", "5", "19"]),
+    "few teacher frames": (section("teacher", md_frames=9), None, ["md_frames", "19", "9"]),
+    "few replicas": (
+        section("exploration", temperatures_K=[300.0, 400.0], replicas=1),
+        None,
+        ["exploration.replicas", "1", "2"],
+    ),
+    "path outside": (lambda c: c.update(campaign="../x"), None, ["campaign", "../x"]),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_input_is_one_clear_message(attempt, fault, tmp_path):
+    (tmp_path / "broken.xyz").write_text("not a number\n")
+    (tmp_path / "broken.xml").write_text("<ForceField><Residues>")
+    (tmp_path / "overlap.xyz").write_text("2\n\nO 0 0 0\nO 0 0 0.1\n")
+    (tmp_path / "bad.yaml").write_text("force_eval:\n  method: QUICKSTEP\n  dfft: {}\n")
+    campaign, system, words = BAD[fault]
+    with pytest.raises(InputError) as error:
+        attempt(campaign or (lambda _c: None), system or (lambda _s: None))
+    for word in words:
+        assert word.lower() in str(error.value).lower()
+    assert not (tmp_path / "results/trial/campaign.json").exists()
+
+
+def test_a_campaign_keeps_its_identity(attempt):
+    attempt()
+    attempt(section("exploration", time_ps=3.0))  # may change
+    for change in (
+        lambda c: c.update(seed=1),
+        section("resources", label_shards=3),
+        reference(backend="xtb", method="GFN1-xTB"),
+    ):
+        with pytest.raises(InputError, match="began with another"):
+            attempt(change)
+    with pytest.raises(InputError, match="thing: structures"):
+        attempt(system=structure(box_A=9.0))
+
+
+def test_one_process_at_a_time(tmp_path):
+    with files.only_one(tmp_path), pytest.raises(InputError, match="another Halcyon process"):
+        files.take_lock(tmp_path / ".lock")
+    with files.only_one(tmp_path):
+        pass
+
+
+def test_overrides_hold_for_their_system(attempt):
+    campaign = attempt(system=lambda s: s.update(overrides={"exploration": {"time_ps": 9.0}}))
+    assert campaign.systems["thing"].settings.exploration.time_ps == 9.0
+    assert campaign.settings.exploration.time_ps == 2.0
+    assert Campaign.read(campaign.file) == campaign
+    with pytest.raises(InputError, match=r"thing\.yaml: overrides.*time_fs"):
+        attempt(system=lambda s: s.update(overrides={"exploration": {"time_fs": 9.0}}))
