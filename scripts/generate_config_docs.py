@@ -22,6 +22,7 @@ from halcyon import config, files
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100
+NO_BREAK = "\N{NO-BREAK SPACE}"
 DEFAULT_REFERENCE = "xtb"
 EXAMPLES = {
     "campaign": "my_campaign",
@@ -132,49 +133,53 @@ def keys_of(section: Node, schema: Node) -> Iterator[tuple[str, Node]]:
 
 
 def type_words(node: Node) -> str:
-    """Type and range of a key, for people."""
-    if "const" in node:
-        return f"`{node['const']}`"
-    if "enum" in node:
-        return " or ".join(f"`{value}`" for value in node["enum"])
-    if "anyOf" in node:
-        return " or ".join(type_words(choice) for choice in node["anyOf"])
-    words = {
-        "number": "number",
-        "integer": "integer",
-        "boolean": "true or false",
-        "null": "none",
-        "object": "sections",
-    }
-    kind = node.get("type", "object")
-    if kind == "array":
-        return _list_words(node)
-    if kind == "string":
-        if node.get("format") == "path":
-            return "path"
-        return "name" if node.get("pattern") == config.NAME else "text"
+    """Type and range of a key, for people.
+
+    >>> type_words({"type": "integer", "minimum": 4, "maximum": 512})
+    'integer 4 to 512'
+    """
+    match node:
+        case {"const": value}:
+            words = f"`{value}`"
+        case {"enum": values}:
+            *most, last = [f"`{value}`" for value in values]
+            words = " or ".join(filter(None, [", ".join(most), last]))
+        case {"anyOf": choices}:
+            words = " or ".join(type_words(choice) for choice in choices)
+        case {"type": "array", "prefixItems": items}:
+            words = f"[{', '.join(type_words(item) for item in items)}]"
+        case {"type": "array", "items": items}:
+            kind, space, limits = type_words(items).partition(" ")
+            words = f"list of {kind}s{space}{limits}"
+        case {"type": "string"}:
+            named = "name" if node.get("pattern") == config.NAME else "text"
+            words = "path" if node.get("format") == "path" else named
+        case {"type": "number" | "integer" as kind}:
+            words = kind + _range(node)
+        case _:
+            words = {"boolean": "true or false", "null": "none"}.get(
+                node.get("type", ""), "section"
+            )
+    return words
+
+
+def _range(node: Node) -> str:
+    if "minimum" in node and "maximum" in node:
+        return f" {node['minimum']:g} to {node['maximum']:g}"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {node[key]}" for key, sign in bounds.items() if key in node]
-    return " ".join([words[kind], ", ".join(limits)]).strip()
-
-
-def _list_words(node: Node) -> str:
-    if items := node.get("prefixItems"):
-        return f"[{', '.join(type_words(item) for item in items)}]"
-    items = node["items"]
-    of = "sections" if "$ref" in items else type_words(items)
-    return f"list of {of}" if " " in of or of == "sections" else f"list of {of}s"
+    limits = [f"{sign} {node[key]:.12g}" for key, sign in bounds.items() if key in node]
+    return " " + ", ".join(limits) if limits else ""
 
 
 def config_yaml() -> str:
     """The documented default campaign."""
     schema = schema_of(config.Campaign, "")
-    return "\n".join([YAML_HEADER, *_yaml_lines(schema, schema, ""), ""])
+    return "\n".join([YAML_HEADER, *_yaml_lines(schema, schema, "")])
 
 
 def _yaml_lines(section: Node, schema: Node, indent: str) -> Iterator[str]:
     for key, node in keys_of(section, schema):
-        yield from _comment(_sentence(node, schema), indent)
+        yield from _comment(_sentence(node), indent)
         if choices := kinds(node, schema):
             yield f"{indent}{key}:"
             yield from _yaml_lines(choices.pop(DEFAULT_REFERENCE), schema, f"{indent}  ")
@@ -194,19 +199,22 @@ def _yaml_lines(section: Node, schema: Node, indent: str) -> Iterator[str]:
             yield ""
 
 
-def _sentence(node: Node, schema: Node) -> str:
-    """Description of a key, with its range where it is not a section."""
+def _sentence(node: Node) -> str:
+    """Description of a key, with its range or choices where it has any."""
     description = node.get("description", "")
-    if "properties" in node or "const" in node or kinds(node, schema):
+    words = type_words(node).replace("`", "")
+    plain = {"section", "path", "path or none", "name", "text", "true or false", "list of names"}
+    if "const" in node or words in plain:
         return description
-    return f"{description} ({type_words(node).replace('`', '')})"
+    return f"{description} ({words.replace(' ', NO_BREAK)})"
 
 
 def _comment(text: str, indent: str) -> list[str]:
     prefix = f"{indent}# "
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text, WIDTH - 6, initial_indent=prefix, subsequent_indent=prefix, break_on_hyphens=False
     )
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 def _scalar(value: Any) -> str:
@@ -245,7 +253,7 @@ def _table(section: Node, schema: Node) -> str:
     for key, node in keys_of(section, schema):
         required = key in section.get("required", [])
         nested = "properties" in node or bool(kinds(node, schema))
-        kind = "section" if nested and key != "overrides" else type_words(node)
+        kind = "section" if nested else type_words(node)
         if required:
             default = "required"
         elif nested:

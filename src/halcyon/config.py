@@ -528,14 +528,14 @@ def _near(word: Any, choices: str | list[str]) -> str:
 
 
 def _suggestion(key: str, model: type[BaseModel], section: type[BaseModel] | None) -> str:
-    """What an unknown key may have meant: a near one, or the same one of another section."""
+    """What an unknown key may have meant: the same one of another section, or a near one."""
     if section is None:
         return ""
-    if near := _near(key, list(section.model_fields)):
-        return near
     for name, field in model.model_fields.items():
         if any(key in other.model_fields for other in _sections(field.annotation)):
             return f"; did you mean {f'{name}.{key}'!r}?"
+    if near := _near(key, list(section.model_fields)):
+        return near
     return f"; expected one of {', '.join(section.model_fields)}"
 
 

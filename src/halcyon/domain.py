@@ -200,7 +200,9 @@ def _tail_quantile(scores: np.ndarray, alpha: float) -> float | None:
     first, second = stats.lmoment(excess, order=[1, 2])
     if second <= 0:
         return float(ordered[-1])
-    shape = 2 - first / second
+    # Atomic energies are about quadratic in thermal displacements: no heavier than exponential. A
+    # free shape, fitted to a few dozen points, would put the quantile anywhere.
+    shape = min(0.0, 2 - first / second)
     scale = first * (1 - shape)
     return float(threshold + stats.genpareto.isf(alpha * len(scores) / in_tail, shape, scale=scale))
 

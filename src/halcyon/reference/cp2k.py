@@ -8,12 +8,14 @@ Poisson solver and which precision: docs/decisions/cp2k.md.
 Not for: what the input says (`cp2k_input`), or rescuing a frame that does not converge.
 """
 
+import ctypes
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +42,8 @@ STARTS_LOG = "cp2k_starts.log"
 KEPT_BYTES = 200_000
 """Larger files of a frame that succeeded are deleted."""
 CHECK_TIMEOUT_S = 60.0
+PR_SET_PDEATHSIG = 1
+"""Linux: "send me this signal when my parent dies", see prctl(2)."""
 GRACE_S = 5.0
 """Time between asking CP2K's processes to end and killing them, s."""
 
@@ -372,12 +376,19 @@ def _run(
             stdout=stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its own process group: a launcher's ranks die with it
+            preexec_fn=_die_with_parent,
         )
         try:
             process.wait(timeout_s)
         finally:
             if process.poll() is None:
                 _end_group(process)
+
+
+def _die_with_parent() -> None:
+    """Where Linux is the system: `kill -9` of this process ends CP2K, too, not only us."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_group(process: subprocess.Popen) -> None:

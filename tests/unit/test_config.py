@@ -1,0 +1,273 @@
+"""The configuration: generated files in sync, shipped files valid, messages that help."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+import yaml
+
+import generate_config_docs as generator
+from conftest import ROOT
+from halcyon import config
+from halcyon.errors import InputError
+
+CAMPAIGNS = sorted((ROOT / "config").glob("*.yaml"))
+SYSTEMS = sorted((ROOT / "config/systems").glob("*.yaml"))
+LEAST = {"campaign": "mine", "systems": ["water"], "reference": {"backend": "xtb"}}
+WATER = {
+    "name": "water",
+    "forcefield": ["water.xml"],
+    "structures": [{"name": "water", "smiles": "O"}],
+}
+
+
+def schema(name):
+    return json.loads((ROOT / f"config/schema/{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def campaign_fault(**changed) -> str:
+    """The message about a campaign that differs from a good one."""
+    with pytest.raises(InputError) as caught:
+        config.parse_campaign(LEAST | changed, "mine.yaml")
+    return str(caught.value)
+
+
+def system_fault(tmp_path, file="water", **changed) -> str:
+    """The message about a system's file that differs from a good one."""
+    path = tmp_path / f"{file}.yaml"
+    path.write_text(yaml.safe_dump(WATER | changed), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        config.read_system(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def override_fault(overrides) -> str:
+    """The message about a system's overrides."""
+    campaign = config.parse_campaign(LEAST, "mine.yaml")
+    system = config.System(**WATER, overrides=overrides)
+    with pytest.raises(InputError) as caught:
+        config.settings_for(campaign, system, "config/systems/water.yaml")
+    return str(caught.value)
+
+
+# What is generated, and what is shipped.
+
+
+def test_generated_files_are_in_sync():
+    assert generator.out_of_date() == [], "run python scripts/generate_config_docs.py"
+
+
+def test_check_names_what_is_out_of_date(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["generate_config_docs.py"])
+    generator.main()
+    (tmp_path / "config/config.yaml").write_text("campaign: other\n", encoding="utf-8")
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["generate_config_docs.py", "--check"])
+    with pytest.raises(SystemExit) as left:
+        generator.main()
+    assert left.value.code == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "config/config.yaml"
+    ]
+
+
+def test_config_yaml_holds_every_default():
+    content = config.read_yaml(ROOT / "config/config.yaml")
+    least = {key: content[key] for key in ("campaign", "systems")}
+    least["reference"] = {"backend": content["reference"]["backend"]}
+    assert config.parse_campaign(content, "config.yaml") == config.parse_campaign(least, "least")
+    assert content.keys() == config.Campaign.model_fields.keys()
+    for name, section in config.Settings.model_fields.items():
+        assert content[name].keys() == section.annotation.model_fields.keys()
+
+
+def test_commented_reference_of_config_yaml_is_valid():
+    text = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
+    block = re.search(r"^# Or, with cp2k:\n((?:#.*\n)+)", text, re.MULTILINE)[1]
+    content = yaml.safe_load("\n".join(line[2:] for line in block.splitlines()))
+    reference = config.parse_campaign(LEAST | content, "config.yaml").reference
+    assert isinstance(reference, config.Cp2kReference)
+    assert (ROOT / reference.level).exists()
+
+
+@pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)
+def test_shipped_campaigns_are_valid(path):
+    content = config.read_yaml(path)
+    jsonschema.validate(content, schema("campaign"))
+    campaign = config.parse_campaign(content, str(path))
+    assert all(
+        (ROOT / campaign.systems_folder / f"{name}.yaml").exists() for name in campaign.systems
+    )
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_shipped_systems_are_valid(path):
+    jsonschema.validate(config.read_yaml(path), schema("system"))
+    campaign = config.parse_campaign(LEAST, "mine.yaml")
+    config.settings_for(campaign, config.read_system(path))
+
+
+@pytest.mark.parametrize("path", CAMPAIGNS + SYSTEMS, ids=lambda path: path.stem)
+def test_editors_find_the_schema(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert (path.parent / first.partition("$schema=")[2]).exists()
+
+
+@pytest.mark.parametrize("name", ["campaign", "system"])
+def test_schema_itself_is_valid(name):
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+
+
+def test_schema_refuses_what_the_models_refuse():
+    valid = jsonschema.Draft202012Validator(schema("system")).is_valid
+    assert valid(WATER | {"overrides": {"model": {"layers": 2}}})
+    assert not valid(WATER | {"overrides": {"model": {"layer": 2}}})
+    assert not valid(WATER | {"overrides": {"modell": {}}})
+    assert not valid(WATER | {"kind": "gas"})
+
+
+@pytest.mark.parametrize("model", [config.Campaign, config.System])
+def test_every_key_is_described_with_its_unit(model):
+    whole = generator.schema_of(model, "")
+    for section in [whole, *whole["$defs"].values()]:
+        for key, node in generator.keys_of(section, whole):
+            assert node["description"], key
+            wanted = generator.unit(key).replace("1/(atom ps)", "1/ps")
+            assert wanted in node["description"], key
+
+
+# Messages: file, key, value, expectation.
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"limit": {}}, "limit: unknown key; did you mean 'limits'?"),
+        ({"label_budget": 9}, "label_budget = 9: unknown key; did you mean 'limits.label_budget'?"),
+        (
+            {"teacher": {"temperature_K": 300}},
+            "teacher.temperature_K = 300: unknown key; did you mean 'temperatures_K'?",
+        ),
+        ({"model": {"layers": "two"}}, "model.layers = 'two': expected an integer"),
+        ({"model": {"layers": 9}}, "model.layers = 9: expected at most 4"),
+        ({"exploration": {"time_ps": 0}}, "exploration.time_ps = 0: expected greater than 0"),
+        ({"pretraining": {"enabled": "si"}}, "pretraining.enabled = 'si': expected true or false"),
+        ({"teacher": [1]}, "teacher = [1]: expected a section of `key: value` lines"),
+        ({"systems": "water"}, "systems = 'water': expected a list, e.g. [water]"),
+        ({"systems": []}, "systems = []: expected at least 1 in the list"),
+        ({"systems": ["../a"]}, "systems.0 = '../a': expected a name of letters, digits, _ and -"),
+        (
+            {"teacher": {"displacement_A": [0.1]}},
+            "teacher.displacement_A = [0.1]: expected more values, got 1",
+        ),
+        (
+            {"teacher": {"displacement_A": [0.3, 0.1]}},
+            "teacher: displacement_A: expected [low, high], got (0.3, 0.1)",
+        ),
+        (
+            {"domain": {"classes": "elements"}},
+            "domain.classes = 'elements': expected 'auto', 'symmetry' or 'element'; "
+            "did you mean 'element'?",
+        ),
+        (
+            {"reference": {"backend": "cp2kk"}},
+            "reference.backend = 'cp2kk': expected 'cp2k' or 'xtb'; did you mean 'cp2k'?",
+        ),
+        ({"reference": {}}, "reference.backend: missing; expected 'cp2k' or 'xtb'"),
+        ({"reference": "xtb"}, "reference = 'xtb': expected a section of `key: value` lines"),
+        (
+            {"reference": {"backend": "xtb", "metod": "GFN1-xTB"}},
+            "reference.metod = 'GFN1-xTB': unknown key; did you mean 'method'?",
+        ),
+    ],
+)
+def test_campaign_messages(changed, message):
+    assert campaign_fault(**changed) == f"mine.yaml: {message}"
+
+
+def test_missing_key_is_explained():
+    with pytest.raises(InputError, match=r"^mine\.yaml: systems: missing; Systems, each with"):
+        config.parse_campaign({k: v for k, v in LEAST.items() if k != "systems"}, "mine.yaml")
+    assert "reference.level: missing; File with" in campaign_fault(reference={"backend": "cp2k"})
+
+
+def test_each_fault_has_its_line():
+    message = campaign_fault(seed=-1, model={"layers": 0})
+    assert message.splitlines() == [
+        "mine.yaml: model.layers = 0: expected at least 1",
+        "mine.yaml: seed = -1: expected at least 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "gas"}, "kind = 'gas': expected 'molecule', 'liquid' or 'reactive'"),
+        ({"forcefield": "a.xml"}, "forcefield = 'a.xml': expected a list, e.g. [a.xml]"),
+        ({"structures": [{"smiles": "O"}]}, "structures.0.name: missing; Name of the structure."),
+        (
+            {"structures": [{"name": "a", "smile": "O"}]},
+            "structures.0.smile = 'O': unknown key; did you mean 'smiles'?",
+        ),
+        (
+            {"structures": [{"name": "a"}]},
+            "structures.0: structure a: give either `smiles` or `file`",
+        ),
+        ({"structures": [{"name": "a", "smiles": "O"}] * 2}, "structures: names must differ"),
+        ({"overrides": {"model": 3}}, "overrides.model = 3: expected a section"),
+    ],
+)
+def test_system_messages(tmp_path, changed, message):
+    assert system_fault(tmp_path, **changed).startswith(message)
+
+
+def test_name_must_be_the_file_s(tmp_path):
+    message = system_fault(tmp_path, file="ice")
+    assert message == "name: 'water': expected 'ice', as the file is called"
+
+
+def test_unknown_section_in_overrides():
+    message = override_fault({"modell": {"layers": 2}})
+    assert message.startswith("config/systems/water.yaml: overrides.modell: unknown section")
+    assert "model" in message.partition("expected")[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model": {"layers": 9}}, "model.layers = 9: expected at most 4"),
+        ({"model": {"layer": 2}}, "model.layer = 2: unknown key; did you mean 'layers'?"),
+    ],
+)
+def test_wrong_override_names_file_and_key(overrides, message):
+    assert override_fault(overrides) == f"config/systems/water.yaml: overrides: {message}"
+
+
+def test_overrides_change_only_what_they_name():
+    campaign = config.parse_campaign(LEAST | {"model": {"channels": 32}}, "mine.yaml")
+    system = config.System(**WATER, overrides={"model": {"layers": 3}})
+    settings = config.settings_for(campaign, system)
+    assert (settings.model.channels, settings.model.layers) == (32, 3)
+    assert settings.training == campaign.training
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("a: [", "not valid YAML"),
+        ("- a\n", "expected `key: value` lines, got list"),
+    ],
+)
+def test_unreadable_files(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        config.read_yaml(path)
+    assert str(caught.value).startswith(str(path))
