@@ -8,6 +8,7 @@ train → domain → explore → select → label → verdict, until the verdict
 """
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ sys.path.insert(0, str(HERE / "src"))
 from halcyon.campaign import Campaign, begin
 from halcyon.errors import InputError
 from halcyon.files import take_lock
+from halcyon.saturation import goes_on
 
 if not config:
 
@@ -43,6 +45,12 @@ try:
         CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+# The stages tell what they do; Snakemake's commentary between them stays in its own log file.
+CHATTER = ("Select jobs to execute", "Execute ", "Updating checkpoint", "DAG of jobs will be")
+for handler in logging.getLogger("snakemake.logging").handlers:
+    if type(handler).__name__ == "ColorizingTextHandler":
+        handler.addFilter(lambda record: not str(record.msg).startswith(CHATTER))
 
 SCRIPTS = HERE / "scripts"
 ROOT = str(CAMPAIGN.folder)

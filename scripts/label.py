@@ -4,6 +4,7 @@ Frames that were labelled before come from the label store; a frame that cannot 
 record, not a failure.
 """
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,13 +19,17 @@ def main(job: stage.Job) -> None:
     frames = read_frames(args.selected)[args.shard :: args.of]
     reference = job.campaign.reference()
     store = LabelStore(job.campaign.settings.label_store, reference.level)
-    every = max(1, len(frames) // 5)
+    told = time.monotonic()
 
     def report(done: int, record: Record) -> None:
+        nonlocal told
         if record.status is not Status.OK:
-            job.say(f"frame {done} of {len(frames)}: {record.status} ({record.message})", "yellow")
-        elif done % every == 0 or record.seconds > 5:
-            job.say(f"label {done} of {len(frames)}, {record.seconds:.1f} s")
+            job.say(f"frame {done} of {len(frames)}: {record.status}: {record.message}", "yellow")
+        elif time.monotonic() - told > stage.TELL_EVERY_S:
+            job.say(f"label {done} of {len(frames)}, {record.seconds:.1f} s each")
+        else:
+            return
+        told = time.monotonic()
 
     work = job.folder / f"{args.batch}-{args.shard:03d}"
     with files.only_one(work, wait_s=60):

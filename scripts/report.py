@@ -8,7 +8,7 @@ from halcyon import files, report, stage
 def main(job: stage.Job) -> None:
     found = report.collect(job.campaign, job.arguments.system, job.arguments.verdicts)
     files.write_text(job.arguments.page, report.render(found))
-    job.done(report.verdict_sentence(found), job.arguments.page)
+    job.done(report.verdict_sentence(found).rstrip("."), job.arguments.page)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         InputError: one message that names file, key, value and what was expected.
     """
     campaign = Campaign.resolve(content, source)
-    check_disk(campaign, source)
+    check_disk(campaign, source, dry=dry)
     starts = []
     for name, plan in campaign.systems.items():
         path = f"{campaign.settings.systems_folder / name}.yaml"
@@ -190,15 +190,19 @@ def _in(source: str, check: Any) -> Any:
         ) from None
 
 
-def check_disk(campaign: Campaign, source: str) -> None:
+def check_disk(campaign: Campaign, source: str, *, dry: bool = False) -> None:
     """Refuse to start on a full disk, or where nothing can be written."""
     for key, folder in (
         ("results", campaign.folder),
         ("label_store", campaign.settings.label_store),
     ):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free / 1e9
+            if not dry:
+                folder.mkdir(parents=True, exist_ok=True)
+            there = next(
+                path for path in (folder.resolve(), *folder.resolve().parents) if path.exists()
+            )
+            free = shutil.disk_usage(there).free / 1e9
         except OSError as error:
             raise InputError(f"{source}: {key}: {folder}: cannot be written ({error})") from error
         wanted = campaign.settings.limits.min_free_disk_GB

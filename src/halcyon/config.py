@@ -30,7 +30,7 @@ Temperatures = Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(m
 class Section(BaseModel):
     """A part of the configuration. Unknown keys are errors; values cannot change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Cp2kReference(Section):

@@ -380,12 +380,14 @@ def verdict_sentence(report: SystemReport) -> str:
 def coverage_sentence(report: SystemReport) -> str:
     """What the verdict rests on, and that it says nothing beyond."""
     last = report.last
-    temperatures = sorted({entry["temperature_K"] for entry in last.replicas})
+    kelvin = ", ".join(
+        f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
+    )
     return (
         f"It rests on {len(last.replicas)} replicas of up to "
-        f"{report.plan.settings.exploration.time_ps:g} ps at "
-        f"{', '.join(f'{t:g}' for t in temperatures)} K with the model of generation {last.number}, "
-        f"{last.simulated_ps:.3g} ps in all. Longer times and other temperatures are not covered."
+        f"{report.plan.settings.exploration.time_ps:g} ps at {kelvin} K with the model of "
+        f"generation {last.number}, {last.simulated_ps:.3g} ps in all. Longer times and other "
+        "temperatures are not covered."
     )
 
 
@@ -450,15 +452,15 @@ def _number(value: float | None) -> str:
 
 def summary_table(report: SystemReport) -> Table:
     """The summary for a terminal of 100 columns, one row per generation."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     columns = _columns(report)
     for column in columns:
-        table.add_column(
-            column.short, justify="left" if column.short in ("gen", "decision") else "right"
-        )
+        words = column.short in ("gen", "decision")
+        table.add_column(column.short, justify="left" if words else "right", no_wrap=True)
     for generation in report.generations:
         cells = {column.short: column.cell(generation) for column in columns}
         cells["no\nlabel"] = str(sum(generation.unlabelled.values()))
+        cells["decision"] = cells["decision"].replace("generations", "gen.")
         table.add_row(*cells.values())
     return table
 
@@ -585,8 +587,8 @@ def _margin_rows(generations: Sequence[Generation]) -> list[list[str]]:
 def _exceedance(found: dict[str, float]) -> str:
     if not found:
         return "–"
-    fraction, low, high = (f"{found[name]:.2%}" for name in ("fraction", "low", "high"))
-    return f"{fraction} ({low}–{high})"
+    fraction, low, high = (f"{found[name] * 100:.2f}" for name in ("fraction", "low", "high"))
+    return f"{fraction} % ({low}–{high} %)"
 
 
 def _class_rows(domain: Domain) -> list[list[str]]:
@@ -631,7 +633,7 @@ def _time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
             str(s.runs),
             duration(s.seconds),
             duration(s.core_seconds),
-            f"{s.core_seconds / (total.core_seconds or 1):.0%}",
+            f"{s.core_seconds / (total.core_seconds or 1) * 100:.0f} %",
         ]
         for s in (*stages, total)
     ]
@@ -730,7 +732,7 @@ def _cli_figure(report: SystemReport, tier: str) -> dict[str, Any]:
         x: list[float | None] = []
         y: list[float | None] = []
         number: list[int] = []
-        ends: list[tuple[float, float, str]] = []
+        ends: list[tuple[float | None, float | None, str]] = []
         for entry in g.replicas:
             mine = g.traces[g.traces["replica"] == entry["replica"]]
             kept = np.unique(np.linspace(0, len(mine) - 1, min(points, len(mine))).astype(int))
@@ -838,6 +840,7 @@ def _training_figure(report: SystemReport, quantity: str, title: str) -> dict[st
     if report.pretraining is not None:
         curves.append((PRETRAINING, report.pretraining, "pre-training"))
     best = {g.number: g.best_epoch for g in report.generations}
+    longest = max(entry["epoch"] for _, curve, _ in curves for entry in curve)
     data: list[dict[str, Any]] = []
     for number, curve, name in curves:
         sizes = [9 if entry["epoch"] == best.get(number) else 0 for entry in curve]
@@ -859,6 +862,7 @@ def _training_figure(report: SystemReport, quantity: str, title: str) -> dict[st
         )
     return _figure(
         data,
-        {"title": {"text": "epoch"}, "rangemode": "tozero"},
-        {"title": {"text": title}, "type": "log"},
+        {"title": {"text": "epoch"}, "rangemode": "tozero"}
+        | ({"dtick": 1} if longest <= 10 else {}),
+        {"title": {"text": title}, "type": "log", "nticks": 6, "tickformat": "~g"},
     )

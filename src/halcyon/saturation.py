@@ -128,10 +128,10 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[
         reason = f"{time_ps:.3g} atom-ps in the late window cannot show a rate under {limit:g}/ps"
     elif bound is not None and bound < limit:
         finding = Finding.SATURATED
-        reason = f"rate < {bound:.3g}/ps per atom ({settings.confidence:.0%}), under {limit:g}"
+        reason = f"rate < {bound:.3g}/ps per atom ({settings.confidence:.0%}), under {limit:g}/ps"
     else:
         finding = Finding.NOT_SATURATED
-        reason = f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}"
+        reason = f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}/ps"
     return {
         "finding": finding.value,
         "reason": reason,
@@ -171,11 +171,23 @@ def decide(
         labels: label calculations spent so far, failed ones included.
         limits: budget and generations.
     """
-    finding = f"{assessment['finding']}: {assessment['reason']}"
     if assessment["finding"] == Finding.SATURATED:
-        return Decision.SATURATED, finding
+        return Decision.SATURATED, assessment["reason"]
+    finding = f"{assessment['finding']}: {assessment['reason']}"
     if labels >= limits.label_budget:
         return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
     if generation + 1 >= limits.max_generations:
         return Decision.MAX_GENERATIONS, f"{generation + 1} generations done; {finding}"
     return Decision.CONTINUE, finding
+
+
+def goes_on(verdict: dict[str, Any], limits: LimitSettings) -> bool:
+    """Whether a written verdict leads to another generation under the limits that hold now.
+
+    A campaign that ended at a limit goes on when that limit is raised; its verdict stays as written.
+    """
+    allowed = (
+        verdict["generation"] + 1 < limits.max_generations
+        and verdict["labels"]["spent"] < limits.label_budget
+    )
+    return allowed and verdict["decision"] != Decision.SATURATED

@@ -27,6 +27,8 @@ from rich.markup import escape
 from halcyon.campaign import Campaign, SystemPlan
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_RESUME, InputError, Interrupted
 
+TELL_EVERY_S = 10.0
+"""Time between two lines about the same thing, s."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

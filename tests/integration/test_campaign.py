@@ -71,8 +71,9 @@ def test_another_generation_is_only_new_work(checkout, finished):  # noqa: ARG00
     config = checkout.configure("undisturbed", limits={"max_generations": 3})
     try:
         planned = jobs(checkout.run(config, "-n"))
-        # The verdict of generation 1 stands; to go on, it must be asked again under the new limit.
-        assert "train" not in planned or planned["train"] == 1
+        assert planned["train"] == planned["explore"] == planned["verdict"] == 1
+        assert "forcefield" not in planned
+        assert "pretrain" not in planned
         before = (checkout / "results/undisturbed/methanol/gen000/model.model").stat().st_mtime_ns
         checkout.run(config)
         assert verdict(checkout, "undisturbed", 2)["generation"] == 2

@@ -10,6 +10,7 @@ from halcyon.saturation import (
     assess,
     decide,
     exposures,
+    goes_on,
     homogeneity,
     rate_bound,
 )
@@ -81,3 +82,17 @@ def test_late_windows_are_differences_of_exact_counts():
     assert whole.atom_time_ps == pytest.approx(3.0)
     assert failed.failed
     assert failed.atom_time_ps == 0.0
+
+
+def test_a_campaign_goes_on_when_its_limit_is_raised():
+    def verdict(decision, generation=1, spent=50):
+        return {"decision": decision, "generation": generation, "labels": {"spent": spent}}
+
+    limits = LimitSettings(max_generations=2, label_budget=50)
+    raised = LimitSettings(max_generations=3, label_budget=60)
+    for decision in ("max_generations", "budget_spent"):
+        assert not goes_on(verdict(decision), limits)
+        assert goes_on(verdict(decision), raised)
+    assert goes_on(verdict("continue"), raised)
+    assert not goes_on(verdict("continue", generation=2), raised)
+    assert not goes_on(verdict("saturated"), raised)

@@ -2,14 +2,14 @@
 
 
 def unroll(system):
-    """Input function of a system: its verdicts so far, and the next one while they say continue."""
+    """Input function of a system: its verdicts, up to the one that does not lead on."""
 
     def verdicts(wildcards):
-        found = []
-        for number in range(SETTINGS[system].limits.max_generations):
+        limits, found = SETTINGS[system].limits, []
+        for number in range(limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
             found.append(path)
-            if json.loads(Path(path).read_text())["decision"] != "continue":
+            if not goes_on(json.loads(Path(path).read_text()), limits):
                 break
         return found
 
