@@ -9,9 +9,9 @@ train → domain → explore → select → label → verdict, until the verdict
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -19,8 +19,9 @@ from snakemake.utils import min_version
 min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(HERE / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+# Jobs import the library from here, in whatever environment they run.
+shell.prefix(
+    f"export PYTHONPATH={quote(str(HERE / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 sys.path.insert(0, str(HERE / "src"))
 
@@ -47,7 +48,12 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 # The stages tell what they do; Snakemake's commentary between them stays in its own log file.
-CHATTER = ("Select jobs to execute", "Execute ", "Updating checkpoint", "DAG of jobs will be")
+CHATTER = (
+    "Select jobs to execute",
+    "Execute ",
+    "Updating checkpoint",
+    "DAG of jobs will be",
+)
 for handler in logging.getLogger("snakemake.logging").handlers:
     if type(handler).__name__ == "ColorizingTextHandler":
         handler.addFilter(lambda record: not str(record.msg).startswith(CHATTER))
@@ -56,6 +62,10 @@ SCRIPTS = HERE / "scripts"
 ROOT = str(CAMPAIGN.folder)
 SYSTEMS = list(CAMPAIGN.systems)
 SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
+
+
+pathvars:
+    campaign=ROOT,
 
 
 wildcard_constraints:
@@ -92,4 +102,4 @@ rule all:
     default_target: True
     input:
         **{name: unroll(name) for name in SYSTEMS},
-        reports=expand(ROOT + "/{system}/report.html", system=SYSTEMS),
+        reports=[f"{ROOT}/{name}/report.html" for name in SYSTEMS],

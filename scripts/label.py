@@ -46,7 +46,7 @@ def main(job: stage.Job) -> None:
     write_frames(args.out, labelled)
     counts = Counter(frame.info["status"] for frame in labelled)
     job.done(
-        f"{args.batch}, shard {args.shard + 1} of {args.of}: "
+        f"shard {args.shard + 1} of {args.of}: "
         + (", ".join(f"{n} {status}" for status, n in counts.items()) or "nothing to label"),
         args.out,
     )

@@ -406,14 +406,14 @@ def _columns(report: SystemReport) -> list[_Column]:
         _Column("gen", "Generation", lambda g: str(g.number)),
         _Column(
             "labels\nt/v/test",
-            "Labels learned from: training / validation / test",
+            "Labels learned: training / validation / test",
             lambda g: "/".join(str(g.learned[name]) for name in ("train", "validation", "test")),
         ),
-        _Column("spent", "Labels spent after it / budget", lambda g: f"{g.spent}/{g.budget}"),
+        _Column("spent", "Labels spent / budget", lambda g: f"{g.spent}/{g.budget}"),
         _Column(
             "no\nlabel",
-            "of them frames without a label",
-            lambda g: ", ".join(f"{n} {status}" for status, n in g.unlabelled.items()) or "0",
+            "Frames without label",
+            lambda g: ", ".join(f"{n}\xa0{status}" for status, n in g.unlabelled.items()) or "0",
         ),
         _Column("F MAE\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
         _Column("E MAE\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
@@ -428,17 +428,17 @@ def _columns(report: SystemReport) -> list[_Column]:
         ),
         _Column(
             "late\nλ",
-            "λ in the late window (fraction of predictions)",
+            "λ, late window",
             lambda g: _number(g.late_rate(report.late_begin_ps)),
         ),
         _Column(
             "rate\n1/ps",
-            "Excursions per atom in the late window, 1/ps",
+            "Excursions per atom, 1/ps",
             lambda g: _number(g.saturation["rate_per_atom_ps"]),
         ),
         _Column(
             "bound\n1/ps",
-            f"{confidence} upper bound of that, 1/ps",
+            f"their {confidence} bound, 1/ps",
             lambda g: _number(g.saturation["rate_bound_per_atom_ps"]),
         ),
         _Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
@@ -452,7 +452,7 @@ def _number(value: float | None) -> str:
 
 def summary_table(report: SystemReport) -> Table:
     """The summary for a terminal of 100 columns, one row per generation."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
     columns = _columns(report)
     for column in columns:
         words = column.short in ("gen", "decision")
@@ -707,7 +707,13 @@ def _figures(report: SystemReport) -> dict[str, Any]:
 def _figure(
     data: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any
 ) -> dict:
-    axis = {"zeroline": False, "showline": True, "ticks": "outside", "automargin": True}
+    axis = {
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "automargin": True,
+        "exponentformat": "power",
+    }
     return {
         "data": data,
         "layout": {
@@ -812,6 +818,8 @@ def _rounded(values: pd.Series) -> list[float | None]:
 
 def _learning_figure(report: SystemReport) -> dict[str, Any]:
     colours = _legend(report)
+    numbers = [g.number for g in report.generations]
+    every = -(-len(numbers) // 10)
     return _figure(
         [
             {
@@ -819,12 +827,13 @@ def _learning_figure(report: SystemReport) -> dict[str, Any]:
                 "mode": "lines+markers+text",
                 "x": [g.learned["train"] for g in report.generations],
                 "y": [float(f"{g.forces_mae:.4g}") for g in report.generations],
-                "text": [str(g.number) for g in report.generations],
+                "text": ["" if number % every else str(number) for number in numbers],
+                "customdata": numbers,
                 "textposition": "top center",
                 "cliponaxis": False,
                 "line": {"color": PRETRAINING_COLOUR, "width": 1.2},
                 "marker": {"size": 9, "color": [colours[g.number] for g in report.generations]},
-                "hovertemplate": "generation %{text}: %{x} training labels, %{y:.4g} meV/Å"
+                "hovertemplate": "generation %{customdata}: %{x} training labels, %{y:.4g} meV/Å"
                 "<extra></extra>",
             }
         ],
@@ -841,6 +850,8 @@ def _training_figure(report: SystemReport, quantity: str, title: str) -> dict[st
         curves.append((PRETRAINING, report.pretraining, "pre-training"))
     best = {g.number: g.best_epoch for g in report.generations}
     longest = max(entry["epoch"] for _, curve, _ in curves for entry in curve)
+    values = [entry[quantity] for _, curve, _ in curves for entry in curve if entry[quantity] > 0]
+    decades = np.log10(max(values) / min(values)) if values else 0.0
     data: list[dict[str, Any]] = []
     for number, curve, name in curves:
         sizes = [9 if entry["epoch"] == best.get(number) else 0 for entry in curve]
@@ -864,5 +875,6 @@ def _training_figure(report: SystemReport, quantity: str, title: str) -> dict[st
         data,
         {"title": {"text": "epoch"}, "rangemode": "tozero"}
         | ({"dtick": 1} if longest <= 10 else {}),
-        {"title": {"text": title}, "type": "log", "nticks": 6, "tickformat": "~g"},
+        {"title": {"text": title}, "type": "log"}
+        | ({"dtick": "D2", "tickformat": "~g"} if decades > 0.7 else {}),
     )

@@ -131,7 +131,9 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[
         reason = f"rate < {bound:.3g}/ps per atom ({settings.confidence:.0%}), under {limit:g}/ps"
     else:
         finding = Finding.NOT_SATURATED
-        reason = f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}/ps"
+        reason = (
+            f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}/ps"
+        )
     return {
         "finding": finding.value,
         "reason": reason,
@@ -184,7 +186,7 @@ def decide(
 def goes_on(verdict: dict[str, Any], limits: LimitSettings) -> bool:
     """Whether a written verdict leads to another generation under the limits that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised; its verdict stays as written.
+    A campaign that ended at a limit goes on when that limit is raised; its verdict stays.
     """
     allowed = (
         verdict["generation"] + 1 < limits.max_generations

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--system", required=True, help="name of the system")
     arguments.add_argument("--threads", type=int, default=1, help="threads to use (default 1)")
+    arguments.add_argument("--log", type=Path, help="file that the output goes to as well")
     arguments.add_argument(
         "--seconds",
         type=float,
@@ -79,10 +81,11 @@ class Job:
 
     @property
     def where(self) -> str:
-        """System and generation, for people."""
-        if self.generation is None:
-            return self.arguments.system
-        return f"{self.arguments.system} gen{self.generation:03d}"
+        """System and generation (or batch of labels), for people."""
+        batch = getattr(self.arguments, "batch", None)
+        if self.generation is not None:
+            batch = f"gen{self.generation:03d}"
+        return f"{self.arguments.system} {batch or ''}".strip()
 
     @property
     def folder(self) -> Path:
@@ -106,6 +109,14 @@ class Job:
             f"[cyan]{self.name:<10}[/cyan] [{style}]{escape(text)}[/{style}]"
         )
         sys.stdout.flush()
+        self.write_log(f"{clock} {self.where} {self.name} {text}\n")
+
+    def write_log(self, text: str) -> None:
+        """Add to the log file, where there is one."""
+        if self.arguments.log is not None:
+            self.arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.arguments.log.open("a", encoding="utf-8") as log:
+                log.write(text)
 
     def done(self, what: str, written: Path) -> None:
         """The stage's last line: what, how long, where; also kept in the campaign's ledger."""
@@ -154,13 +165,25 @@ def run(
         os.environ[variable] = str(parsed.threads)
     try:
         job = Job(parsed)
-        signal.signal(signal.SIGTERM, job.stop)
+    except InputError as error:
+        _tell(error)
+        sys.exit(EXIT_BAD_INPUT)
+    signal.signal(signal.SIGTERM, job.stop)
+    try:
         main(job)
     except InputError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[bold red]error[/bold red] {escape(str(error))}"
-        )
+        _tell(error)
+        job.write_log(f"error {error}\n")
         sys.exit(EXIT_BAD_INPUT)
     except Interrupted as stopped:
         job.say(f"{stopped}; run again to go on", style="yellow")
         sys.exit(EXIT_RESUME)
+    except Exception:
+        job.write_log(traceback.format_exc())
+        raise
+
+
+def _tell(error: InputError) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold red]error[/bold red] {escape(str(error))}"
+    )

@@ -1,5 +1,7 @@
 """Exploration with a cheap pair potential behind the interface that MACE has."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,12 @@ def run(work, model=None, *, replicas=None, settings=SETTINGS, bounds=None, **op
     )
 
 
+def after(number):
+    """A stop that says yes when it has been asked more than `number` times."""
+    asked = itertools.count()
+    return lambda: next(asked) >= number
+
+
 def same(one, other):
     assert one.traces.equals(other.traces)
     assert one.replicas == other.replicas
@@ -132,11 +140,9 @@ def test_candidates_are_the_worst_frames_outside_the_domain(tmp_path):
 
 def test_killed_and_restarted_it_is_the_same_trajectory(tmp_path):
     undisturbed = run(tmp_path / "whole")
-    steps = iter(range(10_000))
     for interruption in (7, 33, 120, 200):
         with pytest.raises(Interrupted):
-            run(tmp_path / "broken", stop=lambda at=interruption: next(steps) >= at)
-        steps = iter(range(10_000))
+            run(tmp_path / "broken", stop=after(interruption))
     same(run(tmp_path / "broken"), undisturbed)
     # Finished, it integrates nothing again.
     model = Spring()
@@ -169,9 +175,8 @@ def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
     alive = result.traces.groupby("replica")["time"].max()
     assert alive[0] == alive[2] == pytest.approx(0.4)
     assert (result.traces.groupby("replica")["cli_label"].diff().dropna() >= 0).all()
-    steps = iter(range(1000))
     with pytest.raises(Interrupted):
-        run(tmp_path / "b", replicas=replicas, stop=lambda: next(steps) >= 50)
+        run(tmp_path / "b", replicas=replicas, stop=after(50))
     same(run(tmp_path / "b", replicas=replicas), result)
 
 

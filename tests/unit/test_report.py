@@ -282,7 +282,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self._cell is not None:
-            self._cell += data
+            self._cell += data.replace("\xa0", " ")
         elif self._script == "figures":
             self.figures = json.loads(data)
         elif self._script is None and self._id:
@@ -305,16 +305,16 @@ def test_the_page_shows_the_numbers_in_the_files(toy):
     page = show(*toy())
     summary = page.tables["summary"]
     assert len(summary) == 3
-    assert page.column("summary", "Labels learned from") == ["21/15/20", "26/16/20"]
+    assert page.column("summary", "Labels learned") == ["21/15/20", "26/16/20"]
     assert page.column("summary", "Labels spent") == ["61/500", "67/500"]
-    assert page.column("summary", "of them frames without") == [
+    assert page.column("summary", "Frames without label") == [
         "1 unconverged, 1 crashed",
         "1 unconverged, 2 crashed",
     ]
     assert page.column("summary", "Test force MAE, meV/Å") == ["123.4", "61.7"]
     assert page.column("summary", "Replicas failed") == ["2/4", "0/4"]
     assert page.column("summary", "Excursions per atom") == ["0.0123"] * 2
-    assert page.column("summary", "95 % upper bound") == ["0.0456"] * 2
+    assert page.column("summary", "their 95 % bound") == ["0.0456"] * 2
     assert page.column("summary", "Decision") == ["continue", "saturated"]
     assert page.tables["teacher"][1] == ["water", "290", "140", "17", "3"]
     assert page.column("fates", "Dropped: atoms overlap") == ["4", "4"]
@@ -339,7 +339,7 @@ def test_instability_is_that_of_the_traces(toy):
     assert page.column("summary", "Mean Λ")[1] == f"{last['cli_label'].mean():.3g}"
     assert page.column("summary", "Largest atomic Λ")[1] == f"{last['cli_label_max'].max():.3g}"
     late = traces[traces["time"] > TIME_PS / 2]
-    assert float(page.column("summary", "λ in the late")[1]) == pytest.approx(
+    assert float(page.column("summary", "λ, late")[1]) == pytest.approx(
         late["rate_label"].mean(), rel=0.01
     )
     curves, crosses = page.figures["cli-label"]["data"][:2]
@@ -368,6 +368,20 @@ def test_the_verdict_stands_at_the_top(toy, decision, sentence):
     assert "4 replicas of up to 2 ps at 500 K" in page.texts["coverage"]
 
 
+def test_too_little_data_is_not_called_saturated(toy):
+    campaign, verdicts = toy(["max_generations"], failing=lambda _: 0)
+    told = files.read_json(verdicts[0])
+    told["saturation"] |= {
+        "finding": "not enough data",
+        "reason": "0 atom-ps in the late window cannot show a rate under 0.1/ps",
+        "rate_bound_per_atom_ps": None,
+    }
+    files.write_json(verdicts[0], told)
+    verdict = show(campaign, verdicts).texts["verdict"]
+    assert verdict.startswith("NOT saturated")
+    assert "but 0 atom-ps in the late window cannot show" in verdict
+
+
 def test_nothing_is_loaded_from_anywhere(toy):
     page = show(*toy())
     assert page.loads == []
@@ -391,14 +405,14 @@ def test_foreign_text_is_escaped(toy):
     assert page.column("messages", "Batch") == ["seed", "gen000", "gen001"]
 
 
-@pytest.mark.parametrize("failing", [lambda _: 0, lambda _: 4])
-@pytest.mark.parametrize("number", [1, 20])
-def test_one_to_twenty_generations_whether_all_or_none_fail(toy, failing, number):
-    page = show(*toy(["continue"] * (number - 1) + ["max_generations"], failing=failing))
+@pytest.mark.parametrize(("number", "failed"), [(1, 0), (1, 4), (20, 4)])
+def test_one_to_twenty_generations_whether_all_or_none_fail(toy, number, failed):
+    decisions = ["continue"] * (number - 1) + ["max_generations"]
+    page = show(*toy(decisions, failing=lambda _: failed))
     assert len(page.tables["summary"]) == number + 1
-    told = "–" if failing(0) else "0.0456"
-    assert set(page.column("summary", "95 % upper bound")) == {told}
-    assert f"{failing(0)} of 4 replicas failed" in page.texts["verdict"]
+    told = "–" if failed else "0.0456"
+    assert set(page.column("summary", "their 95 % bound")) == {told}
+    assert f"{failed} of 4 replicas failed" in page.texts["verdict"]
 
 
 def test_several_structures_no_candidates_no_pretraining_no_bad_frame(toy):
@@ -411,7 +425,7 @@ def test_several_structures_no_candidates_no_pretraining_no_bad_frame(toy):
 
 
 def test_long_traces_are_thinned_and_keep_their_ends(toy):
-    page = show(*toy(["saturated"], failing=lambda _: 0, points_per_ps=20_000))
+    page = show(*toy(["saturated"], failing=lambda _: 0, points_per_ps=6_000))
     drawn = page.figures["cli-guard"]["data"][0]["x"]
     assert len(drawn) < report.MAX_POINTS * 1.01
     assert drawn[-2] == TIME_PS

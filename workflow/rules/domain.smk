@@ -7,13 +7,16 @@ rule domain:
         labels=labels_before,
         teacher=rules.forcefield.output.frames,
     output:
-        domain=ROOT + "/{system}/gen{gen}/domain.json",
-    params:
-        campaign=CAMPAIGN.file,
-        number=lambda wc: int(wc.gen),
+        domain="<campaign>/{system}/gen{gen}/domain.json",
+    log:
+        "<campaign>/{system}/logs/gen{gen}-domain.log",
     conda:
         "../../envs/mace.yaml"
+    params:
+        program=SCRIPTS / "domain.py",
+        campaign=CAMPAIGN.file,
+        number=lambda wc: int(wc.gen),
     shell:
-        "python {SCRIPTS:q}/domain.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --generation {params.number} --threads {threads} --model {input.model:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --generation {params.number} --threads {threads} --log {log:q} --model {input.model:q}"
         " --labels {input.labels:q} --teacher {input.teacher:q} --domain {output.domain:q}"

@@ -7,20 +7,23 @@ rule explore:
         domain=rules.domain.output.domain,
         labels=labels_before,
     output:
-        traces=ROOT + "/{system}/gen{gen}/traces.parquet",
-        candidates=ROOT + "/{system}/gen{gen}/candidates.parquet",
-        summary=ROOT + "/{system}/gen{gen}/exploration.json",
-    params:
-        campaign=CAMPAIGN.file,
-        number=lambda wc: int(wc.gen),
-        seconds=budgeted_seconds,
-    threads: lambda wc: SETTINGS[wc.system].resources.explore_cores
+        traces="<campaign>/{system}/gen{gen}/traces.parquet",
+        candidates="<campaign>/{system}/gen{gen}/candidates.parquet",
+        summary="<campaign>/{system}/gen{gen}/exploration.json",
+    log:
+        "<campaign>/{system}/logs/gen{gen}-explore.log",
     retries: attempts(3)
     conda:
         "../../envs/mace.yaml"
+    threads: lambda wc: SETTINGS[wc.system].resources.explore_cores
+    params:
+        program=SCRIPTS / "explore.py",
+        campaign=CAMPAIGN.file,
+        number=lambda wc: int(wc.gen),
+        seconds=budgeted_seconds,
     shell:
-        "python {SCRIPTS:q}/explore.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --generation {params.number} --threads {threads} --seconds {params.seconds}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --model {input.model:q} --domain {input.domain:q} --labels {input.labels:q}"
         " --traces {output.traces:q} --candidates {output.candidates:q}"
         " --summary {output.summary:q}"

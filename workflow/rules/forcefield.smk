@@ -3,14 +3,21 @@
 
 rule forcefield:
     input:
-        lambda wc: [path for path in CAMPAIGN.systems[wc.system].system.forcefield if path.exists()],
+        lambda wc: [
+            path
+            for path in CAMPAIGN.systems[wc.system].system.forcefield
+            if path.exists()
+        ],
     output:
-        frames=ROOT + "/{system}/teacher/frames.parquet",
-        counts=ROOT + "/{system}/teacher/counts.json",
-    params:
-        campaign=CAMPAIGN.file,
+        frames="<campaign>/{system}/teacher/frames.parquet",
+        counts="<campaign>/{system}/teacher/counts.json",
+    log:
+        "<campaign>/{system}/logs/forcefield.log",
     conda:
         "../../envs/openmm.yaml"
+    params:
+        program=SCRIPTS / "forcefield.py",
+        campaign=CAMPAIGN.file,
     shell:
-        "python {SCRIPTS:q}/forcefield.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --frames {output.frames:q} --counts {output.counts:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --frames {output.frames:q} --counts {output.counts:q}"

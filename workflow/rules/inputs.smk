@@ -19,7 +19,9 @@ def unroll(system):
 def label_files(system, batch):
     """Label shards of the seed or of a generation."""
     shards = SETTINGS[system].resources.label_shards
-    return [f"{ROOT}/{system}/{batch}/labels/{shard:03d}.parquet" for shard in range(shards)]
+    return [
+        f"{ROOT}/{system}/{batch}/labels/{shard:03d}.parquet" for shard in range(shards)
+    ]
 
 
 def labels_before(wildcards):
@@ -30,7 +32,9 @@ def labels_before(wildcards):
 
 def labels_with(wildcards):
     """Those, and the generation's own."""
-    return labels_before(wildcards) + label_files(wildcards.system, f"gen{wildcards.gen}")
+    return labels_before(wildcards) + label_files(
+        wildcards.system, f"gen{wildcards.gen}"
+    )
 
 
 def start_model(wildcards):

@@ -4,20 +4,23 @@
 
 rule label:
     input:
-        selected=ROOT + "/{system}/{batch}/selected.parquet",
+        selected="<campaign>/{system}/{batch}/selected.parquet",
     output:
-        labels=ROOT + "/{system}/{batch}/labels/{shard}.parquet",
+        labels="<campaign>/{system}/{batch}/labels/{shard}.parquet",
+    log:
+        "<campaign>/{system}/logs/{batch}-label-{shard}.log",
+    retries: attempts(3)
+    conda:
+        "../../envs/cp2k.yaml"
+    threads: lambda wc: SETTINGS[wc.system].resources.label_cores
     params:
+        program=SCRIPTS / "label.py",
         campaign=CAMPAIGN.file,
         shards=lambda wc: SETTINGS[wc.system].resources.label_shards,
         number=lambda wc: int(wc.shard),
         seconds=budgeted_seconds,
-    threads: lambda wc: SETTINGS[wc.system].resources.label_cores
-    retries: attempts(3)
-    conda:
-        "../../envs/cp2k.yaml"
     shell:
-        "python {SCRIPTS:q}/label.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --seconds {params.seconds} --batch {wildcards.batch}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --seconds {params.seconds} --batch {wildcards.batch}"
         " --selected {input.selected:q} --shard {params.number} --of {params.shards}"
         " --out {output.labels:q}"

@@ -5,14 +5,17 @@ rule pretrain:
     input:
         frames=rules.forcefield.output.frames,
     output:
-        model=ROOT + "/{system}/teacher/pretrained.model",
-        metrics=ROOT + "/{system}/teacher/pretrained.json",
-    params:
-        campaign=CAMPAIGN.file,
-    threads: lambda wc: SETTINGS[wc.system].resources.train_cores
+        model="<campaign>/{system}/teacher/pretrained.model",
+        metrics="<campaign>/{system}/teacher/pretrained.json",
+    log:
+        "<campaign>/{system}/logs/pretrain.log",
     conda:
         "../../envs/mace.yaml"
+    threads: lambda wc: SETTINGS[wc.system].resources.train_cores
+    params:
+        program=SCRIPTS / "pretrain.py",
+        campaign=CAMPAIGN.file,
     shell:
-        "python {SCRIPTS:q}/pretrain.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --frames {input.frames:q} --model {output.model:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --frames {input.frames:q} --model {output.model:q}"
         " --metrics {output.metrics:q}"

@@ -5,11 +5,14 @@ rule report:
     input:
         verdicts=lambda wc: unroll(wc.system)(wc),
     output:
-        page=ROOT + "/{system}/report.html",
-    params:
-        campaign=CAMPAIGN.file,
+        page="<campaign>/{system}/report.html",
+    log:
+        "<campaign>/{system}/logs/report.log",
     conda:
         "../../envs/openmm.yaml"
+    params:
+        program=SCRIPTS / "report.py",
+        campaign=CAMPAIGN.file,
     shell:
-        "python {SCRIPTS:q}/report.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --verdicts {input.verdicts:q} --page {output.page:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --verdicts {input.verdicts:q} --page {output.page:q}"

@@ -5,11 +5,14 @@ rule seed:
     input:
         frames=rules.forcefield.output.frames,
     output:
-        selected=ROOT + "/{system}/seed/selected.parquet",
-    params:
-        campaign=CAMPAIGN.file,
+        selected="<campaign>/{system}/seed/selected.parquet",
+    log:
+        "<campaign>/{system}/logs/seed.log",
     conda:
         "../../envs/openmm.yaml"
+    params:
+        program=SCRIPTS / "seed.py",
+        campaign=CAMPAIGN.file,
     shell:
-        "python {SCRIPTS:q}/seed.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --frames {input.frames:q} --selected {output.selected:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --frames {input.frames:q} --selected {output.selected:q}"

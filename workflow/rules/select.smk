@@ -8,15 +8,18 @@ rule select:
         summary=rules.explore.output.summary,
         labels=labels_before,
     output:
-        selected=ROOT + "/{system}/gen{gen}/selected.parquet",
-        fates=ROOT + "/{system}/gen{gen}/selection.json",
-    params:
-        campaign=CAMPAIGN.file,
-        number=lambda wc: int(wc.gen),
+        selected="<campaign>/{system}/gen{gen}/selected.parquet",
+        fates="<campaign>/{system}/gen{gen}/selection.json",
+    log:
+        "<campaign>/{system}/logs/gen{gen}-select.log",
     conda:
         "../../envs/openmm.yaml"
+    params:
+        program=SCRIPTS / "select_frames.py",
+        campaign=CAMPAIGN.file,
+        number=lambda wc: int(wc.gen),
     shell:
-        "python {SCRIPTS:q}/select_frames.py --campaign {params.campaign:q}"
-        " --system {wildcards.system} --generation {params.number} --threads {threads}"
+        "python {params.program:q} --campaign {params.campaign:q}"
+        " --system {wildcards.system} --generation {params.number} --threads {threads} --log {log:q}"
         " --candidates {input.candidates:q} --traces {input.traces:q} --summary {input.summary:q}"
         " --labels {input.labels:q} --selected {output.selected:q} --fates {output.fates:q}"

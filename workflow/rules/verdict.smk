@@ -7,13 +7,16 @@ checkpoint verdict:
         summary=rules.explore.output.summary,
         labels=labels_with,
     output:
-        verdict=ROOT + "/{system}/gen{gen}/verdict.json",
-    params:
-        campaign=CAMPAIGN.file,
-        number=lambda wc: int(wc.gen),
+        verdict="<campaign>/{system}/gen{gen}/verdict.json",
+    log:
+        "<campaign>/{system}/logs/gen{gen}-verdict.log",
     conda:
         "../../envs/openmm.yaml"
+    params:
+        program=SCRIPTS / "verdict.py",
+        campaign=CAMPAIGN.file,
+        number=lambda wc: int(wc.gen),
     shell:
-        "python {SCRIPTS:q}/verdict.py --campaign {params.campaign:q} --system {wildcards.system}"
-        " --generation {params.number} --threads {threads} --traces {input.traces:q}"
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --generation {params.number} --threads {threads} --log {log:q} --traces {input.traces:q}"
         " --summary {input.summary:q} --labels {input.labels:q} --verdict {output.verdict:q}"

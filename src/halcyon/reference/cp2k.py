@@ -376,7 +376,7 @@ def _run(
             stdout=stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its own process group: a launcher's ranks die with it
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - takes no lock a thread could hold
         )
         try:
             process.wait(timeout_s)
