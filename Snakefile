@@ -20,9 +20,7 @@ min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
 # Jobs import the library from here, in whatever environment they run.
-shell.prefix(
-    f"export PYTHONPATH={quote(str(HERE / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}}; "
-)
+shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.campaign import Campaign, begin
@@ -103,3 +101,14 @@ rule all:
     input:
         **{name: unroll(name) for name in SYSTEMS},
         reports=[f"{ROOT}/{name}/report.html" for name in SYSTEMS],
+
+
+SUMMARY = f"python {quote(str(SCRIPTS / 'summary.py'))} --campaign {quote(str(CAMPAIGN.file))}"
+
+
+onsuccess:
+    shell(SUMMARY)
+
+
+onerror:
+    shell(SUMMARY)

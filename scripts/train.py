@@ -15,8 +15,8 @@ def main(job: stage.Job) -> None:
     for split in ("train", "validation", "test"):
         if not labels[split]:
             raise InputError(
-                f"no good label in the {split} set; {len(labels['bad'])} frames have none: what the "
-                "program said stands in the label files and in the summary"
+                f"no good label in the {split} set; {len(labels['bad'])} frames have none: what "
+                "the program said stands in the label files and in the summary"
             )
     metrics = fit(
         job,
