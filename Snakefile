@@ -8,7 +8,6 @@ train → domain → explore → select → label → verdict, until the verdict
 """
 
 import json
-import logging
 import sys
 from pathlib import Path
 from shlex import quote
@@ -45,17 +44,6 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
-# The stages tell what they do; Snakemake's commentary between them stays in its own log file.
-CHATTER = (
-    "Select jobs to execute",
-    "Execute ",
-    "Updating checkpoint",
-    "DAG of jobs will be",
-)
-for handler in logging.getLogger("snakemake.logging").handlers:
-    if type(handler).__name__ == "ColorizingTextHandler":
-        handler.addFilter(lambda record: not str(record.msg).startswith(CHATTER))
-
 SCRIPTS = HERE / "scripts"
 ROOT = str(CAMPAIGN.folder)
 SYSTEMS = list(CAMPAIGN.systems)
@@ -81,6 +69,7 @@ localrules:
     report,
 
 
+include: "workflow/rules/terminal.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/forcefield.smk"
 include: "workflow/rules/pretrain.smk"
@@ -101,14 +90,3 @@ rule all:
     input:
         **{name: unroll(name) for name in SYSTEMS},
         reports=[f"{ROOT}/{name}/report.html" for name in SYSTEMS],
-
-
-SUMMARY = f"python {quote(str(SCRIPTS / 'summary.py'))} --campaign {quote(str(CAMPAIGN.file))}"
-
-
-onsuccess:
-    shell(SUMMARY)
-
-
-onerror:
-    shell(SUMMARY)

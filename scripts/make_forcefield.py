@@ -15,10 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import parmed
 from openmm.app import ForceField
-from parmed.amber import AmberParameterSet
-from parmed.openmm import OpenMMParameterSet
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
@@ -61,6 +58,11 @@ def main() -> None:
     parser.add_argument("--amberhome", type=Path, required=True, help="root of AmberTools")
     parser.add_argument("--out", type=Path, required=True, help="the ForceField XML to write")
     arguments = parser.parse_args()
+
+    # Nothing but this program needs ParmEd: it is no dependency of Halcyon.
+    import parmed
+    from parmed.amber import AmberParameterSet
+    from parmed.openmm import OpenMMParameterSet
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = {

@@ -27,7 +27,7 @@ from halcyon.errors import InputError
 SCHEMA_VERSION = 1
 SMALLEST_WIDTH_EV = 1e-3
 """Width given to a class whose training values coincide, e.g. a single value, eV."""
-FEWEST_TAIL_POINTS = 15
+FEWEST_TAIL_POINTS = 10
 """With fewer exceedances a generalised Pareto fit says nothing; split conformal is used."""
 
 

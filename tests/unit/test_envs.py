@@ -19,8 +19,6 @@ ON_CONDA = {"pytorch": "torch"}
 """Packages that conda-forge calls by another name."""
 NO_PYTHON_PACKAGE = {"python", "cp2k", "pip"}
 """In environments, but nothing that pip installs."""
-EXTRA_IMPORTS = {"make_forcefield": "parmed"}
-"""What a program needs that Halcyon itself does not."""
 
 
 def constraints() -> dict[str, Version]:
@@ -62,8 +60,6 @@ def test_constraints_satisfy_pyproject():
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_script_has_help(script, monkeypatch, capsys):
-    if script.stem in EXTRA_IMPORTS:
-        pytest.importorskip(EXTRA_IMPORTS[script.stem])
     monkeypatch.setattr("sys.argv", [script.name, "--help"])
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(script), run_name="__main__")
