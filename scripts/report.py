@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from halcyon import files, report, stage
+from halcyon import files, page, report, stage
 
 
 def main(job: stage.Job) -> None:
     found = report.collect(job.campaign, job.arguments.system, job.arguments.verdicts)
-    files.write_text(job.arguments.page, report.render(found))
+    files.write_text(job.arguments.page, page.render(found))
     job.done(report.verdict_sentence(found).rstrip("."), job.arguments.page)
 
 

@@ -279,8 +279,11 @@ class ResourceSettings(Section):
         "the campaign's identity: it cannot change once the campaign has begun.",
     )
     label_cores: Count = Field(1, description="Cores of each label job.")
-    train_cores: Count = Field(2, description="Cores of each training job.")
-    explore_cores: Count = Field(2, description="Cores of each exploration job.")
+    train_cores: Count = Field(
+        1,
+        description="Cores of each training job. Small models gain nothing from a second one.",
+    )
+    explore_cores: Count = Field(1, description="Cores of each exploration job; likewise.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where models run. auto: cuda where there is one."
     )

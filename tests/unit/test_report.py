@@ -16,6 +16,7 @@ from halcyon.domain import Domain, Margin
 from halcyon.errors import InputError
 from halcyon.explore import TRACE_COLUMNS, write_traces
 from halcyon.frames import write_frames
+from halcyon.page import MAX_POINTS, TEMPLATE, render
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TIME_PS = 2.0
@@ -296,7 +297,7 @@ class Page(HTMLParser):
 
 
 def show(campaign, verdicts):
-    text = report.render(report.collect(campaign, "toy", verdicts))
+    text = render(report.collect(campaign, "toy", verdicts))
     assert len(text.encode()) < 6_000_000
     return Page(text)
 
@@ -389,7 +390,7 @@ def test_nothing_is_loaded_from_anywhere(toy):
         "https://arxiv.org/abs/2509.14205"
     ]
     assert page.scripts == ["plotly", "figures", ""]
-    template = report.TEMPLATE.read_text()
+    template = TEMPLATE.read_text()
     assert "default-src 'none'" in template
     assert not re.search(r"@import|url\(", template)
 
@@ -397,7 +398,7 @@ def test_nothing_is_loaded_from_anywhere(toy):
 def test_foreign_text_is_escaped(toy):
     campaign, verdicts = toy(description="<img src=x onerror=alert(1)>")
     found = report.collect(campaign, "toy", verdicts)
-    text = report.render(found)
+    text = render(found)
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     page = Page(text)
@@ -427,7 +428,7 @@ def test_several_structures_no_candidates_no_pretraining_no_bad_frame(toy):
 def test_long_traces_are_thinned_and_keep_their_ends(toy):
     page = show(*toy(["saturated"], failing=lambda _: 0, points_per_ps=6_000))
     drawn = page.figures["cli-guard"]["data"][0]["x"]
-    assert len(drawn) < report.MAX_POINTS * 1.01
+    assert len(drawn) < MAX_POINTS * 1.01
     assert drawn[-2] == TIME_PS
 
 
