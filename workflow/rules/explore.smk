@@ -12,7 +12,6 @@ rule explore:
         summary="<campaign>/{system}/gen{gen}/exploration.json",
     log:
         "<campaign>/{system}/logs/gen{gen}-explore.log",
-    retries: attempts(3)
     conda:
         "../../envs/mace.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.explore_cores

@@ -52,8 +52,3 @@ def budgeted_seconds(wildcards, resources):
     """Wall time a long job gives itself: 0.9 of its limit, where it has one."""
     runtime = resources.get("runtime")
     return 54 * runtime if isinstance(runtime, int) else "inf"
-
-
-def attempts(number):
-    """Retries belong to the main process: inside a cluster job they would keep its allocation."""
-    return number if workflow.is_main_process else 0

@@ -9,7 +9,6 @@ rule label:
         labels="<campaign>/{system}/{batch}/labels/{shard}.parquet",
     log:
         "<campaign>/{system}/logs/{batch}-label-{shard}.log",
-    retries: attempts(3)
     conda:
         "../../envs/cp2k.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.label_cores

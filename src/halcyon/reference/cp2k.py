@@ -81,9 +81,14 @@ class Cp2k(Reference):
         try:
             self._command = shlex.split(settings.command)
         except ValueError as error:
-            raise InputError(f"command = {settings.command!r}: {error}") from error
+            raise InputError(f"reference.command = {settings.command!r}: {error}") from error
         if not self._command:
-            raise InputError("command: empty; expected the command that starts CP2K")
+            raise InputError("reference.command: empty; expected the command that starts CP2K")
+
+    @property
+    def _command_key(self) -> str:
+        """Key and value, for messages."""
+        return f"reference.command = {self._settings.command!r}"
 
     @property
     def level(self) -> dict[str, Any]:
@@ -181,7 +186,7 @@ class Cp2k(Reference):
         version = re.search(r"^\s*CP2K version (.+?)\s*$", answer, re.MULTILINE)
         if version is None:
             raise InputError(
-                f"command = {self._settings.command!r}: `{shlex.join(command)} --version` does not "
+                f"{self._command_key}: `{shlex.join(command)} --version` does not "
                 f"name a CP2K version; it said: {answer.strip()[-300:]!r}"
             )
         name = version[1]
@@ -198,7 +203,7 @@ class Cp2k(Reference):
         configured = self._settings.data_dir
         if configured is not None:
             if not configured.is_dir():
-                raise InputError(f"data_dir = {str(configured)!r}: no such folder")
+                raise InputError(f"reference.data_dir = {str(configured)!r}: no such folder")
             return configured.absolute()
         environment = os.environ.get("CP2K_DATA_DIR")
         if environment:
@@ -212,8 +217,8 @@ class Cp2k(Reference):
                 return candidate
         raise InputError(
             "CP2K's data folder is in none of the usual places "
-            f"({', '.join(str(path) for path in candidates)}): set `data_dir` to the folder with "
-            "BASIS_MOLOPT and GTH_POTENTIALS"
+            f"({', '.join(str(path) for path in candidates)}): set `reference.data_dir` to the folder "
+            "with BASIS_MOLOPT and GTH_POTENTIALS"
         )
 
     def _program(self) -> str:
@@ -221,7 +226,7 @@ class Cp2k(Reference):
         launcher = self._command[0]
         if shutil.which(launcher) is None:
             raise InputError(
-                f"command = {self._settings.command!r}: no program {launcher!r} on this machine's "
+                f"{self._command_key}: no program {launcher!r} on this machine's "
                 "PATH; expected e.g. `cp2k.psmp`, or `mpirun -n 4 cp2k.psmp`"
             )
         named = [word for word in self._command if "cp2k" in Path(word).name.lower()]
@@ -229,7 +234,7 @@ class Cp2k(Reference):
         if Path(launcher).name in MPI_LAUNCHERS and (not named or shutil.which(program) is None):
             missing = program if named else "CP2K's name"
             raise InputError(
-                f"command = {self._settings.command!r}: {launcher} is there, but not {missing!r}; "
+                f"{self._command_key}: {launcher} is there, but not {missing!r}; "
                 "expected e.g. `mpirun -n 4 cp2k.psmp`, with cp2k.psmp on the PATH"
             )
         return program
@@ -248,7 +253,7 @@ class Cp2k(Reference):
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InputError(
-                f"command = {self._settings.command!r}: `{shlex.join(command)}` failed: {error}"
+                f"{self._command_key}: `{shlex.join(command)}` failed: {error}"
             ) from error
         return answer.stdout.decode(errors="replace")
 
