@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 	  { echo "Halcyon needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Give another: make PYTHON=python3.11 …"; exit 2; }
 	@echo "Installing into .venv (some minutes, once)"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { echo "No venv: Debian and Ubuntu have it in the package python3-venv."; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt torch $(PIP)
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 
 from halcyon import files
-from halcyon.errors import InputError
+from halcyon.errors import InputError, Interrupted
 from halcyon.frames import (
     canonical_order,
     read_frames,
@@ -160,10 +160,9 @@ def label_frames(
         done += 1
         report(done, record)
         if stop():
-            from halcyon.errors import Interrupted
-
             raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-    fresh = [frame for key, frame in journal.read().items() if key in set(keys)]
+    asked = set(keys)
+    fresh = [frame for key, frame in journal.read().items() if key in asked]
     if cause := _systemic(fresh):
         journal.keep([frame for frame in fresh if frame.info["status"] == Status.OK])
         raise SystemicFailure(cause)
@@ -194,20 +193,20 @@ class _Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-
-    def append(self, frame: Atoms) -> None:
-        self._write("ab", [frame])
+        # A kill in mid-write leaves a line without its end; the next one must not join it.
+        written = path.read_bytes() if path.exists() else b""
+        self.torn = bool(written) and not written.endswith(b"\n")
 
     def keep(self, frames: Sequence[Atoms]) -> None:
         with files.replacing(self.path) as temporary:
             temporary.write_bytes(b"".join(_line(frame) for frame in frames))
 
-    def _write(self, mode: str, frames: Sequence[Atoms]) -> None:
-        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open(mode) as journal:
-            if torn and journal.tell():
+    def append(self, frame: Atoms) -> None:
+        with self.path.open("ab") as journal:
+            if self.torn:
                 journal.write(b"\n")
-            journal.writelines(_line(frame) for frame in frames)
+                self.torn = False
+            journal.write(_line(frame))
             journal.flush()
             os.fsync(journal.fileno())
 

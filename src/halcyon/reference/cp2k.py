@@ -217,8 +217,8 @@ class Cp2k(Reference):
                 return candidate
         raise InputError(
             "CP2K's data folder is in none of the usual places "
-            f"({', '.join(str(path) for path in candidates)}): set `reference.data_dir` to the folder "
-            "with BASIS_MOLOPT and GTH_POTENTIALS"
+            f"({', '.join(str(path) for path in candidates)}): set `reference.data_dir` to the "
+            "folder with BASIS_MOLOPT and GTH_POTENTIALS"
         )
 
     def _program(self) -> str:
