@@ -1,18 +1,23 @@
-"""Find the domain of a model: intervals of atomic energies, with calibrated margins."""
+"""Find the domain of a model: intervals of atomic energies, and thresholds of other signals."""
 
 from pathlib import Path
 
 import numpy as np
 
-from halcyon import domain, stage
+from halcyon import stage
 from halcyon.frames import read_frames
 from halcyon.labels import gather
+
+
+def percent(exceedance: dict) -> str:
+    low, high = exceedance["low"], exceedance["high"]
+    return f"{exceedance['fraction']:.2%} of atoms outside (95 %: {low:.2%}–{high:.2%})"
 
 
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon import mace_model
+    from halcyon import mace_model, signals
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
@@ -30,32 +35,37 @@ def main(job: stage.Job) -> None:
         mean = np.mean(distances, axis=0)
         bonds[name] = [(i, j, float(mean[i, j])) for i, j in job.plan.bonds(name)]
 
-    def energies(frames: list) -> tuple[list, list]:
-        predicted = mace_model.evaluate(model, frames, device=device).node_energy
-        return predicted, [classes[frame.info["structure"]] for frame in frames]
-
-    def frame_by_frame(frames: list) -> list:
-        return [domain.by_class([e], [c]) for e, c in zip(*energies(frames), strict=True)]
+    def sample(frames: list) -> signals.Sample:
+        said = mace_model.evaluate(model, frames, device=device)
+        return signals.Sample(frames, said.node_energy, said.descriptors, said.forces)
 
     teacher = read_frames(args.teacher) if settings.pretraining.enabled else []
     teacher = [f for f in teacher if job.plan.structures[f.info["structure"]].pretrain]
-    found = domain.build(
-        train=domain.by_class(*energies(labels["train"])),
-        teacher=domain.by_class(*energies(teacher)) if teacher else {},
-        held_out=frame_by_frame(labels["validation"]),
-        check=frame_by_frame(labels["test"]),
+    found = signals.fit_domain(
+        train=sample(labels["train"]),
+        teacher=sample(teacher),
+        held_out=sample(labels["validation"]),
+        check=sample(labels["test"]),
         classes=classes,
         bonds=bonds,
-        alpha=settings.domain.alpha,
+        settings=settings.domain,
         seed=job.seed(),
+        committee=mace_model.load_committee(
+            settings.domain, device=device, dtype=settings.model.dtype
+        ),
     )
     found.write(args.domain)
+    for name, one in found.signals.items():
+        job.say(
+            f"{name}: threshold {one.threshold.value:.3g} ({one.threshold.low:.3g}–"
+            f"{one.threshold.high:.3g}, {one.threshold.method}), on test frames "
+            f"{percent(one.exceedance)}"
+        )
     margin, achieved = found.margin, found.report["exceedance_with_margin"]
     job.done(
         f"{len(found.label)} classes, margin {margin.value:.2f} widths "
         f"({margin.low:.2f}–{margin.high:.2f}, {margin.method}), on test frames "
-        f"{achieved['fraction']:.2%} of atoms outside (95 %: {achieved['low']:.2%}–"
-        f"{achieved['high']:.2%})",
+        f"{percent(achieved)}",
         args.domain,
     )
 

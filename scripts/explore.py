@@ -34,12 +34,17 @@ def main(job: stage.Job) -> None:
 
     from halcyon import mace_model
     from halcyon.explore import Progress, explore, write_traces
+    from halcyon.signals import ALWAYS, make_signals
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     model = mace_model.BatchedMace(
         mace_model.load(args.model, device=settings.resources.device, dtype=settings.model.dtype)
     )
+    committee = mace_model.load_committee(
+        settings.domain, device=settings.resources.device, dtype=settings.model.dtype
+    )
+    domain = Domain.read(args.domain)
     replicas = start_replicas(job)
 
     def report(progress: Progress) -> None:
@@ -52,18 +57,23 @@ def main(job: stage.Job) -> None:
         f"{len(replicas)} replicas × {settings.exploration.time_ps:g} ps at "
         f"{', '.join(f'{t:g}' for t in settings.exploration.temperatures_K)} K"
     )
-    inputs = args.model.read_bytes() + args.domain.read_bytes()
+    for signal in make_signals(domain, settings.domain.signals, committee).values():
+        if signal.name not in ALWAYS:
+            job.say(f"watched as well: {signal.describe()}")
+    inputs = [args.model, args.domain, *(settings.domain.committee if committee else [])]
+    identity = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
     with files.only_one(job.folder, wait_s=60):
         result = explore(
             model,
-            Domain.read(args.domain),
+            domain,
             replicas,
             settings.exploration,
             settings.domain,
             kind=job.plan.system.kind,
             work=job.folder,
-            identity=hashlib.sha256(inputs).hexdigest(),
+            identity=identity,
             seed=job.seed("dynamics"),
+            committee=committee,
             stop=job.stopping,
             report=report,
         )

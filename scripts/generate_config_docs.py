@@ -148,6 +148,8 @@ def type_words(node: Node) -> str:
             words = " or ".join(type_words(choice) for choice in choices)
         case {"type": "array", "prefixItems": items}:
             words = f"[{', '.join(type_words(item) for item in items)}]"
+        case {"type": "array", "items": {"enum": _} as items}:
+            words = f"any of {type_words(items).replace(' or ', ', ')}"
         case {"type": "array", "items": items}:
             kind, space, limits = type_words(items).partition(" ")
             words = f"list of {kind}s{space}{limits}"
@@ -206,7 +208,9 @@ def _sentence(node: Node) -> str:
     plain = {"section", "path", "path or none", "name", "text", "true or false", "list of names"}
     if "const" in node or words in plain:
         return description
-    return f"{description} ({words.replace(' ', NO_BREAK)})"
+    if len(words) < WIDTH / 2:
+        words = words.replace(" ", NO_BREAK)
+    return f"{description} ({words})"
 
 
 def _comment(text: str, indent: str) -> list[str]:

@@ -48,10 +48,12 @@ class SystemPlan:
         return bonds(self.structures[structure], self.start(structure))
 
     def classes(self, structure: str) -> list[str]:
-        """Class of each atom of a structure."""
+        """Class of each atom of a structure; its element where environments are the classes."""
         mode = self.settings.domain.classes
         if mode == "auto":
             mode = "symmetry" if self.system.kind == "molecule" else "element"
+        if mode == "environment":
+            mode = "element"
         return atom_classes(self.start(structure), self.bonds(structure), mode)
 
     @property
@@ -172,6 +174,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         starts += _in(path, lambda plan=plan: [plan.start(s) for s in plan.structures])
         _in(path, lambda plan=plan: check_teacher(plan))
         check_numbers(plan, source)
+        check_committee(plan, source)
     _in(source, lambda: campaign.reference().check(starts))
     check_identity(campaign, dry=dry)
     if not dry:
@@ -258,6 +261,13 @@ def check_numbers(plan: SystemPlan, source: str) -> None:
             f"{saturation.max_rate_per_atom_ps:g}: the campaign could never saturate. Raise "
             "exploration.time_ps or exploration.replicas"
         )
+
+
+def check_committee(plan: SystemPlan, source: str) -> None:
+    """Refuse a committee whose models are not there."""
+    for path in plan.settings.domain.committee:
+        if not path.is_file():
+            raise InputError(f"{source}: domain.committee: {path}: no such model file")
 
 
 def check_identity(campaign: Campaign, *, dry: bool = False) -> None:

@@ -24,6 +24,15 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+SignalName = Literal[
+    "node_energy",
+    "guard",
+    "latent",
+    "latent_guard",
+    "committee",
+    "potential_energy",
+    "bond_stretch",
+]
 Temperatures = Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)]
 
 
@@ -176,17 +185,42 @@ class DomainSettings(Section):
         lt=0.5,
         description="Wanted probability that an atom of an in-distribution frame is outside.",
     )
-    classes: Literal["auto", "symmetry", "element"] = Field(
+    classes: Literal["auto", "symmetry", "element", "environment"] = Field(
         "auto",
-        description="Atoms that share an interval: symmetry-equivalent atoms of a molecule, or all "
-        "of an element. auto: symmetry for `kind: molecule`, else element.",
+        description="Atoms that share an interval: symmetry-equivalent atoms of a molecule, all of "
+        "an element, or those of an element in like surroundings (clusters of the model's "
+        "descriptors, assigned at every step). auto: symmetry for `kind: molecule`, else element.",
+    )
+    signals: list[SignalName] = Field(
+        ["node_energy", "guard"],
+        description="What is watched at every step; each costs (see docs/science.md). node_energy: "
+        "atomic energies against the label domain; guard: against the guard domain; these two are "
+        "always on. latent: distance of the descriptor to those of the labels; latent_guard: or to "
+        "the teacher's; committee: disagreement with other models about the force; "
+        "potential_energy, bond_stretch: simple monitors to compare with.",
+    )
+    committee: list[Path] = Field(
+        [],
+        description="MACE models that the signal `committee` compares the model with, e.g. trained "
+        "with other seeds. Relative to the working folder.",
     )
     indicator: Literal["hard", "smooth"] = Field(
         "hard", description="h(s) = 1 for s > 0, or 1 - exp(-(s/kappa)²)."
     )
     kappa: float = Field(
-        0.1, gt=0, description="Scale of the smooth indicator, in widths of the interval."
+        0.1,
+        gt=0,
+        description="Scale of the smooth indicator, in widths of the interval; of other signals, "
+        "in their thresholds.",
     )
+
+    @model_validator(mode="after")
+    def _has_models(self) -> "DomainSettings":
+        if len(set(self.signals)) < len(self.signals):
+            raise ValueError(f"signals: each may be named once, got {self.signals}")
+        if "committee" in self.signals and not self.committee:
+            raise ValueError("committee: the signal `committee` needs the files of other models")
+        return self
 
 
 class ExplorationSettings(Section):

@@ -1,8 +1,8 @@
 """Molecular dynamics of many replicas in one batch, every step watched by the CLI.
 
-torch-sim integrates (BAOAB Langevin); this module looks at the atomic energies of the same forward
-pass, stops replicas that fail, keeps candidate frames, thins the traces, and saves itself so that
-a killed run goes on as the same trajectory.
+torch-sim integrates (BAOAB Langevin); this module hands each forward pass to the signals, stops
+replicas that fail, keeps candidate frames, thins the traces, and saves itself so that a killed run
+goes on as the same trajectory. A step waits for the device once: to learn if anything happened.
 
     model = BatchedMace(load(path))
     result = explore(model, domain, replicas, settings, kind="molecule", work=work, seed=1)
@@ -12,6 +12,7 @@ Not for: integrators (torch-sim), choosing frames (`select`), or long production
 
 import hashlib
 import io
+import itertools
 import json
 import time
 from collections import deque
@@ -20,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,39 +39,46 @@ from halcyon.domain import Domain
 from halcyon.errors import Interrupted
 from halcyon.failures import FailureMonitor
 from halcyon.frames import structure_only
+from halcyon.signals import Signal, make_signals
 
 FRAMES_BEFORE_FAILURE = 4
 """Frames kept before a failure, one every fifth of a candidate interval."""
 PROGRESS_EVERY_S = 10.0
-TIERS = ("label", "guard")
 TRACES_VERSION = 1
+LABEL = 0
+"""Row of the label domain among the signals: candidates rest on it."""
 
-TRACE_COLUMNS = {
+
+def trace_columns(signals: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Columns of traces: unit and meaning by name.
+
+    Args:
+        signals: what their columns end in, e.g. `label`, `guard`, `latent`.
+    """
+    watched: dict[str, tuple[str, str]] = {}
+    for name in signals:
+        domain = f"the {name} domain" if name in ("label", "guard") else f"the signal {name}"
+        watched |= {
+            f"cli_{name}": ("ps", f"mean over atoms of the CLI against {domain}"),
+            f"cli_{name}_max": ("ps", f"greatest atomic CLI against {domain}"),
+            f"rate_{name}": ("", "dΛ/dt since the last point: fraction of predictions outside"),
+            f"excursions_{name}": ("", "excursions begun so far, summed over atoms"),
+        }
+    return _BEFORE | watched | _AFTER
+
+
+_BEFORE = {
     "replica": ("", "replica number"),
     "structure": ("", "start structure"),
     "target_temperature": ("K", "thermostat temperature"),
     "time": ("ps", "simulated time"),
-    "cli_label": ("ps", "mean over atoms of the CLI against the label domain"),
-    "cli_label_max": ("ps", "greatest atomic CLI against the label domain"),
-    "rate_label": ("", "dΛ/dt since the last point: fraction of predictions outside"),
-    "excursions_label": ("", "excursions begun so far, summed over atoms"),
-    "cli_guard": ("ps", "as cli_label, against the guard domain"),
-    "cli_guard_max": ("ps", "as cli_label_max, against the guard domain"),
-    "rate_guard": ("", "as rate_label, against the guard domain"),
-    "excursions_guard": ("", "as excursions_label, against the guard domain"),
+}
+_AFTER = {
     "potential_energy": ("eV", "potential energy"),
     "temperature": ("K", "kinetic temperature"),
 }
-_MEASURED = [
-    "cli_label",
-    "cli_label_max",
-    "excursions_label",
-    "cli_guard",
-    "cli_guard_max",
-    "excursions_guard",
-    "potential_energy",
-    "temperature",
-]
+TRACE_COLUMNS = trace_columns(["label", "guard"])
+"""Columns that traces have always; more signals add theirs."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Exploration:
     """What a run found.
 
     Attributes:
-        traces: one row per replica and trace point, columns as `TRACE_COLUMNS`.
+        traces: one row per replica and trace point, columns as `trace_columns`.
         candidates: frames outside the label domain or shortly before a failure.
         replicas: per replica: number, structure, temperature, time_ps, atoms, failure (or null).
         steps: replica-steps integrated.
@@ -122,33 +129,47 @@ def explore(
     identity: str,
     seed: int,
     seconds: float = float("inf"),
+    committee: Sequence[ModelInterface] = (),
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> Exploration:
     """Run all replicas to their end or failure, or go on where a killed run stopped.
 
     Args:
-        model: returns energy, forces and `node_energy` (interaction energies, eV).
-        domain: both tiers.
+        model: returns energy, forces, `node_energy` (interaction energies, eV) and, where a signal
+            reads them, `descriptors`.
+        domain: both tiers, and the calibration of the other signals.
         replicas: what to run. Periodic and other replicas go into separate batches.
         settings: time, time step, friction, what counts as failure.
-        indicator: which h(s) the index uses.
+        indicator: which signals, and which h(s) the index uses.
         kind: of system, see `config.System`.
         work: folder of this run's checkpoints.
-        identity: of model and domain (their hashes): a checkpoint of another is not continued.
+        identity: of models and domain (their hashes): a checkpoint of another is not continued.
         seed: of momenta and thermostat.
         seconds: wall time after which the run saves itself and stops.
+        committee: the other models of the signal `committee`.
         stop: asked at every step; true: save and stop (SIGTERM).
         report: called every few seconds.
 
     Raises:
+        InputError: a signal is not calibrated.
         Interrupted: stopped in good order; the same call goes on.
     """
+    signals = make_signals(domain, indicator.signals, committee)
     deadline = time.monotonic() + seconds
     groups = [[r for r in replicas if r.start.pbc.all() == periodic] for periodic in (False, True)]
     runs = []
     for number, group in enumerate(group for group in groups if group):
-        run = _Run(model, domain, group, settings, indicator, kind=kind, seed=seed + number)
+        run = _Run(
+            model,
+            domain,
+            group,
+            settings,
+            indicator,
+            signals=signals,
+            kind=kind,
+            seed=seed + number,
+        )
         checkpoint = work / f"{run.fingerprint(identity)}.checkpoint"
         run.go(checkpoint, deadline=deadline, stop=stop, report=report)
         runs.append(run)
@@ -165,9 +186,10 @@ def explore(
 def write_traces(path: Path, traces: pd.DataFrame) -> None:
     """Write traces as Parquet with units and meanings in the columns' metadata, atomically."""
     table = pa.Table.from_pandas(traces, preserve_index=False)
+    signals = [name.removeprefix("rate_") for name in traces.columns if name.startswith("rate_")]
     fields = [
         table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
-        for name, (unit, meaning) in TRACE_COLUMNS.items()
+        for name, (unit, meaning) in trace_columns(signals).items()
     ]
     schema = pa.schema(fields, metadata={"halcyon.traces": str(TRACES_VERSION)})
     with files.replacing(path) as temporary:
@@ -175,32 +197,30 @@ def write_traces(path: Path, traces: pd.DataFrame) -> None:
 
 
 class _Watched(ModelInterface):
-    """Passes calls on and keeps the atomic energies of the last one, free of charge."""
+    """Passes calls on and keeps the output of the last one, free of charge."""
 
     def __init__(self, model: ModelInterface) -> None:
         super().__init__()
         self._model = model
         self._device, self._dtype = model.device, model.dtype
         self._compute_forces, self._compute_stress = True, False
-        self.node_energy = torch.empty(0)
+        self.output: dict[str, torch.Tensor] = {}
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        output = self._model(state)
-        self.node_energy = output["node_energy"]
-        return output
+        self.output = self._model(state)
+        return self.output
 
 
 @dataclass
-class _Best:
-    """The worst-scored frame of each replica in the running candidate interval."""
+class _Worst:
+    """The worst-scored frame of a replica in the running candidate interval, as it was."""
 
-    score: torch.Tensor
+    score: float
+    step: int
     positions: torch.Tensor
-    force: torch.Tensor
-    atom: torch.Tensor
-    step: torch.Tensor
+    forces: torch.Tensor
+    scores: torch.Tensor
     cli: torch.Tensor
-    cli_atom: torch.Tensor
 
 
 @dataclass
@@ -223,9 +243,11 @@ class _Run:
         settings: ExplorationSettings,
         indicator: DomainSettings,
         *,
+        signals: dict[str, Signal],
         kind: str,
         seed: int,
     ) -> None:
+        self.signals = signals
         self.model = _Watched(model)
         self.domain, self.replicas, self.settings = domain, replicas, settings
         self.indicator, self.kind, self.seed = indicator, kind, seed
@@ -305,52 +327,58 @@ class _Run:
         )
         self.state: MDState = init(state, seed=self.seed)
         self.active = list(range(len(self.replicas)))
+        self.index = CliIndex(
+            len(self.signals),
+            self.state.n_atoms,
+            timestep_ps=self.timestep_ps,
+            device=device,
+            indicator=self.indicator.indicator,
+            kappa=self.indicator.kappa,
+        )
         self._monitor_active()
+        self.worst: list[_Worst | None] = [None] * len(self.active)
         self.ring: deque[tuple[int, torch.Tensor]] = deque(maxlen=FRAMES_BEFORE_FAILURE)
-        self.at_interval_start = self.index["label"].cli.clone()
+        self.at_interval_start = self.index.cli[LABEL].clone()
 
     def _monitor_active(self) -> None:
-        """Indices, monitors and scratch tensors for the replicas that are still running."""
-        structures = [self.replicas[i].start.info["structure"] for i in self.active]
-        self.index = {
-            tier: CliIndex(
-                torch.as_tensor(self.domain.intervals(tier, structures), device=self.model.device),
-                timestep_ps=self.timestep_ps,
-                indicator=self.indicator.indicator,
-                kappa=self.indicator.kappa,
-            )
-            for tier in TIERS
-        }
+        """Scorers, monitors and places in the batch of the replicas that are still running."""
+        starts = [self.replicas[i].start for i in self.active]
+        device = self.model.device
+        self.scorers = [signal.for_batch(starts, device) for signal in self.signals.values()]
         self.failure = FailureMonitor(
-            [self.replicas[i].start for i in self.active],
+            starts,
             self.domain.bonds,
             kind=self.kind,
             bond_stretch_A=self.settings.bond_stretch_A,
             min_distance_A=self.settings.min_distance_A,
-            device=self.model.device,
+            device=device,
         )
-        self.best = self._empty_best()
-
-    def _empty_best(self) -> _Best:
-        n, device = len(self.active), self.model.device
-        zeros = torch.zeros(n, dtype=torch.float64, device=device)
-        return _Best(
-            score=zeros.clone(),
-            positions=self.state.positions.clone(),
-            force=zeros.clone(),
-            atom=torch.zeros(n, dtype=torch.int64, device=device),
-            step=torch.zeros(n, dtype=torch.int64, device=device),
-            cli=zeros.clone(),
-            cli_atom=zeros.clone(),
-        )
+        ends = list(itertools.accumulate((len(start) for start in starts), initial=0))
+        self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
+        # Each replica's atoms in one row, filled up with its last: cheaper than `per_replica`.
+        most = max(len(start) for start in starts)
+        rows = [
+            min(begin + i, end - 1) for begin, end in itertools.pairwise(ends) for i in range(most)
+        ]
+        self.rows = torch.tensor(rows, device=device)
 
     def _advance(self) -> None:
         self.state = self.update(self.state, kT=self.kT)
         self.step += 1
         self.replica_steps += len(self.active)
-        scores = {tier: self.index[tier].update(self.model.node_energy) for tier in TIERS}
-        reasons = self.failure.check(self.state.positions, self.state.energy, self.state.forces)
-        self._note_worst(scores["label"], reasons)
+        state = self.state
+        scores = [score(state, self.model.output) for score in self.scorers]
+        self.index.update(torch.stack(scores))
+        room = self.failure.room(state.positions, state.energy, state.forces)
+        highest = scores[LABEL].index_select(0, self.rows).view(len(self.active), -1).amax(dim=1)
+        # The one wait for the device; looking closely is for the steps that need it.
+        least, *worst = torch.cat([room.unsqueeze(0), highest]).tolist()
+        reasons = {}
+        if not least > 0:  # NaN, too
+            reasons = self.failure.check(state.positions, state.energy, state.forces)
+        for i, score in enumerate(worst):
+            if score > 0 and i not in reasons:  # the failed frame itself is no candidate
+                self._note_worst(i, score, scores[LABEL])
         if self.step % self.trace_every == 0 or reasons:
             self._trace()
         if reasons:
@@ -360,104 +388,88 @@ class _Run:
         if self.step % self.ring_every == 0:
             self.ring.append((self.step, self.state.positions.clone()))
 
-    def _note_worst(self, score: torch.Tensor, failed: dict[int, str]) -> None:
-        """Keep the frame where an atom is furthest outside its label domain."""
-        replica, n = self.state.system_idx, len(self.active)
-        worst = per_replica(score, replica, n, "amax")
-        for i in failed:
-            worst[i] = 0.0  # the failed frame itself is no candidate
-        better = worst > self.best.score
-        if not bool(better.any()):
-            return
-        cli = self.index["label"].cli
-        is_worst = score == worst[replica]
-        position = torch.arange(len(score), device=score.device)
-        atom = per_replica(torch.where(is_worst, position, -1), replica, n, "amax").clamp(min=0)
-        force = per_replica(self.state.forces.double().norm(dim=1), replica, n, "amax")
-        best = self.best
-        best.score = torch.where(better, worst, best.score)
-        best.atom = torch.where(better, atom, best.atom)
-        best.force = torch.where(better, force, best.force)
-        best.step = torch.where(better, self.step, best.step)
-        best.cli = torch.where(better, per_replica(cli, replica, n, "mean"), best.cli)
-        best.cli_atom = torch.where(better, cli[atom], best.cli_atom)
-        best.positions = torch.where(
-            better[replica].unsqueeze(1), self.state.positions, best.positions
-        )
+    def _note_worst(self, i: int, score: float, scores: torch.Tensor) -> None:
+        """Keep the frame where an atom of a replica is furthest outside its label domain."""
+        before = self.worst[i]
+        if before is None or score > before.score:
+            mine, state = self.atoms_of[i], self.state
+            self.worst[i] = _Worst(
+                score,
+                self.step,
+                positions=state.positions[mine].clone(),
+                forces=state.forces[mine].clone(),
+                scores=scores[mine].clone(),
+                cli=self.index.cli[LABEL, mine].clone(),
+            )
 
     def _close_interval(self) -> None:
         """Turn the worst frames of the interval into candidates and begin a new one."""
         for i in range(len(self.active)):
             self._propose_worst(i)
-        self.best = self._empty_best()
-        self.at_interval_start = self.index["label"].cli.clone()
+        self.worst = [None] * len(self.active)
+        self.at_interval_start = self.index.cli[LABEL].clone()
 
     def _propose_worst(self, i: int) -> None:
-        if self.best.score[i] <= 0:
+        worst = self.worst[i]
+        if worst is None:
             return
-        mine = self._atoms_of(i)
+        atom = int(worst.scores.argmax())
         self._propose(
             i,
-            self.best.positions,
-            step=int(self.best.step[i]),
+            worst.positions,
+            step=worst.step,
             reason="excursion",
-            atom=int(self.best.atom[i]) - mine.start,
-            score=float(self.best.score[i]),
-            cli=float(self.best.cli[i]),
-            cli_atom=float(self.best.cli_atom[i]),
-            cli_gain=self._gained(mine),
-            force_max=float(self.best.force[i]),
+            atom=atom,
+            score=worst.score,
+            cli=float(worst.cli.mean()),
+            cli_atom=float(worst.cli[atom]),
+            cli_gain=self._gained(self.atoms_of[i]),
+            force_max=float(worst.forces.double().norm(dim=1).max()),
         )
 
     def _gained(self, atoms: slice) -> float:
         """Largest atomic CLI gained since the interval began, ps."""
-        return float((self.index["label"].cli - self.at_interval_start)[atoms].max())
+        return float((self.index.cli[LABEL] - self.at_interval_start)[atoms].max())
 
     def _propose(self, i: int, positions: torch.Tensor, *, step: int, **info: Any) -> None:
         self.book.candidates.append(
             {
                 "member": self.active[i],
-                "positions": positions[self._atoms_of(i)].double().cpu().clone(),
+                "positions": positions.double().cpu().clone(),
                 "time": step * self.timestep_ps,
                 **info,
             }
         )
 
-    def _atoms_of(self, i: int) -> slice:
-        """Where the atoms of the i-th running replica stand in the batch."""
-        sizes = [len(self.replicas[member].start) for member in self.active]
-        return slice(sum(sizes[:i]), sum(sizes[: i + 1]))
-
     def _trace(self) -> None:
-        replica, n = self.state.system_idx, len(self.active)
-        columns = [
-            torch.tensor(self.active, dtype=torch.float64),
-            torch.full((n,), self.step * self.timestep_ps, dtype=torch.float64),
-        ]
-        for tier in TIERS:
-            index = self.index[tier]
-            columns += [
+        state, n, index = self.state, len(self.active), self.index
+        replica = state.system_idx
+        kT = calc_kT(masses=state.masses, momenta=state.momenta, system_idx=replica).double()
+        rows = torch.cat(
+            [
                 per_replica(index.cli, replica, n, "mean"),
                 per_replica(index.cli, replica, n, "amax"),
                 per_replica(index.excursions, replica, n, "sum").double(),
+                state.energy.double().unsqueeze(0),
+                (kT / float(ts.units.MetalUnits.temperature)).unsqueeze(0),
             ]
-        kT = calc_kT(
-            masses=self.state.masses, momenta=self.state.momenta, system_idx=replica
-        ).double()
-        columns += [self.state.energy.double(), kT / float(ts.units.MetalUnits.temperature)]
-        self.book.points.append(torch.stack([column.cpu() for column in columns], dim=1))
+        )
+        members = torch.tensor(self.active, dtype=torch.float64)
+        time_ps = torch.full((n,), self.step * self.timestep_ps, dtype=torch.float64)
+        known = torch.stack([members, time_ps], dim=1)
+        self.book.points.append(torch.cat([known, rows.T.cpu()], dim=1))
 
     def _retire(self, reasons: dict[int, str]) -> None:
         """Record failed replicas, propose the frames before, and take them out of the batch."""
         for i, reason in reasons.items():
             self.book.failures[self.active[i]] = (self.step * self.timestep_ps, reason)
             self._propose_worst(i)
-            mine = self._atoms_of(i)
-            cli = self.index["label"].cli[mine]
+            mine = self.atoms_of[i]
+            cli = self.index.cli[LABEL, mine]
             for step, positions in self.ring:
                 self._propose(
                     i,
-                    positions,
+                    positions[mine],
                     step=step,
                     reason="before failure",
                     atom=int(cli.argmax()),
@@ -470,22 +482,15 @@ class _Run:
 
     def _keep(self, kept: list[int]) -> None:
         atoms = torch.isin(self.state.system_idx, torch.tensor(kept, device=self.model.device))
-        index, start, best = self.index, self.at_interval_start, self.best
         self.active = [self.active[i] for i in kept]
         if not kept:
             return
         self.state = self.state[kept]
         self.kT = self.kT[kept]
         self._monitor_active()
-        for tier in TIERS:
-            index[tier].keep(atoms)
-            self.index[tier].restore(index[tier].state())
-        self.at_interval_start = start[atoms]
-        # Atom numbers of the batch have moved: shift them to where the replicas now begin.
-        shift = torch.cumsum((~atoms).long(), 0)
-        for name, value in vars(best).items():
-            setattr(self.best, name, value[atoms] if name == "positions" else value[kept])
-        self.best.atom = self.best.atom - shift[self.best.atom]
+        self.index.keep(atoms)
+        self.at_interval_start = self.at_interval_start[atoms]
+        self.worst = [self.worst[i] for i in kept]
         self.ring = deque(
             ((step, positions[atoms]) for step, positions in self.ring),
             maxlen=FRAMES_BEFORE_FAILURE,
@@ -500,9 +505,9 @@ class _Run:
             "momenta": self.state.momenta,
             "forces": self.state.forces,
             "energy": self.state.energy,
-            "index": {tier: self.index[tier].state() for tier in TIERS},
+            "index": self.index.state(),
             "interval": self.at_interval_start,
-            "best": vars(self.best),
+            "worst": [worst and vars(worst) for worst in self.worst],
             "ring": list(self.ring),
             "book": vars(self.book),
             "rng": torch.get_rng_state(),
@@ -522,10 +527,9 @@ class _Run:
         if self.active:
             for name in ("positions", "momenta", "forces", "energy"):
                 setattr(self.state, name, saved[name])
-            for tier in TIERS:
-                self.index[tier].restore(saved["index"][tier])
+            self.index.restore(saved["index"])
             self.at_interval_start = saved["interval"]
-            self.best = _Best(**saved["best"])
+            self.worst = [worst and _Worst(**worst) for worst in saved["worst"]]
             self.ring = deque(saved["ring"], maxlen=FRAMES_BEFORE_FAILURE)
         self.book = _Book(**saved["book"])
         torch.set_rng_state(saved["rng"].cpu())
@@ -534,8 +538,13 @@ class _Run:
 
     def traces(self) -> pd.DataFrame:
         """All trace points so far, rates included."""
-        rows = torch.cat(self.book.points).numpy() if self.book.points else np.empty((0, 10))
-        table = pd.DataFrame(rows, columns=["member", "time", *_MEASURED])
+        columns = ["member", "time"]
+        for ending in ("cli_{}", "cli_{}_max", "excursions_{}"):
+            columns += [ending.format(name) for name in self.signals]
+        columns += _AFTER
+        none = torch.empty(0, len(columns))
+        rows = torch.cat(self.book.points) if self.book.points else none
+        table = pd.DataFrame(rows.numpy(), columns=columns)
         members = table.pop("member").astype(int)
         table["replica"] = [self.replicas[i].number for i in members]
         table["structure"] = [self.replicas[i].start.info["structure"] for i in members]
@@ -543,12 +552,12 @@ class _Run:
         table = table.sort_values(["replica", "time"], ignore_index=True)
         by_replica = table.groupby("replica")
         elapsed = by_replica["time"].diff().fillna(table["time"])
-        for tier in TIERS:
-            cli = table[f"cli_{tier}"]
-            gained = by_replica[f"cli_{tier}"].diff().fillna(cli)
-            table[f"rate_{tier}"] = gained / elapsed
-            table[f"excursions_{tier}"] = table[f"excursions_{tier}"].astype(int)
-        return table[list(TRACE_COLUMNS)]
+        for name in self.signals:
+            cli = table[f"cli_{name}"]
+            gained = by_replica[f"cli_{name}"].diff().fillna(cli)
+            table[f"rate_{name}"] = gained / elapsed
+            table[f"excursions_{name}"] = table[f"excursions_{name}"].astype(int)
+        return table[list(trace_columns(list(self.signals)))]
 
     def candidates(self) -> list[Atoms]:
         """Candidate frames with their scores."""

@@ -15,7 +15,11 @@ from ase import Atoms
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from halcyon.pairs import Pairs
+
 CLOSEST_MOLECULES_A = 1.2
+ROUNDING = 1e-9
+"""More than the rounding error of a squared distance, as a part of it."""
 
 
 class FailureMonitor:
@@ -42,45 +46,62 @@ class FailureMonitor:
             min_distance_A: least distance of any two atoms, Å.
             device: where the checks run.
         """
-        pairs, least, bonded, lengths, owner_pair, owner_bond = [], [], [], [], [], []
-        first = 0
-        for number, atoms in enumerate(starts):
-            mine = bonds.get(atoms.info["structure"], [])
+        all_pairs, least, bonded, mean_lengths = [], [], [], []
+        begin = 0
+        for atoms in starts:
+            mine = bonds.get(atoms.info["structure"], []) if kind != "reactive" else []
             i, j = np.triu_indices(len(atoms), k=1)
             limit = np.full(len(i), min_distance_A)
+            if len(atoms) == 1:  # paired with itself, so that every position is looked at
+                i, j, limit = np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.full(1, -1.0)
             if kind == "liquid":
                 molecule = _molecules(len(atoms), mine)
                 limit[molecule[i] != molecule[j]] = CLOSEST_MOLECULES_A
-            pairs.append(np.stack([i, j]) + first)
+            number_of = np.zeros((len(atoms), len(atoms)), dtype=np.int64)
+            number_of[i, j] = number_of[j, i] = np.arange(len(i))
+            bond = np.array([number_of[a, b] for a, b, _ in mine], dtype=np.int64)
+            length = np.array([length for _, _, length in mine])
+            bonded.append(bond + begin)
+            begin += len(i)
+            mean_lengths.append(length)
+            all_pairs.append(np.stack([i, j]))
             least.append(limit)
-            owner_pair.append(np.full(len(i), number))
-            if kind != "reactive" and mine:
-                bonded.append(np.array([[a, b] for a, b, _ in mine]).T + first)
-                lengths.append(np.array([length for _, _, length in mine]))
-                owner_bond.append(np.full(len(mine), number))
-            first += len(atoms)
         self.n_replicas = len(starts)
-        self.sizes = torch.tensor([len(atoms) for atoms in starts], device=device)
-        self.owner = torch.repeat_interleave(
-            torch.arange(self.n_replicas, device=device), self.sizes
-        )
-        self.periodic = bool(starts[0].pbc.all())
-        cells = np.stack([atoms.cell.array for atoms in starts])
-        self.cells = torch.as_tensor(cells, device=device)
-        self.pairs = torch.as_tensor(np.concatenate(pairs, axis=1), device=device)
+        sizes = torch.tensor([len(atoms) for atoms in starts], device=device)
+        self.owner = torch.repeat_interleave(torch.arange(self.n_replicas, device=device), sizes)
+        self.pairs = Pairs(starts, all_pairs, device)
         self.least = torch.as_tensor(np.concatenate(least), device=device)
-        self.owner_pair = torch.as_tensor(np.concatenate(owner_pair), device=device)
-        none = np.empty((2, 0), dtype=np.int64)
-        self.bonded = torch.as_tensor(
-            np.concatenate([none, *bonded], axis=1), dtype=torch.int64, device=device
-        )
-        self.lengths = torch.as_tensor(np.concatenate([np.empty(0), *lengths]), device=device)
-        self.owner_bond = torch.as_tensor(
-            np.concatenate([np.empty(0, dtype=np.int64), *owner_bond]),
-            dtype=torch.int64,
-            device=device,
-        )
+        self.bonded = torch.as_tensor(np.concatenate(bonded), device=device)
+        self.lengths = torch.as_tensor(np.concatenate(mean_lengths), device=device)
         self.bond_stretch_A = bond_stretch_A
+        # What `alarm` asks of a squared distance x: over the least and, in a bond, under the
+        # greatest, as one polynomial, (x - least)(greatest - x) > 0 or x - least > 0. A little too
+        # strict, so that rounding hides nothing.
+        low, high = self.least * self.least.abs() * (1 + ROUNDING), torch.ones_like(self.least)
+        nearest = torch.clamp(self.lengths - bond_stretch_A, min=0)
+        low[self.bonded] = torch.maximum(low[self.bonded], nearest**2 * (1 + ROUNDING))
+        high[self.bonded] = (self.lengths + bond_stretch_A) ** 2 * (1 - ROUNDING)
+        bent = torch.zeros_like(low)
+        bent[self.bonded] = 1.0
+        self._square, self._linear, self._constant = -bent, bent * low + high, -low * high
+
+    def room(
+        self, positions: torch.Tensor, energy: torch.Tensor, forces: torch.Tensor
+    ) -> torch.Tensor:
+        """How far the batch is from any failure: cheap, and without waiting for the device.
+
+        Args:
+            positions: shape (N, 3), Å.
+            energy: shape (R,), eV.
+            forces: shape (N, 3), eV/Å.
+
+        Returns:
+            One number, shape (), float64: where it is over 0, `check` would find nothing. NaN
+            where something is not finite.
+        """
+        x = self.pairs.squared(positions.double())
+        room = self._constant.addcmul(x, self._linear.addcmul(x, self._square)).amin()
+        return room.add(forces.sum() + energy.sum(), alpha=0)
 
     def check(
         self, positions: torch.Tensor, energy: torch.Tensor, forces: torch.Tensor
@@ -95,36 +116,23 @@ class FailureMonitor:
         Returns:
             Index in the batch → reason; empty most of the time.
         """
-        positions = positions.double()
         finite = torch.isfinite(positions).all(dim=1) & torch.isfinite(forces).all(dim=1)
         bad_atom = self._any(~finite, self.owner) | ~torch.isfinite(energy)
-        close = self._distances(positions, self.pairs, self.owner_pair) < self.least
-        bad_pair = self._any(close, self.owner_pair)
-        length = self._distances(positions, self.bonded, self.owner_bond)
-        stretched = (length - self.lengths).abs() > self.bond_stretch_A
-        bad_bond = self._any(stretched, self.owner_bond)
-        if not bool((bad_atom | bad_pair | bad_bond).any()):
-            return {}
+        distance = self.pairs.squared(positions.double()).sqrt()
+        bad_pair = self._any(distance < self.least, self.pairs.replica)
+        stretched = (distance[self.bonded] - self.lengths).abs() > self.bond_stretch_A
+        bad_bond = self._any(stretched, self.pairs.replica[self.bonded])
         reasons = {}
-        for number in range(self.n_replicas):
-            if bad_atom[number]:
+        for number, (atom, bond, pair) in enumerate(
+            torch.stack([bad_atom, bad_bond, bad_pair], dim=1).tolist()
+        ):
+            if atom:
                 reasons[number] = "values not finite"
-            elif bad_bond[number]:
+            elif bond:
                 reasons[number] = "bond broken"
-            elif bad_pair[number]:
+            elif pair:
                 reasons[number] = "atoms overlap"
         return reasons
-
-    def _distances(
-        self, positions: torch.Tensor, pairs: torch.Tensor, owner: torch.Tensor
-    ) -> torch.Tensor:
-        vectors = positions[pairs[0]] - positions[pairs[1]]
-        if self.periodic:
-            cells = self.cells[owner]
-            fractional = torch.linalg.solve(cells.transpose(1, 2), vectors)
-            fractional = fractional - torch.round(fractional)
-            vectors = torch.einsum("ni,nij->nj", fractional, cells)
-        return vectors.norm(dim=1)
 
     def _any(self, flags: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
         hits = torch.zeros(self.n_replicas, dtype=torch.int64, device=flags.device)

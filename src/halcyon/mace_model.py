@@ -40,7 +40,7 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon import files
-from halcyon.config import FitSettings, ModelSettings
+from halcyon.config import DomainSettings, FitSettings, ModelSettings
 from halcyon.errors import InputError
 
 # Their notes on packages that are not there: no one can act on them.
@@ -244,6 +244,23 @@ def load(
         raise InputError(f"{path}: holds a {type(model).__name__}, not a MACE model of energies")
     model = model.eval().requires_grad_(False)
     return model if dtype is None else model.to(DTYPES[dtype])
+
+
+def load_committee(
+    settings: DomainSettings, *, device: str = "auto", dtype: str | None = None
+) -> list["BatchedMace"]:
+    """The other models that the signal `committee` asks; none where it is not watched.
+
+    Args:
+        settings: signals, and the models' files.
+        device: as for `load`.
+        dtype: as for `load`.
+
+    Raises:
+        InputError: a file is missing, or no model.
+    """
+    paths = settings.committee if "committee" in settings.signals else []
+    return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
 
 
 class BatchedMace(ModelInterface):

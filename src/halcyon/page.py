@@ -211,7 +211,7 @@ def _class_rows(domain: Domain) -> list[list[str]]:
         rows.append(
             [
                 name,
-                str(atoms[name]),
+                str(atoms[name] or "–"),  # environments change from frame to frame
                 str(values.get(name, "–")),
                 f"{low:.3f} to {high:.3f}",
                 f"{high - low:.3f}",

@@ -68,6 +68,8 @@ def test_a_good_campaign_begins_and_is_read_again(attempt):
     assert again == campaign
     assert again.systems["thing"].elements == [1, 6, 8]
     assert again.systems["thing"].classes("thing")[:2] == ["thing:C0", "thing:O0"]
+    campaign = attempt(section("domain", classes="environment"))
+    assert campaign.systems["thing"].classes("thing")[:2] == ["C", "O"]
 
 
 BAD = {
@@ -110,6 +112,11 @@ BAD = {
         section("exploration", temperatures_K=[300.0, 400.0], replicas=1),
         None,
         ["exploration.replicas", "1", "2"],
+    ),
+    "no committee": (
+        section("domain", signals=["committee"], committee=["other.model"]),
+        None,
+        ["campaign.yaml", "domain.committee", "other.model"],
     ),
     "path outside": (lambda c: c.update(campaign="../x"), None, ["campaign", "../x"]),
 }

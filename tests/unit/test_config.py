@@ -171,8 +171,18 @@ def test_every_key_is_described_with_its_unit(model):
         ),
         (
             {"domain": {"classes": "elements"}},
-            "domain.classes = 'elements': expected 'auto', 'symmetry' or 'element'; "
+            "domain.classes = 'elements': expected 'auto', 'symmetry', 'element' or 'environment'; "
             "did you mean 'element'?",
+        ),
+        (
+            {"domain": {"signals": ["latent", "committee"]}},
+            "domain: committee: the signal `committee` needs the files of other models",
+        ),
+        (
+            {"domain": {"signals": ["latnet"]}},
+            "domain.signals.0 = 'latnet': expected 'node_energy', 'guard', 'latent', "
+            "'latent_guard', 'committee', 'potential_energy' or 'bond_stretch'; "
+            "did you mean 'latent'?",
         ),
         (
             {"reference": {"backend": "cp2kk"}},

@@ -1,6 +1,9 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from halcyon import domain
 from halcyon.domain import Domain
 from halcyon.errors import InputError
@@ -113,3 +116,58 @@ def test_intervals_follow_the_batch():
     assert bounds.shape == (2, 6)
     assert bounds[:, 3].tolist() == list(found.label["O"])
     assert bounds[:, 5].tolist() == list(found.label["H"])
+
+
+def test_a_file_of_schema_1_is_still_read():
+    # Written by 0.1.0's first campaigns.
+    found = Domain.read(ROOT / "tests/data/domain/v1.json")
+    assert len(found.classes["ethanol"]) == 9
+    assert found.label.keys() == found.guard.keys() == set(found.classes["ethanol"])
+    assert found.margin.method == "peaks-over-threshold"
+    assert found.environments == found.signals == {}
+    assert found.intervals("guard", ["ethanol"]).shape == (2, 9)
+
+
+def test_a_threshold_is_never_under_its_floor():
+    drawn = [np.random.default_rng(i).normal(size=20) for i in range(20)]
+    free = domain.calibrate_margin(drawn, 1e-3, seed=0)
+    assert free.value > 2
+    floored = domain.calibrate_margin(drawn, 1e-3, seed=0, floor=10.0)
+    assert (floored.value, floored.low, floored.high) == (10, 10, 10)
+
+
+def two_surroundings(number, seed):
+    """Oxygen in two kinds of surroundings, 100 : 40; hydrogen in one."""
+    random = np.random.default_rng(seed)
+    elements, descriptors = [], []
+    for i in range(number):
+        kind = 0.0 if i % 7 < 5 else 5.0
+        elements.append(["O", "H"])
+        values = [[kind, 100.0], [0, 100]] + random.normal(size=(2, 2)) * [0.3, 1e-3]
+        descriptors.append(values)
+    return elements, descriptors
+
+
+def test_environments_are_the_surroundings_that_there_are():
+    elements, descriptors = two_surroundings(140, seed=0)
+    found = domain.fit_environments(elements, descriptors, seed=0)
+    names = [
+        domain.environment_classes(found, e, d) for e, d in zip(elements, descriptors, strict=True)
+    ]
+    # More clusters may split a kind; none mixes them, and all have their training atoms.
+    kinds = {name: set() for pair in names for name in pair}
+    for i, (oxygen, _) in enumerate(names):
+        kinds[oxygen].add(i % 7 < 5)
+    assert all(len(mixed) == 1 for name, mixed in kinds.items() if name.startswith("O"))
+    counts = Counter(name for pair in names for name in pair)
+    assert min(counts.values()) >= domain.ENVIRONMENT_VALUES
+    assert counts["O/0"] >= counts["O/1"]
+    assert domain.fit_environments(elements, descriptors, seed=0) == found
+    with pytest.raises(InputError, match="class Xe"):
+        domain.environment_classes(found, ["Xe"], np.zeros((1, 2)))
+
+
+def test_few_atoms_are_one_environment():
+    elements, descriptors = two_surroundings(20, seed=0)
+    found = domain.fit_environments(elements, descriptors, seed=0)
+    assert {element: len(one.centroids) for element, one in found.items()} == {"H": 1, "O": 1}

@@ -10,8 +10,8 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon import explore as exploring
 from halcyon.config import DomainSettings, ExplorationSettings
-from halcyon.domain import Domain, Margin
-from halcyon.errors import Interrupted
+from halcyon.domain import Calibration, Domain, Margin
+from halcyon.errors import InputError, Interrupted
 from halcyon.explore import Replica, explore
 
 STIFFNESS, LENGTH = 20.0, 1.0
@@ -52,7 +52,18 @@ def domain(upper=0.02, guard=10.0):
         margin=Margin(value=0, low=0, high=0, method="conformal", alpha=0.1, n=1),
         bonds={"dimer": [(0, 1, LENGTH)]},
         report={},
+        signals={
+            "bond_stretch": calibrated(0.05),
+            "potential_energy": calibrated(1.0, structures={"dimer": [0.0, 0.02]}),
+        },
     )
+
+
+def calibrated(threshold, **data):
+    margin = Margin(
+        value=threshold, low=threshold, high=threshold, method="conformal", alpha=0.1, n=9
+    )
+    return Calibration(threshold=margin, exceedance={}, data=data)
 
 
 def dimer(length=LENGTH):
@@ -74,13 +85,13 @@ SETTINGS = ExplorationSettings(
 )
 
 
-def run(work, model=None, *, replicas=None, settings=SETTINGS, bounds=None, **options):
+def run(work, model=None, *, replicas=None, settings=SETTINGS, bounds=None, signals=(), **options):
     return explore(
         model or Spring(),
         bounds or domain(),
         replicas or [Replica(n, 600.0, dimer()) for n in range(4)],
         settings,
-        DomainSettings(),
+        DomainSettings(signals=list(signals)),
         kind="molecule",
         work=work,
         identity="test",
@@ -216,3 +227,61 @@ def test_traces_carry_their_units(tmp_path):
     schema = pq.read_schema(tmp_path / "t.parquet")
     assert schema.names == list(exploring.TRACE_COLUMNS)
     assert schema.field("cli_label").metadata[b"unit"] == b"ps"
+
+
+MORE = ("bond_stretch", "potential_energy")
+
+
+def test_more_signals_add_columns_and_change_nothing_else(tmp_path):
+    plain = run(tmp_path / "plain")
+    result = run(tmp_path / "more", signals=MORE)
+    assert list(plain.traces.columns) == list(exploring.TRACE_COLUMNS)
+    assert result.traces[list(plain.traces.columns)].equals(plain.traces)
+    last = result.traces.groupby("replica").last()
+    for name in MORE:
+        assert (last[f"cli_{name}"] > 0).all()
+        assert (last[f"cli_{name}_max"] >= last[f"cli_{name}"]).all()
+        assert (last[f"excursions_{name}"] > 0).all()
+        assert result.traces[f"rate_{name}"].between(0, 1).all()
+    exploring.write_traces(tmp_path / "t.parquet", result.traces)
+
+
+def test_more_signals_go_on_after_a_kill_and_a_failure(tmp_path):
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
+    undisturbed = run(tmp_path / "whole", replicas=replicas, signals=MORE)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", replicas=replicas, signals=MORE, stop=after(60))
+    same(run(tmp_path / "broken", replicas=replicas, signals=MORE), undisturbed)
+
+
+def test_a_signal_without_calibration_is_refused_before_the_first_step(tmp_path):
+    model = Spring()
+    with pytest.raises(InputError, match="latent"):
+        run(tmp_path, model, signals=["latent"])
+    assert model.calls == 0
+
+
+def test_half_the_time_step_gives_the_same_index(tmp_path):
+    # Undamped, so that both integrate one trajectory, which the index must not tell apart.
+    found = []
+    for timestep in (0.5, 0.25):
+        changed = {"timestep_fs": timestep, "friction_per_ps": 1e-9, "time_ps": 0.2}
+        settings = SETTINGS.model_copy(update=changed)
+        starts = [Replica(n, 300.0, dimer(1.1 + 0.02 * n)) for n in range(4)]
+        result = run(tmp_path / str(timestep), replicas=starts, settings=settings)
+        found.append(result.traces.groupby("replica")["cli_label"].last().to_numpy())
+    assert found[0].min() > 0
+    np.testing.assert_allclose(found[0], found[1], atol=0.004)
+
+
+def test_permuted_replicas_give_the_same_numbers(tmp_path):
+    # Undamped: the thermostat's noise is drawn for the batch, and starts are as they stand.
+    settings = SETTINGS.model_copy(update={"friction_per_ps": 1e-12, "time_ps": 0.1})
+    starts = [Replica(n, 1e-9, dimer(1.05 + 0.02 * n)) for n in range(4)]
+    one = run(tmp_path / "a", replicas=starts, settings=settings)
+    other = run(tmp_path / "b", replicas=[starts[i] for i in (2, 0, 3, 1)], settings=settings)
+    alone = run(tmp_path / "c", replicas=starts[2:3], settings=settings)
+    for name in ("cli_label", "excursions_label"):
+        first = one.traces.groupby("replica")[name].last()
+        np.testing.assert_allclose(other.traces.groupby("replica")[name].last(), first)
+        assert alone.traces[name].iloc[-1] == pytest.approx(first[2])

@@ -4,6 +4,7 @@ import torch
 from ase import Atoms
 
 from halcyon.failures import FailureMonitor
+from halcyon.pairs import Pairs
 
 
 def monitor(starts, bonds, kind="molecule"):
@@ -18,8 +19,12 @@ def monitor(starts, bonds, kind="molecule"):
 
 
 def check(watch, frames, forces=0.0):
+    """What the monitor finds; it must have been warned."""
     positions = torch.tensor(np.concatenate([frame.positions for frame in frames]))
-    return watch.check(positions, torch.zeros(len(frames)), torch.full_like(positions, forces))
+    state = (positions, torch.zeros(len(frames)), torch.full_like(positions, forces))
+    found = watch.check(*state)
+    assert not found or not float(watch.room(*state)) > 0
+    return found
 
 
 @pytest.fixture
@@ -75,3 +80,55 @@ def test_molecules_of_a_liquid_must_not_collide_and_bonds_cross_the_boundary():
     atoms.positions[2:] -= [0, 0, 0.4]
     assert check(watch, [atoms]) == {0: "atoms overlap"}
     assert check(monitor([atoms], bonds, "molecule"), [atoms]) == {}
+
+
+@pytest.mark.parametrize("kind", ["molecule", "liquid", "reactive"])
+def test_the_cheap_look_misses_nothing_and_seldom_errs(waters, kind):
+    watch = monitor(waters, BONDS, kind)
+    random = np.random.default_rng(3)
+    warned = failed = 0
+    start = np.concatenate([frame.positions for frame in waters])
+    for _ in range(400):
+        moved = torch.tensor(start + random.normal(scale=0.15, size=start.shape))
+        state = (moved, torch.zeros(3), torch.zeros(9, 3))
+        warned += not float(watch.room(*state)) > 0
+        failed += bool(watch.check(*state))
+    assert warned == failed
+    assert 0 < failed < 400
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nothing_that_is_not_finite_escapes_the_cheap_look(waters, value):
+    lone = Atoms("He", info={"structure": "helium"})
+    starts = [*waters, lone]
+    watch = monitor(starts, BONDS)
+    sound = (torch.tensor(np.concatenate([f.positions for f in starts])), torch.zeros(4))
+    assert float(watch.room(*sound, torch.zeros(10, 3))) > 0
+    for place, replica in ((4, 1), (9, 3)):
+        for which in range(3):
+            state = [*(tensor.clone() for tensor in sound), torch.zeros(10, 3)]
+            state[which][replica if which == 1 else place] = value
+            assert not float(watch.room(*state)) > 0
+            assert watch.check(*state) == {replica: "values not finite"}
+
+
+@pytest.mark.parametrize("shear", [0.0, 1.5])
+def test_distances_are_those_to_the_nearest_image(shear):
+    random = np.random.default_rng(0)
+    starts = []
+    for edge in (6.0, 7.0, None):
+        atoms = Atoms("He12", positions=random.uniform(-9, 9, size=(12, 3)))
+        if edge:
+            atoms.set_cell([[edge, 0, 0], [shear, edge, 0], [0, 0, edge]])
+            atoms.pbc = True
+        starts.append(atoms)
+    pairs = np.stack(np.triu_indices(12, k=1))
+    for batch in (starts, starts[:1] * 2, starts[2:]):
+        laid_out = Pairs(batch, [pairs] * len(batch), torch.device("cpu"))
+        found = laid_out.squared(torch.tensor(np.concatenate([a.positions for a in batch])))
+        expected = [a.get_all_distances(mic=bool(a.pbc.any()))[*pairs] for a in batch]
+        expected = np.concatenate(expected)
+        # Rounding finds the nearest image where it is near; further off it may miss it.
+        near = (expected < 2.2) | ~np.repeat([a.pbc.any() for a in batch], pairs.shape[1])
+        assert near.sum() >= 5
+        np.testing.assert_allclose(found.sqrt().numpy()[near], expected[near], rtol=1e-9)

@@ -1,0 +1,76 @@
+"""Distances of fixed pairs of atoms in a batch of replicas, to the nearest image where periodic.
+
+Not for: finding neighbours; the pairs are given and stay.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+
+NO_CELL_A = 1e9
+"""Edge of the cell that stands for none: no atom is ever nearer to an image, Å."""
+
+
+class Pairs:
+    """Pairs of atoms, laid out once for a batch.
+
+    Attributes:
+        first: index in the batch of each pair's first atom, shape (P,).
+        second: of its second atom, shape (P,).
+        replica: which replica each pair belongs to, shape (P,).
+    """
+
+    def __init__(
+        self, starts: Sequence[Atoms], pairs: Sequence[np.ndarray], device: torch.device
+    ) -> None:
+        """Lay out.
+
+        Args:
+            starts: a frame of each replica, in the batch's order; cells stay as they are there.
+            pairs: per replica, indices within it, shape (2, P of it).
+            device: where positions will be.
+        """
+        offsets = np.cumsum([0, *(len(atoms) for atoms in starts[:-1])])
+        none = np.empty((2, 0), dtype=np.int64)
+        moved = [mine + offset for mine, offset in zip(pairs, offsets, strict=True)]
+        flat = np.concatenate([none, *moved], axis=1).astype(np.int64)
+        owner = np.repeat(np.arange(len(starts)), [mine.shape[1] for mine in pairs])
+        self.first, self.second = torch.as_tensor(flat, device=device)
+        self.replica = torch.as_tensor(owner, device=device)
+        self.periodic = any(atoms.pbc.any() for atoms in starts)
+        if self.periodic:
+            cells = np.stack(
+                [atoms.cell.array if atoms.pbc.any() else NO_CELL_A * np.eye(3) for atoms in starts]
+            )
+            if (cells == cells[0]).all():
+                self._cell = torch.as_tensor(cells[0], device=device)
+                self._inverse = torch.as_tensor(np.linalg.inv(cells[0]), device=device)
+            else:
+                of_atom = np.repeat(np.arange(len(starts)), [len(atoms) for atoms in starts])
+                self._cell = torch.as_tensor(cells[owner], device=device)
+                self._inverse = torch.as_tensor(np.linalg.inv(cells)[of_atom], device=device)
+
+    def squared(self, positions: torch.Tensor) -> torch.Tensor:
+        """Squared distances.
+
+        Args:
+            positions: shape (N, 3), Å, float64.
+
+        Returns:
+            Shape (P,), Å²; not finite where a position is not.
+        """
+        if self.periodic:
+            positions = _times(positions, self._inverse)
+        vectors = positions.index_select(0, self.first) - positions.index_select(0, self.second)
+        if self.periodic:
+            vectors = _times(vectors - vectors.round(), self._cell)
+        return (vectors * vectors).sum(dim=1)
+
+
+def _times(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Row vectors times one matrix, or each times its own."""
+    if matrices.dim() == 2:
+        return vectors @ matrices
+    return torch.bmm(vectors.unsqueeze(1), matrices).squeeze(1)

@@ -1,0 +1,222 @@
+"""What `benchmarks/cli_validity.py` makes of cells whose answer is known; nothing is trained."""
+
+import importlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+
+ATOMS, TIMESTEP_FS, TRACE_FS, TIME_PS = 9, 0.5, 50.0, 4.0
+MODELS = {
+    "scratch-25-1": ("scratch", 60.0),
+    "scratch-100-1": ("scratch", 30.0),
+    "pretrained-25-1": ("pre-trained", 50.0),
+    "pretrained-100-1": ("pre-trained", 40.0),
+}
+TEMPERATURES = (300.0, 600.0, 900.0)
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """A module of the benchmarks' folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module
+
+
+def row(random, *, number, end_ps, time_ps, trace_fs, level):
+    """`oracle` is outside in the last 0.5 ps before a failure, `noise` at random, `label` as often
+    as model and temperature say, `guard` in every other replica."""
+    failed = end_ps is not None
+    end = end_ps if failed else time_ps
+    at = np.append(np.arange(trace_fs / 1000, end - 1e-9, trace_fs / 1000), end)
+    whole = len(at)
+    oracle = np.where(failed & (at > end - 0.5), 90, 0)
+    outside = {
+        "label": random.poisson(level, whole),
+        "guard": np.full(whole, number % 2),
+        "oracle": oracle,
+        "noise": random.integers(0, 200, whole),
+    }
+    counts = {name: values.tolist() for name, values in outside.items()}
+    return {
+        "replica": number,
+        "end_ps": float(end),
+        "failure": "bond broken" if failed else None,
+        "outside": counts,
+        "worst_atom": {name: [value // ATOMS for value in of] for name, of in counts.items()},
+    }
+
+
+def made_cells(seed=7):
+    """Every other replica fails, at random times; λ of `label` rises with error and temperature."""
+    random = np.random.default_rng(seed)
+    cells = []
+    for model, (group, error) in MODELS.items():
+        for kelvin in TEMPERATURES:
+            head = {"schema": 1, "plan": "x", "model": model, "group": group, "weights": "w"}
+            head |= {"temperature_K": kelvin, "atoms": ATOMS, "timestep_fs": TIMESTEP_FS}
+            level = error * kelvin / 1000
+            ends = [
+                round(random.integers(20, 75) * 0.05 + 0.02, 3) if number % 2 else None
+                for number in range(16)
+            ]
+            options = {"time_ps": TIME_PS, "trace_fs": TRACE_FS}
+            rows = [
+                row(random, number=i, end_ps=end, level=level, **options)
+                for i, end in enumerate(ends)
+            ]
+            cells.append(
+                head | options | {"kind": "dynamics", "judged_ps": TIME_PS, "replicas": rows}
+            )
+            drifts = [
+                {"replica": i, "failure": None, "drift_meV_per_atom_ps": level * (1 + 0.01 * i)}
+                for i in range(7)
+            ]
+            drifts.append({"replica": 7, "failure": "bond broken", "drift_meV_per_atom_ps": None})
+            cells.append(head | {"kind": "nve", "replicas": drifts})
+        options = {"time_ps": 5 * TIME_PS, "trace_fs": 500.0}
+        rows = [  # of those that guard calls saturated, the even ones, none fails
+            row(random, number=i, end_ps=10.0 if i % 2 else None, level=level, **options)
+            for i in range(8)
+        ]
+        rows.append(row(random, number=9, end_ps=2.0, level=level, **options))  # not judged
+        cells.append(head | options | {"kind": "extension", "judged_ps": TIME_PS, "replicas": rows})
+    return cells
+
+
+def made_models():
+    return [
+        {
+            "kind": "model",
+            "plan": "x",
+            "model": name,
+            "force_mae_meV_per_A": {f"{k:g}": error * k / 300 for k in TEMPERATURES},
+        }
+        for name, (_, error) in MODELS.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def summary(benchmark):
+    return benchmark("cli_validity_summary").summarised(made_cells(), made_models(), resamples=60)
+
+
+def test_a_signal_that_knows_foretells_and_noise_does_not(summary):
+    known, noise = summary["auroc"]["oracle"], summary["auroc"]["noise"]
+    assert known["value"] == known["low"] == known["high"] == 1.0
+    assert noise["low"] < 0.5 < noise["high"]
+    for group in ("scratch", "pre-trained", "within cells"):
+        assert summary["foretelling"][group]["oracle"]["rate"]["auroc"]["value"] == 1.0
+    lead = summary["lead_time_fs"]
+    assert 400 <= lead["oracle"]["value"] <= 500
+    assert lead["oracle"]["warned"]["value"] == 1.0
+    assert lead["noise"]["value"] < 400
+
+
+def test_what_the_cell_alone_foretells_does_not_count_within_cells(summary):
+    thermometer = summary["foretelling"]["within cells"]["thermometer"]["rate"]["auroc"]
+    assert thermometer["value"] == pytest.approx(0.5)
+
+
+def test_correlations_find_what_was_put_in(summary):
+    for key in ("rho_temperature", "rho_quality", "rho_error", "rho_drift"):
+        found, noise = summary[key]["label"], summary[key]["noise"]
+        assert found["value"] > 0.9
+        assert found["low"] <= found["value"] <= found["high"]
+        assert noise["low"] <= 0.5
+    assert summary["rho_drift"]["label"]["at_fixed_temperature"]["value"] > 0.9
+    # Half of the replicas fail everywhere: nothing to correlate with.
+    assert summary["rho_failure"]["label"]["value"] is None
+
+
+def test_saturated_replicas_are_followed_to_the_end(summary):
+    guard = summary["saturated_survival"]["guard"]
+    assert (guard["successes"], guard["of"]) == (16, 16)
+    assert (guard["not_saturated"]["successes"], guard["not_saturated"]["of"]) == (0, 16)
+    assert 0.75 < guard["low"] < guard["high"] == 1.0
+    assert guard["times_as_long"] == 5
+    assert guard["auroc"]["value"] == 1.0
+
+
+def test_without_failures_there_are_reasons_instead_of_numbers(benchmark):
+    cells = [cell for cell in made_cells() if cell["kind"] == "dynamics"]
+    for cell in cells:
+        cell["replicas"] = [entry for entry in cell["replicas"] if entry["failure"] is None]
+    found = benchmark("cli_validity_summary").summarised(cells, made_models(), resamples=20)
+    assert found["auroc"]["oracle"]["outcome"] == "not enough failures"
+    assert found["saturated_survival"] == found["rho_drift"] == {}
+    assert found["rho_temperature"]["oracle"]["value"] == 0.0  # silent everywhere
+
+
+def test_cells_keep_exact_counts_on_their_own_grid(benchmark):
+    # Replica 1 fails at step 30: the trace then holds a point of replica 0, too.
+    steps = {0: [20, 30, 40], 1: [20, 30]}
+    frame = pd.DataFrame(
+        [
+            {
+                "replica": replica,
+                "time": step * 0.0005,
+                "cli_label": 0.0005 * step / ATOMS,
+                "cli_label_max": 0.0005 * step,
+                "rate_label": 1 / ATOMS,
+            }
+            for replica, at in steps.items()
+            for step in at
+        ]
+    )
+    ends = [
+        {"replica": 0, "time_ps": 0.02, "failure": None, "atoms": ATOMS},
+        {"replica": 1, "time_ps": 0.015, "failure": "bond broken", "atoms": ATOMS},
+    ]
+    rows = benchmark("cli_validity").condensed(frame, ends, timestep_ps=0.0005, trace_ps=0.01)
+    assert [entry["outside"]["label"] for entry in rows] == [[20, 20], [20, 10]]
+    assert [entry["worst_atom"]["label"] for entry in rows] == [[20, 20], [20, 10]]
+
+
+def test_the_extension_runs_where_replicas_differ(benchmark):
+    module = benchmark("cli_validity")
+    plan = module.Plan(temperatures_K=TEMPERATURES)
+    model = module.Model("scratch", 25, 1)
+    cells = [cell for cell in made_cells() if cell["model"] == model.name]
+    assert module.extension_temperature(plan, model, cells[:2]) is None
+    assert module.extension_temperature(plan, model, cells) == 900
+
+
+def test_summary_computes_nothing_and_writes_all(benchmark, tmp_path, capsys):
+    module = benchmark("cli_validity")
+    for number, cell in enumerate(made_cells()[:14]):  # two models
+        module.write_cell(tmp_path / "cells" / f"{number}.json", cell)
+    for model in made_models():
+        module.write_cell(tmp_path / "cells" / f"{model['model']}.json", {"schema": 1} | model)
+    written, figures = tmp_path / "validity.json", tmp_path / "figures"
+    options = f"--summary --resamples 20 --cells {tmp_path}/cells --json {written}"
+    module.main([*options.split(), "--plots", str(figures)])
+    found = module.files.read_json(written)
+    for key in ("auroc", "lead_time_fs", "rho_temperature", "rho_quality"):
+        assert {"low", "high"} <= found[key]["label"].keys()
+    for key in ("saturated_survival", "rho_drift"):
+        assert {"low", "high"} <= found[key]["guard"].keys()
+    assert len(list(figures.glob("*.png"))) == 5
+    assert "thermometer" in capsys.readouterr().out
+
+
+def test_cells_of_other_settings_are_refused(benchmark, tmp_path):
+    module = benchmark("cli_validity")
+    cell = next(iter(made_cells()))
+    module.write_cell(tmp_path / "0.json", cell)
+    assert module.read_cell(tmp_path / "0.json") == cell
+    with pytest.raises(module.InputError, match="other settings"):
+        module.read_cell(tmp_path / "0.json", module.Plan())
+    module.write_cell(tmp_path / "1.json", cell | {"plan": "y"})
+    with pytest.raises(module.InputError, match="different settings"):
+        module.read_all(tmp_path)
+
+
+def test_cli_validity_explains_itself(benchmark, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark("cli_validity").main(["--help"])
+    assert ended.value.code == 0
+    assert "--summary" in capsys.readouterr().out

@@ -1,0 +1,426 @@
+"""What every signal must do, then what each one says, against numpy."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from halcyon import domain as domains
+from halcyon import signals
+from halcyon.config import DomainSettings, SignalName
+from halcyon.domain import Domain
+from halcyon.errors import InputError
+from halcyon.signals import Sample
+
+NAMES = get_args(SignalName)
+THRESHOLDED = [name for name in NAMES if name not in signals.ALWAYS]
+CPU = torch.device("cpu")
+CLASSES = {"water": ["O", "H", "H"], "hydroxyl": ["O", "H"]}
+SHAPES = {
+    "water": Atoms("OH2", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]),
+    "hydroxyl": Atoms("OH", positions=[[0, 0, 0], [0.98, 0, 0]]),
+}
+
+
+class Toy:
+    """Made-up energies, forces and descriptors of molecules; systems do not feel each other."""
+
+    def __init__(self, strength=1.0):
+        self.strength = strength
+
+    def __call__(self, state):
+        r = state.positions.double()
+        vectors = r[None] - r[:, None]
+        other = state.system_idx[None] == state.system_idx[:, None]
+        other = other & ~torch.eye(len(r), dtype=torch.bool, device=r.device)
+        distance = vectors.square().sum(-1).add(1e-30).sqrt()
+        decay = torch.exp(-distance)
+        heavy = state.atomic_numbers.double()
+
+        def summed(values):
+            return torch.where(other, values, 0.0).sum(1)
+
+        features = [summed(f) for f in (decay, decay**2, 1 / distance, decay * distance)]
+        features += [features[0] * heavy, summed(decay * heavy), summed(decay**3)]
+        push = vectors * (decay / distance)[..., None]
+        push = torch.where(other[..., None], push, 0.0).sum(1)
+        energy = self.strength * heavy * (features[0] - features[1])
+        return {
+            "node_energy": energy,
+            "energy": torch.zeros(3, device=r.device),
+            "forces": self.strength * push,
+            "descriptors": torch.stack(features, dim=1),
+        }
+
+
+COMMITTEE = [Toy(0.9), Toy(1.2)]
+
+
+def frames(number, seed, spread=0.05):
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(number):
+        name = ("water", "hydroxyl")[i % 3 == 2]
+        atoms = SHAPES[name].copy()
+        atoms.positions += random.normal(scale=spread, size=(len(atoms), 3))
+        atoms.info = {"structure": name}
+        found.append(atoms)
+    return found
+
+
+def state_of(atoms, dtype=torch.float64, device=CPU):
+    return signals._State.of(atoms, device, dtype)
+
+
+def sample(drawn):
+    outputs = [Toy()(state_of([atoms])) for atoms in drawn]
+    names = ("node_energy", "descriptors", "forces")
+    return Sample(drawn, *([output[name].numpy() for output in outputs] for name in names))
+
+
+TRAIN, HELD_OUT, CHECK = (sample(frames(n, seed)) for n, seed in ((90, 1), (150, 2), (300, 3)))
+TEACHER = sample(frames(200, 4, spread=0.15))
+
+
+def fit(**changed):
+    settings = {"signals": list(NAMES), "committee": ["a"], "alpha": 1e-3}
+    lengths = {
+        name: np.mean(
+            [f.get_all_distances() for f in TRAIN.frames if f.info["structure"] == name], 0
+        )
+        for name in CLASSES
+    }
+    bonded = {"water": [(0, 1), (0, 2)], "hydroxyl": [(0, 1)]}
+    arguments = {
+        "train": TRAIN,
+        "teacher": TEACHER,
+        "held_out": HELD_OUT,
+        "check": CHECK,
+        "classes": CLASSES,
+        "bonds": {k: [(i, j, lengths[k][i, j]) for i, j in pairs] for k, pairs in bonded.items()},
+        "settings": DomainSettings(**(settings | changed.pop("settings", {}))),
+        "seed": 0,
+        "committee": COMMITTEE,
+    }
+    return signals.fit_domain(**(arguments | changed))
+
+
+DOMAINS = {kind: fit(settings={"classes": kind}) for kind in ("element", "environment")}
+
+
+@pytest.fixture(params=list(DOMAINS))
+def domain(request) -> Domain:
+    return DOMAINS[request.param]
+
+
+def make(domain, name):
+    made = signals.make_signals(domain, [name], COMMITTEE)
+    return next(signal for signal in made.values() if signal.name == name)
+
+
+def scores(signal, batch, output=None, state=None):
+    state = state or state_of(batch)
+    return signal.for_batch(batch, CPU)(state, output or Toy()(state))
+
+
+# Conformance: any signal, for any classes.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_scores_atoms_and_says_what_it_costs(domain, name):
+    signal = make(domain, name)
+    batch = frames(7, seed=9, spread=0.2)
+    found = scores(signal, batch)
+    assert found.dtype == torch.float64
+    assert found.shape == (sum(len(atoms) for atoms in batch),)
+    assert torch.isfinite(found).all()
+    assert (found >= 0).all()
+    assert signal.forward_passes == (2 if name == "committee" else 0)
+    assert f"{signal.forward_passes or 'no'} more forward pass" in signal.describe()
+    assert signal.describe().startswith(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_has_the_training_frames_inside_and_distortions_outside(domain, name):
+    signal = make(domain, name)
+    assert float(scores(signal, TRAIN.frames).max()) == 0
+    # The guards hold the teacher's distorted frames, too: squeeze or pull hard.
+    found = []
+    for factor in (0.4, 3.0):
+        far = [SHAPES[structure].copy() for structure in CLASSES]
+        for atoms, structure in zip(far, CLASSES, strict=True):
+            atoms.info = {"structure": structure}
+            atoms.positions *= factor
+        found.append(float(scores(signal, far).max()))
+    assert max(found) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_takes_replicas_in_any_order_and_number(domain, name):
+    signal = make(domain, name)
+    batch = frames(8, seed=9, spread=0.2)
+    sizes = [len(atoms) for atoms in batch]
+    alone = [scores(signal, [atoms]) for atoms in batch]
+    together = scores(signal, batch).split(sizes)
+    order = np.random.default_rng(1).permutation(8)
+    permuted = scores(signal, [batch[i] for i in order]).split([sizes[i] for i in order])
+    for place, i in enumerate(order):
+        torch.testing.assert_close(permuted[place], together[i], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(alone[i], together[i], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_is_infinite_for_the_replica_that_is_not_finite_and_no_other(domain, name):
+    signal = make(domain, name)
+    batch = frames(3, seed=9)
+    sound = scores(signal, batch)
+    state = state_of(batch)
+    output = Toy()(state)
+    broken = slice(3, 6)
+    state.positions[broken] = torch.nan
+    for key in ("node_energy", "forces", "descriptors"):
+        output[key][broken] = torch.nan
+    found = scores(signal, batch, output, state)
+    assert torch.isinf(found[broken]).all()
+    others = torch.tensor([0, 1, 2, 6, 7])
+    torch.testing.assert_close(found[others], sound[others])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_takes_single_precision(domain, name):
+    signal = make(domain, name)
+    batch = frames(5, seed=9, spread=0.2)
+    state = state_of(batch, torch.float32)
+    output = {key: value.float() for key, value in Toy()(state).items()}
+    found = scores(signal, batch, output, state)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, scores(signal, batch), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_signal_stays_on_the_device_and_does_not_wait_for_it(domain, name):
+    # The meta device has no numbers: a transfer, or a look at a value, raises.
+    meta = torch.device("meta")
+    batch = frames(4, seed=9)
+    state = state_of(batch, device=meta)
+    found = make(domain, name).for_batch(batch, meta)(state, Toy()(state))
+    assert found.device == meta
+    assert found.shape == (11,)
+
+
+# Calibration.
+
+
+@pytest.mark.parametrize("name", THRESHOLDED)
+def test_thresholds_keep_their_promise_on_frames_they_never_saw(domain, name):
+    found = domain.signals[name]
+    assert found.threshold.low <= found.threshold.value <= found.threshold.high
+    assert found.threshold.alpha < 0.1
+    assert found.exceedance["low"] <= max(found.threshold.alpha, 1e-3) * 5
+    fresh = frames(300, seed=12)
+    outside = float((scores(make(domain, name), fresh) > 0).double().mean())
+    assert outside < 0.05
+
+
+def test_calibration_survives_the_file(domain, tmp_path):
+    domain.write(tmp_path / "domain.json")
+    again = Domain.read(tmp_path / "domain.json")
+    assert again.signals.keys() == set(THRESHOLDED)
+    batch = frames(5, seed=9, spread=0.2)
+    for name in NAMES:
+        assert torch.equal(scores(make(again, name), batch), scores(make(domain, name), batch))
+
+
+def test_a_signal_that_was_not_calibrated_is_refused():
+    bare = dataclasses.replace(DOMAINS["element"], signals={})
+    assert list(signals.make_signals(bare, ["node_energy"])) == ["label", "guard"]
+    with pytest.raises(InputError, match=r"signal latent: .* Delete"):
+        signals.make_signals(bare, ["latent"])
+    with pytest.raises(InputError, match=r"domain\.committee"):
+        signals.make_signals(DOMAINS["element"], ["committee"])
+
+
+def test_the_two_tiers_come_first_and_are_named_as_in_the_traces():
+    made = signals.make_signals(DOMAINS["element"], ["latent", "guard"])
+    assert list(made) == ["label", "guard", "latent"]
+
+
+# Known answers.
+
+BATCH = frames(6, seed=21, spread=0.2)
+
+
+def expected(per_frame):
+    return np.concatenate([per_frame(i, atoms) for i, atoms in enumerate(BATCH)])
+
+
+@pytest.mark.parametrize(("name", "tier"), [("node_energy", "label"), ("guard", "guard")])
+def test_node_energy_is_the_distance_outside_the_interval_in_widths(domain, name, tier):
+    said = sample(BATCH)
+
+    def by_hand(i, atoms):
+        names = atoms.get_chemical_symbols()
+        if domain.environments:
+            names = domains.environment_classes(domain.environments, names, said.descriptors[i])
+        bounds = [getattr(domain, tier)[name] for name in names]
+        return [
+            max(0.0, low - e, e - high) / (high - low)
+            for e, (low, high) in zip(said.node_energy[i], bounds, strict=True)
+        ]
+
+    found = scores(make(domain, name), BATCH).numpy()
+    assert name == "guard" or found.max() > 0
+    np.testing.assert_allclose(found, expected(by_hand), rtol=1e-12)
+
+
+def shrunk_by_hand(values):
+    """Ledoit and Wolf's estimate, in the words of their paper."""
+    mean, scale = values.mean(0), values.std(0)
+    x = (values - mean) / scale
+    n, p = x.shape
+    plain = np.cov(x.T, bias=True)
+    m = np.trace(plain) / p
+    d2 = np.linalg.norm(plain - m * np.eye(p)) ** 2 / p
+    b2 = sum(np.linalg.norm(np.outer(row, row) - plain) ** 2 / p for row in x) / n**2
+    b2 = min(b2, d2)
+    return mean, np.diag(scale) @ (b2 / d2 * m * np.eye(p) + (1 - b2 / d2) * plain) @ np.diag(scale)
+
+
+def mahalanobis(values, mean, covariance):
+    return np.sqrt([(x - mean) @ np.linalg.solve(covariance, x - mean) for x in values])
+
+
+def of_element(drawn, symbol):
+    return np.concatenate(
+        [
+            descriptors[[s == symbol for s in atoms.get_chemical_symbols()]]
+            for atoms, descriptors in drawn.described()
+        ]
+    )
+
+
+def test_latent_is_the_mahalanobis_distance_over_its_radius():
+    domain = DOMAINS["element"]
+    known = {s: shrunk_by_hand(of_element(TRAIN, s)) for s in "OH"}
+    distances = {s: mahalanobis(of_element(TRAIN, s), *known[s]) for s in "OH"}
+    radius = domain.signals["latent"].threshold.value
+    assert radius >= max(d.max() for d in distances.values()) * (1 - 1e-9)
+    said = sample(BATCH)
+
+    def by_hand(i, atoms):
+        return [
+            max(0.0, mahalanobis([x], *known[s])[0] / radius - 1)
+            for s, x in zip(atoms.get_chemical_symbols(), said.descriptors[i], strict=True)
+        ]
+
+    found = scores(make(domain, "latent"), BATCH).numpy()
+    assert found.max() > 0
+    np.testing.assert_allclose(found, expected(by_hand), rtol=1e-6, atol=1e-9)
+
+
+def test_latent_guard_is_outside_of_both_the_labels_and_the_teacher():
+    domain = DOMAINS["element"]
+    data = domain.signals["latent_guard"].data["sets"]
+    assert len(data) == 2
+    fitted = Sample(*([v for i, v in enumerate(vs) if i % 5] for vs in vars(TEACHER).values()))
+    parts = []
+    for drawn, some in ((TRAIN, data[0]), (fitted, data[1])):
+        known = {s: shrunk_by_hand(of_element(drawn, s)) for s in "OH"}
+        parts.append((known, some["radius"]["value"]))
+    far = [atoms.copy() for atoms in BATCH]
+    for atoms in far:
+        atoms.positions *= 0.5
+    said = sample(far)
+    by_hand = [
+        max(0.0, min(mahalanobis([x], *known[s])[0] / radius for known, radius in parts) - 1)
+        for atoms, descriptors in said.described()
+        for s, x in zip(atoms.get_chemical_symbols(), descriptors, strict=True)
+    ]
+    found = scores(make(domain, "latent_guard"), far).numpy()
+    assert found.max() > 0
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6, atol=1e-9)
+    assert (found <= scores(make(domain, "latent"), far).numpy() + 1e-12).all()
+
+
+def test_without_a_teacher_both_latent_signals_are_the_same():
+    none = Sample([], [], [], [])
+    domain = fit(teacher=none, settings={"signals": ["latent", "latent_guard"], "committee": []})
+    found = [scores(make(domain, name), BATCH) for name in ("latent", "latent_guard")]
+    assert torch.equal(*found)
+    assert domain.guard == domain.label
+
+
+def test_committee_is_the_standard_deviation_of_forces_over_all_models():
+    domain = DOMAINS["element"]
+    threshold = domain.signals["committee"].threshold.value
+
+    def by_hand(_, atoms):
+        forces = np.array([toy(state_of([atoms]))["forces"].numpy() for toy in (Toy(), *COMMITTEE)])
+        spread = np.sqrt(forces.var(axis=0).sum(axis=1))
+        return np.maximum(0, spread / threshold - 1)
+
+    found = scores(make(domain, "committee"), BATCH).numpy()
+    np.testing.assert_allclose(found, expected(by_hand), rtol=1e-9, atol=1e-12)
+
+
+def test_potential_energy_is_a_z_score_of_the_structure_for_all_its_atoms():
+    domain = DOMAINS["element"]
+    threshold = domain.signals["potential_energy"].threshold.value
+    assert domain.signals["potential_energy"].threshold.n == len(HELD_OUT.frames)
+    said = sample(BATCH)
+
+    def by_hand(i, atoms):
+        name = atoms.info["structure"]
+        seen = [
+            e.sum()
+            for e, f in zip(TRAIN.node_energy, TRAIN.frames, strict=True)
+            if f.info["structure"] == name
+        ]
+        z = abs(said.node_energy[i].sum() - np.mean(seen)) / np.std(seen)
+        return np.full(len(atoms), max(0, z / threshold - 1))
+
+    found = scores(make(domain, "potential_energy"), BATCH).numpy()
+    assert found.max() > 0
+    np.testing.assert_allclose(found, expected(by_hand), rtol=1e-9, atol=1e-12)
+
+
+def test_bond_stretch_is_the_deviation_of_the_worst_bond_of_each_atom():
+    domain = DOMAINS["element"]
+    threshold = domain.signals["bond_stretch"].threshold.value
+
+    def by_hand(_, atoms):
+        worst = np.zeros(len(atoms))
+        for i, j, length in domain.bonds[atoms.info["structure"]]:
+            off = abs(atoms.get_distance(i, j) - length)
+            worst[[i, j]] = np.maximum(worst[[i, j]], off)
+        return np.maximum(0, worst / threshold - 1)
+
+    found = scores(make(domain, "bond_stretch"), BATCH).numpy()
+    assert found.max() > 0
+    np.testing.assert_allclose(found, expected(by_hand), rtol=1e-9, atol=1e-12)
+
+
+def test_bond_stretch_follows_bonds_across_boundaries_and_leaves_free_atoms_alone():
+    calibration = DOMAINS["element"].signals["bond_stretch"]
+    atoms = Atoms("H2He", positions=[[0.1, 0, 0], [5.3, 0, 0], [3, 3, 3]], cell=[6] * 3, pbc=True)
+    atoms.info = {"structure": "h2"}
+    signal = signals.BondStretch(calibration, {"h2": [(0, 1, 0.8)]})
+    state = SimpleNamespace(positions=torch.tensor(atoms.positions))
+    assert signal.for_batch([atoms], CPU)(state, {}).tolist() == [0, 0, 0]
+    state.positions[1, 0] = 4.0
+    found = signal.for_batch([atoms], CPU)(state, {})
+    assert found[0] == found[1] == pytest.approx(1.3 / calibration.threshold.value - 1)
+    assert found[2] == 0
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, 5), (3, 5), (40, 5)])
+def test_few_values_give_a_distribution_that_can_be_used(number, size):
+    values = np.random.default_rng(0).normal(size=(number, size)) * [1, 2, 3, 4, 0]
+    mean, whiten = signals.fit_normal(values)
+    assert np.isfinite(whiten).all()
+    assert np.linalg.matrix_rank(whiten) == size
+    np.testing.assert_allclose(mean, values.mean(0))

@@ -1,0 +1,357 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from halcyon.saturation import Exposure, homogeneity, rate_bound
+from halcyon.survival import (
+    Ending,
+    Outcome,
+    critical_cli,
+    detection,
+    endings,
+    fails_within,
+    failure_rate,
+    kaplan_meier,
+    lead_time,
+    median_ps,
+    restricted_mean_ps,
+)
+
+# Remission times of 21 leukaemia patients, weeks (E. J. Freireich et al., Blood 21, 699, 1963):
+# the example of most textbooks on survival analysis.
+FAILED = [6, 6, 6, 7, 10, 13, 16, 22, 23]
+CENSORED = [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+
+
+def textbook():
+    return kaplan_meier(FAILED + CENSORED, [True] * len(FAILED) + [False] * len(CENSORED))
+
+
+def exponential(random, n, *, mean=1.0, stop=1.0):
+    """Failure times with one rate, stopped at `stop` if they have not failed by then."""
+    times = random.exponential(mean, size=n)
+    return np.minimum(times, stop), times < stop
+
+
+def ends(cli, failed):
+    return [Ending(time_ps=1.0, cli_ps=c, failed=f) for c, f in zip(cli, failed, strict=True)]
+
+
+# Survival curves
+
+
+def test_the_textbook_example():
+    curve = textbook()
+    steps = dict(zip(curve.at_ps, curve.survival, strict=True))
+    # By hand: 18/21, then × 16/17, × 14/15, × 11/12, × 10/11, × 6/7, × 5/6.
+    factors = [18 / 21, 16 / 17, 14 / 15, 11 / 12, 10 / 11, 6 / 7, 5 / 6]
+    for at, expected in zip([6, 7, 10, 13, 16, 22, 23], np.cumprod(factors), strict=True):
+        assert steps[at] == pytest.approx(expected)
+    assert steps[35] == pytest.approx(0.4482, abs=1e-4)
+    at_risk = dict(zip(curve.at_ps, curve.at_risk, strict=True))
+    assert [at_risk[at] for at in (6, 7, 10, 13, 16, 22, 23)] == [21, 17, 15, 12, 11, 7, 6]
+    assert curve.failures == 9
+    # Published: median 23, interval from 13 without an upper end.
+    median = median_ps(curve)
+    assert (median.outcome, median.value, median.low) == (Outcome.ESTIMATED, 23, 13)
+    assert median.high is None
+
+
+def test_by_hand_without_censoring():
+    curve = kaplan_meier([1, 2, 3, 4], [True] * 4)
+    assert curve.survival == pytest.approx([0.75, 0.5, 0.25, 0])
+    assert (curve.low <= curve.survival).all()
+    assert (curve.survival <= curve.high).all()
+
+
+def test_no_failure_is_an_outcome():
+    curve = kaplan_meier([1.0, 2.0], [False, False])
+    assert curve.survival == pytest.approx([1, 1])
+    assert median_ps(curve).outcome is Outcome.NOT_ENOUGH_FAILURES
+
+
+def test_a_median_that_is_not_reached():
+    curve = kaplan_meier([1, 2, 3, 4, 5, *[9] * 10], [True] * 5 + [False] * 10)
+    median = median_ps(curve)
+    assert (median.outcome, median.value) == (Outcome.NOT_REACHED, None)
+    assert median.low is not None
+
+
+@pytest.mark.parametrize("values", [[], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf]])
+def test_nonsense_is_refused(values):
+    with pytest.raises(ValueError):
+        kaplan_meier(values, [True] * len(values))
+
+
+def test_intervals_cover_an_exponential_with_censoring():
+    random = np.random.default_rng(4)
+    at, median = [], []
+    for _ in range(400):
+        # Stopped at random times, and at 1.5 at the latest.
+        times, stops = random.exponential(size=30), random.uniform(0.5, 1.5, size=30)
+        curve = kaplan_meier(np.minimum(times, stops), times < stops)
+        i = np.searchsorted(curve.at_ps, 0.5, side="right") - 1
+        at.append(curve.low[i] <= np.exp(-0.5) <= curve.high[i])
+        estimate = median_ps(curve)
+        high = np.inf if estimate.high is None else estimate.high
+        median.append(estimate.low <= np.log(2) <= high)
+    assert 0.92 < np.mean(at) < 0.99
+    assert 0.92 < np.mean(median) < 0.99
+
+
+# Restricted mean
+
+
+def test_restricted_mean_by_hand():
+    # Area: 1 to the first failure at 1, 3/4 to the next at 2, 3/8 from there (one was stopped).
+    estimate = restricted_mean_ps(
+        [1, 1.5, 2, 3], [True, False, True, False], horizon_ps=3, seed=1, resamples=50
+    )
+    assert estimate.value == pytest.approx(1 + 0.75 + 0.375)
+    with pytest.raises(ValueError, match="horizon"):
+        restricted_mean_ps([1, 2], [True, True], horizon_ps=2.5, seed=1)
+
+
+def test_restricted_mean_is_the_area_under_the_curve():
+    random = np.random.default_rng(2)
+    times, failed = random.integers(1, 8, size=40).astype(float), random.random(40) < 0.6
+    curve = kaplan_meier(times, failed)
+    edges = np.append(curve.at_ps, 7.0)
+    area = curve.at_ps[0] + np.sum(curve.survival * np.diff(edges))
+    estimate = restricted_mean_ps(times, failed, horizon_ps=7, seed=1, resamples=10)
+    assert estimate.value == pytest.approx(area)
+
+
+def test_restricted_mean_covers():
+    random = np.random.default_rng(3)
+    expected = 1 - np.exp(-1)
+    covered = []
+    for seed in range(400):
+        times, failed = exponential(random, 25)
+        estimate = restricted_mean_ps(times, failed, horizon_ps=1, seed=seed, resamples=400)
+        covered.append(estimate.low <= expected <= estimate.high)
+    assert 0.90 < np.mean(covered) < 0.99
+
+
+def test_no_failure_does_not_make_the_mean_certain():
+    few = restricted_mean_ps([2.0] * 4, [False] * 4, horizon_ps=2, seed=1)
+    many = restricted_mean_ps([2.0] * 100, [False] * 100, horizon_ps=2, seed=1)
+    assert few.value == few.high == many.high == 2
+    assert few.low == pytest.approx(2 * 0.025 ** (1 / 4))  # Clopper–Pearson: 0 of 4
+    assert few.low < many.low < 2
+
+
+# Rates
+
+
+def test_the_poisson_bound_covers_single_and_pooled():
+    random = np.random.default_rng(5)
+    time_ps = random.uniform(2, 8, size=8)
+    single = [rate_bound(n, 10, 0.95) >= 0.6 for n in random.poisson(6, size=1000)]
+    counts = random.poisson(0.2 * time_ps, size=(1000, 8)).sum(axis=1)
+    pooled = [rate_bound(n, time_ps.sum(), 0.95) >= 0.2 for n in counts]
+    assert 0.93 < np.mean(single) < 0.99
+    assert 0.93 < np.mean(pooled) < 0.99
+
+
+def test_the_bound_covers_replicas_that_stop_when_they_fail():
+    # The time is then random, too: the bound is no longer exact. It stays on the safe side.
+    random = np.random.default_rng(6)
+    covered = []
+    for _ in range(1000):
+        times, failed = exponential(random, 12, mean=3.0)
+        rate = failure_rate(
+            [Ending(time_ps=t, cli_ps=0, failed=f) for t, f in zip(times, failed, strict=True)]
+        )
+        covered.append(rate.bound_per_ps >= 1 / 3)
+    assert 0.93 < np.mean(covered) < 0.99
+
+
+def test_failure_rate():
+    assert failure_rate(ends([0, 0], [True, False])).rate_per_ps == 0.5
+    assert failure_rate(ends([0] * 8, [False] * 8)).bound_per_ps == pytest.approx(3.0 / 8, rel=1e-2)
+    with pytest.raises(ValueError, match="no simulated time"):
+        failure_rate([])
+
+
+@pytest.mark.parametrize("per_replica", [2, 10])
+def test_homogeneity_is_rejected_about_as_often_as_its_level_says(per_replica):
+    random = np.random.default_rng(7)
+    time_ps = random.uniform(0.7, 1.3, size=8)
+    rejected = []
+    for _ in range(1000):
+        counts = random.poisson(per_replica * time_ps)
+        p = homogeneity(
+            [
+                Exposure(excursions=int(n), atom_time_ps=t, failed=False)
+                for n, t in zip(counts, time_ps, strict=True)
+            ]
+        )
+        rejected.append(p is not None and p < 0.05)
+    assert 0.03 < np.mean(rejected) < 0.07
+
+
+# Critical CLI
+
+
+def test_critical_cli_recovers_a_known_threshold():
+    # All fail at Λ = 2 ± 0.2, unless they are stopped before.
+    random = np.random.default_rng(8)
+    limit, reached = random.normal(2, 0.2, size=60), random.uniform(1, 4, size=60)
+    critical = critical_cli(ends(np.minimum(limit, reached), limit < reached))
+    assert critical.median.outcome is Outcome.ESTIMATED
+    assert critical.median.low < 2 < critical.median.high
+    assert critical.median.high - critical.median.low < 0.3
+    assert critical.failures + critical.survivors == 60
+    assert critical.missed.value == pytest.approx(0.5, abs=0.15)
+    assert critical.false_alarms.value < 0.2
+
+
+def test_critical_cli_says_what_it_does_not_know():
+    few = critical_cli(ends([1, 2, 3, 4], [True] * 4))
+    assert few.median.outcome is Outcome.NOT_ENOUGH_FAILURES
+    assert few.median.value is None
+    calm = critical_cli(ends([*[0.1] * 5, *[9] * 20], [True] * 5 + [False] * 20))
+    assert calm.median.outcome is Outcome.NOT_REACHED
+    assert calm.missed.value is None
+    all_failed = critical_cli(ends([1, 2, 3, 4, 5, 6], [True] * 6))
+    assert all_failed.median.value == 3
+    assert all_failed.false_alarms.outcome is Outcome.NOT_ENOUGH_SURVIVORS
+
+
+def test_endings_are_read_from_an_exploration():
+    traces = pd.DataFrame(
+        {"replica": [0, 0, 1], "time": [0.1, 0.2, 0.1], "cli_label": [0.01, 0.03, 0.02]}
+    )
+    entries = [
+        {"replica": 0, "time_ps": 0.2, "failure": None},
+        {"replica": 1, "time_ps": 0.1, "failure": "bond broken"},
+        {"replica": 2, "time_ps": 0.0, "failure": "values not finite"},
+    ]
+    assert endings(traces, entries) == [
+        Ending(time_ps=0.2, cli_ps=0.03, failed=False),
+        Ending(time_ps=0.1, cli_ps=0.02, failed=True),
+        Ending(time_ps=0.0, cli_ps=0.0, failed=True),
+    ]
+
+
+# Warnings
+
+
+def test_what_counts_as_shortly_before_a_failure():
+    time = np.array([0.0, 0.8, 1.0, 0.0, 0.8, 1.0])
+    failed = np.array([True] * 3 + [False] * 3)
+    truth, known = fails_within(time, np.ones(6), failed, horizon_ps=0.3)
+    assert truth.tolist() == [False, True, True, False, False, False]
+    assert known.tolist() == [True, True, False, True, False, False]
+
+
+def points(random, n_replicas, n_points, *, gain=1.0, own=0.0):
+    """Replicas with points; a third of those of each even replica are before its failure."""
+    replica = np.repeat(np.arange(n_replicas), n_points)
+    truth = (replica % 2 == 0) & (np.tile(np.arange(n_points), n_replicas) >= 2 * n_points // 3)
+    score = random.normal(size=len(replica)) + gain * truth
+    score += own * np.repeat(random.normal(size=n_replicas), n_points)
+    return score, truth, replica
+
+
+def test_auroc_is_the_pair_count():
+    random = np.random.default_rng(9)
+    score, truth, replica = points(random, 12, 9)
+    score = np.round(score)  # with ties
+    pairs = list(itertools.product(score[truth], score[~truth]))
+    wins = np.mean([(a > b) + 0.5 * (a == b) for a, b in pairs])
+    found = detection(score, truth, replica, false_alarm_rate=0.1, seed=1, resamples=200)
+    assert found.auroc.value == pytest.approx(wins)
+    assert found.auroc.low < wins < found.auroc.high
+    hits = [
+        np.mean(score[truth] >= limit)
+        for limit in np.unique(score)
+        if np.mean(score[~truth] >= limit) <= 0.1
+    ]
+    assert found.hit_rate.value == pytest.approx(max(hits))
+
+
+def test_a_useless_and_a_perfect_score():
+    _, truth, replica = points(np.random.default_rng(1), 12, 9)
+    constant = detection(np.zeros(len(truth)), truth, replica, false_alarm_rate=0.1, seed=1)
+    assert constant.auroc.value == constant.auroc.low == constant.auroc.high == 0.5
+    assert constant.hit_rate.value == 0
+    score = np.where(truth, np.inf, 0.0)
+    perfect = detection(score, truth, replica, false_alarm_rate=0.1, seed=1)
+    assert perfect.auroc.value == perfect.hit_rate.value == 1
+    with pytest.raises(ValueError, match="NaN"):
+        detection(score * np.nan, truth, replica, false_alarm_rate=0.1, seed=1)
+
+
+def test_too_few_failures_give_no_auroc():
+    score, truth, replica = points(np.random.default_rng(1), 8, 9)
+    found = detection(score, truth, replica, false_alarm_rate=0.1, seed=1)
+    assert found.auroc.outcome is Outcome.NOT_ENOUGH_FAILURES
+    assert found.auroc.value is None
+
+
+def test_intervals_count_replicas_not_points():
+    # Each replica has a level of its own: its 30 points are hardly more than one.
+    random = np.random.default_rng(10)
+    score, truth, _ = points(random, 4000, 6, gain=2, own=2)
+    wins = stats.mannwhitneyu(score[truth], score[~truth]).statistic
+    expected = wins / (truth.sum() * (~truth).sum())
+    covered = []
+    for seed in range(150):
+        score, truth, replica = points(random, 30, 30, gain=2, own=2)
+        found = detection(score, truth, replica, false_alarm_rate=0.1, seed=seed, resamples=200)
+        covered.append(found.auroc.low <= expected <= found.auroc.high)
+    assert np.mean(covered) > 0.87
+
+
+def warnings(rise_ps, *, survivors=19, doomed=8):
+    """Survivors score at most 1; doomed ones exceed it `rise_ps` before they fail at 1 ps."""
+    time = np.tile(np.arange(0, 1.01, 0.1), survivors + doomed)
+    replica = np.repeat(np.arange(survivors + doomed), 11)
+    failed = replica >= survivors
+    doomed_score = np.where(time >= 1 - rise_ps - 1e-9, 5.0, 0.0)
+    score = np.where(failed, doomed_score, replica / survivors * 0.9)
+    return score, time, replica, np.ones(len(time)), failed
+
+
+def test_lead_time_by_hand():
+    found = lead_time(*warnings(0.3), false_alarm_rate=0.05, seed=1)
+    assert found.threshold == pytest.approx(18 / 19 * 0.9)  # the greatest of 19 survivors
+    assert found.median_ps.value == pytest.approx(0.3)
+    assert found.warned.value == 1
+    assert found.warned.low == pytest.approx(0.025 ** (1 / 8))  # Clopper–Pearson: 8 of 8
+    lax = lead_time(*warnings(0.3), false_alarm_rate=0.5, seed=1)
+    assert lax.threshold == pytest.approx(9 / 19 * 0.9)
+
+
+def test_a_warning_at_the_failure_itself_is_none():
+    found = lead_time(*warnings(0.0), false_alarm_rate=0.05, seed=1)
+    assert found.median_ps.value == 0
+    assert found.warned.value == 0
+
+
+def test_lead_time_needs_failures_and_survivors():
+    few = lead_time(*warnings(0.3, doomed=4), false_alarm_rate=0.1, seed=1)
+    assert few.median_ps.outcome is Outcome.NOT_ENOUGH_FAILURES
+    short = lead_time(*warnings(0.3, survivors=8), false_alarm_rate=0.1, seed=1)
+    assert short.warned.outcome is Outcome.NOT_ENOUGH_SURVIVORS
+    assert short.threshold is None
+
+
+def test_new_survivors_are_warned_about_as_rarely_as_promised():
+    random = np.random.default_rng(11)
+    alarms = []
+    for seed in range(300):
+        maxima = random.normal(size=25)
+        score = np.append(maxima[:19], np.full(6, 9.0))
+        replica, time = np.arange(25), np.full(25, 0.5)
+        failed = replica >= 19
+        found = lead_time(
+            score, time, replica, np.ones(25), failed, false_alarm_rate=0.1, seed=seed, resamples=1
+        )
+        alarms.append(np.mean(random.normal(size=100) > found.threshold))
+    assert np.mean(alarms) == pytest.approx(0.1, abs=0.01)
