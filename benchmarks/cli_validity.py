@@ -238,7 +238,7 @@ def read_cell(path: Path, plan: Plan | None = None) -> dict[str, Any] | None:
 
 
 def read_all(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Cells and models' descriptions of a folder, in the order of their names.
+    """Cells and models' descriptions of a folder, by model and temperature.
 
     Raises:
         InputError: they are of different plans.
@@ -248,7 +248,8 @@ def read_all(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     if len({entry["plan"] for entry in entries}) > 1:
         raise InputError(f"{folder}: holds cells that were made with different settings")
     models = [entry for entry in entries if entry["kind"] == "model"]
-    return [entry for entry in entries if entry["kind"] != "model"], models
+    cells = [entry for entry in entries if entry["kind"] != "model"]
+    return sorted(cells, key=lambda cell: (cell["model"], cell["temperature_K"])), models
 
 
 # Frames, labels and models

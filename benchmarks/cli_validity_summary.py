@@ -755,6 +755,7 @@ def auroc_figure(summary: dict[str, Any]) -> Any:
         axis.set_yticks(range(len(signals)), signals)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("AUROC of λ")
+    np.atleast_1d(axes)[0].invert_yaxis()  # shared: as in the tables
     return figure
 
 
