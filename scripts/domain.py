@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from halcyon import stage
+from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.labels import gather
 
@@ -32,6 +33,11 @@ def main(job: stage.Job) -> None:
             for frame in labels["train"]
             if frame.info["structure"] == name
         ]
+        if not distances:
+            raise InputError(
+                f"structure {name}: none of its training frames has a label; what the program "
+                "said of them stands in the label files and in the summary"
+            )
         mean = np.mean(distances, axis=0)
         bonds[name] = [(i, j, float(mean[i, j])) for i, j in job.plan.bonds(name)]
 

@@ -93,6 +93,8 @@ def test_a_campaign_goes_on_when_its_limit_is_raised():
     for decision in ("max_generations", "budget_spent"):
         assert not goes_on(verdict(decision), limits)
         assert goes_on(verdict(decision), raised)
+    only_generations = LimitSettings(max_generations=9, label_budget=50)
+    assert not goes_on(verdict("budget_spent"), only_generations)
     assert goes_on(verdict("continue"), raised)
     assert not goes_on(verdict("continue", generation=2), raised)
     assert not goes_on(verdict("saturated"), raised)

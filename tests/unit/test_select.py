@@ -60,6 +60,13 @@ def test_unphysical_and_known_frames_are_dropped_and_counted(candidates):
     }
 
 
+def test_of_two_identical_candidates_one_is_taken(candidates):
+    twin = candidates[0].copy()
+    twin.info = candidates[0].info | {"replica": 7}
+    selection = select([candidates[0], twin], [], SETTINGS, limit=100)
+    assert selection.fates == {"selected": 1, "dropped: labelled already": 1}
+
+
 def test_taken_frames_differ(candidates):
     settings = SETTINGS.model_copy(update={"min_difference_A": 0.05, "frames": 100})
     frames = select(candidates, [], settings, limit=100).frames
