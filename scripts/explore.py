@@ -1,6 +1,7 @@
 """Explore with the model: replicas of molecular dynamics, every step watched by the CLI."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,41 +12,53 @@ from halcyon.frames import structure_only, write_frames
 from halcyon.labels import gather
 
 
-def start_replicas(job: stage.Job) -> list:
-    """Deal replicas over structures and temperatures; each starts from a training frame."""
+def start_replicas(job: stage.Job) -> tuple[list, Callable]:
+    """Deal replicas over structures and temperatures; each starts from a training frame.
+
+    Returns:
+        The replicas, and what gives a failed one's successor.
+    """
     from halcyon.explore import Replica
 
     settings = job.plan.settings.exploration
     labelled = gather(job.arguments.labels)["train"]
     names = job.plan.explored
+
+    def dealt(number: int, name: str, temperature: float, random: np.random.Generator) -> Replica:
+        mine = [frame for frame in labelled if frame.info["structure"] == name]
+        return Replica(number, temperature, structure_only(mine[random.integers(len(mine))]))
+
+    def successor(number: int, gone: Replica) -> Replica:
+        random = np.random.default_rng(job.seed(f"start of {number}"))
+        return dealt(number, gone.start.info["structure"], gone.temperature_K, random)
+
     random = np.random.default_rng(job.seed("starts"))
     replicas = []
     for number in range(settings.replicas):
-        name = names[number % len(names)]
         temperature = settings.temperatures_K[number // len(names) % len(settings.temperatures_K)]
-        mine = [frame for frame in labelled if frame.info["structure"] == name]
-        start = structure_only(mine[random.integers(len(mine))])
-        replicas.append(Replica(number, temperature, start))
-    return replicas
+        replicas.append(dealt(number, names[number % len(names)], temperature, random))
+    return replicas, successor
 
 
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon import mace_model
-    from halcyon.explore import Progress, explore, write_traces
+    from halcyon import mace_model, trajectory
+    from halcyon.explore import Progress, explore
     from halcyon.signals import ALWAYS, make_signals
+    from halcyon.traces import write_traces
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     model = mace_model.BatchedMace(
-        mace_model.load(args.model, device=settings.resources.device, dtype=settings.model.dtype)
+        mace_model.load(args.model, device=settings.resources.device, dtype=settings.model.dtype),
+        compute_stress=settings.exploration.ensemble == "npt",
     )
     committee = mace_model.load_committee(
         settings.domain, device=settings.resources.device, dtype=settings.model.dtype
     )
     domain = Domain.read(args.domain)
-    replicas = start_replicas(job)
+    replicas, successor = start_replicas(job)
 
     def report(progress: Progress) -> None:
         job.say(
@@ -73,18 +86,30 @@ def main(job: stage.Job) -> None:
             work=job.folder,
             identity=identity,
             seed=job.seed("dynamics"),
+            successor=successor,
             committee=committee,
             stop=job.stopping,
             report=report,
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)
-    files.write_json(args.summary, {"replicas": result.replicas, "replica_steps": result.steps})
+    if result.trajectory:
+        path = args.traces.with_name("trajectory.parquet")
+        frames = trajectory.join(result.trajectory, path)
+        job.say(f"{frames} frames of the trajectory in {path}")
+    files.write_json(
+        args.summary,
+        {
+            "replicas": result.replicas,
+            "replica_steps": result.steps,
+            "candidates_passed_over": result.passed_over,
+        },
+    )
     failed = [entry for entry in result.replicas if entry["failure"]]
     last = result.traces.groupby("replica").last()
     job.done(
         f"{sum(r['time_ps'] for r in result.replicas):.3g} ps, {len(failed)} of "
-        f"{len(replicas)} replicas failed, Λ {last['cli_label'].mean():.3g} ps, "
+        f"{len(result.replicas)} replicas failed, Λ {last['cli_label'].mean():.3g} ps, "
         f"{len(result.candidates)} candidates",
         args.traces,
     )

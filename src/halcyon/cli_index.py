@@ -16,10 +16,11 @@ import torch
 class CliIndex:
     """The index of all atoms of a batch of replicas, of one signal or of several at once.
 
-    All tensors live on one device; `update` does no transfer.
+    All tensors live on one device; `update` does no transfer. Steps are added up, not times: with
+    the hard indicator Λ does not depend, to the last bit, on how many steps came at once.
 
     Attributes:
-        cli: atomic Λ_i, shape (..., N), ps.
+        steps: Σ h(s_i), shape (..., N).
         excursions: number of excursions each atom has begun, shape (..., N).
         outside: whether each atom is outside now, shape (..., N).
     """
@@ -44,25 +45,33 @@ class CliIndex:
         self.timestep_ps = timestep_ps
         self.indicator = indicator
         self.kappa = kappa
-        # Float64 whatever the model's precision: millions of small steps are added up.
-        self.cli = torch.zeros(shape, dtype=torch.float64, device=device)
+        # Float64 whatever the model's precision: millions of steps are added up.
+        self.steps = torch.zeros(shape, dtype=torch.float64, device=device)
         self.excursions = torch.zeros(shape, dtype=torch.int64, device=device)
         self.outside = torch.zeros(shape, dtype=torch.bool, device=device)
 
+    @property
+    def cli(self) -> torch.Tensor:
+        """Atomic Λ_i, shape (..., N), ps."""
+        return self.steps * self.timestep_ps
+
     def update(self, scores: torch.Tensor) -> None:
-        """Take one step into account.
+        """Take consecutive steps into account.
 
         Args:
-            scores: s_i ≥ 0, shape (..., N); over 0 is outside.
+            scores: s_i ≥ 0 of K steps, shape (..., K, N); over 0 is outside.
         """
         outside = scores > 0
+        self.steps = self.steps + self.weight(scores).sum(dim=-2)
+        before = torch.cat([self.outside.unsqueeze(-2), outside[..., :-1, :]], dim=-2)
+        self.excursions = self.excursions + (outside > before).sum(dim=-2)
+        self.outside = outside[..., -1, :]
+
+    def weight(self, scores: torch.Tensor) -> torch.Tensor:
+        """The indicator h(s), same shape."""
         if self.indicator == "hard":
-            self.cli.add_(outside, alpha=self.timestep_ps)
-        else:
-            weight = -torch.expm1(-((scores.double() / self.kappa) ** 2))
-            self.cli.add_(weight, alpha=self.timestep_ps)
-        self.excursions.add_(outside > self.outside)  # outside now, and not before
-        self.outside = outside
+            return (scores > 0).double()
+        return -torch.expm1(-((scores.double() / self.kappa) ** 2))
 
     def keep(self, atoms: torch.Tensor) -> None:
         """Drop the atoms of retired replicas; `atoms` is a mask, shape (N,)."""
@@ -71,12 +80,18 @@ class CliIndex:
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold."""
-        return {name: getattr(self, name) for name in ("cli", "excursions", "outside")}
+        return {name: getattr(self, name) for name in ("steps", "excursions", "outside")}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a copy of `state`."""
         for name, value in state.items():
-            setattr(self, name, value.to(self.cli.device, copy=True))
+            setattr(self, name, value.to(self.steps.device, copy=True))
+
+    def join(self, n_atoms: int) -> None:
+        """Add the atoms of new replicas behind the others, at zero."""
+        for name, value in self.state().items():
+            new = value.new_zeros((*value.shape[:-1], n_atoms))
+            setattr(self, name, torch.cat([value, new], dim=-1))
 
 
 def per_replica(

@@ -227,12 +227,25 @@ class ExplorationSettings(Section):
     """Molecular dynamics with the current model, watched by the CLI at every step."""
 
     temperatures_K: Temperatures = Field([500.0], description="Thermostat temperatures, K.")
+    ensemble: Literal["nvt", "nve", "npt"] = Field(
+        "nvt",
+        description="nvt: Langevin; nve: no thermostat, the temperature is that of the first "
+        "momenta; npt: Langevin and a barostat, periodic systems only.",
+    )
+    pressure_bar: float = Field(1.0, description="Pressure of the ensemble npt, bar.")
+    barostat_ps: float = Field(1.0, gt=0, description="Relaxation time of the volume, npt, ps.")
     replicas: Count = Field(
         8,
         description="Replicas in all, integrated in one batch and dealt in turn over structures "
         "and temperatures.",
     )
     time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
+    replacements: int = Field(
+        8,
+        ge=0,
+        description="Fresh replicas that take the places of failed ones until that time is over, "
+        "at most.",
+    )
     timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
     friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
     trace_points_per_ps: int = Field(
@@ -240,6 +253,18 @@ class ExplorationSettings(Section):
     )
     candidate_interval_fs: float = Field(
         50.0, gt=0, description="At most one candidate frame per replica in such an interval, fs."
+    )
+    candidates_per_replica: int = Field(
+        200,
+        ge=1,
+        description="Candidates kept of each replica, those that gained the most CLI: what bounds "
+        "the memory of long runs.",
+    )
+    trajectory_every_fs: float | None = Field(
+        None,
+        gt=0,
+        description="Write a frame of each replica every so many fs to `trajectory.parquet`; by "
+        "default no trajectory is written.",
     )
     bond_stretch_A: float = Field(
         0.5,
@@ -249,6 +274,12 @@ class ExplorationSettings(Section):
     )
     min_distance_A: float = Field(
         0.5, gt=0, description="A replica has failed when two atoms are closer than this, Å."
+    )
+    energy_drift_eV_per_atom: float = Field(
+        0.1,
+        gt=0,
+        description="Without a thermostat, a replica has failed when its total energy is further "
+        "than this from its first, eV/atom.",
     )
     checkpoint_s: float = Field(
         20.0, gt=0, description="Wall time between two checkpoints, s: what a kill can cost."

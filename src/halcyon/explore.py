@@ -1,13 +1,15 @@
-"""Molecular dynamics of many replicas in one batch, every step watched by the CLI.
+"""Exploration: many replicas of molecular dynamics in one batch, every step watched by the CLI.
 
-torch-sim integrates (BAOAB Langevin); this module hands each forward pass to the signals, stops
-replicas that fail, keeps candidate frames, thins the traces, and saves itself so that a killed run
-goes on as the same trajectory. A step waits for the device once: to learn if anything happened.
+Each forward pass is handed to the signals; replicas that fail are stopped and replaced, candidate
+frames kept, traces thinned, and the run saves itself so that a killed one goes on as the same
+trajectory. Steps are looked at a block at a time: the monitors then cost little, and the device is
+waited for once a block. Nothing depends on how long blocks are: what a failed replica did in the
+rest of its block is forgotten.
 
     model = BatchedMace(load(path))
     result = explore(model, domain, replicas, settings, kind="molecule", work=work, seed=1)
 
-Not for: integrators (torch-sim), choosing frames (`select`), or long production runs.
+Not for: integrators (see `dynamics`), choosing frames (`select`), or long production runs.
 """
 
 import hashlib
@@ -15,84 +17,45 @@ import io
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch_sim as ts
 from ase import Atoms
-from torch_sim.integrators import nvt_langevin
 from torch_sim.integrators.md import MDState
 from torch_sim.models.interface import ModelInterface
-from torch_sim.quantities import calc_kT
+from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
 from halcyon import files
+from halcyon.blocks import LABEL, Judged, Layout, Step
+from halcyon.candidates import Candidates, Kept, Slot
 from halcyon.cli_index import CliIndex, per_replica
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain import Domain
-from halcyon.errors import Interrupted
-from halcyon.failures import FailureMonitor
+from halcyon.dynamics import KELVIN, Dynamics, Replica
+from halcyon.errors import InputError, Interrupted
 from halcyon.frames import structure_only
 from halcyon.signals import Signal, make_signals
+from halcyon.traces import Traces
+from halcyon.trajectory import Trajectory
 
-FRAMES_BEFORE_FAILURE = 4
-"""Frames kept before a failure, one every fifth of a candidate interval."""
 PROGRESS_EVERY_S = 10.0
-TRACES_VERSION = 1
-LABEL = 0
-"""Row of the label domain among the signals: candidates rest on it."""
+BLOCK_STEPS = 10
+BLOCK_PAIRS = 200_000
+"""Pairs of atoms that a block's failure monitor looks at, at most: what bounds its memory."""
+_STATE = ("positions", "momenta", "forces", "energy", "cell")
 
-
-def trace_columns(signals: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Columns of traces: unit and meaning by name.
-
-    Args:
-        signals: what their columns end in, e.g. `label`, `guard`, `latent`.
-    """
-    watched: dict[str, tuple[str, str]] = {}
-    for name in signals:
-        domain = f"the {name} domain" if name in ("label", "guard") else f"the signal {name}"
-        watched |= {
-            f"cli_{name}": ("ps", f"mean over atoms of the CLI against {domain}"),
-            f"cli_{name}_max": ("ps", f"greatest atomic CLI against {domain}"),
-            f"rate_{name}": ("", "dΛ/dt since the last point: fraction of predictions outside"),
-            f"excursions_{name}": ("", "excursions begun so far, summed over atoms"),
-        }
-    return _BEFORE | watched | _AFTER
-
-
-_BEFORE = {
-    "replica": ("", "replica number"),
-    "structure": ("", "start structure"),
-    "target_temperature": ("K", "thermostat temperature"),
-    "time": ("ps", "simulated time"),
-}
-_AFTER = {
-    "potential_energy": ("eV", "potential energy"),
-    "temperature": ("K", "kinetic temperature"),
-}
-TRACE_COLUMNS = trace_columns(["label", "guard"])
-"""Columns that traces have always; more signals add theirs."""
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One trajectory to run: its number, thermostat temperature in K, and start frame."""
-
-    number: int
-    temperature_K: float
-    start: Atoms
+__all__ = ["Exploration", "Progress", "Replica", "explore"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: simulated ps of all, ns per day of all replicas together, seconds left."""
+    """How far a run is: simulated part of all, ns per day of all replicas, seconds left."""
 
     done: float
     ns_per_day: float
@@ -105,16 +68,21 @@ class Exploration:
     """What a run found.
 
     Attributes:
-        traces: one row per replica and trace point, columns as `trace_columns`.
+        traces: one row per replica and trace point, columns as `traces.trace_columns`.
         candidates: frames outside the label domain or shortly before a failure.
-        replicas: per replica: number, structure, temperature, time_ps, atoms, failure (or null).
-        steps: replica-steps integrated.
+        replicas: per replica: number, structure, temperature, time_ps, atoms, failure (or null),
+            and `began_ps`, when it took the place of a failed one.
+        steps: replica-steps integrated, up to each replica's failure.
+        passed_over: candidates that gave way to others of their replica, since memory is bounded.
+        trajectory: files with the trajectory, in order; none unless asked for.
     """
 
     traces: pd.DataFrame
     candidates: list[Atoms]
     replicas: list[dict[str, Any]]
     steps: int
+    passed_over: int
+    trajectory: list[Path]
 
 
 def explore(
@@ -128,6 +96,7 @@ def explore(
     work: Path,
     identity: str,
     seed: int,
+    successor: Callable[[int, Replica], Replica] | None = None,
     seconds: float = float("inf"),
     committee: Sequence[ModelInterface] = (),
     stop: Callable[[], bool] = lambda: False,
@@ -136,64 +105,62 @@ def explore(
     """Run all replicas to their end or failure, or go on where a killed run stopped.
 
     Args:
-        model: returns energy, forces, `node_energy` (interaction energies, eV) and, where a signal
-            reads them, `descriptors`.
+        model: returns energy, forces, `node_energy` (interaction energies, eV), at constant
+            pressure stress and, where a signal reads them, `descriptors`.
         domain: both tiers, and the calibration of the other signals.
         replicas: what to run. Periodic and other replicas go into separate batches.
-        settings: time, time step, friction, what counts as failure.
+        settings: ensemble, time, time step, friction, what counts as failure.
         indicator: which signals, and which h(s) the index uses.
         kind: of system, see `config.System`.
         work: folder of this run's checkpoints.
         identity: of models and domain (their hashes): a checkpoint of another is not continued.
         seed: of momenta and thermostat.
+        successor: from a number and a failed replica, the one that takes its place until the asked
+            time is over: the same whenever asked. At most `settings.replacements` do.
         seconds: wall time after which the run saves itself and stops.
         committee: the other models of the signal `committee`.
-        stop: asked at every step; true: save and stop (SIGTERM).
+        stop: asked every few steps; true: save and stop (SIGTERM).
         report: called every few seconds.
 
     Raises:
-        InputError: a signal is not calibrated.
+        InputError: a signal is not calibrated, or constant pressure without a periodic cell.
         Interrupted: stopped in good order; the same call goes on.
     """
     signals = make_signals(domain, indicator.signals, committee)
     deadline = time.monotonic() + seconds
-    groups = [[r for r in replicas if r.start.pbc.all() == periodic] for periodic in (False, True)]
     runs = []
-    for number, group in enumerate(group for group in groups if group):
+    for periodic in (False, True):
+        group = [r for r in replicas if r.start.pbc.all() == periodic]
+        if not group:
+            continue
+        if settings.ensemble == "npt" and not periodic:
+            raise InputError(
+                f"exploration.ensemble = 'npt': {group[0].start.info['structure']} has no periodic "
+                "cell whose volume could change; use nvt"
+            )
         run = _Run(
             model,
             domain,
-            group,
             settings,
             indicator,
+            replicas=group,
+            successor=successor,
+            first_number=1 + max(r.number for r in replicas) + periodic * settings.replacements,
             signals=signals,
             kind=kind,
-            seed=seed + number,
+            seed=seed,
         )
-        checkpoint = work / f"{run.fingerprint(identity)}.checkpoint"
-        run.go(checkpoint, deadline=deadline, stop=stop, report=report)
+        run.go(work, identity, deadline=deadline, stop=stop, report=report)
         runs.append(run)
+    ends = [entry for run in runs for entry in run.replica_reports()]
     return Exploration(
-        traces=pd.concat([run.traces() for run in runs], ignore_index=True),
-        candidates=[frame for run in runs for frame in run.candidates()],
-        replicas=sorted(
-            (entry for run in runs for entry in run.replica_reports()), key=lambda r: r["replica"]
-        ),
+        traces=pd.concat([run.table() for run in runs], ignore_index=True),
+        candidates=[frame for run in runs for frame in run.book.frames(run.members)],
+        replicas=sorted(ends, key=lambda entry: entry["replica"]),
         steps=sum(run.replica_steps for run in runs),
+        passed_over=sum(run.book.passed_over for run in runs),
+        trajectory=[path for run in runs for path in run.trajectory.files()],
     )
-
-
-def write_traces(path: Path, traces: pd.DataFrame) -> None:
-    """Write traces as Parquet with units and meanings in the columns' metadata, atomically."""
-    table = pa.Table.from_pandas(traces, preserve_index=False)
-    signals = [name.removeprefix("rate_") for name in traces.columns if name.startswith("rate_")]
-    fields = [
-        table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
-        for name, (unit, meaning) in trace_columns(signals).items()
-    ]
-    schema = pa.schema(fields, metadata={"halcyon.traces": str(TRACES_VERSION)})
-    with files.replacing(path) as temporary:
-        pq.write_table(table.cast(schema), temporary, compression="zstd")
 
 
 class _Watched(ModelInterface):
@@ -203,33 +170,12 @@ class _Watched(ModelInterface):
         super().__init__()
         self._model = model
         self._device, self._dtype = model.device, model.dtype
-        self._compute_forces, self._compute_stress = True, False
+        self._compute_forces, self._compute_stress = True, model.compute_stress
         self.output: dict[str, torch.Tensor] = {}
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
         self.output = self._model(state)
         return self.output
-
-
-@dataclass
-class _Worst:
-    """The worst-scored frame of a replica in the running candidate interval, as it was."""
-
-    score: float
-    step: int
-    positions: torch.Tensor
-    forces: torch.Tensor
-    scores: torch.Tensor
-    cli: torch.Tensor
-
-
-@dataclass
-class _Book:
-    """What has been written down so far; plain values, so that a checkpoint can hold them."""
-
-    points: list[torch.Tensor] = field(default_factory=list)
-    candidates: list[dict[str, Any]] = field(default_factory=list)
-    failures: dict[int, tuple[float, str]] = field(default_factory=dict)
 
 
 class _Run:
@@ -239,26 +185,51 @@ class _Run:
         self,
         model: ModelInterface,
         domain: Domain,
-        replicas: Sequence[Replica],
         settings: ExplorationSettings,
         indicator: DomainSettings,
         *,
+        replicas: Sequence[Replica],
+        successor: Callable[[int, Replica], Replica] | None,
+        first_number: int,
         signals: dict[str, Signal],
         kind: str,
         seed: int,
     ) -> None:
         self.signals = signals
         self.model = _Watched(model)
-        self.domain, self.replicas, self.settings = domain, replicas, settings
+        self.domain, self.settings = domain, settings
         self.indicator, self.kind, self.seed = indicator, kind, seed
         self.timestep_ps = settings.timestep_fs / 1000
         self.steps = max(1, round(settings.time_ps / self.timestep_ps))
         self.trace_every = max(1, round(1 / (settings.trace_points_per_ps * self.timestep_ps)))
         self.interval = max(1, round(settings.candidate_interval_fs / settings.timestep_fs))
         self.ring_every = max(1, self.interval // 5)
+        self.write_every = 0
+        if settings.trajectory_every_fs:
+            self.write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
+        self.dynamics = Dynamics(self.model, settings, seed=seed)
+        self.members, self.successor = list(replicas), successor
+        self.first_number = first_number
         self.step = 0
         self.replica_steps = 0
-        self.book = _Book()
+        self.failures: dict[int, tuple[float, str]] = {}
+        self.began: dict[int, int] = {}
+        self.replaced: list[int] = []
+        self.pending: list[int] = []
+        self.slots: list[Slot] = []
+        self.traces = Traces(list(signals))
+        self.book = Candidates(settings.candidates_per_replica, self.timestep_ps)
+        self.index = CliIndex(
+            len(signals),
+            0,
+            timestep_ps=self.timestep_ps,
+            device=model.device,
+            indicator=indicator.indicator,
+            kappa=indicator.kappa,
+        )
+        self.state: MDState
+        self.stress: torch.Tensor | None = None
+        self.energy_at_start = torch.empty(0)
 
     def fingerprint(self, identity: str) -> str:
         """Hash of all that determines the trajectory."""
@@ -266,26 +237,31 @@ class _Run:
         digest.update(self.settings.model_dump_json(exclude={"checkpoint_s"}).encode())
         digest.update(self.indicator.model_dump_json().encode())
         digest.update(json.dumps([self.kind, self.seed, str(self.model.dtype)]).encode())
-        for replica in self.replicas:
+        for replica in self.members:
             digest.update(f"{replica.number} {replica.temperature_K}".encode())
             digest.update(replica.start.numbers.tobytes() + replica.start.positions.tobytes())
         return digest.hexdigest()[:16]
 
     def go(
         self,
-        checkpoint: Path,
+        work: Path,
+        identity: str,
         *,
         deadline: float,
         stop: Callable[[], bool],
         report: Callable[[Progress], None],
     ) -> None:
-        """Integrate to the end, saving to `checkpoint` now and then."""
-        self._start()
+        """Integrate to the end, saving a checkpoint in `work` now and then."""
+        name = self.fingerprint(identity)
+        checkpoint = work / f"{name}.checkpoint"
+        self.trajectory = Trajectory(work / f"{name}.trajectory")
         if checkpoint.exists():
             self._restore(checkpoint)
+        else:
+            self._enter(range(len(self.members)))
         saved = reported = begun = time.monotonic()
         steps_before = self.replica_steps
-        while self.step < self.steps and len(self.active):
+        while self.step < self.steps and (self.slots or self.pending):
             self._advance()
             now = time.monotonic()
             if stop() or now > deadline:
@@ -301,217 +277,256 @@ class _Run:
         self._save(checkpoint)
 
     def _progress(self, elapsed: float, replica_steps: int) -> Progress:
-        rate = replica_steps / elapsed
-        left = (self.steps - self.step) * len(self.active)
+        rate = max(replica_steps, 1) / elapsed
+        left = (self.steps - self.step) * max(len(self.slots), 1)
         return Progress(
             done=self.step / self.steps,
             ns_per_day=rate * self.timestep_ps / 1000 * 86400,
             seconds_left=left / rate,
-            failed=len(self.book.failures),
+            failed=len(self.failures),
         )
-
-    def _start(self) -> None:
-        device, dtype = self.model.device, self.model.dtype
-        torch.manual_seed(self.seed)
-        state = ts.io.atoms_to_state([r.start for r in self.replicas], device, dtype)
-        kelvin = torch.tensor([r.temperature_K for r in self.replicas], device=device, dtype=dtype)
-        self.kT = kelvin * float(ts.units.MetalUnits.temperature)
-        time_unit = float(ts.units.MetalUnits.time)
-        init, self.update = nvt_langevin(
-            self.model,
-            dt=torch.tensor(self.timestep_ps * time_unit, device=device, dtype=dtype),
-            kT=self.kT,
-            gamma=torch.tensor(
-                self.settings.friction_per_ps / time_unit, device=device, dtype=dtype
-            ),
-        )
-        self.state: MDState = init(state, seed=self.seed)
-        self.active = list(range(len(self.replicas)))
-        self.index = CliIndex(
-            len(self.signals),
-            self.state.n_atoms,
-            timestep_ps=self.timestep_ps,
-            device=device,
-            indicator=self.indicator.indicator,
-            kappa=self.indicator.kappa,
-        )
-        self._monitor_active()
-        self.worst: list[_Worst | None] = [None] * len(self.active)
-        self.ring: deque[tuple[int, torch.Tensor]] = deque(maxlen=FRAMES_BEFORE_FAILURE)
-        self.at_interval_start = self.index.cli[LABEL].clone()
-
-    def _monitor_active(self) -> None:
-        """Scorers, monitors and places in the batch of the replicas that are still running."""
-        starts = [self.replicas[i].start for i in self.active]
-        device = self.model.device
-        self.scorers = [signal.for_batch(starts, device) for signal in self.signals.values()]
-        self.failure = FailureMonitor(
-            starts,
-            self.domain.bonds,
-            kind=self.kind,
-            bond_stretch_A=self.settings.bond_stretch_A,
-            min_distance_A=self.settings.min_distance_A,
-            device=device,
-        )
-        ends = list(itertools.accumulate((len(start) for start in starts), initial=0))
-        self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
-        # Each replica's atoms in one row, filled up with its last: cheaper than `per_replica`.
-        most = max(len(start) for start in starts)
-        rows = [
-            min(begin + i, end - 1) for begin, end in itertools.pairwise(ends) for i in range(most)
-        ]
-        self.rows = torch.tensor(rows, device=device)
 
     def _advance(self) -> None:
-        self.state = self.update(self.state, kT=self.kT)
-        self.step += 1
-        self.replica_steps += len(self.active)
-        state = self.state
-        scores = [score(state, self.model.output) for score in self.scorers]
-        self.index.update(torch.stack(scores))
-        room = self.failure.room(state.positions, state.energy, state.forces)
-        highest = scores[LABEL].index_select(0, self.rows).view(len(self.active), -1).amax(dim=1)
-        # The one wait for the device; looking closely is for the steps that need it.
-        least, *worst = torch.cat([room.unsqueeze(0), highest]).tolist()
-        reasons = {}
-        if not least > 0:  # NaN, too
-            reasons = self.failure.check(state.positions, state.energy, state.forces)
-        for i, score in enumerate(worst):
-            if score > 0 and i not in reasons:  # the failed frame itself is no candidate
-                self._note_worst(i, score, scores[LABEL])
-        if self.step % self.trace_every == 0 or reasons:
-            self._trace()
-        if reasons:
-            self._retire(reasons)
-        if self.active and self.step % self.interval == 0:
+        """Make the steps of a block, look at them, and do what their last step asks for."""
+        if not self.slots:  # all failed; the next ones enter where an interval begins
+            self.step = min(self.steps, self._next(self.interval))
+        else:
+            made = self._made(self._block_length())
+            before = self.index.steps
+            block = self._judged(made)
+            self._note(block, before)
+            self.step += len(made)
+            self._trace(block)
+            if block.failed:
+                self._retire(block)
+        if self.step % self.interval == 0:
             self._close_interval()
+            if self.pending and self.step < self.steps:
+                self._enter(self.pending)
+                self.pending = []
         if self.step % self.ring_every == 0:
-            self.ring.append((self.step, self.state.positions.clone()))
+            for i, slot in enumerate(self.slots):
+                frame = self.state.positions[self.atoms_of[i]], self.state.cell[i]
+                slot.ring.append((self.step - slot.began, *frame))
+        if self.write_every and self.step % self.write_every == 0:
+            self.trajectory.add(self._frames_now())
 
-    def _note_worst(self, i: int, score: float, scores: torch.Tensor) -> None:
-        """Keep the frame where an atom of a replica is furthest outside its label domain."""
-        before = self.worst[i]
-        if before is None or score > before.score:
-            mine, state = self.atoms_of[i], self.state
-            self.worst[i] = _Worst(
-                score,
-                self.step,
-                positions=state.positions[mine].clone(),
-                forces=state.forces[mine].clone(),
-                scores=scores[mine].clone(),
-                cli=self.index.cli[LABEL, mine].clone(),
+    def _next(self, every: int) -> int:
+        return (self.step // every + 1) * every
+
+    def _block_length(self) -> int:
+        """Steps until something must be done, at most a block's."""
+        pairs = sum(n * n for n in self.state.n_atoms_per_system.tolist()) // 2
+        most = max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
+        stops = [most, self.interval, self.trace_every, self.ring_every]
+        if self.write_every:
+            stops.append(self.write_every)
+        return min(self.steps, *(self._next(every) for every in stops)) - self.step
+
+    def _made(self, number: int) -> list[Step]:
+        """Integrate some steps."""
+        made = []
+        for i in range(number):
+            state = self.state = self.dynamics.step(self.state, self.step + i, self.stress)
+            if self.stress is not None:
+                self.stress = self.model.output["stress"]
+            made.append(
+                Step(
+                    state.positions,
+                    state.momenta,
+                    state.energy,
+                    state.forces,
+                    state.cell,
+                    self.model.output,
+                )
             )
+        return made
 
-    def _close_interval(self) -> None:
-        """Turn the worst frames of the interval into candidates and begin a new one."""
-        for i in range(len(self.active)):
-            self._propose_worst(i)
-        self.worst = [None] * len(self.active)
-        self.at_interval_start = self.index.cli[LABEL].clone()
+    def _judged(self, made: list[Step]) -> Judged:
+        """Look at steps, and add them to the index."""
+        n = len(made)
+        if n not in self._layouts:
+            self._layouts[n] = Layout(
+                [self.members[slot.member].start for slot in self.slots],
+                self.state,
+                n,
+                signals=self.signals.values(),
+                domain=self.domain,
+                kind=self.kind,
+                settings=self.settings,
+            )
+        block = self._layouts[n].judge(made)
+        if self.settings.ensemble == "nve":
+            self._check_drift(block)
+        for i, (k, _) in block.failed.items():
+            block.scores[:, k + 1 :, self.atoms_of[i]] = 0.0
+        self.index.update(block.scores)
+        self.replica_steps += n * len(self.slots) - sum(n - 1 - k for k, _ in block.failed.values())
+        return block
 
-    def _propose_worst(self, i: int) -> None:
-        worst = self.worst[i]
-        if worst is None:
-            return
-        atom = int(worst.scores.argmax())
-        self._propose(
-            i,
-            worst.positions,
-            step=worst.step,
-            reason="excursion",
-            atom=atom,
-            score=worst.score,
-            cli=float(worst.cli.mean()),
-            cli_atom=float(worst.cli[atom]),
-            cli_gain=self._gained(self.atoms_of[i]),
-            force_max=float(worst.forces.double().norm(dim=1).max()),
+    def _check_drift(self, block: Judged) -> None:
+        """Without a thermostat the total energy stays; a replica that gains or loses it failed."""
+        gone = self._total_energy(self.state) - self.energy_at_start
+        limit = self.settings.energy_drift_eV_per_atom
+        for i, per_atom in enumerate((gone.abs() / self.state.n_atoms_per_system).tolist()):
+            if not per_atom <= limit:  # NaN, too
+                block.failed.setdefault(i, (len(block.made) - 1, "total energy not conserved"))
+
+    @staticmethod
+    def _total_energy(state: MDState) -> torch.Tensor:
+        """Shape (R,), eV, float64."""
+        kinetic = calc_kinetic_energy(
+            masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
+        )
+        return state.energy.double() + kinetic.double()
+
+    def _note(self, block: Judged, before: torch.Tensor) -> None:
+        """Keep frames where a replica leaves its label domain and where it is furthest outside.
+
+        Args:
+            block: the steps.
+            before: the index's steps before them.
+        """
+        for i, slot in enumerate(self.slots):
+            # The frame of a failure is no candidate.
+            mine = block.worst[: block.failed[i][0] if i in block.failed else None, i]
+            outside = mine > 0
+            if not outside.any():
+                slot.outside = False
+                continue
+            left = outside & ~np.concatenate([[slot.outside], outside[:-1]])
+            slot.outside = bool(outside[-1])
+            top = int(mine.argmax())
+            if slot.onset is None and left.any():
+                slot.onset = self._kept(i, int(left.argmax()), block, before)
+            if slot.worst is None or mine[top] > slot.worst.score:
+                slot.worst = self._kept(i, top, block, before)
+
+    def _kept(self, i: int, k: int, block: Judged, before: torch.Tensor) -> Kept:
+        """The frame of a replica at a step of the block."""
+        atoms, step = self.atoms_of[i], block.made[k]
+        weights = self.index.weight(block.scores[LABEL, : k + 1, atoms]).sum(dim=0)
+        return Kept(
+            score=float(block.worst[k, i]),
+            step=self.step + k + 1 - self.slots[i].began,
+            positions=step.positions[atoms],
+            cell=step.cell[i],
+            scores=block.scores[LABEL, k, atoms].clone(),
+            cli=(before[LABEL, atoms] + weights) * self.timestep_ps,
+            force_max=float(step.output["forces"][atoms].double().norm(dim=1).max()),
         )
 
-    def _gained(self, atoms: slice) -> float:
-        """Largest atomic CLI gained since the interval began, ps."""
-        return float((self.index.cli[LABEL] - self.at_interval_start)[atoms].max())
+    def _trace(self, block: Judged) -> None:
+        """Write points down: of failed replicas when they failed, of the others if it is time."""
+        for i, (k, _) in block.failed.items():
+            self._write_down(block.made[k], [i], self.step - len(block.made) + k + 1)
+        alive = [i for i in range(len(self.slots)) if i not in block.failed]
+        if alive and self.step % self.trace_every == 0:
+            self._write_down(block.made[-1], alive, self.step)
 
-    def _propose(self, i: int, positions: torch.Tensor, *, step: int, **info: Any) -> None:
-        self.book.candidates.append(
-            {
-                "member": self.active[i],
-                "positions": positions.double().cpu().clone(),
-                "time": step * self.timestep_ps,
-                **info,
-            }
-        )
-
-    def _trace(self) -> None:
-        state, n, index = self.state, len(self.active), self.index
-        replica = state.system_idx
-        kT = calc_kT(masses=state.masses, momenta=state.momenta, system_idx=replica).double()
+    def _write_down(self, made: Step, places: list[int], step: int) -> None:
+        state, n, index = self.state, len(self.slots), self.index
+        replica, cli = state.system_idx, self.index.cli
+        kT = calc_kT(masses=state.masses, momenta=made.momenta, system_idx=replica).double()
         rows = torch.cat(
             [
-                per_replica(index.cli, replica, n, "mean"),
-                per_replica(index.cli, replica, n, "amax"),
+                per_replica(cli, replica, n, "mean"),
+                per_replica(cli, replica, n, "amax"),
                 per_replica(index.excursions, replica, n, "sum").double(),
-                state.energy.double().unsqueeze(0),
-                (kT / float(ts.units.MetalUnits.temperature)).unsqueeze(0),
+                made.output["energy"].double().unsqueeze(0),
+                (kT / KELVIN).unsqueeze(0),
             ]
-        )
-        members = torch.tensor(self.active, dtype=torch.float64)
-        time_ps = torch.full((n,), self.step * self.timestep_ps, dtype=torch.float64)
-        known = torch.stack([members, time_ps], dim=1)
-        self.book.points.append(torch.cat([known, rows.T.cpu()], dim=1))
+        ).T.cpu()
+        slots = [self.slots[i] for i in places]
+        known = [[slot.member, (step - slot.began) * self.timestep_ps] for slot in slots]
+        self.traces.add(torch.cat([torch.tensor(known, dtype=torch.float64), rows[places]], dim=1))
 
-    def _retire(self, reasons: dict[int, str]) -> None:
+    def _close_interval(self) -> None:
+        for slot, atoms in zip(self.slots, self.atoms_of, strict=True):
+            slot.close_interval(self.index.steps[LABEL, atoms] * self.timestep_ps, self.book)
+
+    def _retire(self, block: Judged) -> None:
         """Record failed replicas, propose the frames before, and take them out of the batch."""
-        for i, reason in reasons.items():
-            self.book.failures[self.active[i]] = (self.step * self.timestep_ps, reason)
-            self._propose_worst(i)
-            mine = self.atoms_of[i]
-            cli = self.index.cli[LABEL, mine]
-            for step, positions in self.ring:
-                self._propose(
-                    i,
-                    positions[mine],
-                    step=step,
-                    reason="before failure",
-                    atom=int(cli.argmax()),
-                    cli=float(cli.mean()),
-                    cli_atom=float(cli.max()),
-                    cli_gain=self._gained(mine),
-                )
-        kept = [i for i in range(len(self.active)) if i not in reasons]
-        self._keep(kept)
+        for i, (k, reason) in sorted(block.failed.items()):
+            slot = self.slots[i]
+            cli = self.index.steps[LABEL, self.atoms_of[i]] * self.timestep_ps
+            slot.propose_ring(cli, self.book)
+            slot.close_interval(cli, self.book)
+            steps = self.step - len(block.made) + k + 1 - slot.began
+            self.failures[slot.member] = (steps * self.timestep_ps, reason)
+            self._succeed(slot.member)
+        self._keep([i for i in range(len(self.slots)) if i not in block.failed])
+
+    # Who is in the batch
+
+    def _succeed(self, member: int) -> None:
+        """Let another take the place of a failed replica where the next interval begins."""
+        if self.successor and len(self.replaced) < self.settings.replacements:
+            self.pending.append(len(self.members))
+            number = self.first_number + len(self.replaced)
+            self.members.append(self.successor(number, self.members[member]))
+            self.replaced.append(member)
+
+    def _enter(self, members: Sequence[int]) -> None:
+        """Add replicas to the batch, at their start."""
+        new = self.dynamics.begin([self.members[i] for i in members])
+        stress = self.model.output.get("stress")
+        energy = self._total_energy(new)
+        if self.slots:
+            self.state = ts.concatenate_states([self.state, new])
+            if stress is not None and self.stress is not None:
+                stress = torch.cat([self.stress, stress])
+            energy = torch.cat([self.energy_at_start, energy])
+        else:
+            self.state = new
+        self.stress = stress if self.settings.ensemble == "npt" else None
+        self.energy_at_start = energy
+        self.index.join(new.n_atoms)
+        for member in members:
+            none = torch.zeros(len(self.members[member].start), dtype=torch.float64)
+            self.slots.append(Slot(member, self.step, none.to(self.model.device)))
+            self.began[member] = self.step
+        self._lay_out()
 
     def _keep(self, kept: list[int]) -> None:
+        """Take the other replicas out of the batch."""
         atoms = torch.isin(self.state.system_idx, torch.tensor(kept, device=self.model.device))
-        self.active = [self.active[i] for i in kept]
-        if not kept:
-            return
-        self.state = self.state[kept]
-        self.kT = self.kT[kept]
-        self._monitor_active()
         self.index.keep(atoms)
-        self.at_interval_start = self.at_interval_start[atoms]
-        self.worst = [self.worst[i] for i in kept]
-        self.ring = deque(
-            ((step, positions[atoms]) for step, positions in self.ring),
-            maxlen=FRAMES_BEFORE_FAILURE,
-        )
+        self.slots = [self.slots[i] for i in kept]
+        if kept:
+            self.state = self.state[kept]
+            self.energy_at_start = self.energy_at_start[kept]
+            self.stress = None if self.stress is None else self.stress[kept]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Places in the batch of the replicas that are running."""
+        running = [self.members[slot.member] for slot in self.slots]
+        ends = list(itertools.accumulate((len(r.start) for r in running), initial=0))
+        self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
+        self._layouts: dict[int, Layout] = {}
+        if running:
+            self.dynamics.lay_out(self.state, running, [slot.began for slot in self.slots])
+
+    # Checkpoints
 
     def _save(self, path: Path) -> None:
+        parts = self.trajectory.flush()  # before the checkpoint that knows of them
         content = {
             "step": self.step,
             "replica_steps": self.replica_steps,
-            "active": self.active,
-            "positions": self.state.positions,
-            "momenta": self.state.momenta,
-            "forces": self.state.forces,
-            "energy": self.state.energy,
+            "replaced": self.replaced,
+            "pending": self.pending,
+            "began": self.began,
+            "failures": self.failures,
+            "slots": [slot.state() for slot in self.slots],
+            "state": {name: getattr(self.state, name) for name in _STATE},
+            "stress": self.stress,
+            "energy_at_start": self.energy_at_start,
             "index": self.index.state(),
-            "interval": self.at_interval_start,
-            "worst": [worst and vars(worst) for worst in self.worst],
-            "ring": list(self.ring),
-            "book": vars(self.book),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "book": self.book.state(),
+            "traces": self.traces.state(),
+            "trajectory_parts": parts,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -520,69 +535,73 @@ class _Run:
 
     def _restore(self, path: Path) -> None:
         saved = torch.load(path, map_location=self.model.device, weights_only=True)
-        if saved["active"] and saved["active"] != self.active:
-            self._keep([self.active.index(i) for i in saved["active"]])
-        self.active = saved["active"]
-        self.step, self.replica_steps = saved["step"], saved["replica_steps"]
-        if self.active:
-            for name in ("positions", "momenta", "forces", "energy"):
-                setattr(self.state, name, saved[name])
-            self.index.restore(saved["index"])
-            self.at_interval_start = saved["interval"]
-            self.worst = [worst and _Worst(**worst) for worst in saved["worst"]]
-            self.ring = deque(saved["ring"], maxlen=FRAMES_BEFORE_FAILURE)
-        self.book = _Book(**saved["book"])
-        torch.set_rng_state(saved["rng"].cpu())
-        if saved["rng_cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in saved["rng_cuda"]])
+        for member in saved["replaced"]:
+            self._succeed(member)
+        for name in ("step", "replica_steps", "pending", "began", "failures"):
+            setattr(self, name, saved[name])
+        self.slots = [Slot.restored(slot) for slot in saved["slots"]]
+        if self.slots:
+            starts = [self.members[slot.member].start for slot in self.slots]
+            plain = ts.io.atoms_to_state(starts, self.model.device, self.model.dtype)
+            self.state = MDState(
+                **saved["state"],
+                masses=plain.masses,
+                pbc=plain.pbc,
+                system_idx=plain.system_idx,
+                atomic_numbers=plain.atomic_numbers,
+            )
+        self.stress, self.energy_at_start = saved["stress"], saved["energy_at_start"]
+        self.index.restore(saved["index"])
+        self.book.restore(saved["book"])
+        self.traces.restore(saved["traces"].cpu())
+        self.trajectory.restore(saved["trajectory_parts"])
+        self._lay_out()
 
-    def traces(self) -> pd.DataFrame:
-        """All trace points so far, rates included."""
-        columns = ["member", "time"]
-        for ending in ("cli_{}", "cli_{}_max", "excursions_{}"):
-            columns += [ending.format(name) for name in self.signals]
-        columns += _AFTER
-        none = torch.empty(0, len(columns))
-        rows = torch.cat(self.book.points) if self.book.points else none
-        table = pd.DataFrame(rows.numpy(), columns=columns)
-        members = table.pop("member").astype(int)
-        table["replica"] = [self.replicas[i].number for i in members]
-        table["structure"] = [self.replicas[i].start.info["structure"] for i in members]
-        table["target_temperature"] = [self.replicas[i].temperature_K for i in members]
-        table = table.sort_values(["replica", "time"], ignore_index=True)
-        by_replica = table.groupby("replica")
-        elapsed = by_replica["time"].diff().fillna(table["time"])
-        for name in self.signals:
-            cli = table[f"cli_{name}"]
-            gained = by_replica[f"cli_{name}"].diff().fillna(cli)
-            table[f"rate_{name}"] = gained / elapsed
-            table[f"excursions_{name}"] = table[f"excursions_{name}"].astype(int)
-        return table[list(trace_columns(list(self.signals)))]
+    # What came out
 
-    def candidates(self) -> list[Atoms]:
-        """Candidate frames with their scores."""
-        frames = []
-        for entry in self.book.candidates:
-            replica = self.replicas[entry["member"]]
+    def _frames_now(self) -> list[Atoms]:
+        """The running replicas as frames of the trajectory."""
+        found = []
+        for i, slot in enumerate(self.slots):
+            replica, atoms = self.members[slot.member], self.atoms_of[i]
             frame = structure_only(replica.start)
-            frame.positions = entry["positions"].numpy()
-            frame.info |= {"replica": replica.number, "temperature": replica.temperature_K}
-            frame.info |= {k: v for k, v in entry.items() if k not in ("member", "positions")}
-            frames.append(frame)
-        return frames
+            frame.positions = self.state.positions[atoms].double().cpu().numpy()
+            if frame.pbc.any():
+                frame.cell = self.state.cell[i].double().cpu().numpy().T
+            frame.arrays["forces"] = self.state.forces[atoms].double().cpu().numpy()
+            frame.info |= {
+                "energy": float(self.state.energy[i]),
+                "origin": "exploration",
+                "temperature": replica.temperature_K,
+                "replica": replica.number,
+                "time": (self.step - slot.began) * self.timestep_ps,
+            }
+            found.append(frame)
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """All trace points so far, rates included."""
+        return self.traces.table(
+            [replica.number for replica in self.members],
+            [replica.start.info["structure"] for replica in self.members],
+            [replica.temperature_K for replica in self.members],
+        )
 
     def replica_reports(self) -> list[dict[str, Any]]:
-        """How each replica ended."""
+        """How each replica that ran ended."""
         reports = []
-        for i, replica in enumerate(self.replicas):
-            failed_at, reason = self.book.failures.get(i, (None, None))
+        for i, began in sorted(self.began.items()):
+            replica = self.members[i]
+            whole = (self.steps - began) * self.timestep_ps
+            ended, reason = self.failures.get(i, (whole, None))
             reports.append(
                 {
                     "replica": replica.number,
                     "structure": replica.start.info["structure"],
                     "temperature_K": replica.temperature_K,
                     "atoms": len(replica.start),
-                    "time_ps": self.steps * self.timestep_ps if failed_at is None else failed_at,
+                    "began_ps": began * self.timestep_ps,
+                    "time_ps": ended,
                     "failure": reason,
                 }
             )

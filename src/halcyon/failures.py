@@ -86,7 +86,11 @@ class FailureMonitor:
         self._square, self._linear, self._constant = -bent, bent * low + high, -low * high
 
     def room(
-        self, positions: torch.Tensor, energy: torch.Tensor, forces: torch.Tensor
+        self,
+        positions: torch.Tensor,
+        energy: torch.Tensor,
+        forces: torch.Tensor,
+        cells: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """How far the batch is from any failure: cheap, and without waiting for the device.
 
@@ -94,17 +98,22 @@ class FailureMonitor:
             positions: shape (N, 3), Å.
             energy: shape (R,), eV.
             forces: shape (N, 3), eV/Å.
+            cells: as `pairs.Pairs.squared` takes them, where they change.
 
         Returns:
             One number, shape (), float64: where it is over 0, `check` would find nothing. NaN
             where something is not finite.
         """
-        x = self.pairs.squared(positions.double())
+        x = self.pairs.squared(positions.double(), cells)
         room = self._constant.addcmul(x, self._linear.addcmul(x, self._square)).amin()
         return room.add(forces.sum() + energy.sum(), alpha=0)
 
     def check(
-        self, positions: torch.Tensor, energy: torch.Tensor, forces: torch.Tensor
+        self,
+        positions: torch.Tensor,
+        energy: torch.Tensor,
+        forces: torch.Tensor,
+        cells: torch.Tensor | None = None,
     ) -> dict[int, str]:
         """Which replicas have failed at this step, and why.
 
@@ -112,13 +121,14 @@ class FailureMonitor:
             positions: shape (N, 3), Å.
             energy: shape (R,), eV.
             forces: shape (N, 3), eV/Å.
+            cells: as `pairs.Pairs.squared` takes them, where they change.
 
         Returns:
             Index in the batch → reason; empty most of the time.
         """
         finite = torch.isfinite(positions).all(dim=1) & torch.isfinite(forces).all(dim=1)
         bad_atom = self._any(~finite, self.owner) | ~torch.isfinite(energy)
-        distance = self.pairs.squared(positions.double()).sqrt()
+        distance = self.pairs.squared(positions.double(), cells).sqrt()
         bad_pair = self._any(distance < self.least, self.pairs.replica)
         stretched = (distance[self.bonded] - self.lengths).abs() > self.bond_stretch_A
         bad_bond = self._any(stretched, self.pairs.replica[self.bonded])

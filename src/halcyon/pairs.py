@@ -40,6 +40,8 @@ class Pairs:
         self.first, self.second = torch.as_tensor(flat, device=device)
         self.replica = torch.as_tensor(owner, device=device)
         self.periodic = any(atoms.pbc.any() for atoms in starts)
+        of_atom = np.repeat(np.arange(len(starts)), [len(atoms) for atoms in starts])
+        self._replica_of_atom = torch.as_tensor(of_atom, device=device)
         if self.periodic:
             cells = np.stack(
                 [atoms.cell.array if atoms.pbc.any() else NO_CELL_A * np.eye(3) for atoms in starts]
@@ -48,25 +50,35 @@ class Pairs:
                 self._cell = torch.as_tensor(cells[0], device=device)
                 self._inverse = torch.as_tensor(np.linalg.inv(cells[0]), device=device)
             else:
-                of_atom = np.repeat(np.arange(len(starts)), [len(atoms) for atoms in starts])
                 self._cell = torch.as_tensor(cells[owner], device=device)
                 self._inverse = torch.as_tensor(np.linalg.inv(cells)[of_atom], device=device)
 
-    def squared(self, positions: torch.Tensor) -> torch.Tensor:
+    def squared(self, positions: torch.Tensor, cells: torch.Tensor | None = None) -> torch.Tensor:
         """Squared distances.
 
         Args:
             positions: shape (N, 3), Å, float64.
+            cells: where they are no longer those of the start, all periodic: shape (R, 3, 3), Å,
+                cell vectors in columns, as torch-sim has them.
 
         Returns:
             Shape (P,), Å²; not finite where a position is not.
         """
         if self.periodic:
-            positions = _times(positions, self._inverse)
+            cell, inverse = self._cells(cells)
+            positions = _times(positions, inverse)
         vectors = positions.index_select(0, self.first) - positions.index_select(0, self.second)
         if self.periodic:
-            vectors = _times(vectors - vectors.round(), self._cell)
+            vectors = _times(vectors - vectors.round(), cell)
         return (vectors * vectors).sum(dim=1)
+
+    def _cells(self, cells: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cells of pairs and inverse cells of atoms, or one of each for all."""
+        if cells is None:
+            return self._cell, self._inverse
+        rows = cells.double().mT
+        inverse = torch.linalg.inv_ex(rows)[0]  # without asking the device whether it went well
+        return rows.index_select(0, self.replica), inverse.index_select(0, self._replica_of_atom)
 
 
 def _times(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:

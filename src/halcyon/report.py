@@ -48,7 +48,7 @@ class Generation:
         curve: one entry per epoch: epoch, loss, errors on the validation set.
         best_epoch: the one whose weights were kept.
         replicas: how each replica ended, see `explore`.
-        traces: see `explore.TRACE_COLUMNS`.
+        traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
         candidates: number of candidate frames.
         fates: of the candidates, by reason.

@@ -58,7 +58,8 @@ Output = Mapping[str, torch.Tensor]
 (N, D); R replicas, N atoms of all; eV, Å."""
 Scorer = Callable[[Any, Output], torch.Tensor]
 """(state, output) → a number per atom, shape (N,), float64. Of the torch-sim state, signals read
-`positions` (N, 3); other models may read all of it."""
+`positions` (N, 3) and, where there is one, `moving_cell` (R, 3, 3), vectors in columns: the cells
+where they are no longer those of the start; other models may read all of it."""
 Model = Callable[[Any], Output]
 
 
@@ -92,8 +93,7 @@ class Signal(ABC):
         """Scorer of a batch.
 
         Args:
-            starts: a frame of each replica, in the batch's order, with `info["structure"]`. Cells
-                stay as they are there.
+            starts: a frame of each replica, in the batch's order, with `info["structure"]`.
             device: where the batch is.
         """
         score = self.raw_score(starts, device)
@@ -335,7 +335,8 @@ class BondStretch(Thresholded):
 
         def raw(state: Any, _: Output) -> torch.Tensor:
             positions = state.positions.double()
-            apart = (pairs.squared(positions).sqrt() - lengths).abs_()
+            cells = getattr(state, "moving_cell", None)
+            apart = (pairs.squared(positions, cells).sqrt() - lengths).abs_()
             # 0, and NaN where a position is not finite: so is an atom without bonds.
             none = (positions - positions).sum(dim=1)
             return none.scatter_reduce_(0, atoms, apart.repeat(2), "amax")

@@ -8,7 +8,7 @@ from halcyon.cli_index import CliIndex, per_replica
 def run(scores, timestep_ps=0.001, **options):
     index = CliIndex(len(scores[0]), timestep_ps=timestep_ps, **options)
     for score in scores:
-        index.update(torch.tensor(score, dtype=torch.float64))
+        index.update(torch.tensor([score], dtype=torch.float64))
     return index
 
 
@@ -20,12 +20,29 @@ def test_a_hand_made_trace_has_the_known_answer():
     assert index.outside.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("indicator", ["hard", "smooth"])
+def test_several_steps_at_once_are_those_steps(indicator):
+    scores = np.maximum(0, np.random.default_rng(1).normal(size=(60, 2, 5)))
+    one, many = (CliIndex(2, 5, timestep_ps=0.001, indicator=indicator) for _ in range(2))
+    for score in scores:
+        one.update(torch.tensor(score)[:, None])
+    for begin, end in ((0, 1), (1, 8), (8, 20), (20, 60)):
+        many.update(torch.tensor(scores[begin:end]).movedim(0, 1))
+    if indicator == "hard":
+        assert torch.equal(one.cli, many.cli)
+    assert torch.allclose(one.cli, many.cli, rtol=1e-12)
+    assert torch.equal(one.excursions, many.excursions)
+    many.join(3)
+    assert many.cli[:, 5:].tolist() == [[0.0] * 3] * 2
+    assert torch.equal(many.excursions[:, :5], one.excursions)
+
+
 def test_signals_are_counted_side_by_side():
     random = np.random.default_rng(0)
     scores = np.maximum(0, random.normal(size=(50, 3, 4)))
     together = CliIndex(3, 4, timestep_ps=0.001)
     for step in scores:
-        together.update(torch.tensor(step))
+        together.update(torch.tensor(step)[:, None])
     for number in range(3):
         alone = run(scores[:, number].tolist())
         assert torch.equal(together.cli[number], alone.cli)
@@ -78,7 +95,7 @@ def test_an_infinite_score_is_outside():
 def test_a_million_small_steps_add_up():
     index = CliIndex(1, timestep_ps=1e-4)
     for _ in range(100_000):
-        index.update(torch.tensor([2.0], dtype=torch.float32))
+        index.update(torch.tensor([[2.0]], dtype=torch.float32))
     assert float(index.cli[0]) == pytest.approx(10.0, rel=1e-9)
 
 
@@ -90,13 +107,13 @@ def test_restored_index_goes_on_and_kept_atoms_keep_their_numbers():
     state = {name: value.clone() for name, value in first.state().items()}
     second.restore(state)
     for score in scores[1:]:
-        second.update(torch.tensor(score))
+        second.update(torch.tensor([score]))
     assert second.cli.tolist() == whole.cli.tolist()
     assert second.excursions.tolist() == whole.excursions.tolist()
-    assert torch.equal(state["cli"], first.cli)  # a copy went on
+    assert torch.equal(state["steps"], first.steps)  # a copy went on
     second.keep(torch.tensor([False, True]))
     assert second.cli.tolist() == [whole.cli[1].item()]
-    second.update(torch.tensor([5.0]))
+    second.update(torch.tensor([[5.0]]))
     assert second.excursions.tolist() == [2]
 
 
