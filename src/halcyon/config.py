@@ -236,6 +236,11 @@ class Variable(Section):
         """Indices of its atoms, in the order given."""
         raise NotImplementedError
 
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        raise NotImplementedError
+
     @model_validator(mode="after")
     def _distinct_atoms(self) -> "Variable":
         if len(set(self.all_atoms)) < len(self.all_atoms):
@@ -261,6 +266,11 @@ class DistanceVariable(Variable):
         """Indices of its atoms, in the order given."""
         return list(self.atoms)
 
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_A
+
 
 class CoordinationVariable(Variable):
     """Coordination number: how many of one group are near those of another."""
@@ -283,6 +293,11 @@ class CoordinationVariable(Variable):
         """Indices of its atoms, in the order given."""
         return [*self.group_a, *self.group_b]
 
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma
+
 
 class TorsionVariable(Variable):
     """Torsion angle of four atoms."""
@@ -302,6 +317,11 @@ class TorsionVariable(Variable):
     def all_atoms(self) -> list[int]:
         """Indices of its atoms, in the order given."""
         return list(self.atoms)
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_deg
 
 
 VariableSettings = Annotated[

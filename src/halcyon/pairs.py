@@ -61,12 +61,24 @@ class Pairs:
         Returns:
             Shape (P,), Å²; not finite where a position is not.
         """
+        vectors = self.vectors(positions)
+        return (vectors * vectors).sum(dim=1)
+
+    def vectors(self, positions: torch.Tensor) -> torch.Tensor:
+        """Vectors from the second atoms to the first ones.
+
+        Args:
+            positions: shape (N, 3), Å, float64.
+
+        Returns:
+            Shape (P, 3), Å; not finite where a position is not.
+        """
         if self.periodic:
             positions = _times(positions, self._inverse)
         vectors = positions.index_select(0, self.first) - positions.index_select(0, self.second)
         if self.periodic:
             vectors = _times(vectors - vectors.round(), self._cell)
-        return (vectors * vectors).sum(dim=1)
+        return vectors
 
 
 def _times(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
