@@ -226,6 +226,20 @@ def test_a_replica_that_is_not_finite_harms_no_other(chains):
     assert forces.isfinite().all()
 
 
+def test_a_step_stays_on_the_device_and_does_not_wait_for_it():
+    # The meta device has no numbers: a transfer, or a look at a value, raises.
+    meta = torch.device("meta")
+    frames = [chain(1), chain(2, periodic=True)]
+    bias = Metadynamics(frames, [300.0] * 2, settings(*KINDS[:2]), device=meta)
+    positions = positions_of(frames, torch.float32).to(meta)
+    for _ in range(40):
+        bias.deposit(positions)
+    energy, forces = bias.forces(positions)
+    assert (energy.device, forces.device) == (meta, meta)
+    assert (energy.shape, forces.shape) == ((2,), (12, 3))
+    assert bias.values(positions).shape == (2, 2)
+
+
 # Hills.
 
 
@@ -258,7 +272,7 @@ def test_there_is_room_for_any_number_of_hills(chains):
     states = bias.state()
     assert all(len(state["heights"]) == 150 for state in states)
     value = bias.values(positions_of(chains))[2, 0].numpy()
-    centers, heights = states[2]["centers"][:, 0].numpy(), states[2]["heights"].numpy()
+    centers, heights = states[2]["centers"][0].numpy(), states[2]["heights"].numpy()
     wanted = (heights * np.exp(-0.5 * ((value - centers) / 0.2) ** 2)).sum()
     assert float(bias.forces(positions_of(chains))[0][2]) == pytest.approx(wanted)
 
@@ -369,8 +383,8 @@ def test_bias_carries_over_a_barrier_and_measures_it():
     at = np.array([TOP_A - BASIN_A, TOP_A, TOP_A + BASIN_A])
     barriers = []
     for state in bias.state():
-        centers, heights = state["centers"].numpy(), state["heights"].numpy()
-        hills = (heights[:, None] * np.exp(-0.5 * ((at - centers) / 0.15) ** 2)).sum(axis=0)
+        (centers,), heights = state["centers"].numpy(), state["heights"].numpy()
+        hills = np.exp(-0.5 * ((at[:, None] - centers) / 0.15) ** 2) @ heights
         free_energy = -gamma / (gamma - 1) * hills
         barriers.append(free_energy[1] - free_energy[[0, 2]].mean())
     # One replica's scatter by 0.03 eV, so their mean is good to 0.005; the rest is for what is not
