@@ -28,6 +28,8 @@ EXAMPLES = {
     "campaign": "my_campaign",
     "systems": ["ethanol"],
     "level": "config/cp2k/pbe-d3-dzvp.yaml",
+    "to_K": 1500.0,
+    "variables": [{"kind": "torsion", "atoms": [0, 1, 2, 3], "sigma_deg": 20.0}],
 }
 """Values in config.yaml of keys that have no default."""
 UNITS = {
@@ -36,6 +38,8 @@ UNITS = {
     "_per_ps": "1/ps",
     "_ps": "ps",
     "_fs": "fs",
+    "_deg": "degrees",
+    "_eV": "eV",
     "_GB": "GB",
     "_A": "Å",
     "_K": "K",
@@ -120,6 +124,11 @@ def kinds(node: Node, schema: Node) -> dict[str, Node]:
     return {tag: resolve({"$ref": reference}, schema) for tag, reference in mapping.items()}
 
 
+def default_kind(node: Node) -> str | None:
+    """Tag of the section that a union has by default."""
+    return node.get("default", {}).get(node["discriminator"]["propertyName"])
+
+
 def keys_of(section: Node, schema: Node) -> Iterator[tuple[str, Node]]:
     """Keys of a section with what is known of them: required ones first, sections last."""
     required = section.get("required", [])
@@ -184,13 +193,14 @@ def _yaml_lines(section: Node, schema: Node, indent: str) -> Iterator[str]:
         yield from _comment(_sentence(node), indent)
         if choices := kinds(node, schema):
             yield f"{indent}{key}:"
-            yield from _yaml_lines(choices.pop(DEFAULT_REFERENCE), schema, f"{indent}  ")
-            yield ""
+            chosen = choices.pop(default_kind(node) or DEFAULT_REFERENCE)
+            yield from _yaml_lines(chosen, schema, f"{indent}  ")
             for tag, other in choices.items():
+                yield ""
                 yield from _comment(f"Or, with {tag}:", indent)
                 yield f"{indent}# {key}:"
                 for line in _yaml_lines(other, schema, ""):
-                    yield f"{indent}#   {line}"
+                    yield f"{indent}#   {line}".rstrip()
         elif "properties" in node:
             yield f"{indent}{key}:"
             yield from _yaml_lines(node, schema, f"{indent}  ")
@@ -205,7 +215,8 @@ def _sentence(node: Node) -> str:
     """Description of a key, with its range or choices where it has any."""
     description = node.get("description", "")
     words = type_words(node).replace("`", "")
-    plain = {"section", "path", "path or none", "name", "text", "true or false", "list of names"}
+    plain = {"section", "path", "path or none", "name", "text", "true or false"}
+    plain |= {"list of names", "list of sections"}
     if "const" in node or words in plain:
         return description
     if len(words) < WIDTH / 2:
@@ -235,21 +246,28 @@ def page() -> str:
     ):
         schema = schema_of(model, title)
         parts.append(f"## {title}: {about}\n\n{_table(schema, schema)}")
-        parts += _sections(schema)
+        parts += _sections(schema, schema)
     return "\n".join(parts)
 
 
-def _sections(schema: Node) -> Iterator[str]:
-    for key, node in keys_of(schema, schema):
-        item = resolve(node.get("items", {}), schema)
-        for tag, section in kinds(node, schema).items():
-            yield f"### `{key}`, with `backend: {tag}`\n\n{_table(section, schema)}"
+def _sections(section: Node, schema: Node, above: str = "") -> Iterator[str]:
+    """Tables of the sections within a section, and within those."""
+    for key, entry in keys_of(section, schema):
         if key == "overrides":
             continue
+        name, each = f"`{above}{key}`", ", each" if "items" in entry else ""
+        node = resolve(entry.get("items", entry), schema)
+        for tag, choice in kinds(node, schema).items():
+            with_kind = f", with `{node['discriminator']['propertyName']}: {tag}`"
+            yield _section(name + each + with_kind, choice, schema)
+            yield from _sections(choice, schema, f"{above}{key}.")
         if "properties" in node:
-            yield f"### `{key}`\n\n{node['description']}\n\n{_table(node, schema)}"
-        elif "properties" in item:
-            yield f"### `{key}`, each\n\n{item['description']}\n\n{_table(item, schema)}"
+            yield _section(name + each, node, schema)
+            yield from _sections(node, schema, f"{above}{key}.")
+
+
+def _section(title: str, section: Node, schema: Node) -> str:
+    return f"### {title}\n\n{section['description']}\n\n{_table(section, schema)}"
 
 
 def _table(section: Node, schema: Node) -> str:
@@ -260,6 +278,8 @@ def _table(section: Node, schema: Node) -> str:
         kind = "section" if nested else type_words(node)
         if required:
             default = "required"
+        elif "discriminator" in node:
+            default = f"`{node['discriminator']['propertyName']}: {default_kind(node)}`"
         elif nested:
             default = ""
         else:

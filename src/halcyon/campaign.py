@@ -171,7 +171,9 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
     starts = []
     for name, plan in campaign.systems.items():
         path = f"{campaign.settings.systems_folder / name}.yaml"
-        starts += _in(path, lambda plan=plan: [plan.start(s) for s in plan.structures])
+        mine = _in(path, lambda plan=plan: [plan.start(s) for s in plan.structures])
+        starts += mine
+        check_bias(plan, mine, source)
         _in(path, lambda plan=plan: check_teacher(plan))
         check_numbers(plan, source)
         check_committee(plan, source)
@@ -268,6 +270,17 @@ def check_committee(plan: SystemPlan, source: str) -> None:
     for path in plan.settings.domain.committee:
         if not path.is_file():
             raise InputError(f"{source}: domain.committee: {path}: no such model file")
+
+
+def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:
+    """Refuse collective variables that the start structures do not have."""
+    from halcyon.bias import check_variables  # torch: only where it is needed
+
+    bias = plan.settings.exploration.bias
+    if isinstance(bias, config.MetadynamicsBias):
+        for start in starts:
+            if start.info["structure"] in plan.explored:
+                check_variables(bias, start, source)
 
 
 def check_identity(campaign: Campaign, *, dry: bool = False) -> None:

@@ -24,6 +24,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+AtomIndex = Annotated[int, Field(ge=0)]
 SignalName = Literal[
     "node_energy",
     "guard",
@@ -223,6 +224,177 @@ class DomainSettings(Section):
         return self
 
 
+class Variable(Section):
+    """What all collective variables have."""
+
+    structure: Name | None = Field(
+        None, description="Start structure it belongs to; by default every one of the system."
+    )
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _distinct_atoms(self) -> "Variable":
+        if len(set(self.all_atoms)) < len(self.all_atoms):
+            raise ValueError(f"atoms: each may be named once, got {self.all_atoms}")
+        return self
+
+
+class DistanceVariable(Variable):
+    """Distance between two atoms."""
+
+    kind: Literal["distance"] = Field(description="Distance between two atoms, Å.")
+    atoms: tuple[AtomIndex, AtomIndex] = Field(
+        description="The two atoms, numbered from 0 as in the start structure."
+    )
+    sigma_A: float = Field(
+        gt=0,
+        description="Width of a hill, Å: about a third of how far the distance fluctuates in "
+        "one basin.",
+    )
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return list(self.atoms)
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_A
+
+
+class CoordinationVariable(Variable):
+    """Coordination number: how many of one group are near those of another."""
+
+    kind: Literal["coordination"] = Field(
+        description="Sum over pairs between two groups of (1 - x⁶)/(1 - x¹²), x = r/r0: about 1 "
+        "for a near pair, 0 for a far one."
+    )
+    group_a: list[AtomIndex] = Field(
+        min_length=1, description="One group of atoms, numbered from 0 as in the start structure."
+    )
+    group_b: list[AtomIndex] = Field(
+        min_length=1, description="The other group, numbered from 0; no atom is in both."
+    )
+    r0_A: float = Field(gt=0, description="Distance at which a pair counts half, Å.")
+    sigma: float = Field(gt=0, description="Width of a hill, in units of the coordination number.")
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return [*self.group_a, *self.group_b]
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma
+
+
+class TorsionVariable(Variable):
+    """Torsion angle of four atoms."""
+
+    kind: Literal["torsion"] = Field(
+        description="Torsion angle of four atoms, degrees; periodic. Three in a row must not "
+        "become collinear."
+    )
+    atoms: tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex] = Field(
+        description="The four atoms along the chain, numbered from 0 as in the start structure."
+    )
+    sigma_deg: float = Field(
+        gt=0, le=45, description="Width of a hill, degrees; 15 to 25 suit most bonds."
+    )
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return list(self.atoms)
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_deg
+
+
+VariableSettings = Annotated[
+    DistanceVariable | CoordinationVariable | TorsionVariable, Field(discriminator="kind")
+]
+VARIABLES_AT_MOST = 2
+"""Variables of one structure: hills fill a space whose size grows with its dimensions."""
+
+
+class NoBias(Section):
+    """Plain molecular dynamics."""
+
+    kind: Literal["none"] = Field(description="No bias.")
+
+
+class RampBias(Section):
+    """The thermostat is heated (or cooled) during the run."""
+
+    kind: Literal["ramp"] = Field(
+        description="The thermostat's temperature changes linearly with time."
+    )
+    to_K: float = Field(
+        gt=0,
+        le=10_000,
+        description="Temperature at the end of the ramp, K; each replica starts at its own of "
+        "`temperatures_K`.",
+    )
+    time_ps: float | None = Field(
+        None,
+        gt=0,
+        description="Duration of the ramp, ps; the temperature stays afterwards. By default the "
+        "whole run.",
+    )
+
+
+class MetadynamicsBias(Section):
+    """Well-tempered metadynamics: hills push a replica out of where it has been."""
+
+    kind: Literal["metadynamics"] = Field(
+        description="Well-tempered metadynamics; each replica has hills of its own."
+    )
+    variables: list[VariableSettings] = Field(
+        min_length=1,
+        description="Collective variables, one or two for a structure. A structure without any is "
+        "not biased.",
+    )
+    height_eV: float = Field(
+        0.05, gt=0, le=10, description="Height of the first hill, eV; later ones shrink."
+    )
+    pace_fs: float = Field(50.0, gt=0, description="Time between two hills, fs.")
+    bias_factor: float = Field(
+        10.0,
+        gt=1,
+        description="γ: the variables are sampled as if γ times as hot. Barriers up to about γ "
+        "times the thermostat's kT are levelled.",
+    )
+
+    @model_validator(mode="after")
+    def _few_per_structure(self) -> "MetadynamicsBias":
+        names = [variable.structure for variable in self.variables]
+        for name in dict.fromkeys(names):
+            number = len([other for other in names if other in (name, None)])
+            if number > VARIABLES_AT_MOST:
+                of = f"structure {name}" if name else "every structure"
+                raise ValueError(
+                    f"variables: at most {VARIABLES_AT_MOST} for a structure, got {number} for {of}"
+                )
+        return self
+
+
+BiasSettings = Annotated[NoBias | RampBias | MetadynamicsBias, Field(discriminator="kind")]
+
+
 class ExplorationSettings(Section):
     """Molecular dynamics with the current model, watched by the CLI at every step."""
 
@@ -284,6 +456,22 @@ class ExplorationSettings(Section):
     checkpoint_s: float = Field(
         20.0, gt=0, description="Wall time between two checkpoints, s: what a kill can cost."
     )
+    bias: BiasSettings = Field(
+        NoBias(kind="none"),
+        description="What drives replicas over barriers. Under a bias, the CLI's numbers are about "
+        "the biased dynamics (see docs/science.md).",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_biased(self) -> "ExplorationSettings":
+        if self.bias.kind == "ramp" and self.ensemble == "nve":
+            raise ValueError("bias: a ramp needs a thermostat; ensemble = 'nve' has none")
+        if self.bias.kind == "metadynamics" and self.ensemble != "nvt":
+            raise ValueError(
+                f"bias: metadynamics needs the ensemble 'nvt', got {self.ensemble!r}: hills change "
+                "the energy, and distances are taken in the cell of the start"
+            )
+        return self
 
 
 class SelectionSettings(Section):
@@ -504,17 +692,39 @@ def settings_for(campaign: Campaign, system: System, source: str = "") -> Settin
     """The campaign's settings with the system's overrides merged in, key by key.
 
     Raises:
-        InputError: an override is not a known key or has a wrong value.
+        InputError: an override is not a known key or has a wrong value; or the bias names a
+            structure that is not explored.
     """
     merged = campaign.model_dump(include=set(Settings.model_fields))
-    source = f"{source or system.name}: overrides"
+    file = source or system.name
+    source = f"{file}: overrides"
     for section, values in system.overrides.items():
         if section not in merged:
             raise InputError(
                 f"{source}.{section}: unknown section; expected one of {', '.join(merged)}"
             )
         merged[section] = merged[section] | values
-    return _validated(Settings, merged, source)
+    settings = _validated(Settings, merged, source)
+    _check_structures(settings.exploration.bias, system, file)
+    return settings
+
+
+def _check_structures(
+    bias: NoBias | RampBias | MetadynamicsBias, system: System, file: str
+) -> None:
+    """Every variable's structure must be one that is explored."""
+    if not isinstance(bias, MetadynamicsBias):
+        return
+    known = [structure.name for structure in system.structures if structure.explore]
+    faults = [
+        f"{file}: exploration.bias.variables.{i}.structure = {variable.structure!r}: expected an "
+        f"explored structure of this system, one of {', '.join(known)}"
+        + _near(variable.structure, known)
+        for i, variable in enumerate(bias.variables)
+        if variable.structure is not None and variable.structure not in known
+    ]
+    if faults:
+        raise InputError("\n".join(faults))
 
 
 def _validated(model: type[M], content: dict[str, Any], source: str) -> M:
@@ -539,7 +749,8 @@ def _messages(error: ValidationError, model: type[BaseModel], source: str) -> li
                 described = section.model_fields[keys[-1]].description if section else None
                 value, expected = {}, f"missing; {described or 'required'}"
             case "union_tag_not_found":
-                tags = _tags(section.model_fields[keys[-1]]) if section else {}
+                named = next(key for key in reversed(keys) if not key.isdigit())
+                tags = _tags(section.model_fields[named]) if section else {}
                 keys = [*keys, context["discriminator"].strip("'")]
                 value, expected = {}, f"missing; expected {' or '.join(map(repr, tags))}"
             case "union_tag_invalid":
@@ -620,9 +831,10 @@ def _locate(
             below, tags = tags[part], {}
             continue
         keys.append(str(part))
-        section = below
-        if isinstance(part, int):
+        if isinstance(part, int):  # an entry of a list: what comes next belongs to it
+            section = below or section
             continue
+        section = below
         field = section.model_fields.get(part) if section else None
         found = _sections(field.annotation) if field else []
         below = found[0] if len(found) == 1 else None
@@ -632,11 +844,19 @@ def _locate(
 
 def _tags(field: FieldInfo) -> dict[Any, type[BaseModel]]:
     """The sections that a union chooses from, by the value of the key that chooses."""
-    key = field.discriminator
-    if not isinstance(key, str):
+    found = [field.discriminator, *_discriminators(field.annotation)]
+    key = next((name for name in found if isinstance(name, str)), None)
+    if key is None:
         return {}
     sections = _sections(field.annotation)
     return {tag: one for one in sections for tag in get_args(one.model_fields[key].annotation)}
+
+
+def _discriminators(annotation: Any) -> list[Any]:
+    """Keys that choose between the sections in a list's entries."""
+    if isinstance(annotation, FieldInfo):
+        return [annotation.discriminator]
+    return [key for part in get_args(annotation) for key in _discriminators(part)]
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

@@ -26,7 +26,8 @@ from ase import Atoms
 from torch_sim.integrators.md import MDState, calculate_momenta, momentum_step, position_step
 from torch_sim.models.interface import ModelInterface
 
-from halcyon.config import ExplorationSettings
+from halcyon.bias import ramped
+from halcyon.config import ExplorationSettings, RampBias
 
 NOISE_STEPS = 50
 """Steps whose random numbers are drawn at once."""
@@ -200,7 +201,16 @@ class Dynamics:
         if chunk == batch.chunk or self.settings.ensemble == "nve":
             return batch
         options = {"device": self.model.device, "dtype": self.model.dtype}
-        batch.kT = torch.tensor(batch.kelvin, **options) * KELVIN
+        kelvin = torch.tensor(batch.kelvin, **options)
+        if isinstance(self.settings.bias, RampBias):
+            elapsed = chunk * NOISE_STEPS - torch.tensor(batch.began, **options)
+            kelvin = ramped(
+                self.settings.bias,
+                kelvin,
+                elapsed * self.timestep_ps,
+                run_ps=self.settings.time_ps,
+            )
+        batch.kT = kelvin * KELVIN
         variance = batch.kT[state.system_idx].unsqueeze(-1) * batch.masses
         batch.spread = torch.sqrt(variance * (1 - self.damping**2))
         generator = torch.Generator(device=self.model.device)

@@ -32,10 +32,11 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
 from halcyon import files
+from halcyon.bias import Metadynamics
 from halcyon.blocks import LABEL, Judged, Layout, Step
 from halcyon.candidates import Candidates, Kept, Slot
 from halcyon.cli_index import CliIndex, per_replica
-from halcyon.config import DomainSettings, ExplorationSettings
+from halcyon.config import VARIABLES_AT_MOST, DomainSettings, ExplorationSettings, MetadynamicsBias
 from halcyon.domain import Domain
 from halcyon.dynamics import KELVIN, Dynamics, Replica
 from halcyon.errors import InputError, Interrupted
@@ -163,8 +164,13 @@ def explore(
     )
 
 
+def _variables(settings: ExplorationSettings) -> int:
+    """Columns of collective variables in the traces."""
+    return VARIABLES_AT_MOST if isinstance(settings.bias, MetadynamicsBias) else 0
+
+
 class _Watched(ModelInterface):
-    """Passes calls on and keeps the output of the last one, free of charge."""
+    """Passes calls on and keeps the output of the last one; a bias is added to what it returns."""
 
     def __init__(self, model: ModelInterface) -> None:
         super().__init__()
@@ -172,10 +178,15 @@ class _Watched(ModelInterface):
         self._device, self._dtype = model.device, model.dtype
         self._compute_forces, self._compute_stress = True, model.compute_stress
         self.output: dict[str, torch.Tensor] = {}
+        self.bias: Metadynamics | None = None
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        self.output = self._model(state)
-        return self.output
+        output: dict[str, torch.Tensor] = self._model(state)
+        self.output = output
+        if self.bias is None:
+            return output
+        _, push = self.bias.forces(state.positions)
+        return {**output, "forces": output["forces"] + push}
 
 
 class _Run:
@@ -207,6 +218,8 @@ class _Run:
         self.write_every = 0
         if settings.trajectory_every_fs:
             self.write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
+        if isinstance(settings.bias, MetadynamicsBias):
+            self.hill_every = max(1, round(settings.bias.pace_fs / settings.timestep_fs))
         self.dynamics = Dynamics(self.model, settings, seed=seed)
         self.members, self.successor = list(replicas), successor
         self.first_number = first_number
@@ -217,7 +230,7 @@ class _Run:
         self.replaced: list[int] = []
         self.pending: list[int] = []
         self.slots: list[Slot] = []
-        self.traces = Traces(list(signals))
+        self.traces = Traces(list(signals), variables=_variables(settings))
         self.book = Candidates(settings.candidates_per_replica, self.timestep_ps)
         self.index = CliIndex(
             len(signals),
@@ -330,6 +343,8 @@ class _Run:
             state = self.state = self.dynamics.step(self.state, self.step + i, self.stress)
             if self.stress is not None:
                 self.stress = self.model.output["stress"]
+            if self.model.bias and (self.step + i + 1) % self.hill_every == 0:
+                self.model.bias.deposit(state.positions)
             made.append(
                 Step(
                     state.positions,
@@ -435,11 +450,21 @@ class _Run:
                 per_replica(index.excursions, replica, n, "sum").double(),
                 made.output["energy"].double().unsqueeze(0),
                 (kT / KELVIN).unsqueeze(0),
+                *self._pushed(made.positions),
             ]
         ).T.cpu()
         slots = [self.slots[i] for i in places]
         known = [[slot.member, (step - slot.began) * self.timestep_ps] for slot in slots]
         self.traces.add(torch.cat([torch.tensor(known, dtype=torch.float64), rows[places]], dim=1))
+
+    def _pushed(self, positions: torch.Tensor) -> list[torch.Tensor]:
+        """Of a bias: its energy, shape (1, R), eV, and the variables, shape (V, R)."""
+        if self.model.bias is None:
+            return []
+        energy, _ = self.model.bias.forces(positions)
+        values = self.model.bias.values(positions).T
+        missing = _variables(self.settings) - len(values)
+        return [energy.unsqueeze(0), values, values.new_full((missing, len(self.slots)), torch.nan)]
 
     def _close_interval(self) -> None:
         for slot, atoms in zip(self.slots, self.atoms_of, strict=True):
@@ -469,6 +494,8 @@ class _Run:
 
     def _enter(self, members: Sequence[int]) -> None:
         """Add replicas to the batch, at their start."""
+        hills: list[Any] = self.model.bias.state() if self.model.bias else []
+        self.model.bias = None  # new replicas have no hills yet
         new = self.dynamics.begin([self.members[i] for i in members])
         stress = self.model.output.get("stress")
         energy = self._total_energy(new)
@@ -486,7 +513,7 @@ class _Run:
             none = torch.zeros(len(self.members[member].start), dtype=torch.float64)
             self.slots.append(Slot(member, self.step, none.to(self.model.device)))
             self.began[member] = self.step
-        self._lay_out()
+        self._lay_out(hills + [None] * len(members))
 
     def _keep(self, kept: list[int]) -> None:
         """Take the other replicas out of the batch."""
@@ -497,16 +524,24 @@ class _Run:
             self.state = self.state[kept]
             self.energy_at_start = self.energy_at_start[kept]
             self.stress = None if self.stress is None else self.stress[kept]
-        self._lay_out()
+        self._lay_out([self.model.bias.take(i) for i in kept] if self.model.bias else [])
 
-    def _lay_out(self) -> None:
-        """Places in the batch of the replicas that are running."""
+    def _lay_out(self, hills: Sequence[Any]) -> None:
+        """Places in the batch of the replicas that are running, and what pushes them."""
         running = [self.members[slot.member] for slot in self.slots]
         ends = list(itertools.accumulate((len(r.start) for r in running), initial=0))
         self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
         self._layouts: dict[int, Layout] = {}
         if running:
             self.dynamics.lay_out(self.state, running, [slot.began for slot in self.slots])
+        if isinstance(self.settings.bias, MetadynamicsBias):
+            self.model.bias = Metadynamics(
+                [replica.start for replica in running],
+                [replica.temperature_K for replica in running],
+                self.settings.bias,
+                device=self.model.device,
+                states=hills,
+            )
 
     # Checkpoints
 
@@ -523,6 +558,7 @@ class _Run:
             "state": {name: getattr(self.state, name) for name in _STATE},
             "stress": self.stress,
             "energy_at_start": self.energy_at_start,
+            "hills": self.model.bias.state() if self.model.bias else [],
             "index": self.index.state(),
             "book": self.book.state(),
             "traces": self.traces.state(),
@@ -555,7 +591,7 @@ class _Run:
         self.book.restore(saved["book"])
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
-        self._lay_out()
+        self._lay_out(saved["hills"])
 
     # What came out
 

@@ -64,13 +64,26 @@ class Pairs:
         Returns:
             Shape (P,), Å²; not finite where a position is not.
         """
+        vectors = self.vectors(positions, cells)
+        return (vectors * vectors).sum(dim=1)
+
+    def vectors(self, positions: torch.Tensor, cells: torch.Tensor | None = None) -> torch.Tensor:
+        """Vectors from the second atoms to the first ones.
+
+        Args:
+            positions: shape (N, 3), Å, float64.
+            cells: as for `squared`.
+
+        Returns:
+            Shape (P, 3), Å; not finite where a position is not.
+        """
         if self.periodic:
             cell, inverse = self._cells(cells)
             positions = _times(positions, inverse)
         vectors = positions.index_select(0, self.first) - positions.index_select(0, self.second)
         if self.periodic:
             vectors = _times(vectors - vectors.round(), cell)
-        return (vectors * vectors).sum(dim=1)
+        return vectors
 
     def _cells(self, cells: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells of pairs and inverse cells of atoms, or one of each for all."""

@@ -16,6 +16,7 @@ import torch
 from halcyon import files
 
 TRACES_VERSION = 1
+_PUSHED = ("bias_energy", "variable_")
 CUMULATIVE = ("cli_{}", "cli_{}_max", "excursions_{}")
 
 _BEFORE = {
@@ -30,11 +31,12 @@ _AFTER = {
 }
 
 
-def trace_columns(signals: Sequence[str]) -> dict[str, tuple[str, str]]:
+def trace_columns(signals: Sequence[str], variables: int = 0) -> dict[str, tuple[str, str]]:
     """Columns of traces: unit and meaning by name.
 
     Args:
         signals: what their columns end in, e.g. `label`, `guard`, `latent`.
+        variables: collective variables of a bias, at most.
     """
     watched: dict[str, tuple[str, str]] = {}
     for name in signals:
@@ -45,7 +47,13 @@ def trace_columns(signals: Sequence[str]) -> dict[str, tuple[str, str]]:
             f"rate_{name}": ("", "dΛ/dt since the last point: fraction of predictions outside"),
             f"excursions_{name}": ("", "excursions begun so far, summed over atoms"),
         }
-    return _BEFORE | watched | _AFTER
+    pushed = {
+        f"variable_{number}": ("Å, 1 or °", "collective variable of the bias, as configured")
+        for number in range(1, variables + 1)
+    }
+    if variables:
+        pushed = {"bias_energy": ("eV", "energy of the bias")} | pushed
+    return _BEFORE | watched | _AFTER | pushed
 
 
 TRACE_COLUMNS = trace_columns(["label", "guard"])
@@ -55,19 +63,25 @@ TRACE_COLUMNS = trace_columns(["label", "guard"])
 class Traces:
     """Points in the order in which they were made; a checkpoint holds them as one tensor."""
 
-    def __init__(self, signals: Sequence[str]) -> None:
-        """For these signals, as `trace_columns` takes them."""
+    def __init__(self, signals: Sequence[str], variables: int = 0) -> None:
+        """For these signals and so many variables, as `trace_columns` takes them."""
         self.signals = list(signals)
+        self.columns = trace_columns(signals, variables)
+        after = [name for name in self.columns if name in _AFTER or name.startswith(_PUSHED)]
+        self._read = ["member", "time"]
+        for pattern in CUMULATIVE:
+            self._read += [pattern.format(name) for name in signals]
+        self._read += after
         self._points: list[torch.Tensor] = []
 
     def add(self, points: torch.Tensor) -> None:
-        """Add rows: member, time in ps, CUMULATIVE of each signal, then the columns after."""
+        """Add rows: member, time in ps, CUMULATIVE of each signal, then the columns behind them."""
         self._points.append(points)
 
     def state(self) -> torch.Tensor:
         """All points so far, shape (P, columns), float64."""
         if len(self._points) != 1:
-            empty = torch.empty(0, 4 + len(CUMULATIVE) * len(self.signals), dtype=torch.float64)
+            empty = torch.empty(0, len(self._read), dtype=torch.float64)
             self._points = [torch.cat([empty, *self._points])]
         return self._points[0]
 
@@ -85,10 +99,7 @@ class Traces:
             structures: its start structure.
             kelvin: its thermostat temperature, K.
         """
-        columns = ["member", "time"]
-        for pattern in CUMULATIVE:
-            columns += [pattern.format(name) for name in self.signals]
-        table = pd.DataFrame(self.state().numpy(), columns=[*columns, *_AFTER])
+        table = pd.DataFrame(self.state().numpy(), columns=self._read)
         members = table.pop("member").astype(int)
         table["replica"] = [numbers[i] for i in members]
         table["structure"] = [structures[i] for i in members]
@@ -101,16 +112,17 @@ class Traces:
             gained = by_replica[f"cli_{name}"].diff().fillna(cli)
             table[f"rate_{name}"] = gained / elapsed
             table[f"excursions_{name}"] = table[f"excursions_{name}"].astype(int)
-        return table[list(trace_columns(self.signals))]
+        return table[list(self.columns)]
 
 
 def write_traces(path: Path, traces: pd.DataFrame) -> None:
     """Write traces as Parquet with units and meanings in the columns' metadata, atomically."""
     table = pa.Table.from_pandas(traces, preserve_index=False)
     signals = [name.removeprefix("rate_") for name in traces.columns if name.startswith("rate_")]
+    variables = sum(name.startswith("variable_") for name in traces.columns)
     fields = [
         table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
-        for name, (unit, meaning) in trace_columns(signals).items()
+        for name, (unit, meaning) in trace_columns(signals, variables).items()
     ]
     schema = pa.schema(fields, metadata={"halcyon.traces": str(TRACES_VERSION)})
     with files.replacing(path) as temporary:

@@ -94,6 +94,16 @@ def test_commented_reference_of_config_yaml_is_valid():
     assert (ROOT / reference.level).exists()
 
 
+@pytest.mark.parametrize("kind", ["ramp", "metadynamics"])
+def test_commented_bias_of_config_yaml_is_valid(kind):
+    text = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
+    block = re.search(rf"^  # Or, with {kind}:\n((?:  #.*\n)+)", text, re.MULTILINE)[1]
+    content = yaml.safe_load("\n".join(line[4:] for line in block.splitlines()))
+    campaign = config.parse_campaign(LEAST | {"exploration": content}, "config.yaml")
+    assert campaign.exploration.bias.kind == kind
+    jsonschema.validate(LEAST | {"exploration": content}, schema("campaign"))
+
+
 @pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)
 def test_shipped_campaigns_are_valid(path):
     content = config.read_yaml(path)
@@ -200,6 +210,104 @@ def test_campaign_messages(changed, message):
     assert campaign_fault(**changed) == f"mine.yaml: {message}"
 
 
+TORSION = {"kind": "torsion", "atoms": [0, 1, 2, 3], "sigma_deg": 20}
+COORDINATION = {"kind": "coordination", "group_a": [0], "group_b": [1], "r0_A": 2, "sigma": 0.1}
+
+
+def metadynamics(*variables, **changed):
+    return {"bias": {"kind": "metadynamics", "variables": variables} | changed}
+
+
+@pytest.mark.parametrize(
+    ("exploration", "message"),
+    [
+        ({"bias": {}}, ".kind: missing; expected 'none' or 'ramp' or 'metadynamics'"),
+        ({"bias": "ramp"}, " = 'ramp': expected a section of `key: value` lines"),
+        (
+            {"bias": {"kind": "metadynamic"}},
+            ".kind = 'metadynamic': expected 'none' or 'ramp' or 'metadynamics'; "
+            "did you mean 'metadynamics'?",
+        ),
+        ({"bias": {"kind": "none", "to_K": 4}}, ".to_K = 4: unknown key; expected one of kind"),
+        ({"bias": {"kind": "ramp", "to_K": 0}}, ".to_K = 0: expected greater than 0"),
+        (metadynamics(), ".variables = (): expected at least 1 in the list"),
+        (metadynamics(TORSION, bias_factor=1), ".bias_factor = 1: expected greater than 1"),
+        (
+            metadynamics(TORSION, TORSION | {"kind": "angle"}),
+            ".variables.1.kind = 'angle': expected 'distance' or 'coordination' or 'torsion'",
+        ),
+        (
+            metadynamics({"atoms": [1, 2]}),
+            ".variables.0.kind: missing; expected 'distance' or 'coordination' or 'torsion'",
+        ),
+        (metadynamics("x"), ".variables.0 = 'x': expected a section of `key: value` lines"),
+        (
+            metadynamics(TORSION | {"sigma": 9}),
+            ".variables.0.sigma = 9: unknown key; did you mean 'sigma_deg'?",
+        ),
+        (
+            metadynamics(TORSION | {"atoms": [0, 1, 2]}),
+            ".variables.0.atoms = [0, 1, 2]: expected more values, got 3",
+        ),
+        (
+            metadynamics(TORSION | {"atoms": [0, 1, 2, -3]}),
+            ".variables.0.atoms.3 = -3: expected at least 0",
+        ),
+        (
+            metadynamics(TORSION | {"atoms": [0, 1, 2, 0]}),
+            ".variables.0: atoms: each may be named once, got [0, 1, 2, 0]",
+        ),
+        (
+            metadynamics(COORDINATION | {"group_b": [1, 0]}),
+            ".variables.0: atoms: each may be named once, got [0, 1, 0]",
+        ),
+        (
+            metadynamics(TORSION, COORDINATION, TORSION | {"structure": "ice"}),
+            ": variables: at most 2 for a structure, got 3 for structure ice",
+        ),
+    ],
+)
+def test_bias_messages(exploration, message):
+    assert campaign_fault(exploration=exploration) == f"mine.yaml: exploration.bias{message}"
+
+
+def test_two_variables_for_each_of_many_structures_are_fine():
+    names = ["water", "ice"]
+    variables = [one | {"structure": name} for name in names for one in (TORSION, COORDINATION)]
+    campaign = config.parse_campaign(LEAST | {"exploration": metadynamics(*variables)}, "mine.yaml")
+    assert [one.structure for one in campaign.exploration.bias.variables] == [
+        "water",
+        "water",
+        "ice",
+        "ice",
+    ]
+
+
+def test_bias_of_an_unknown_or_unexplored_structure():
+    variables = [TORSION | {"structure": name} for name in ("water", "watr", "ice")]
+    campaign = config.parse_campaign(LEAST | {"exploration": metadynamics(*variables)}, "mine.yaml")
+    ice = {"name": "ice", "smiles": "O", "explore": False}
+    system = config.System(**WATER | {"structures": [*WATER["structures"], ice]})
+    with pytest.raises(InputError) as caught:
+        config.settings_for(campaign, system, "config/systems/water.yaml")
+    key = "config/systems/water.yaml: exploration.bias.variables"
+    assert str(caught.value).splitlines() == [
+        f"{key}.1.structure = 'watr': expected an explored structure of this system, one of water; "
+        "did you mean 'water'?",
+        f"{key}.2.structure = 'ice': expected an explored structure of this system, one of water",
+    ]
+
+
+def test_overrides_replace_the_bias_as_a_whole():
+    campaign = config.parse_campaign(
+        LEAST | {"exploration": {"bias": {"kind": "ramp", "to_K": 900, "time_ps": 1}}}, "mine.yaml"
+    )
+    system = config.System(**WATER, overrides={"exploration": metadynamics(TORSION)})
+    assert config.settings_for(campaign, system).exploration.bias.kind == "metadynamics"
+    untouched = config.settings_for(campaign, config.System(**WATER)).exploration.bias
+    assert untouched == config.RampBias(kind="ramp", to_K=900, time_ps=1)
+
+
 def test_missing_key_is_explained():
     with pytest.raises(InputError, match=r"^mine\.yaml: systems: missing; Systems, each with"):
         config.parse_campaign({k: v for k, v in LEAST.items() if k != "systems"}, "mine.yaml")
@@ -281,3 +389,22 @@ def test_unreadable_files(tmp_path, text, message):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         config.read_yaml(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("bias", "ensemble", "message"),
+    [
+        ({"kind": "ramp", "to_K": 900}, "nve", "thermostat"),
+        (
+            {
+                "kind": "metadynamics",
+                "variables": [{"kind": "distance", "atoms": [0, 1], "sigma_A": 0.1}],
+            },
+            "npt",
+            "ensemble 'nvt'",
+        ),
+    ],
+)
+def test_a_bias_and_an_ensemble_that_do_not_go_together(bias, ensemble, message):
+    with pytest.raises(ValueError, match=message):
+        config.ExplorationSettings.model_validate({"bias": bias, "ensemble": ensemble})

@@ -11,7 +11,13 @@ from ase import Atoms, units
 from torch_sim.models.interface import ModelInterface
 
 from halcyon.candidates import FRAMES_BEFORE_FAILURE
-from halcyon.config import DomainSettings, ExplorationSettings
+from halcyon.config import (
+    DistanceVariable,
+    DomainSettings,
+    ExplorationSettings,
+    MetadynamicsBias,
+    RampBias,
+)
 from halcyon.domain import Calibration, Domain, Margin
 from halcyon.errors import InputError, Interrupted
 from halcyon.explore import Replica, explore
@@ -478,3 +484,52 @@ def test_a_trajectory_is_written_only_if_asked_and_survives_a_kill(tmp_path):
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.arrays["forces"], b.arrays["forces"])
     assert not any(path.exists() for path in parts)
+
+
+STRETCH = MetadynamicsBias(
+    kind="metadynamics",
+    variables=[DistanceVariable(kind="distance", atoms=(0, 1), sigma_A=0.05)],
+    height_eV=0.05,
+    pace_fs=10,
+    bias_factor=20,
+)
+
+
+def test_hills_drive_replicas_further_and_the_traces_say_how_far(tmp_path):
+    settings = SETTINGS.model_copy(update={"bias": STRETCH, "temperatures_K": [300.0]})
+    replicas = [Replica(n, 300.0, dimer()) for n in range(4)]
+    plain = run(tmp_path / "plain", replicas=replicas)
+    pushed = run(tmp_path / "pushed", replicas=replicas, settings=settings)
+    table = pushed.traces
+    assert table["variable_1"].std() > 1.5 * np.sqrt(units.kB * 300 / STIFFNESS)  # its own spread
+    assert table["variable_2"].isna().all()
+    assert table.groupby("replica")["bias_energy"].last().min() > 0.05
+    # The model's own energy, without the bias, is what is traced and scored.
+    energy = STIFFNESS / 2 * (table["variable_1"] - LENGTH) ** 2
+    np.testing.assert_allclose(table["potential_energy"], energy)
+    late = [r.traces.groupby("replica")["cli_label"].last().mean() for r in (plain, pushed)]
+    assert late[1] > late[0]
+    write_traces(tmp_path / "t.parquet", table)
+
+
+def test_hills_go_on_after_a_kill_a_failure_and_a_replacement(tmp_path):
+    settings = SETTINGS.model_copy(update={"bias": STRETCH})
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
+    options = {"replicas": replicas, "settings": settings, "successor": breaks_first}
+    whole = run(tmp_path / "a", **options)
+    for interruption in (1, 4, 17):
+        with pytest.raises(Interrupted):
+            run(tmp_path / "b", **options, stop=after(interruption))
+    same(run(tmp_path / "b", **options), whole)
+
+
+def test_a_ramp_heats_each_replica_from_its_own_start(tmp_path):
+    ramp = RampBias(kind="ramp", to_K=3000.0, time_ps=0.2)
+    changed = {"bias": ramp, "friction_per_ps": 100.0, "bond_stretch_A": 5.0, "time_ps": 1.0}
+    replicas = [Replica(n, 300.0, dimer()) for n in range(16)]
+    result = run(tmp_path, replicas=replicas, settings=SETTINGS.model_copy(update=changed))
+    table = result.traces
+    early = table[table["time"].between(0.0, 0.05)]["temperature"].mean()
+    late = table[table["time"] > 0.4]["temperature"].mean()
+    assert early < 1000
+    assert late == pytest.approx(3000, rel=0.1)
