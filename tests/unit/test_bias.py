@@ -86,7 +86,7 @@ def test_distance_is_ase_s(chains):
 
 def test_distance_is_to_the_nearest_image_in_a_skewed_cell():
     random = np.random.default_rng(2)
-    cell = [[6, 0, 0], [-3, 5.2, 0], [7, 3, 8]]
+    cell = [[6, 0, 0], [15, 5.2, 0], [20, 8, 6]]  # far from its shortest vectors
     frames = [
         Atoms("H2", random.uniform(-9, 9, (2, 3)), cell=cell, pbc=True, info={"structure": "skew"})
         for _ in range(200)
@@ -303,7 +303,8 @@ def test_order_of_the_batch_does_not_matter(chains, variables):
 
 
 def test_kept_replicas_go_on_as_before(chains):
-    bias, all_of_them = filled(chains, *KINDS[:2]), filled(chains, *KINDS[:2])
+    kelvin = [200.0, 300.0, 400.0, 800.0]
+    bias, all_of_them = (filled(chains, *KINDS[:2], temperatures=kelvin) for _ in range(2))
     bias.keep([1, 3])
     kept = [chains[1], chains[3]]
     for _ in range(2):
@@ -324,6 +325,17 @@ def test_a_fresh_replica_joins_those_with_hills(chains):
     joined.deposit(positions_of(frames))
     assert [len(state["heights"]) for state in joined.state()] == [41, 1, 41]
     assert float(joined.forces(positions_of(frames))[0][1]) == pytest.approx(HEIGHT_EV)
+
+
+def test_states_of_different_lengths_survive_each_other(chains):
+    old, young = filled(chains[:2], *KINDS[:2], hills=40), filled(chains[:2], *KINDS[:2], hills=3)
+    states = [old.take(0), young.take(1)]
+    mixed = Metadynamics(chains[:2], [300.0] * 2, settings(*KINDS[:2]), device=CPU, states=states)
+    mixed.deposit(positions_of(chains[:2]))
+    for before, after in zip(states, mixed.state(), strict=True):
+        assert len(after["heights"]) == len(before["heights"]) + 1
+        assert (after["heights"][:-1] == before["heights"]).all()
+        assert (after["centers"][:, :-1] == before["centers"]).all()
 
 
 def test_checkpoint_is_plain_tensors_and_goes_on_the_same(chains):
