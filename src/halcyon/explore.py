@@ -181,12 +181,11 @@ class _Watched(ModelInterface):
         self.bias: Metadynamics | None = None
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        output: dict[str, torch.Tensor] = self._model(state)
-        self.output = output
+        self.output = self._model(state)
         if self.bias is None:
-            return output
-        _, push = self.bias.forces(state.positions)
-        return {**output, "forces": output["forces"] + push}
+            return self.output
+        push = self.bias.forces(state.positions)[1]
+        return self.output | {"forces": self.output["forces"] + push}
 
 
 class _Run:

@@ -1,7 +1,10 @@
 """Exploration with a cheap pair potential behind the interface that MACE has."""
 
 import itertools
+import multiprocessing
+import signal
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -95,6 +98,15 @@ SETTINGS = ExplorationSettings(
     candidate_interval_fs=20.0,
     trace_points_per_ps=50,
     checkpoint_s=1e6,
+)
+
+
+STRETCH = MetadynamicsBias(
+    kind="metadynamics",
+    variables=[DistanceVariable(kind="distance", atoms=(0, 1), sigma_A=0.05)],
+    height_eV=0.05,
+    pace_fs=10,
+    bias_factor=20,
 )
 
 
@@ -211,6 +223,36 @@ def test_killed_and_restarted_it_is_the_same_trajectory(tmp_path):
     model = Spring()
     same(run(tmp_path / "broken", model), undisturbed)
     assert model.calls == 0
+
+
+def test_killed_at_ten_random_moments_it_ends_as_if_undisturbed(tmp_path):
+    # A real SIGKILL, at any point of a step or of writing a checkpoint.
+    settings = SETTINGS.model_copy(
+        update={"time_ps": 1.0, "checkpoint_s": 0.02, "trajectory_every_fs": 50.0, "bias": STRETCH}
+    )
+    starts = [Replica(n, 900.0, dimer(1.9 if n == 1 else 1.0)) for n in range(4)]
+    options = {"replicas": starts, "settings": settings, "successor": breaks_first}
+    begun = time.monotonic()
+    whole = run(tmp_path / "whole", **options)
+    usual = time.monotonic() - begun
+    random = np.random.default_rng(11)
+    for _ in range(10):
+        child = multiprocessing.get_context("fork").Process(
+            target=run, args=(tmp_path / "killed",), kwargs=options
+        )
+        child.start()
+        child.join(random.uniform(0.03, 0.08) * usual)
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL  # it was not through yet
+    assert list((tmp_path / "killed").glob("*.checkpoint"))
+    end = run(tmp_path / "killed", **options)
+    same(end, whole)
+    join(whole.trajectory, tmp_path / "one.parquet")
+    join(end.trajectory, tmp_path / "other.parquet")
+    one, other = (read_frames(tmp_path / f"{name}.parquet") for name in ("one", "other"))
+    assert [f.info for f in one] == [f.info for f in other]
+    assert all((a.positions == b.positions).all() for a, b in zip(one, other, strict=True))
 
 
 def test_another_model_does_not_continue_an_old_trajectory(tmp_path):
@@ -484,15 +526,6 @@ def test_a_trajectory_is_written_only_if_asked_and_survives_a_kill(tmp_path):
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.arrays["forces"], b.arrays["forces"])
     assert not any(path.exists() for path in parts)
-
-
-STRETCH = MetadynamicsBias(
-    kind="metadynamics",
-    variables=[DistanceVariable(kind="distance", atoms=(0, 1), sigma_A=0.05)],
-    height_eV=0.05,
-    pace_fs=10,
-    bias_factor=20,
-)
 
 
 def test_hills_drive_replicas_further_and_the_traces_say_how_far(tmp_path):
