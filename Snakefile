@@ -64,7 +64,6 @@ wildcard_constraints:
 localrules:
     all,
     seed,
-    select,
     verdict,
     report,
 

@@ -7,7 +7,36 @@ import pandas as pd
 from halcyon import files, saturation, stage
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels import gather
-from halcyon.select import select
+
+
+def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
+    """Frames to label, and every candidate's fate."""
+    import torch
+
+    from halcyon import mace_model
+    from halcyon.domain import Domain
+    from halcyon.select import select
+    from halcyon.signals import Sample
+
+    args, settings = job.arguments, job.plan.settings
+    torch.set_num_threads(args.threads)
+    device = settings.resources.device
+    model = mace_model.load(args.model, device=device, dtype=settings.model.dtype)
+
+    def sample(frames: list) -> Sample:
+        said = mace_model.evaluate(model, frames)
+        return Sample(frames, said.node_energy, said.descriptors, said.forces)
+
+    chosen = select(
+        sample(candidates),
+        sample(known),
+        Domain.read(args.domain),
+        settings.selection,
+        settings.exploration,
+        kind=job.plan.system.kind,
+        limit=settings.limits.label_budget - len(known),
+    )
+    return chosen.frames, chosen.fates
 
 
 def main(job: stage.Job) -> None:
@@ -20,9 +49,7 @@ def main(job: stage.Job) -> None:
     if assessment["finding"] == saturation.Finding.SATURATED:
         selected, fates = [], {"left: the index has saturated": len(candidates)}
     else:
-        limit = max(0, settings.limits.label_budget - len(known))
-        chosen = select(candidates, known, settings.selection, limit=limit)
-        selected, fates = chosen.frames, chosen.fates
+        selected, fates = choose(job, candidates, known)
     for frame in selected:
         frame.info["generation"] = args.generation
     write_frames(args.selected, selected)
@@ -34,6 +61,8 @@ def main(job: stage.Job) -> None:
 if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--generation", required=True, type=int, help="generation, from 0")
+    arguments.add_argument("--model", required=True, type=Path, help="MACE model that explored")
+    arguments.add_argument("--domain", required=True, type=Path, help="its domain")
     arguments.add_argument("--candidates", required=True, type=Path, help="candidate frames")
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends")

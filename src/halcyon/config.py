@@ -481,6 +481,11 @@ class SelectionSettings(Section):
     validation_every: int = Field(
         5, ge=2, description="Every so many of them joins the validation set, not the training set."
     )
+    shortlist: Count = Field(
+        3,
+        description="Of this many times as many best-ranked candidates, those are labelled whose "
+        "descriptors are farthest apart; 1: rank alone decides.",
+    )
     min_difference_A: float = Field(
         0.05,
         ge=0,

@@ -61,6 +61,12 @@ INFO: dict[str, Column] = {
     "cli_atom": Column(pa.float64(), "ps", "atomic cumulative latent instability of `atom`"),
     "cli_gain": Column(pa.float64(), "ps", "largest atomic CLI gained in the frame's interval"),
     "force_max": Column(pa.float64(), "eV/Å", "largest force the model predicts on the frame"),
+    "fps_distance": Column(
+        pa.float64(),
+        "",
+        "distance to the nearest frame labelled or selected before, when it was selected, of mean "
+        "descriptors per class of atoms in their standard deviations",
+    ),
     "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
     "status": Column(pa.string(), "", "ok, unconverged, crashed, timeout or rejected"),
     "message": Column(pa.string(), "", "the program's own words where status is not ok"),

@@ -1,8 +1,10 @@
-# Choose the candidates worth a label.
+# Choose the candidates worth a label. The model that explored looks at all of them once more.
 
 
 rule select:
     input:
+        model=rules.train.output.model,
+        domain=rules.domain.output.domain,
         candidates=rules.explore.output.candidates,
         traces=rules.explore.output.traces,
         summary=rules.explore.output.summary,
@@ -13,7 +15,7 @@ rule select:
     log:
         "<campaign>/{system}/logs/gen{gen}-select.log",
     conda:
-        "../../envs/openmm.yaml"
+        "../../envs/mace.yaml"
     params:
         program=SCRIPTS / "select_frames.py",
         campaign=CAMPAIGN.file,
@@ -21,5 +23,6 @@ rule select:
     shell:
         "python {params.program:q} --campaign {params.campaign:q}"
         " --system {wildcards.system} --generation {params.number} --threads {threads} --log {log:q}"
+        " --model {input.model:q} --domain {input.domain:q}"
         " --candidates {input.candidates:q} --traces {input.traces:q} --summary {input.summary:q}"
         " --labels {input.labels:q} --selected {output.selected:q} --fates {output.fates:q}"
