@@ -41,9 +41,8 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
-    assessment = saturation.assess_run(
-        pd.read_parquet(args.traces), files.read_json(args.summary)["replicas"], settings
-    )
+    summary = files.read_json(args.summary)
+    assessment = saturation.assess_run(pd.read_parquet(args.traces), summary["replicas"], settings)
     known = [frame for split in gather(args.labels).values() for frame in split]
     candidates = read_frames(args.candidates)
     if assessment["finding"] == saturation.Finding.SATURATED:
@@ -53,7 +52,9 @@ def main(job: stage.Job) -> None:
     for frame in selected:
         frame.info["generation"] = args.generation
     write_frames(args.selected, selected)
-    files.write_json(args.fates, {"candidates": len(candidates), "fates": fates})
+    if passed_over := summary["candidates_passed_over"]:
+        fates |= {"left: the replica had better ones": passed_over}
+    files.write_json(args.fates, {"candidates": len(candidates) + passed_over, "fates": fates})
     told = ", ".join(f"{n} {fate}" for fate, n in fates.items()) or "no candidates"
     job.done(told, args.selected)
 

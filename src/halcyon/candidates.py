@@ -55,7 +55,7 @@ class Slot:
         outside: whether any of its atoms was outside at the last step.
         worst: the interval's frame furthest outside.
         onset: the interval's first frame outside after one inside.
-        ring: step, positions and cell of the last frames, one every fifth of an interval.
+        ring: step, positions, cell and atomic Λ of the last frames, one every fifth of an interval.
     """
 
     member: int
@@ -64,7 +64,7 @@ class Slot:
     outside: bool = False
     worst: Kept | None = None
     onset: Kept | None = None
-    ring: deque[tuple[int, torch.Tensor, torch.Tensor]] = field(
+    ring: deque[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = field(
         default_factory=lambda: deque(maxlen=FRAMES_BEFORE_FAILURE)
     )
 
@@ -99,17 +99,23 @@ class Slot:
         self.cli_before = cli.clone()
 
     def propose_ring(self, cli: torch.Tensor, book: "Candidates") -> None:
-        """Propose the frames before a failure."""
-        for step, positions, cell in self.ring:
+        """Propose the frames before a failure.
+
+        Args:
+            cli: atomic Λ at the failure, shape (n,), ps.
+            book: where to.
+        """
+        atom = int(cli.argmax())
+        for step, positions, cell, cli_then in self.ring:
             book.propose(
                 self.member,
                 step,
                 positions,
                 cell,
                 reason="before failure",
-                atom=int(cli.argmax()),
-                cli=float(cli.mean()),
-                cli_atom=float(cli.max()),
+                atom=atom,
+                cli=float(cli_then.mean()),
+                cli_atom=float(cli_then[atom]),
                 cli_gain=self._gained(cli),
             )
 

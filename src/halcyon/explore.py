@@ -317,8 +317,9 @@ class _Run:
                 self._enter(self.pending)
                 self.pending = []
         if self.step % self.ring_every == 0:
-            for i, slot in enumerate(self.slots):
-                frame = self.state.positions[self.atoms_of[i]], self.state.cell[i]
+            cli = self.index.cli[LABEL]
+            for i, (slot, atoms) in enumerate(zip(self.slots, self.atoms_of, strict=True)):
+                frame = self.state.positions[atoms], self.state.cell[i], cli[atoms]
                 slot.ring.append((self.step - slot.began, *frame))
         if self.write_every and self.step % self.write_every == 0:
             self.trajectory.add(self._frames_now())
@@ -467,13 +468,13 @@ class _Run:
 
     def _close_interval(self) -> None:
         for slot, atoms in zip(self.slots, self.atoms_of, strict=True):
-            slot.close_interval(self.index.steps[LABEL, atoms] * self.timestep_ps, self.book)
+            slot.close_interval(self.index.cli[LABEL, atoms], self.book)
 
     def _retire(self, block: Judged) -> None:
         """Record failed replicas, propose the frames before, and take them out of the batch."""
         for i, (k, reason) in sorted(block.failed.items()):
             slot = self.slots[i]
-            cli = self.index.steps[LABEL, self.atoms_of[i]] * self.timestep_ps
+            cli = self.index.cli[LABEL, self.atoms_of[i]]
             slot.propose_ring(cli, self.book)
             slot.close_interval(cli, self.book)
             steps = self.step - len(block.made) + k + 1 - slot.began
