@@ -46,6 +46,8 @@ from halcyon.traces import Traces
 from halcyon.trajectory import Trajectory
 
 PROGRESS_EVERY_S = 10.0
+CHECKPOINT_VERSION = 2
+"""Checkpoints of another version are not continued."""
 BLOCK_STEPS = 10
 BLOCK_PAIRS = 200_000
 """Pairs of atoms that a block's failure monitor looks at, at most: what bounds its memory."""
@@ -245,7 +247,7 @@ class _Run:
 
     def fingerprint(self, identity: str) -> str:
         """Hash of all that determines the trajectory."""
-        digest = hashlib.sha256(identity.encode())
+        digest = hashlib.sha256(f"{CHECKPOINT_VERSION} {identity}".encode())
         digest.update(self.settings.model_dump_json(exclude={"checkpoint_s"}).encode())
         digest.update(self.indicator.model_dump_json().encode())
         digest.update(json.dumps([self.kind, self.seed, str(self.model.dtype)]).encode())
@@ -329,7 +331,7 @@ class _Run:
 
     def _block_length(self) -> int:
         """Steps until something must be done, at most a block's."""
-        pairs = sum(n * n for n in self.state.n_atoms_per_system.tolist()) // 2
+        pairs = sum((atoms.stop - atoms.start) ** 2 for atoms in self.atoms_of) // 2
         most = max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
         stops = [most, self.interval, self.trace_every, self.ring_every]
         if self.write_every:
