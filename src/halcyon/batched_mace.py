@@ -116,7 +116,13 @@ class BatchedMace(ModelInterface):
         poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
         one = self._by_mace if self._fast is None else self._by_matrices
         results = [
-            one(run, positions[run.atoms], cells[run.systems], periodic, poison[run.systems])
+            one(
+                run,
+                positions[run.atoms],
+                cells[run.systems],
+                poison[run.systems],
+                periodic=periodic,
+            )
             for run in batch.runs
         ]
         atom_poison = poison[batch.system_idx]
@@ -128,10 +134,10 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _by_mace(
-        self, run: "_Run", positions: Tensor, cells: Tensor, periodic: bool, poison: Tensor
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
         """Results of a run of systems by MACE's own forward."""
-        pairs, shifts, unit_shifts = self._edges(run, positions, cells, periodic, poison)
+        pairs, shifts, unit_shifts = self._edges(run, positions, cells, poison, periodic=periodic)
         data = {
             "positions": positions.clone(),
             "node_attrs": run.node_attrs,
@@ -156,12 +162,12 @@ class BatchedMace(ModelInterface):
 
     @torch.no_grad()
     def _by_matrices(
-        self, run: "_Run", positions: Tensor, cells: Tensor, periodic: bool, poison: Tensor
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
         """The same by `scalar_mace`, whose atoms are sorted by element."""
         assert self._fast is not None  # noqa: S101
         assert run.plan is not None  # noqa: S101
-        vectors, sender = self._neighbours(run, positions, cells, periodic, poison)
+        vectors, sender = self._neighbours(run, positions, cells, poison, periodic=periodic)
         node_energy, gradient, features = self._fast(run.plan, vectors, sender)
         by_receiver = gradient.view(3, len(run.order), -1)
         forces = -by_receiver.sum(2).T.contiguous()
@@ -185,7 +191,7 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _neighbours(
-        self, run: "_Run", positions: Tensor, cells: Tensor, periodic: bool, poison: Tensor
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor]:
         """Vectors (3, n_atoms · J) Å from senders (n_atoms · J,); J for each receiver.
 
@@ -201,14 +207,14 @@ class BatchedMace(ModelInterface):
             places = sorted_positions.index_select(1, sender).view(3, n, -1)
             vectors = (sorted_positions[:, :, None] - places).view(3, -1)
             return torch.where(empty, far, vectors), sender
-        pairs, shifts, _ = self._edges(run, positions, cells, periodic, poison)
+        pairs, shifts, _ = self._edges(run, positions, cells, poison, periodic=periodic)
         sender, receiver = run.back[pairs]
         # MACE's shift belongs to the receiver.
         vectors = sorted_positions[:, receiver] - sorted_positions[:, sender] + shifts.T
         return _padded(n, sender, receiver, vectors, far)
 
     def _edges(
-        self, run: "_Run", positions: Tensor, cells: Tensor, periodic: bool, poison: Tensor
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Senders and receivers (2, n), and the receivers' shifts (n, 3) in Å and in cells."""
         if not periodic and run.pairs is not None:
@@ -261,7 +267,7 @@ class BatchedMace(ModelInterface):
     def _split_more(self, batch: "_Batch", error: BaseException) -> None:
         """After the memory was too small: halve what is computed at once."""
         largest = max(batch.runs, key=lambda run: _edges_guessed(run.bounds, self.r_max))
-        if all(len(run.bounds) == 2 for run in batch.runs):  # noqa: PLR2004
+        if all(len(run.bounds) == 2 for run in batch.runs):
             raise InputError(
                 f"a system of {largest.bounds[1]} atoms does not fit the memory of {self._device} "
                 "even alone: use a smaller system or model (channels, max_L, r_max_A), float32, "
