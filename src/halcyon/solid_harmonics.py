@@ -15,6 +15,7 @@ from torch import Tensor
 
 POINTS = 64  # to find the constants from
 TOLERANCE = 1e-9
+DECIMALS = 11  # of the constants
 
 
 class SolidHarmonics:
@@ -55,6 +56,9 @@ class SolidHarmonics:
                 fitted = torch.linalg.lstsq(lower, slopes.flatten(1)).solution
                 if (lower @ fitted - slopes.flatten(1)).abs().max() > TOLERANCE:
                     raise ValueError(f"not spherical harmonics of degree {order}")
+                # Rounded, because LAPACK's last bits change from call to call with the place in
+                # memory, and results must not.
+                fitted = fitted.round(decimals=DECIMALS)
                 constants = fitted.view(2 * order - 1, 2 * order + 1, 3).permute(2, 1, 0)
                 self._ascend.append((constants.transpose(0, 1).flatten(1) / order).to(like))
                 gradient[:, below, part] = constants.transpose(1, 2)
