@@ -174,9 +174,10 @@ class BatchedMace(ModelInterface):
         forces.index_add_(0, sender, gradient.T.contiguous())
         back = run.back
         node_energy = node_energy.index_select(0, back)
-        energy = run.system_e0s.clone().index_add_(0, run.system_idx, node_energy)
+        # Not atom by atom onto the elements' thousands of eV: each would be rounded to them.
+        energy = torch.zeros_like(run.system_e0s).index_add_(0, run.system_idx, node_energy)
         answer = {
-            "energy": energy,
+            "energy": run.system_e0s + energy,
             "forces": forces.index_select(0, back),
             "node_energy": node_energy.double(),
             "descriptors": features.index_select(0, back),
