@@ -65,17 +65,7 @@ LOOPS = ("ase", "bare", "halcyon")
 SETTLING_STEPS = 1
 """Not timed at the start of each block: the other loops' data are still in the caches."""
 DOMAIN_STEPS = 20
-NAMES = (
-    "system  ",
-    "dtype  ",
-    "batch",
-    "     ASE",
-    "    bare",
-    " Halcyon",
-    "  Halcyon / ASE         ",
-    "  by CPU",
-    " monitors",
-)
+HEAD = "replica-steps/s and core: ASE, bare, Halcyon; Halcyon / ASE, by CPU time; monitors"
 
 
 @dataclass
@@ -274,8 +264,7 @@ def measured(
     def quotients(times: dict[str, list[float]], above: str, below: str) -> np.ndarray:
         return np.array(times[above]) / np.array(times[below])
 
-    per_core = {"ase": 1, "bare": case.batch, "halcyon": case.batch}
-    per_core = {loop: number / torch.get_num_threads() for loop, number in per_core.items()}
+    replicas = {"ase": 1, "bare": case.batch, "halcyon": case.batch}
     return {
         "system": case.system,
         "atoms": len(case.start),
@@ -284,7 +273,7 @@ def measured(
         "rounds": len(wall["ase"]),
         "steps_per_block": blocks,
         "replica_steps_per_s_per_core": {
-            loop: per_core[loop] / statistics.median(wall[loop]) for loop in LOOPS
+            loop: replicas[loop] / statistics.median(wall[loop]) for loop in LOOPS
         },
         "ratio_vs_ase": spread(
             case.batch * quotients(wall, "ase", "halcyon"),
@@ -387,13 +376,13 @@ def nested(cases: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
 
 
 def row(case: dict[str, Any]) -> str:
-    """One line of the table under `NAMES`."""
+    """One line of the table under `HEAD`."""
     rates, ratio = case["replica_steps_per_s_per_core"], case["ratio_vs_ase"]
-    spread_of_ratio = f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
     return (
         f"{case['system']:8} {case['dtype']} {case['batch']:5}"
         + "".join(f"{rates[loop]:9.1f}" for loop in LOOPS)
-        + f"   {spread_of_ratio:22}{ratio['cpu_median']:8.2f}"
+        + f"  {ratio['median']:7.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
+        + f"{ratio['cpu_median']:8.2f}"
         + f"{case['monitor_overhead']['median']:10.1%}"
     )
 
@@ -410,15 +399,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--batches", nargs="+", type=int, help="default: 1 8 64")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"))
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", type=Path, help="a MACE model for H, C, O, instead of fitting")
     parser.add_argument("--epochs", type=int, help="of the fit")
     parser.add_argument("--rounds", type=int, help="blocks of each loop")
     parser.add_argument("--steps", type=int, help="of each block (default: as many as fill it)")
     args = parser.parse_args(arguments)
-    if min(args.batches or [1]) < 1 or args.threads < 1:
-        parser.error("--batches and --threads: expected 1 or more")
+    if min(args.batches or [1]) < 1:
+        parser.error("--batches: expected 1 or more")
     args.dtypes = args.dtypes or (["float32"] if args.quick else ["float32", "float64"])
     args.rounds = args.rounds or (3 if args.quick else 5)
     args.epochs = args.epochs or (10 if args.quick else 20)
@@ -433,7 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger().setLevel(logging.ERROR)  # MACE notes every conversion to float64
     args = parsed(arguments)
     load_before = os.getloadavg()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     cases, profiles = [], []
     with tempfile.TemporaryDirectory() as folder:
         model_file, fitted = args.model, {}
@@ -443,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 model_file, systems=args.systems, epochs=args.epochs, device=args.device
             )
             print(f"fitted to MMFF94 forces: {fitted['forces_mae_meV_per_A']} meV/Å")
-        print("Replica-steps per second and core", " ".join(NAMES), sep="\n")
+        print(HEAD)
         for system, dtype, batch in itertools.product(args.systems, args.dtypes, args.batches):
             case = made_case(system, dtype, batch, model_file, args.device)
             block_s, case_s = (0.3, 10) if args.quick else (1.0, 40)
