@@ -228,7 +228,7 @@ class ScalarMace:
         """Gradients of the energy by lengths (n·J,) and by harmonics (n, J, M)."""
         n, n_harmonics, _ = edges.harmonics.shape
         along = edges.harmonics.new_zeros(len(edges.sender))
-        around = torch.zeros_like(edges.harmonics.mT)
+        around = torch.zeros_like(edges.harmonics.mT, memory_format=torch.contiguous_format)
         gradient: Tensor | None = None  # by the features that a layer gave
         for index in reversed(range(len(traces))):
             layer, trace = self._layers[index], traces[index]
@@ -245,7 +245,7 @@ class ScalarMace:
             summed = summed.view(n, n_harmonics, -1)
             message = torch.bmm(edges.harmonics.mT, summed).view_as(values)
             along += torch.linalg.vecdot(message * trace.sent, slopes)
-            around.baddbmm_(trace.message, summed.mT)
+            around += torch.bmm(trace.message, summed.mT)
             if index > 0:
                 sent = values.new_zeros(n, values.shape[1])
                 sent.index_add_(0, edges.sender, message.mul_(values))
