@@ -49,11 +49,13 @@ from ase import Atoms
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from torch_sim.integrators import nvt_langevin
+from torch_sim.models.interface import ModelInterface
 
 import halcyon.explore
 from halcyon import files, mace_model
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain import Domain
+from halcyon.dynamics import Dynamics
 from halcyon.mace_model import BatchedMace
 from speed_systems import SEED, SYSTEMS, fitted_model, made_domain, made_start
 
@@ -62,8 +64,8 @@ TIMESTEP_FS = 0.5
 FRICTION_PER_PS = 5.0
 BATCHES = (1, 8, 64)
 LOOPS = ("ase", "bare", "halcyon")
-SETTLING_STEPS = 1
-"""Not timed at the start of each block: the other loops' data are still in the caches."""
+SETTLING_STEPS = {"ase": 1, "bare": 1, "halcyon": halcyon.explore.BLOCK_STEPS}
+"""Not timed, up to the first tick: the other loops' data are still in the caches."""
 DOMAIN_STEPS = 20
 HEAD = "replica-steps/s and core: ASE, bare, Halcyon; Halcyon / ASE, by CPU time; monitors"
 
@@ -94,30 +96,42 @@ class Case:
 
 @dataclass
 class Clock:
-    """Wall and CPU time of each step of a block."""
+    """Wall and CPU time, and the steps done by then; each loop ticks now and then."""
 
     device: str
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    stamps: list[tuple[float, float, int]] = field(default_factory=list)
 
-    def tick(self) -> bool:
-        """End of a step. Returns False, as `explore` asks whether to stop."""
+    def tick(self, steps: int) -> bool:
+        """So many steps are done. Returns False, as `explore` asks whether to stop."""
         if self.device != "cpu":
             torch.cuda.synchronize()
-        self.wall.append(time.perf_counter())
-        self.cpu.append(time.process_time())
+        self.stamps.append((time.perf_counter(), time.process_time(), steps))
         return False
 
     def per_step(self) -> tuple[float, float]:
-        """Mean wall and CPU time of a step after the first ones, s."""
-        steps = len(self.wall) - SETTLING_STEPS
-        wall, cpu = (
-            (stamps[-1] - stamps[SETTLING_STEPS - 1]) / steps for stamps in (self.wall, self.cpu)
-        )
-        return wall, cpu
+        """Mean wall and CPU time of a step between the first tick and the last, s."""
+        (wall, cpu, steps), (wall_end, cpu_end, steps_end) = self.stamps[0], self.stamps[-1]
+        done = steps_end - steps
+        return (wall_end - wall) / done, (cpu_end - cpu) / done
 
 
-# The three loops: each integrates `steps` steps and ticks the clock after every one.
+class Counted(ModelInterface):
+    """A model that counts its calls: `explore` does not tell each step."""
+
+    def __init__(self, model: BatchedMace) -> None:
+        """Wrap a model."""
+        super().__init__()
+        self.model, self.calls = model, 0
+        self._device, self._dtype = model.device, model.dtype
+        self._compute_forces, self._compute_stress = True, False
+
+    def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
+        """As the model."""
+        self.calls += 1
+        return self.model(state)
+
+
+# The three loops: each integrates `steps` steps and ticks the clock after every one, or few.
 
 
 def run_ase(case: Case, steps: int, clock: Clock) -> None:
@@ -134,8 +148,8 @@ def run_ase(case: Case, steps: int, clock: Clock) -> None:
         friction=FRICTION_PER_PS / (1000 * ase.units.fs),
         rng=np.random.default_rng(SEED),
     )
-    for _ in dynamics.irun(steps):
-        clock.tick()
+    for step, _ in enumerate(dynamics.irun(steps)):
+        clock.tick(step)
 
 
 def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
@@ -162,9 +176,9 @@ def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
     forward = model.forward
     with mock.patch.object(model, "forward", kept):
         state = init(state, seed=SEED)
-        for _ in range(steps):
+        for step in range(steps):
             state = update(state, kT=kT)
-            clock.tick()
+            clock.tick(step)
     return node_energies
 
 
@@ -182,9 +196,10 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
         bond_stretch_A=1e3,
         min_distance_A=1e-3,
     )
+    model = Counted(case.model)
     with tempfile.TemporaryDirectory() as work:
         found = halcyon.explore.explore(
-            case.model,
+            model,
             case.domain,
             replicas,
             settings,
@@ -193,7 +208,7 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
             work=Path(work),
             identity="benchmark",
             seed=SEED,
-            stop=clock.tick,
+            stop=lambda: clock.tick(model.calls),
         )
     if failed := [entry["failure"] for entry in found.replicas if entry["failure"]]:
         sys.exit(
@@ -233,7 +248,7 @@ def made_case(system: str, dtype: str, batch: int, model_file: Path, device: str
 def timed(case: Case, loop: str, steps: int) -> tuple[float, float]:
     """Wall and CPU time of one step of the whole batch, s."""
     clock = Clock(case.device)
-    RUN[loop](case, SETTLING_STEPS + steps, clock)
+    RUN[loop](case, SETTLING_STEPS[loop] + steps, clock)
     return clock.per_step()
 
 
@@ -249,6 +264,9 @@ def measured(
         timed(case, loop, 1)  # the first steps compile
         wall, _ = timed(case, loop, 3)
         blocks[loop] = steps or int(np.clip(block_s / wall, 1, 400))
+    # Whole blocks of `explore`: a shorter one at the end would be laid out for itself.
+    whole = halcyon.explore.BLOCK_STEPS
+    blocks["halcyon"] = -(-blocks["halcyon"] // whole) * whole
     wall: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)
     begun = time.monotonic()
@@ -312,16 +330,12 @@ def profiled(case: Case, steps: int) -> dict[str, float]:
 
         return watched
 
-    def watched_integrator(*args: Any, **options: Any) -> Any:
-        init, update = nvt_langevin(*args, **options)
-        update = timed_as("update", update)
+    update = timed_as("update", Dynamics.step)
 
-        def settled(*args: Any, **options: Any) -> Any:
-            if len(clock.wall) == SETTLING_STEPS:
-                totals.clear()
-            return update(*args, **options)
-
-        return init, settled
+    def settled(dynamics: Dynamics, state: Any, number: int, *rest: Any) -> Any:
+        if number == SETTLING_STEPS["halcyon"]:
+            totals.clear()
+        return update(dynamics, state, number, *rest)
 
     with (
         mock.patch.multiple(
@@ -330,9 +344,9 @@ def profiled(case: Case, steps: int) -> dict[str, float]:
             _neighbours=timed_as("neighbours", case.model._neighbours),  # noqa: SLF001
             _edges=timed_as("edges", case.model._edges),  # noqa: SLF001
         ),
-        mock.patch.object(halcyon.explore, "nvt_langevin", watched_integrator),
+        mock.patch.object(Dynamics, "step", settled),
     ):
-        run_halcyon(case, SETTLING_STEPS + steps, clock)
+        run_halcyon(case, SETTLING_STEPS["halcyon"] + steps, clock)
     whole, _ = clock.per_step()
     part = {key: value / steps for key, value in totals.items()}
     neighbours = part.get("neighbours", part.get("edges", 0.0))

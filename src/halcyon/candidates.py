@@ -18,7 +18,7 @@ from halcyon.dynamics import Replica
 from halcyon.frames import structure_only
 
 FRAMES_BEFORE_FAILURE = 4
-"""Frames kept before a failure, one every fifth of a candidate interval."""
+"""Frames kept before a failure, one every half of a candidate interval."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Slot:
         outside: whether any of its atoms was outside at the last step.
         worst: the interval's frame furthest outside.
         onset: the interval's first frame outside after one inside.
-        ring: step, positions, cell and atomic Λ of the last frames, one every fifth of an interval.
+        ring: step, positions, cell and atomic Λ of the last frames, one every half of an interval.
     """
 
     member: int

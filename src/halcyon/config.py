@@ -421,7 +421,7 @@ class ExplorationSettings(Section):
     timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
     friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
     trace_points_per_ps: int = Field(
-        100, ge=1, le=2000, description="Points kept of each replica's traces, 1/ps."
+        40, ge=1, le=2000, description="Points kept of each replica's traces, 1/ps."
     )
     candidate_interval_fs: float = Field(
         50.0, gt=0, description="At most one candidate frame per replica in such an interval, fs."

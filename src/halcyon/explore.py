@@ -48,8 +48,8 @@ from halcyon.trajectory import Trajectory
 PROGRESS_EVERY_S = 10.0
 CHECKPOINT_VERSION = 2
 """Checkpoints of another version are not continued."""
-BLOCK_STEPS = 10
-BLOCK_PAIRS = 200_000
+BLOCK_STEPS = 50
+BLOCK_PAIRS = 250_000
 """Pairs of atoms that a block's failure monitor looks at, at most: what bounds its memory."""
 _STATE = ("positions", "momenta", "forces", "energy", "cell")
 
@@ -215,7 +215,7 @@ class _Run:
         self.steps = max(1, round(settings.time_ps / self.timestep_ps))
         self.trace_every = max(1, round(1 / (settings.trace_points_per_ps * self.timestep_ps)))
         self.interval = max(1, round(settings.candidate_interval_fs / settings.timestep_fs))
-        self.ring_every = max(1, self.interval // 5)
+        self.ring_every = max(1, self.interval // 2)
         self.write_every = 0
         if settings.trajectory_every_fs:
             self.write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
@@ -333,10 +333,12 @@ class _Run:
         """Steps until something must be done, at most a block's."""
         pairs = sum((atoms.stop - atoms.start) ** 2 for atoms in self.atoms_of) // 2
         most = max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
-        stops = [most, self.interval, self.trace_every, self.ring_every]
+        stops = [self.interval, self.trace_every, self.ring_every]
         if self.write_every:
             stops.append(self.write_every)
-        return min(self.steps, *(self._next(every) for every in stops)) - self.step
+        left = min(self.steps, *(self._next(every) for every in stops)) - self.step
+        blocks = -(-left // most)
+        return -(-left // blocks)
 
     def _made(self, number: int) -> list[Step]:
         """Integrate some steps."""

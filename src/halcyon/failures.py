@@ -47,25 +47,19 @@ class FailureMonitor:
             device: where the checks run.
         """
         all_pairs, least, bonded, mean_lengths = [], [], [], []
+        known: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
         begin = 0
         for atoms in starts:
-            mine = bonds.get(atoms.info["structure"], []) if kind != "reactive" else []
-            i, j = np.triu_indices(len(atoms), k=1)
-            limit = np.full(len(i), min_distance_A)
-            if len(atoms) == 1:  # paired with itself, so that every position is looked at
-                i, j, limit = np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.full(1, -1.0)
-            if kind == "liquid":
-                molecule = _molecules(len(atoms), mine)
-                limit[molecule[i] != molecule[j]] = CLOSEST_MOLECULES_A
-            number_of = np.zeros((len(atoms), len(atoms)), dtype=np.int64)
-            number_of[i, j] = number_of[j, i] = np.arange(len(i))
-            bond = np.array([number_of[a, b] for a, b, _ in mine], dtype=np.int64)
-            length = np.array([length for _, _, length in mine])
-            bonded.append(bond + begin)
-            begin += len(i)
-            mean_lengths.append(length)
-            all_pairs.append(np.stack([i, j]))
+            like = atoms.info["structure"], len(atoms)
+            if like not in known:
+                mine = bonds.get(like[0], []) if kind != "reactive" else []
+                known[like] = _pairs(len(atoms), mine, kind, min_distance_A)
+            pairs, limit, bond, length = known[like]
+            all_pairs.append(pairs)
             least.append(limit)
+            bonded.append(bond + begin)
+            mean_lengths.append(length)
+            begin += len(limit)
         self.n_replicas = len(starts)
         sizes = torch.tensor([len(atoms) for atoms in starts], device=device)
         self.owner = torch.repeat_interleave(torch.arange(self.n_replicas, device=device), sizes)
@@ -147,6 +141,23 @@ class FailureMonitor:
     def _any(self, flags: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
         hits = torch.zeros(self.n_replicas, dtype=torch.int64, device=flags.device)
         return hits.index_add_(0, owner, flags.long()) > 0
+
+
+def _pairs(
+    n_atoms: int, bonds: Sequence[tuple[int, int, float]], kind: str, min_distance_A: float
+) -> tuple[np.ndarray, ...]:
+    """Pairs of a structure's atoms (2, P), their least distances, which are bonds, and lengths."""
+    i, j = np.triu_indices(n_atoms, k=1)
+    limit = np.full(len(i), min_distance_A)
+    if n_atoms == 1:  # paired with itself, so that every position is looked at
+        i, j, limit = np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.full(1, -1.0)
+    if kind == "liquid":
+        molecule = _molecules(n_atoms, bonds)
+        limit[molecule[i] != molecule[j]] = CLOSEST_MOLECULES_A
+    number_of = np.zeros((n_atoms, n_atoms), dtype=np.int64)
+    number_of[i, j] = number_of[j, i] = np.arange(len(i))
+    bond = np.array([number_of[a, b] for a, b, _ in bonds], dtype=np.int64)
+    return np.stack([i, j]), limit, bond, np.array([length for _, _, length in bonds])
 
 
 def _molecules(n_atoms: int, bonds: Sequence[tuple[int, int, float]]) -> np.ndarray:
