@@ -14,8 +14,9 @@ from halcyon import config, files, report, stage
 from halcyon.campaign import Campaign, SystemPlan
 from halcyon.domain import Domain, Margin
 from halcyon.errors import InputError
+from halcyon.figures import MAX_POINTS
 from halcyon.frames import write_frames
-from halcyon.page import MAX_POINTS, TEMPLATE, render
+from halcyon.page import TEMPLATE, render
 from halcyon.traces import TRACE_COLUMNS, write_traces
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
