@@ -31,7 +31,7 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
             tone.get(found.last.decision, "bold red"),
         )
         if found.last.failures["bound_per_ps"] is not None:
-            say(f"failures {stability.rate_text(found.last.failures)}")
+            say(f"failure rate {stability.rate_text(found.last.failures)}")
         console.print(report.summary_table(found))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")

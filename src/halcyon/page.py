@@ -65,6 +65,7 @@ def render(report: SystemReport) -> str:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     columns, last = columns_of(report), report.last
     runs = {g.number: g.run for g in report.generations}
+    counted = {number: runs[number] for number in last.critical_cli["generations"]}
     tone = {Decision.SATURATED: "calm", Decision.CONTINUE: "open"}.get(
         report.last.decision, "restless"
     )
@@ -80,14 +81,17 @@ def render(report: SystemReport) -> str:
         colours=legend(report),
         signals=other_signals(report),
         failure_rate=stability.rate_text(last.failures),
-        critical=stability.critical_text(last.critical_cli["label"]),
+        critical=stability.critical_text(last.critical_cli["label"], "label"),
+        overlap=stability.overlap_text(
+            [e for run in counted.values() for e in run.endings("label")]
+        ),
         survival=stability.survival_rows(
             runs,
             {g.number: g.failures for g in report.generations},
             horizon_ps=report.plan.settings.exploration.time_ps,
         ),
         critical_rows=stability.critical_rows(
-            {number: runs[number] for number in last.critical_cli["generations"]},
+            counted,
             last.critical_cli,
         ),
         replicas=_replica_rows(last),

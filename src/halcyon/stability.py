@@ -145,32 +145,35 @@ def estimate_text(told: Mapping[str, Any], *, scale: float = 1.0) -> str:
     return str(told["outcome"])
 
 
-def critical_text(told: Mapping[str, Any]) -> str:
-    """The critical Λ of one tier in a sentence, or why there is none."""
+def critical_text(told: Mapping[str, Any], tier: str) -> str:
+    """The critical Λ of one tier in a sentence, or why there is none.
+
+    Args:
+        told: what `critical_cli` gives, of the tier.
+        tier: its name.
+    """
     median, failed, survivors = told["median"], told["failures"], told["survivors"]
+    name = f"critical Λ of the {tier} domain"
+    level = f"{median['confidence'] * 100:g} %"
     of = f"{failed} of {failed + survivors} replicas failed"
     match median["outcome"]:
         case Outcome.NOT_ENOUGH_FAILURES:
-            return (
-                f"There is no critical Λ yet: {of}, and at least {survival.FEWEST_FAILURES} must."
-            )
+            return f"There is no {name} yet: {of}, and at least {survival.FEWEST_FAILURES} must."
         case Outcome.NOT_REACHED:
-            bound = "" if median["low"] is None else f" It is over {median['low']:.3g} ps."
+            low = median["low"]
+            bound = "" if low is None else f" Its {level} interval begins at {low:.3g} ps."
             return (
-                f"The critical Λ was not reached: {of}, and more than half are expected to get "
-                f"beyond every Λ that was seen.{bound}"
+                f"There is no {name}: {of}, and more than half of them are estimated to outlive "
+                f"the largest Λ that was seen.{bound}"
             )
-    text = (
-        f"The critical Λ, which half of the replicas do not outlive, is "
-        f"{estimate_text(median)} ps ({median['confidence'] * 100:g} % interval; {of}). "
-        f"{estimate_text(told['missed'], scale=100)} % of the failed had failed below it"
+    said = (
+        f"The {name}, which half of the replicas do not outlive, is {estimate_text(median)} ps "
+        f"({level} interval; {of}). {estimate_text(told['missed'], scale=100)} % of the failed had "
+        "failed below it"
     )
     if told["false_alarms"]["outcome"] != Outcome.ESTIMATED:
-        return f"{text}; no replica survived to tell how many would run on above it."
-    return (
-        f"{text}, {estimate_text(told['false_alarms'], scale=100)} % of the others were above it "
-        "and ran on."
-    )
+        return f"{said}; none survived to tell how many would run on above it."
+    return f"{said}, {estimate_text(told['false_alarms'], scale=100)} % of the others ran on above."
 
 
 def overlap(ends: Sequence[Ending]) -> tuple[int, int] | None:
@@ -182,7 +185,20 @@ def overlap(ends: Sequence[Ending]) -> tuple[int, int] | None:
     survived = [end.cli_ps for end in ends if not end.failed]
     if not failed or not survived:
         return None
-    return sum(value >= min(failed) for value in survived), len(survived)
+    return sum(value > min(failed) for value in survived), len(survived)
+
+
+def overlap_text(ends: Sequence[Ending]) -> str:
+    """How far failed and surviving replicas overlap in Λ; empty where there are not both."""
+    above = overlap(ends)
+    if above is None:
+        return ""
+    least = min(end.cli_ps for end in ends if end.failed)
+    said = "they overlap" if above[0] else "they do not overlap"
+    return (
+        f"{above[0]} of the {above[1]} others gathered more Λ than the {least:.3g} ps at which one "
+        f"failed: {said}."
+    )
 
 
 def survival_rows(
@@ -200,7 +216,7 @@ def survival_rows(
         [
             "Generation",
             "Replicas",
-            "of these in the place of a failed one",
+            "Replacements",
             "Failed",
             "Simulated time, ps",
             "Failures, 1/ps",
