@@ -166,14 +166,15 @@ def critical_text(told: Mapping[str, Any], tier: str) -> str:
                 f"There is no {name}: {of}, and more than half of them are estimated to outlive "
                 f"the largest Λ that was seen.{bound}"
             )
+    high = "no upper end" if median["high"] is None else f"{median['high']:.3g} ps"
     said = (
-        f"The {name}, which half of the replicas do not outlive, is {estimate_text(median)} ps "
-        f"({level} interval; {of}). {estimate_text(told['missed'], scale=100)} % of the failed had "
-        "failed below it"
+        f"The {name}, which half of the replicas do not outlive, is {median['value']:.3g} ps "
+        f"({level} interval: {median['low']:.3g} ps to {high}; {of}). Of the failed, "
+        f"{told['missed']['value'] * 100:.0f} % failed below it"
     )
     if told["false_alarms"]["outcome"] != Outcome.ESTIMATED:
         return f"{said}; none survived to tell how many would run on above it."
-    return f"{said}, {estimate_text(told['false_alarms'], scale=100)} % of the others ran on above."
+    return f"{said}; of the others, {told['false_alarms']['value'] * 100:.0f} % ran on above it."
 
 
 def overlap(ends: Sequence[Ending]) -> tuple[int, int] | None:

@@ -89,10 +89,14 @@ def test_the_critical_cli_is_that_of_all_generations():
         assert found["false_alarms"]["value"] == pytest.approx(0.5)
     text = stability.critical_text(told["label"], "label")
     assert text.startswith("The critical Λ of the label domain, which half of the replicas do not")
-    assert "is 4 (" in text
-    assert "50 (11.8–88.2) % of the failed had failed below it, 50 (" in text
+    assert "is 4 ps (95 % interval: 1 ps to " in text
+    assert text.endswith(
+        "6 of 8 replicas failed). Of the failed, 50 % failed below it; of the others, 50 % ran on "
+        "above it."
+    )
     rows = stability.critical_rows(runs, told)
     assert rows[1][:4] == ["label", "1–6", "0.5–10", "1 of 2"]
+    assert rows[1][5] == "50 (11.8–88.2)"
     assert rows[2][:4] == ["guard", "0.1–0.6", "0.05–1", "1 of 2"]
 
 
