@@ -385,7 +385,10 @@ def coverage_sentence(report: SystemReport) -> str:
         f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
     )
     first = len(last.replicas) - last.replaced
-    fresh = f" and {last.replaced} that took the places of failed ones," if last.replaced else ""
+    fresh = ""
+    if last.replaced:
+        took = "places of failed ones" if last.replaced > 1 else "place of a failed one"
+        fresh = f" and {last.replaced} that took the {took},"
     beyond = "Longer times and other temperatures are not covered."
     if settings.bias.kind != "none":
         beyond = (
@@ -395,7 +398,7 @@ def coverage_sentence(report: SystemReport) -> str:
     return (
         f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
         f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
-        f"{last.simulated_ps:.3g} ps in all. {beyond}"
+        f"{stability.plain(last.simulated_ps)} ps in all. {beyond}"
     )
 
 

@@ -113,20 +113,25 @@ def rate_text(told: Mapping[str, Any]) -> str:
     """
     if told["bound_per_ps"] is None:
         return "and nothing was simulated: a rate cannot be told"
-    rate = ""
-    if told["failures"]:
-        rate = f", 1 failure per {1 / told['rate_per_ps']:.3g} ps of one replica"
-    return (
-        f"in {told['time_ps']:.3g} ps{rate}: with {told['confidence'] * 100:g} % confidence fewer "
-        f"than 1 {'' if rate else 'failure '}per {_down(1 / told['bound_per_ps'])} ps"
-        f"{'' if rate else ' of one replica'}"
-    )
+    time, level = plain(told["time_ps"]), f"{told['confidence'] * 100:g} %"
+    bound = f"{_down(1 / told['bound_per_ps'])} ps"
+    if not told["failures"]:
+        return (
+            f"in {time} ps: with {level} confidence fewer than 1 failure per {bound} of one replica"
+        )
+    rate = f"1 failure per {plain(1 / told['rate_per_ps'])} ps of one replica"
+    return f"in {time} ps, {rate}: with {level} confidence fewer than 1 per {bound}"
 
 
 def _down(value: float) -> str:
     """Two digits, rounded down: more is never claimed than was shown."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.floor(value / unit + 1e-9) * unit:.2g}"
+    return plain(math.floor(value / unit + 1e-9) * unit)
+
+
+def plain(value: float) -> str:
+    """Three significant digits, without a power of ten where the number is large."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def estimate_text(told: Mapping[str, Any], *, scale: float = 1.0) -> str:
@@ -233,7 +238,7 @@ def survival_rows(
                 str(len(run.replicas)),
                 str(sum(replaced(entry) for entry in run.replicas)),
                 str(rate["failures"]),
-                f"{rate['time_ps']:.3g}",
+                plain(rate["time_ps"]),
                 *(
                     "–" if rate[key] is None else f"{rate[key]:.3g}"
                     for key in ("rate_per_ps", "bound_per_ps")

@@ -60,6 +60,9 @@ def test_a_bound_is_never_rounded_up():
     assert "per 0.99 ps" in stability.rate_text(told)
     told = stability.failures(entries((math.log(20), None)), confidence=0.95)
     assert "per 1 ps" in stability.rate_text(told)
+    told = stability.failures(entries(*[(1000.0, None)] * 16), confidence=0.95)
+    assert "in 16,000 ps" in stability.rate_text(told)
+    assert "per 5,300 ps" in stability.rate_text(told)  # 16,000 / ln 20 = 5,341
 
 
 def test_nothing_simulated_has_no_rate():
