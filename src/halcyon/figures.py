@@ -239,10 +239,10 @@ def _survival_figure(report: SystemReport) -> dict[str, Any]:
                 "hoverinfo": "skip",
             },
         ]
-    asked = report.plan.settings.exploration.time_ps
+    longest = max(entry["time_ps"] for g in report.generations for entry in g.replicas)
     return _figure(
         data,
-        {"title": {"text": "simulated time of a replica, ps"}, "range": [0, asked * 1.02]},
+        {"title": {"text": "simulated time of a replica, ps"}, "range": [0, longest * 1.02]},
         {"title": {"text": "still running"}, "range": [0, 1.04], "tickformat": ".0%"},
     )
 
