@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from halcyon import report
+from halcyon import report, stability
 from halcyon.campaign import Campaign
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
@@ -30,6 +30,8 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
             f"{system}: {report.verdict_sentence(found)}",
             tone.get(found.last.decision, "bold red"),
         )
+        if found.last.failures["bound_per_ps"] is not None:
+            say(f"failure rate {stability.rate_text(found.last.failures)}")
         console.print(report.summary_table(found))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, saturation, stage
+from halcyon import files, saturation, stability, stage
 from halcyon.labels import gather
 
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
-    assessment = saturation.assess_run(
-        pd.read_parquet(args.traces), files.read_json(args.summary)["replicas"], settings
-    )
+    # Earlier generations' traces are no inputs in the workflow: they were there before this
+    # generation began, and as inputs they would make finished verdicts out of date.
+    earlier = stability.read_runs(args.traces.parents[1], last=args.generation - 1)
+    replicas = files.read_json(args.summary)["replicas"]
+    mine = stability.Run(traces=pd.read_parquet(args.traces), replicas=replicas)
+    confidence = settings.saturation.confidence
+    assessment = saturation.assess_run(mine.traces, mine.replicas, settings)
     labels = gather(args.labels)
     spent = sum(len(frames) for frames in labels.values())
     decision, reason = saturation.decide(
@@ -29,6 +33,10 @@ def main(job: stage.Job) -> None:
             "labels": {split: len(frames) for split, frames in labels.items()} | {"spent": spent},
             "label_budget": settings.limits.label_budget,
             "saturation": assessment,
+            "failures": stability.failures(mine.replicas, confidence=confidence),
+            "critical_cli": stability.critical_cli(
+                earlier | {args.generation: mine}, confidence=confidence
+            ),
         },
     )
     job.done(f"{decision}: {reason}", args.verdict)

@@ -22,13 +22,14 @@ import yaml
 from rich import box
 from rich.table import Table
 
-from halcyon import files
+from halcyon import files, stability
 from halcyon.campaign import Campaign, SystemPlan
 from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.reference.base import Status
 from halcyon.saturation import Decision, Finding
+from halcyon.stability import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class Generation:
         replicas: how each replica ended, see `explore`.
         traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
+        failures: of its replicas, per simulated time, see `stability.failures`.
+        critical_cli: of this and all earlier generations, see `stability.critical_cli`.
         candidates: number of candidate frames.
         fates: of the candidates, by reason.
         domain: what its model knows.
@@ -69,6 +72,8 @@ class Generation:
     replicas: list[dict[str, Any]]
     traces: pd.DataFrame
     saturation: dict[str, Any]
+    failures: dict[str, Any]
+    critical_cli: dict[str, Any]
     candidates: int
     fates: dict[str, int]
     domain: Domain
@@ -77,6 +82,16 @@ class Generation:
     def simulated_ps(self) -> float:
         """Simulated time of all replicas together, ps."""
         return float(sum(entry["time_ps"] for entry in self.replicas))
+
+    @property
+    def run(self) -> Run:
+        """Its exploration."""
+        return Run(traces=self.traces, replicas=self.replicas)
+
+    @property
+    def replaced(self) -> int:
+        """Replicas that took the place of a failed one."""
+        return sum(stability.replaced(entry) for entry in self.replicas)
 
     def final(self, column: str) -> pd.Series:
         """Last value of a trace column of each replica."""
@@ -209,10 +224,12 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
     plan = campaign.systems[system]
     folder = verdicts[0].parents[1]
     labels = {name: _labels(folder / name) for name in ("seed", *(v.parent.name for v in verdicts))}
-    generations = []
+    generations: list[Generation] = []
+    runs: dict[int, Run] = {}
     for number, verdict in enumerate(verdicts):
         known = [frame for batch in list(labels.values())[: number + 2] for frame in batch]
-        generations.append(_generation(verdict, known))
+        runs[number] = stability.read_run(verdict.parent)
+        generations.append(_generation(verdict, known, runs))
     pretrained = plan.settings.pretraining.enabled
     levels = sorted({info["level"] for batch in labels.values() for info in batch})
     model = verdicts[-1].parent / "model.model"
@@ -256,12 +273,14 @@ def _labels(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _generation(verdict: Path, known: list[dict[str, Any]]) -> Generation:
+def _generation(verdict: Path, known: list[dict[str, Any]], runs: dict[int, Run]) -> Generation:
     folder, told = verdict.parent, files.read_json(verdict)
+    number, confidence = told["generation"], told["saturation"]["confidence"]
+    replicas, traces = runs[number].replicas, runs[number].traces
     metrics = files.read_json(folder / "metrics.json")
     selection = files.read_json(folder / "selection.json")
     return Generation(
-        number=told["generation"],
+        number=number,
         decision=Decision(told["decision"]),
         reason=told["reason"],
         learned={name: metrics[name]["frames"] for name in ("train", "validation", "test")},
@@ -272,9 +291,13 @@ def _generation(verdict: Path, known: list[dict[str, Any]]) -> Generation:
         energy_mae=metrics["test"]["energy_mae_meV_per_atom"],
         curve=metrics["curve"],
         best_epoch=metrics["best_epoch"],
-        replicas=files.read_json(folder / "exploration.json")["replicas"],
-        traces=pd.read_parquet(folder / "traces.parquet"),
+        replicas=replicas,
+        traces=traces,
         saturation=told["saturation"],
+        # Older verdicts do not have these.
+        failures=told.get("failures") or stability.failures(replicas, confidence=confidence),
+        critical_cli=told.get("critical_cli")
+        or stability.critical_cli(runs, confidence=confidence),
         candidates=selection["candidates"],
         fates=selection["fates"],
         domain=Domain.read(folder / "domain.json"),
@@ -309,24 +332,26 @@ def verdict_sentence(report: SystemReport) -> str:
     """The verdict and the numbers it rests on, in a sentence or two."""
     last, number = report.last, len(report.generations)
     found = last.saturation
+    under = conditions(report)
     count = f"{number} generation" + ("s" if number > 1 else "")
     failed = f"{found['failed']} of {found['replicas']} replicas failed"
     confidence = f"{found['confidence'] * 100:g} % bound"
     if last.decision is Decision.SATURATED:
         return (
-            f"Saturated after {count}: fewer than {found['rate_bound_per_atom_ps']:.3g} excursions "
-            f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g}), {failed}."
+            f"Saturated{under} after {count}: fewer than {found['rate_bound_per_atom_ps']:.3g} "
+            f"excursions per atom and ps ({confidence}, limit "
+            f"{found['rate_limit_per_atom_ps']:g}), {failed}."
         )
     match last.decision:
         case Decision.MAX_GENERATIONS:
-            said = f"NOT saturated: the campaign ended after {count}, the most allowed."
+            said = f"NOT saturated{under}: the campaign ended after {count}, the most allowed."
         case Decision.BUDGET_SPENT:
             said = (
-                f"NOT saturated: the label budget is spent ({last.spent} of {last.budget}) after "
-                f"{count}."
+                f"NOT saturated{under}: the label budget is spent ({last.spent} of {last.budget}) "
+                f"after {count}."
             )
         case _:
-            said = f"Not finished: not saturated after {count} so far."
+            said = f"Not finished: not saturated{under} after {count} so far."
     if found["failed"]:
         return f"{said} {failed}."
     if found["finding"] == Finding.NOT_ENOUGH_DATA:
@@ -337,17 +362,43 @@ def verdict_sentence(report: SystemReport) -> str:
     )
 
 
+def conditions(report: SystemReport) -> str:
+    """What set the exploration apart from plain dynamics at constant volume and temperature."""
+    settings, said = report.plan.settings.exploration, ""
+    match settings.bias.kind:
+        case "ramp":
+            said = f" on a temperature ramp to {settings.bias.to_K:g} K"
+        case "metadynamics":
+            said = " under metadynamics"
+    match settings.ensemble:
+        case "nve":
+            said += " without a thermostat (NVE)"
+        case "npt":
+            said += f" at constant pressure (NPT, {settings.pressure_bar:g} bar)"
+    return said
+
+
 def coverage_sentence(report: SystemReport) -> str:
     """What the verdict rests on, and that it says nothing beyond."""
-    last = report.last
+    last, settings = report.last, report.plan.settings.exploration
     kelvin = ", ".join(
         f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
     )
+    first = len(last.replicas) - last.replaced
+    fresh = ""
+    if last.replaced:
+        took = "places of failed ones" if last.replaced > 1 else "place of a failed one"
+        fresh = f" and {last.replaced} that took the {took},"
+    beyond = "Longer times and other temperatures are not covered."
+    if settings.bias.kind != "none":
+        beyond = (
+            "Λ and its rates are those of the biased dynamics, not of plain dynamics. Longer times "
+            "are not covered."
+        )
     return (
-        f"It rests on {len(last.replicas)} replicas of up to "
-        f"{report.plan.settings.exploration.time_ps:g} ps at {kelvin} K with the model of "
-        f"generation {last.number}, {last.simulated_ps:.3g} ps in all. Longer times and other "
-        "temperatures are not covered."
+        f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
+        f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
+        f"{stability.plain(last.simulated_ps)} ps in all. {beyond}"
     )
 
 

@@ -38,8 +38,11 @@ def test_a_campaign_runs_to_its_verdict(checkout, finished):
     assert last["labels"]["spent"] == sum(
         last["labels"][split] for split in ("train", "validation", "test", "bad")
     )
+    assert last["failures"]["time_ps"] > 0
+    assert last["critical_cli"]["generations"] == [0, 1]
     first = verdict(checkout, "undisturbed", 0)
     assert first["decision"] == "continue"
+    assert first["critical_cli"]["generations"] == [0]
     assert first["labels"]["test"] == 5
     for stage in ("forcefield", "pretrain", "train", "domain", "explore", "label", "verdict"):
         assert f" {stage} " in output

@@ -14,16 +14,19 @@ from halcyon import config, files, report, stage
 from halcyon.campaign import Campaign, SystemPlan
 from halcyon.domain import Domain, Margin
 from halcyon.errors import InputError
+from halcyon.figures import MAX_POINTS
 from halcyon.frames import write_frames
-from halcyon.page import MAX_POINTS, TEMPLATE, render
-from halcyon.traces import TRACE_COLUMNS, write_traces
+from halcyon.page import TEMPLATE, render
+from halcyon.traces import trace_columns, write_traces
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TIME_PS = 2.0
 HOSTILE = 'SCF </script><script>alert(1)</script> & "gave up"'
 
 
-def make_campaign(folder, *, structures=("water",), pretraining=True, description=""):
+def make_campaign(
+    folder, *, structures=("water",), pretraining=True, description="", exploration=()
+):
     """A campaign whose results lie under `folder`."""
     settings = config.Campaign(
         campaign="trial",
@@ -32,7 +35,7 @@ def make_campaign(folder, *, structures=("water",), pretraining=True, descriptio
         results=folder,
         label_store=folder / "labels",
         pretraining={"enabled": pretraining},
-        exploration={"replicas": 4, "time_ps": TIME_PS},
+        exploration={"replicas": 4, "time_ps": TIME_PS} | dict(exploration),
     )
     system = config.System(
         name="toy",
@@ -70,8 +73,9 @@ def curve(epochs, error):
     ]
 
 
-def make_traces(replicas, growth, points_per_ps=100):
+def make_traces(replicas, growth, points_per_ps=100, signals=()):
     """Λ grows by `growth` of the time, in the first half faster than in the second."""
+    columns = list(trace_columns(["label", "guard", *signals], variables=1 if signals else 0))
     rows = []
     for entry in replicas:
         random = np.random.default_rng(entry["replica"])
@@ -95,8 +99,20 @@ def make_traces(replicas, growth, points_per_ps=100):
                     "excursions_guard": np.arange(len(time)) // 10,
                     "potential_energy": -10.0,
                     "temperature": entry["temperature_K"],
+                    "bias_energy": 0.2,
+                    "variable_1": 60.0,
                 }
-            )[list(TRACE_COLUMNS)]
+                | {
+                    pattern.format(name): value
+                    for name in signals
+                    for pattern, value in (
+                        ("cli_{}", 0.5 * index),
+                        ("cli_{}_max", index),
+                        ("rate_{}", 0.5 * steps),
+                        ("excursions_{}", np.arange(len(time))),
+                    )
+                }
+            )[columns]
         )
     return pd.concat(rows, ignore_index=True)
 
@@ -156,9 +172,16 @@ def toy(tmp_path, rattled):
         description="",
         points_per_ps=100,
         replicas=4,
+        began=lambda _: (),
+        signals=(),
+        exploration=(),
     ):
         campaign = make_campaign(
-            tmp_path, structures=structures, pretraining=pretraining, description=description
+            tmp_path,
+            structures=structures,
+            pretraining=pretraining,
+            description=description,
+            exploration=exploration,
         )
         system = tmp_path / "trial/toy"
         write_labels(system / "seed/labels/000.parquet", rattled(5), bad=bad[:1])
@@ -186,15 +209,25 @@ def toy(tmp_path, rattled):
                     "failure": "bond broken" if i < failed else None,
                 }
                 for i in range(replicas)
+            ] + [
+                {
+                    "replica": replicas + i,
+                    "structure": structures[0],
+                    "temperature_K": 500.0,
+                    "atoms": 3,
+                    "began_ps": ps,
+                    "time_ps": TIME_PS - ps,
+                    "failure": None,
+                }
+                for i, ps in enumerate(began(number))
             ]
             taken = 6 if candidates else 0
             write_labels(
                 folder / "labels/000.parquet", rattled(taken), bad=bad[1:] if taken else ()
             )
             write_frames(folder / "candidates.parquet", rattled(candidates))
-            write_traces(
-                folder / "traces.parquet", make_traces(ends, 0.3 / (number + 1), points_per_ps)
-            )
+            traces = make_traces(ends, 0.3 / (number + 1), points_per_ps, signals)
+            write_traces(folder / "traces.parquet", traces)
             files.write_json(folder / "exploration.json", {"replicas": ends, "replica_steps": 1})
             fates = {"selected": taken, "dropped: atoms overlap": candidates - taken}
             files.write_json(
@@ -230,7 +263,7 @@ def toy(tmp_path, rattled):
                     "labels": {"spent": spent},
                     "label_budget": 500,
                     "saturation": make_saturation(
-                        failed, replicas, saturated=decision == "saturated"
+                        failed, len(ends), saturated=decision == "saturated"
                     ),
                 },
             )
@@ -369,6 +402,103 @@ def test_the_verdict_stands_at_the_top(toy, decision, sentence):
     assert "4 replicas of up to 2 ps at 500 K" in page.texts["coverage"]
 
 
+def survival_of(generation, page):
+    """Low, high, fraction running and stopped replicas of a generation, as drawn."""
+    return [t for t in page.figures["survival"]["data"] if t["meta"] == generation]
+
+
+def test_survival_is_drawn_with_its_band(toy):
+    page = show(*toy())
+    low, high, running, stopped = survival_of(0, page)
+    # By hand: two of four fail, at 0.05 and 0.25 ps. Greenwood's variance of 3/4 is 3/4² / 12; on
+    # the log-log scale the standard error is 1.00346, and the band 3/4 to the powers of e^±1.9668.
+    assert running["x"] == [0, 0.05, 0.25, TIME_PS]
+    assert running["y"] == [1, 0.75, 0.5, 0.5]
+    assert low["y"][1] == pytest.approx(0.1279, abs=2e-4)
+    assert high["y"][1] == pytest.approx(0.9605, abs=2e-4)
+    assert [told[2] for told in running["customdata"]] == [4, 4, 3, 2]
+    assert {trace["line"]["shape"] for trace in (low, high, running)} == {"hv"}
+    assert (stopped["x"], stopped["y"]) == ([TIME_PS], [0.5])
+    assert survival_of(1, page)[2]["y"] == [1, 1]
+    told = page.texts["failure-rate"].replace("\n", " ")
+    assert told.startswith("0 of 4 replicas of generation 1 failed in 8 ps: with 95 % confidence ")
+    assert "confidence fewer than 1 failure per 2.6 ps of one replica." in told
+    assert "2 of 8 replicas failed, and at least 5 must" in page.texts["critical"]
+
+
+def test_replicas_that_replaced_failed_ones_count(toy):
+    began = (0.05, 0.25)
+    page = show(*toy(["max_generations"], began=lambda _: began))
+    assert "2 of 6 replicas failed" in page.texts["verdict"]
+    assert (
+        "It rests on 4 replicas of up to 2 ps at 500 K and 2 that took the places of failed ones, "
+        "with the model of generation 0, 8 ps in all."
+    ) in page.texts["coverage"]
+    assert page.column("replicas", "Began")[:4] == ["with the run"] * 4
+    assert page.column("replicas", "Began")[4:] == [
+        f"took the place of a failed one at {ps} ps" for ps in began
+    ]
+    assert page.column("rates", "Replicas") == ["6"]
+    assert page.column("rates", "Replacements") == ["2"]
+    _, _, running, stopped = survival_of(0, page)
+    assert running["y"] == [1, 0.8333, 0.6667, 0.6667, 0.6667, 0.6667]
+    assert stopped["x"] == [1.75, 1.95, 2]
+
+
+@pytest.mark.parametrize(
+    ("exploration", "verdict", "coverage"),
+    [
+        ({}, "Saturated after", "at 500 K with"),
+        (
+            {"ensemble": "nve"},
+            "Saturated without a thermostat (NVE) after",
+            "thermostat (NVE) with",
+        ),
+        (
+            {"ensemble": "npt", "bias": {"kind": "ramp", "to_K": 900}},
+            "Saturated on a temperature ramp to 900 K at constant pressure (NPT, 1 bar) after",
+            "not of plain dynamics",
+        ),
+        (
+            {
+                "bias": {
+                    "kind": "metadynamics",
+                    "variables": [{"kind": "distance", "atoms": [0, 1], "sigma_A": 0.1}],
+                }
+            },
+            "Saturated under metadynamics after",
+            "at 500 K under metadynamics with",
+        ),
+    ],
+)
+def test_what_is_no_plain_dynamics_is_said(toy, exploration, verdict, coverage):
+    found = report.collect(*collected(toy(["saturated"], exploration=exploration)))
+    assert report.verdict_sentence(found).startswith(verdict)
+    assert coverage in report.coverage_sentence(found)
+
+
+def collected(made):
+    campaign, verdicts = made
+    return campaign, "toy", verdicts
+
+
+def test_other_signals_are_drawn(toy):
+    campaign, verdicts = toy(signals=("latent", "bond_stretch"))
+    # A signal may have been asked for later on.
+    early = pd.read_parquet(verdicts[0].parent / "traces.parquet")
+    early = early.drop(columns=[name for name in early if name.endswith(("_latent", "latent_max"))])
+    early.to_parquet(verdicts[0].parent / "traces.parquet")
+    page = show(campaign, verdicts)
+    drawn = page.figures
+    assert {t["meta"] for t in drawn["cli-latent"]["data"]} == {1}
+    assert {t["meta"] for t in drawn["cli-bond_stretch"]["data"]} == {0, 1}
+    for name in ("cli-latent", "cli-bond_stretch"):
+        assert name in page.texts
+    label, other = (drawn[name]["data"][0]["y"][1:] for name in ("cli-label", "cli-bond_stretch"))
+    assert other[-2] == pytest.approx(label[-2] / 2, rel=1e-3)
+    assert not [name for name in show(*toy()).figures if "latent" in name]
+
+
 def test_too_little_data_is_not_called_saturated(toy):
     campaign, verdicts = toy(["max_generations"], failing=lambda _: 0)
     told = files.read_json(verdicts[0])
@@ -473,12 +603,73 @@ def test_scripts(toy, tmp_path, run):
     code, told, complaint = run("summary.py", *options)
     assert code == 0, complaint
     assert "NOT saturated" in told
+    assert "failure rate in 8 ps: with 95 % confidence fewer than 1 failure per 2.6 ps" in told
     assert str(page) in told
     assert "\x1b" not in told
     table = [line for line in told.splitlines() if re.match(r" *\d+ +\d+/", line)]
     assert len(table) == 10
     assert max(map(len, table)) <= 100
     assert table[-1].split()[-2:] == ["max", "gen."]
+
+
+def decide(run, campaign, verdict):
+    folder, generation = verdict.parent, int(verdict.parent.name[-3:])
+    batches = ["seed", *(f"gen{number:03d}" for number in range(generation + 1))]
+    labels = [p for b in batches for p in sorted((folder.parent / b).glob("labels/*.parquet"))]
+    options = ("--campaign", campaign.file, "--system", "toy", "--generation", generation)
+    options += ("--traces", folder / "traces.parquet", "--summary", folder / "exploration.json")
+    code, _, complaint = run("verdict.py", *options, "--labels", *labels, "--verdict", verdict)
+    assert code == 0, complaint
+    return files.read_json(verdict)
+
+
+def test_a_verdict_tells_of_survival_up_to_now(toy, run):
+    campaign, verdicts = toy(["continue"] * 3, failing=lambda number: 3 if number < 2 else 0)
+    told = decide(run, campaign, verdicts[1])
+    assert told["failures"]["failures"] == 3
+    # Three fail at 0.05, 0.25, 0.45 ps, the fourth runs for 2 ps; χ² of 8 degrees: 15.507.
+    assert told["failures"]["time_ps"] == pytest.approx(2.75)
+    assert told["failures"]["bound_per_ps"] == pytest.approx(15.507 / 5.5, rel=1e-4)
+    critical = told["critical_cli"]
+    assert critical["generations"] == [0, 1]
+    assert (critical["label"]["failures"], critical["label"]["survivors"]) == (6, 2)
+    assert critical["label"]["median"]["outcome"] == "estimated"
+    assert critical["guard"]["median"]["value"] == pytest.approx(
+        0.1 * critical["label"]["median"]["value"]
+    )
+    first = decide(run, campaign, verdicts[0])["critical_cli"]
+    assert first["generations"] == [0]
+    assert first["label"]["median"]["outcome"] == "not enough failures"
+
+
+def test_a_page_from_old_verdicts_says_the_same(toy, run):
+    campaign, verdicts = toy(["continue", "max_generations"], failing=lambda _: 3)
+    old = show(campaign, verdicts)
+    for verdict in verdicts:
+        assert "failures" not in files.read_json(verdict)
+        assert "failures" in decide(run, campaign, verdict)
+    new = show(campaign, verdicts)
+    assert "critical Λ of the label domain, which half" in new.texts["critical"]
+    for name in ("failure-rate", "critical"):
+        assert old.texts[name] == new.texts[name]
+    for name in ("rates", "critical-cli"):
+        assert old.tables[name] == new.tables[name]
+
+
+def test_the_numbers_of_a_verdict_are_those_on_the_page(toy):
+    campaign, verdicts = toy(["max_generations"])
+    told = files.read_json(verdicts[0])
+    told["failures"] = {
+        "failures": 2,
+        "time_ps": 12.0,
+        "rate_per_ps": 0.125,
+        "bound_per_ps": 0.789,
+        "confidence": 0.9,
+    }
+    files.write_json(verdicts[0], told)
+    page = show(campaign, verdicts)
+    assert page.column("rates", "their 90 % bound") == ["0.789"]
+    assert "with 90 % confidence fewer than 1 per 1.2 ps" in page.texts["failure-rate"]
 
 
 def test_the_summary_of_what_is_not_finished_says_so(toy, run):
