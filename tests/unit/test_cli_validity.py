@@ -19,8 +19,8 @@ TEMPERATURES = (300.0, 600.0, 900.0)
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    """A module of the benchmarks' folder."""
+def part():
+    """A module of the benchmark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
         yield importlib.import_module
@@ -100,8 +100,8 @@ def made_models():
 
 
 @pytest.fixture(scope="module")
-def summary(benchmark):
-    return benchmark("cli_validity_summary").summarised(made_cells(), made_models(), resamples=60)
+def summary(part):
+    return part("validity.statistics").summarised(made_cells(), made_models(), resamples=60)
 
 
 def test_a_signal_that_knows_foretells_and_noise_does_not(summary):
@@ -141,17 +141,17 @@ def test_saturated_replicas_are_followed_to_the_end(summary):
     assert guard["auroc"]["value"] == 1.0
 
 
-def test_without_failures_there_are_reasons_instead_of_numbers(benchmark):
+def test_without_failures_there_are_reasons_instead_of_numbers(part):
     cells = [cell for cell in made_cells() if cell["kind"] == "dynamics"]
     for cell in cells:
         cell["replicas"] = [entry for entry in cell["replicas"] if entry["failure"] is None]
-    found = benchmark("cli_validity_summary").summarised(cells, made_models(), resamples=20)
+    found = part("validity.statistics").summarised(cells, made_models(), resamples=20)
     assert found["auroc"]["oracle"]["outcome"] == "not enough failures"
     assert found["saturated_survival"] == found["rho_drift"] == {}
     assert found["rho_temperature"]["oracle"]["value"] == 0.0  # silent everywhere
 
 
-def test_cells_keep_exact_counts_on_their_own_grid(benchmark):
+def test_cells_keep_exact_counts_on_their_own_grid(part):
     # Replica 1 fails at step 30: the trace then holds a point of replica 0, too.
     steps = {0: [20, 30, 40], 1: [20, 30]}
     frame = pd.DataFrame(
@@ -171,13 +171,13 @@ def test_cells_keep_exact_counts_on_their_own_grid(benchmark):
         {"replica": 0, "time_ps": 0.02, "failure": None, "atoms": ATOMS},
         {"replica": 1, "time_ps": 0.015, "failure": "bond broken", "atoms": ATOMS},
     ]
-    rows = benchmark("cli_validity").condensed(frame, ends, timestep_ps=0.0005, trace_ps=0.01)
+    rows = part("validity.runs").condensed(frame, ends, timestep_ps=0.0005, trace_ps=0.01)
     assert [entry["outside"]["label"] for entry in rows] == [[20, 20], [20, 10]]
     assert [entry["worst_atom"]["label"] for entry in rows] == [[20, 20], [20, 10]]
 
 
-def test_the_extension_runs_where_replicas_differ(benchmark):
-    module = benchmark("cli_validity")
+def test_the_extension_runs_where_replicas_differ(part):
+    module = part("cli_validity")
     plan = module.Plan(temperatures_K=TEMPERATURES)
     model = module.Model("scratch", 25, 1)
     cells = [cell for cell in made_cells() if cell["model"] == model.name]
@@ -185,8 +185,8 @@ def test_the_extension_runs_where_replicas_differ(benchmark):
     assert module.extension_temperature(plan, model, cells) == 900
 
 
-def test_summary_computes_nothing_and_writes_all(benchmark, tmp_path, capsys):
-    module = benchmark("cli_validity")
+def test_summary_computes_nothing_and_writes_all(part, tmp_path, capsys):
+    module = part("cli_validity")
     for number, cell in enumerate(made_cells()[:14]):  # two models
         module.write_cell(tmp_path / "cells" / f"{number}.json", cell)
     for model in made_models():
@@ -203,8 +203,8 @@ def test_summary_computes_nothing_and_writes_all(benchmark, tmp_path, capsys):
     assert "thermometer" in capsys.readouterr().out
 
 
-def test_cells_of_other_settings_are_refused(benchmark, tmp_path):
-    module = benchmark("cli_validity")
+def test_cells_of_other_settings_are_refused(part, tmp_path):
+    module = part("cli_validity")
     cell = next(iter(made_cells()))
     module.write_cell(tmp_path / "0.json", cell)
     assert module.read_cell(tmp_path / "0.json") == cell
@@ -215,8 +215,8 @@ def test_cells_of_other_settings_are_refused(benchmark, tmp_path):
         module.read_all(tmp_path)
 
 
-def test_cli_validity_explains_itself(benchmark, capsys):
+def test_cli_validity_explains_itself(part, capsys):
     with pytest.raises(SystemExit) as ended:
-        benchmark("cli_validity").main(["--help"])
+        part("cli_validity").main(["--help"])
     assert ended.value.code == 0
     assert "--summary" in capsys.readouterr().out
