@@ -15,9 +15,10 @@ Each model runs replicas at several temperatures, with every signal watched at e
     python benchmarks/cli_validity.py --summary            no computing: what the cells say
     python benchmarks/cli_validity.py --smoke              a minute: does it run at all?
 
-All takes about three hours on one core. It is cut into cells, one small JSON file each. A killed run goes on when started again; two
-runs started at once share the cells. Models are kept in benchmarks/work, which git ignores, and are
-trained again, to the same weights on the same kind of machine, where they are missing.
+All takes about three hours on one core. It is cut into cells, one small JSON file each. A killed
+run goes on when started again; two runs started at once share the cells. Models are kept in
+benchmarks/work, which git ignores, and are trained again, to the same weights on the same kind of
+machine, where they are missing.
 
 Three scores are there to be beaten: `clock`, the time since the start; `thermometer`, the
 thermostat's temperature; `recipe`, whether the model was made from scratch. Who only knows that hot
@@ -47,7 +48,7 @@ from validity.figures import draw, footnote, tables
 from validity.statistics import extension_temperature, summarised
 
 if TYPE_CHECKING:
-    from validity.models import Data, Ready
+    from validity.models import Data, Ready, Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cli_validity"
@@ -81,8 +82,7 @@ class Bench:
         self.console = Console()
         if not self.console.is_terminal:
             self.console = Console(width=TABLE_WIDTH)
-        self.data: Data | None = None
-        self.ready: dict[str, Ready] = {}
+        self.workshop: Workshop | None = None
 
     def say(self, text: str) -> None:
         """Print a line with the time of day."""
@@ -138,12 +138,12 @@ class Bench:
 
     def _compute(self, cell: Cell, folder: Path) -> None:
         """Compute one cell, write it, and forget its checkpoints."""
-        from validity.runs import run_nve, run_replicas
+        from validity.runs import Job, run_nve, run_replicas
 
         data, ready = self._model(cell.model)
         self.say(cell.name)
-        run = run_nve if cell.kind == "nve" else run_replicas
-        found = run(self.plan, cell, ready, data, folder, device=self.device, say=self.say)
+        job = Job(self.plan, cell, ready, data, folder, self.device, self.say)
+        found = run_nve(job) if cell.kind == "nve" else run_replicas(job)
         head = {
             "schema": SCHEMA,
             "kind": cell.kind,
@@ -166,18 +166,13 @@ class Bench:
 
     def _model(self, model: Model) -> tuple["Data", "Ready"]:
         """All frames, and the trained model; other runs wait meanwhile."""
-        from validity.models import prepared_data, prepared_model
+        from validity.models import Workshop
 
+        if self.workshop is None:
+            self.workshop = Workshop(self.plan, self.work, self.cells, self.say)
         with files.only_one(self.work, wait_s=7200), contextlib.redirect_stdout(sys.stderr):
-            self.data = self.data or prepared_data(self.plan, self.work, self.say)
-            if model.name not in self.ready:
-                self.ready[model.name] = prepared_model(
-                    self.plan, model, self.data, work=self.work, cells=self.cells, say=self.say
-                )
-                errors = self.ready[model.name].entry["force_mae_meV_per_A"]
-                known = ", ".join(f"{error:.0f} at {kelvin} K" for kelvin, error in errors.items())
-                self.say(f"{model.name}: force MAE {known} (meV/Å)")
-        return self.data, self.ready[model.name]
+            ready = self.workshop.ready(model)
+            return self.workshop.data, ready
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

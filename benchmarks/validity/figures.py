@@ -140,8 +140,8 @@ def cells(summary: dict[str, Any]) -> Table:
     signals = list(summary["rho_temperature"])
     errors = {entry["model"]: entry["force_mae_meV_per_A"] for entry in summary["models"]}
     return _table(
-        "Cells: failed replicas, mean time without failure in ps (95 %), force MAE in meV/Å, mean λ, "
-        "and NVE drift in meV/atom/ps",
+        "Cells: failed replicas, mean time without failure in ps (95 %), force MAE in meV/Å, "
+        "mean λ, and NVE drift in meV/atom/ps",
         ("model", "K", "failed", "lived", "MAE", *signals, "drift"),
         (
             (
@@ -164,7 +164,8 @@ def footnote(summary: dict[str, Any]) -> str:
     return (
         f"\n{known['failed_replicas']} of {known['replicas']} replicas failed in "
         f"{known['simulated_ps']:.0f} ps. Intervals: of AUROC and lead time, by resampling whole "
-        f"replicas; of ρ, {known['resampled']['rho_*']}; of survivors, exact binomial."
+        f"replicas; of ρ, models ({len(summary['models'])}: few) and replicas in each cell; of "
+        "survivors, exact binomial."
     )
 
 

@@ -490,12 +490,6 @@ def summarised(
             "late_part": LATE,
             "resamples": resamples,
             "confidence": survival.CONFIDENCE,
-            "resampled": {
-                "auroc, lead_time_fs": "replicas",
-                "rho_*": f"models ({len({c['model'] for c in runs})}), and replicas in each cell; "
-                "with so few models the interval of rho_quality is wide",
-                "saturated_survival": "none: exact binomial over replicas",
-            },
             "simulated_ps": float(sum(row["end_ps"] for row in replicas)),
             "failed_replicas": sum(row["failure"] is not None for row in replicas),
             "replicas": len(replicas),

@@ -121,6 +121,46 @@ def test_what_the_cell_alone_foretells_does_not_count_within_cells(summary):
     assert thermometer["value"] == pytest.approx(0.5)
 
 
+def test_at_one_temperature_only_what_differs_between_models_counts(summary):
+    found = summary["foretelling"]["one temperature"]
+    assert found["thermometer"]["rate"]["auroc"]["value"] == pytest.approx(0.5)
+    assert found["oracle"]["rate"]["auroc"]["value"] == 1.0
+    assert found["oracle"]["rate"]["gain"]["over"] == "recipe"
+    recipe = found["recipe"]["rate"]["auroc"]["value"]
+    assert found["oracle"]["rate"]["gain"]["value"] == pytest.approx(1 - recipe)
+
+
+def test_a_warning_fades_with_the_horizon(summary):
+    auroc = {
+        horizon: found["oracle"]["rate"]["auroc"]["value"]
+        for horizon, found in summary["horizons_ps"].items()
+    }
+    assert auroc["0.5"] == 1.0  # `oracle` warns 0.5 ps before
+    assert auroc["1"] < 0.95
+
+
+def test_the_sum_of_two_rates_is_a_score_of_its_own(part):
+    _, scores = part("validity.statistics").collected(made_cells()[:1])
+    both = scores["label", "rate"] + scores["guard", "rate"]
+    assert np.allclose(scores["label + guard", "rate"], both)
+    assert both.max() > 0
+
+
+@pytest.mark.parametrize(("end_ps", "known"), [(2.0, True), (1.5, True), (0.9, False)])
+def test_drift_is_the_slope_of_the_total_energy(part, end_ps, known):
+    module = part("validity.runs")
+    time_ps = np.arange(0.0005, end_ps + 1e-9, 0.0005)
+    kinetic = 0.3 + 0.1 * np.sin(300 * time_ps)
+    trace = pd.DataFrame({"time": time_ps, "potential_energy": 1 - kinetic + 0.009 * time_ps})
+    trace["temperature"] = kinetic / (1.5 * ATOMS * module.KELVIN)
+    failure = None if end_ps == 2.0 else "bond broken"
+    if failure:  # the point of the failure itself does not count
+        trace.loc[trace.index[-1], "potential_energy"] = np.nan
+    replica = {"atoms": ATOMS, "failure": failure, "time_ps": end_ps}
+    found = module.drift(trace, replica, nve_ps=2.0)
+    assert found == (pytest.approx(1.0) if known else None)
+
+
 def test_correlations_find_what_was_put_in(summary):
     for key in ("rho_temperature", "rho_quality", "rho_error", "rho_drift"):
         found, noise = summary[key]["label"], summary[key]["noise"]
@@ -152,8 +192,7 @@ def test_without_failures_there_are_reasons_instead_of_numbers(part):
 
 
 def test_cells_keep_exact_counts_on_their_own_grid(part):
-    # Replica 1 fails at step 30: the trace then holds a point of replica 0, too.
-    steps = {0: [20, 30, 40], 1: [20, 30]}
+    steps = {0: [20, 40], 1: [20, 30]}  # replica 1 fails at step 30
     frame = pd.DataFrame(
         [
             {
@@ -171,7 +210,7 @@ def test_cells_keep_exact_counts_on_their_own_grid(part):
         {"replica": 0, "time_ps": 0.02, "failure": None, "atoms": ATOMS},
         {"replica": 1, "time_ps": 0.015, "failure": "bond broken", "atoms": ATOMS},
     ]
-    rows = part("validity.runs").condensed(frame, ends, timestep_ps=0.0005, trace_ps=0.01)
+    rows = part("validity.runs").condensed(frame, ends, timestep_ps=0.0005)
     assert [entry["outside"]["label"] for entry in rows] == [[20, 20], [20, 10]]
     assert [entry["worst_atom"]["label"] for entry in rows] == [[20, 20], [20, 10]]
 
@@ -199,7 +238,7 @@ def test_summary_computes_nothing_and_writes_all(part, tmp_path, capsys):
         assert {"low", "high"} <= found[key]["label"].keys()
     for key in ("saturated_survival", "rho_drift"):
         assert {"low", "high"} <= found[key]["guard"].keys()
-    assert len(list(figures.glob("*.png"))) == 5
+    assert len(list(figures.glob("*.png"))) == 3
     assert "thermometer" in capsys.readouterr().out
 
 
