@@ -131,9 +131,7 @@ class Slot:
             "outside": self.outside,
             "worst": _copied(self.worst),
             "onset": _copied(self.onset),
-            "ring": [
-                (step, positions.clone(), cell.clone()) for step, positions, cell in self.ring
-            ],
+            "ring": [(step, *(tensor.clone() for tensor in frame)) for step, *frame in self.ring],
         }
 
     @classmethod
