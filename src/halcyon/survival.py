@@ -13,6 +13,7 @@ units: intervals come from resampling whole replicas, never trace points.
 Not for: the rate of excursions and the verdict of a generation (see `saturation`).
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -143,10 +144,12 @@ class Detection:
             than one that is not; 0.5 is chance.
         hit_rate: fraction of points before a failure that are recognised at the false-alarm rate.
         false_alarm_rate: largest fraction of the other points that may be taken for such.
+        gain: AUROC over that of the score it was held against; its interval is over pairs.
     """
 
     auroc: Estimate
     hit_rate: Estimate
+    gain: Estimate
     false_alarm_rate: float
 
 
@@ -385,6 +388,7 @@ def detection(
     *,
     false_alarm_rate: float,
     seed: int,
+    against: np.ndarray | float = 0.0,
     confidence: float = CONFIDENCE,
     resamples: int = 1000,
 ) -> Detection:
@@ -399,6 +403,7 @@ def detection(
         replica: which replica the point belongs to, shape (P,).
         false_alarm_rate: largest fraction of the other points that may be taken for true.
         seed: of the bootstrap.
+        against: a score to beat, shape (P,); by default chance.
         confidence: two-sided level of the intervals.
         resamples: bootstrap samples; those without both kinds of points are left out.
 
@@ -414,19 +419,23 @@ def detection(
         missing = Outcome.NOT_ENOUGH_SURVIVORS
     if missing is not None:
         nothing = Estimate(outcome=missing, confidence=confidence)
-        return Detection(auroc=nothing, hit_rate=nothing, false_alarm_rate=false_alarm_rate)
+        return Detection(
+            auroc=nothing, hit_rate=nothing, gain=nothing, false_alarm_rate=false_alarm_rate
+        )
     roc = _roc(score, truth, false_alarm_rate)
+    other = _roc(np.broadcast_to(against, score.shape), truth, false_alarm_rate)
     _, owner = np.unique(replica, return_inverse=True)
     n = int(owner.max()) + 1
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    found = roc(np.ones(len(score)))
-    resampled = np.array([roc(weights[owner]) for weights in draws])
+    weights = itertools.chain([np.ones(len(score))], (draw[owner] for draw in draws))
+    found = np.array([(*roc(mine), other(mine)[0]) for mine in weights])
+    found[:, 2] = found[:, 0] - found[:, 2]
+    value, resampled = found[0], found[1:]
     resampled = resampled[~np.isnan(resampled).any(axis=1)]
-    auroc, hit_rate = (
-        _estimate(value, spread, confidence)
-        for value, spread in zip(found, resampled.T, strict=True)
+    auroc, hit_rate, gain = (
+        _estimate(value[i], resampled[:, i], confidence) for i in range(len(value))
     )
-    return Detection(auroc=auroc, hit_rate=hit_rate, false_alarm_rate=false_alarm_rate)
+    return Detection(auroc=auroc, hit_rate=hit_rate, gain=gain, false_alarm_rate=false_alarm_rate)
 
 
 def lead_time(

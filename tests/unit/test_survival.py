@@ -287,6 +287,19 @@ def test_a_useless_and_a_perfect_score():
         detection(score * np.nan, truth, replica, false_alarm_rate=0.1, seed=1)
 
 
+def test_what_a_score_gains_over_another_is_bounded_more_closely_than_either():
+    score, truth, replica = points(np.random.default_rng(3), 60, 10)
+    other = score + np.random.default_rng(4).normal(scale=0.3, size=len(score))
+    options = {"false_alarm_rate": 0.1, "seed": 1, "resamples": 200}
+    found = detection(score, truth, replica, against=other, **options)
+    beaten = detection(other, truth, replica, **options)
+    assert found.gain.value == pytest.approx(found.auroc.value - beaten.auroc.value)
+    assert found.gain.low < found.gain.value < found.gain.high
+    assert found.gain.high - found.gain.low < 0.5 * (found.auroc.high - found.auroc.low)
+    assert detection(score, truth, replica, against=score, **options).gain.high == 0
+    assert beaten.gain.value == pytest.approx(beaten.auroc.value - 0.5)  # by default over chance
+
+
 def test_too_few_failures_give_no_auroc():
     score, truth, replica = points(np.random.default_rng(1), 8, 9)
     found = detection(score, truth, replica, false_alarm_rate=0.1, seed=1)
