@@ -51,6 +51,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from torch_sim.integrators import nvt_langevin
 from torch_sim.models.interface import ModelInterface
 
+import halcyon.batch
 import halcyon.explore
 from halcyon import files, mace_model
 from halcyon.config import DomainSettings, ExplorationSettings
@@ -64,7 +65,7 @@ TIMESTEP_FS = 0.5
 FRICTION_PER_PS = 5.0
 BATCHES = (1, 8, 64)
 LOOPS = ("ase", "bare", "halcyon")
-SETTLING_STEPS = {"ase": 1, "bare": 1, "halcyon": halcyon.explore.BLOCK_STEPS}
+SETTLING_STEPS = {"ase": 1, "bare": 1, "halcyon": halcyon.batch.BLOCK_STEPS}
 """Not timed, up to the first tick: the other loops' data are still in the caches."""
 DOMAIN_STEPS = 20
 HEAD = "replica-steps/s and core: ASE, bare, Halcyon; Halcyon / ASE, by CPU time; monitors"
@@ -265,7 +266,7 @@ def measured(
         wall, _ = timed(case, loop, 3)
         blocks[loop] = steps or int(np.clip(block_s / wall, 1, 400))
     # Whole blocks of `explore`: a shorter one at the end would be laid out for itself.
-    whole = halcyon.explore.BLOCK_STEPS
+    whole = halcyon.batch.BLOCK_STEPS
     blocks["halcyon"] = -(-blocks["halcyon"] // whole) * whole
     wall: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)

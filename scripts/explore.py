@@ -93,7 +93,8 @@ def main(job: stage.Job) -> None:
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)
-    if result.trajectory:
+    # Parts are deleted once they are joined: what is gone was joined before.
+    if result.trajectory and all(part.exists() for part in result.trajectory):
         path = args.traces.with_name("trajectory.parquet")
         frames = trajectory.join(result.trajectory, path)
         job.say(f"{frames} frames of the trajectory in {path}")

@@ -17,7 +17,7 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,33 +25,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch_sim as ts
 from ase import Atoms
-from torch_sim.integrators.md import MDState
 from torch_sim.models.interface import ModelInterface
-from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
 from halcyon import files
-from halcyon.bias import Metadynamics
-from halcyon.blocks import LABEL, Judged, Layout, Step
+from halcyon.batch import Batch, variables
+from halcyon.blocks import LABEL, Judged, Step
 from halcyon.candidates import Candidates, Kept, Slot
-from halcyon.cli_index import CliIndex, per_replica
-from halcyon.config import VARIABLES_AT_MOST, DomainSettings, ExplorationSettings, MetadynamicsBias
+from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain import Domain
-from halcyon.dynamics import KELVIN, Dynamics, Replica
+from halcyon.dynamics import Replica
 from halcyon.errors import InputError, Interrupted
 from halcyon.frames import structure_only
-from halcyon.signals import Signal, make_signals
+from halcyon.signals import make_signals
 from halcyon.traces import Traces
 from halcyon.trajectory import Trajectory
 
 PROGRESS_EVERY_S = 10.0
 CHECKPOINT_VERSION = 2
 """Checkpoints of another version are not continued."""
-BLOCK_STEPS = 50
-BLOCK_PAIRS = 250_000
-"""Pairs of atoms that a block's failure monitor looks at, at most: what bounds its memory."""
-_STATE = ("positions", "momenta", "forces", "energy", "cell")
 
 __all__ = ["Exploration", "Progress", "Replica", "explore"]
 
@@ -141,19 +133,17 @@ def explore(
                 f"exploration.ensemble = 'npt': {group[0].start.info['structure']} has no periodic "
                 "cell whose volume could change; use nvt"
             )
+        batch = Batch(model, domain, settings, indicator, signals=signals, kind=kind, seed=seed)
         run = _Run(
-            model,
-            domain,
-            settings,
-            indicator,
-            replicas=group,
+            batch,
+            group,
             successor=successor,
             first_number=1 + max(r.number for r in replicas) + periodic * settings.replacements,
-            signals=signals,
-            kind=kind,
-            seed=seed,
         )
-        run.go(work, identity, deadline=deadline, stop=stop, report=report)
+        whole = json.dumps(
+            [identity, indicator.model_dump(mode="json"), kind, seed, str(model.dtype)]
+        )
+        run.go(work, whole, deadline=deadline, stop=stop, report=report)
         runs.append(run)
     ends = [entry for run in runs for entry in run.replica_reports()]
     return Exploration(
@@ -166,51 +156,19 @@ def explore(
     )
 
 
-def _variables(settings: ExplorationSettings) -> int:
-    """Columns of collective variables in the traces."""
-    return VARIABLES_AT_MOST if isinstance(settings.bias, MetadynamicsBias) else 0
-
-
-class _Watched(ModelInterface):
-    """Passes calls on and keeps the output of the last one; a bias is added to what it returns."""
-
-    def __init__(self, model: ModelInterface) -> None:
-        super().__init__()
-        self._model = model
-        self._device, self._dtype = model.device, model.dtype
-        self._compute_forces, self._compute_stress = True, model.compute_stress
-        self.output: dict[str, torch.Tensor] = {}
-        self.bias: Metadynamics | None = None
-
-    def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        self.output = self._model(state)
-        if self.bias is None:
-            return self.output
-        push = self.bias.forces(state.positions)[1]
-        return self.output | {"forces": self.output["forces"] + push}
-
-
 class _Run:
-    """One batch of replicas of equal periodicity."""
+    """One batch of replicas of equal periodicity, from start to end."""
 
     def __init__(
         self,
-        model: ModelInterface,
-        domain: Domain,
-        settings: ExplorationSettings,
-        indicator: DomainSettings,
-        *,
+        batch: Batch,
         replicas: Sequence[Replica],
+        *,
         successor: Callable[[int, Replica], Replica] | None,
         first_number: int,
-        signals: dict[str, Signal],
-        kind: str,
-        seed: int,
     ) -> None:
-        self.signals = signals
-        self.model = _Watched(model)
-        self.domain, self.settings = domain, settings
-        self.indicator, self.kind, self.seed = indicator, kind, seed
+        self.batch, self.settings = batch, batch.settings
+        settings = self.settings
         self.timestep_ps = settings.timestep_fs / 1000
         self.steps = max(1, round(settings.time_ps / self.timestep_ps))
         self.trace_every = max(1, round(1 / (settings.trace_points_per_ps * self.timestep_ps)))
@@ -219,9 +177,6 @@ class _Run:
         self.write_every = 0
         if settings.trajectory_every_fs:
             self.write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
-        if isinstance(settings.bias, MetadynamicsBias):
-            self.hill_every = max(1, round(settings.bias.pace_fs / settings.timestep_fs))
-        self.dynamics = Dynamics(self.model, settings, seed=seed)
         self.members, self.successor = list(replicas), successor
         self.first_number = first_number
         self.step = 0
@@ -230,27 +185,13 @@ class _Run:
         self.began: dict[int, int] = {}
         self.replaced: list[int] = []
         self.pending: list[int] = []
-        self.slots: list[Slot] = []
-        self.traces = Traces(list(signals), variables=_variables(settings))
+        self.traces = Traces(list(batch.signals), variables=variables(settings))
         self.book = Candidates(settings.candidates_per_replica, self.timestep_ps)
-        self.index = CliIndex(
-            len(signals),
-            0,
-            timestep_ps=self.timestep_ps,
-            device=model.device,
-            indicator=indicator.indicator,
-            kappa=indicator.kappa,
-        )
-        self.state: MDState
-        self.stress: torch.Tensor | None = None
-        self.energy_at_start = torch.empty(0)
 
     def fingerprint(self, identity: str) -> str:
         """Hash of all that determines the trajectory."""
         digest = hashlib.sha256(f"{CHECKPOINT_VERSION} {identity}".encode())
         digest.update(self.settings.model_dump_json(exclude={"checkpoint_s"}).encode())
-        digest.update(self.indicator.model_dump_json().encode())
-        digest.update(json.dumps([self.kind, self.seed, str(self.model.dtype)]).encode())
         for replica in self.members:
             digest.update(f"{replica.number} {replica.temperature_K}".encode())
             digest.update(replica.start.numbers.tobytes() + replica.start.positions.tobytes())
@@ -275,7 +216,7 @@ class _Run:
             self._enter(range(len(self.members)))
         saved = reported = begun = time.monotonic()
         steps_before = self.replica_steps
-        while self.step < self.steps and (self.slots or self.pending):
+        while self.step < self.steps and (len(self.batch) or self.pending):
             self._advance()
             now = time.monotonic()
             if stop() or now > deadline:
@@ -292,7 +233,7 @@ class _Run:
 
     def _progress(self, elapsed: float, replica_steps: int) -> Progress:
         rate = max(replica_steps, 1) / elapsed
-        left = (self.steps - self.step) * max(len(self.slots), 1)
+        left = (self.steps - self.step) * max(len(self.batch), 1)
         return Progress(
             done=self.step / self.steps,
             ns_per_day=rate * self.timestep_ps / 1000 * 86400,
@@ -302,14 +243,16 @@ class _Run:
 
     def _advance(self) -> None:
         """Make the steps of a block, look at them, and do what their last step asks for."""
-        if not self.slots:  # all failed; the next ones enter where an interval begins
+        if not len(self.batch):  # all failed; the next ones enter where an interval begins
             self.step = min(self.steps, self._next(self.interval))
         else:
-            made = self._made(self._block_length())
-            before = self.index.steps
-            block = self._judged(made)
+            made = self.batch.make(self._block_length(), step=self.step)
+            before = self.batch.index.steps
+            block = self.batch.judge(made)
             self._note(block, before)
             self.step += len(made)
+            unmade = sum(len(made) - 1 - k for k, _ in block.failed.values())
+            self.replica_steps += len(made) * len(self.batch) - unmade
             self._trace(block)
             if block.failed:
                 self._retire(block)
@@ -319,10 +262,7 @@ class _Run:
                 self._enter(self.pending)
                 self.pending = []
         if self.step % self.ring_every == 0:
-            cli = self.index.cli[LABEL]
-            for i, (slot, atoms) in enumerate(zip(self.slots, self.atoms_of, strict=True)):
-                frame = self.state.positions[atoms], self.state.cell[i], cli[atoms]
-                slot.ring.append((self.step - slot.began, *frame))
+            self._keep_frames()
         if self.write_every and self.step % self.write_every == 0:
             self.trajectory.add(self._frames_now())
 
@@ -330,74 +270,13 @@ class _Run:
         return (self.step // every + 1) * every
 
     def _block_length(self) -> int:
-        """Steps until something must be done, at most a block's."""
-        pairs = sum((atoms.stop - atoms.start) ** 2 for atoms in self.atoms_of) // 2
-        most = max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
+        """Steps until something must be done, in blocks of about equal length."""
         stops = [self.interval, self.trace_every, self.ring_every]
         if self.write_every:
             stops.append(self.write_every)
         left = min(self.steps, *(self._next(every) for every in stops)) - self.step
-        blocks = -(-left // most)
+        blocks = -(-left // self.batch.most_steps)
         return -(-left // blocks)
-
-    def _made(self, number: int) -> list[Step]:
-        """Integrate some steps."""
-        made = []
-        for i in range(number):
-            state = self.state = self.dynamics.step(self.state, self.step + i, self.stress)
-            if self.stress is not None:
-                self.stress = self.model.output["stress"]
-            if self.model.bias and (self.step + i + 1) % self.hill_every == 0:
-                self.model.bias.deposit(state.positions)
-            made.append(
-                Step(
-                    state.positions,
-                    state.momenta,
-                    state.energy,
-                    state.forces,
-                    state.cell,
-                    self.model.output,
-                )
-            )
-        return made
-
-    def _judged(self, made: list[Step]) -> Judged:
-        """Look at steps, and add them to the index."""
-        n = len(made)
-        if n not in self._layouts:
-            self._layouts[n] = Layout(
-                [self.members[slot.member].start for slot in self.slots],
-                self.state,
-                n,
-                signals=self.signals.values(),
-                domain=self.domain,
-                kind=self.kind,
-                settings=self.settings,
-            )
-        block = self._layouts[n].judge(made)
-        if self.settings.ensemble == "nve":
-            self._check_drift(block)
-        for i, (k, _) in block.failed.items():
-            block.scores[:, k + 1 :, self.atoms_of[i]] = 0.0
-        self.index.update(block.scores)
-        self.replica_steps += n * len(self.slots) - sum(n - 1 - k for k, _ in block.failed.values())
-        return block
-
-    def _check_drift(self, block: Judged) -> None:
-        """Without a thermostat the total energy stays; a replica that gains or loses it failed."""
-        gone = self._total_energy(self.state) - self.energy_at_start
-        limit = self.settings.energy_drift_eV_per_atom
-        for i, per_atom in enumerate((gone.abs() / self.state.n_atoms_per_system).tolist()):
-            if not per_atom <= limit:  # NaN, too
-                block.failed.setdefault(i, (len(block.made) - 1, "total energy not conserved"))
-
-    @staticmethod
-    def _total_energy(state: MDState) -> torch.Tensor:
-        """Shape (R,), eV, float64."""
-        kinetic = calc_kinetic_energy(
-            masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
-        )
-        return state.energy.double() + kinetic.double()
 
     def _note(self, block: Judged, before: torch.Tensor) -> None:
         """Keep frames where a replica leaves its label domain and where it is furthest outside.
@@ -406,7 +285,7 @@ class _Run:
             block: the steps.
             before: the index's steps before them.
         """
-        for i, slot in enumerate(self.slots):
+        for i, slot in enumerate(self.batch.slots):
             # The frame of a failure is no candidate.
             mine = block.worst[: block.failed[i][0] if i in block.failed else None, i]
             outside = mine > 0
@@ -423,11 +302,11 @@ class _Run:
 
     def _kept(self, i: int, k: int, block: Judged, before: torch.Tensor) -> Kept:
         """The frame of a replica at a step of the block."""
-        atoms, step = self.atoms_of[i], block.made[k]
-        weights = self.index.weight(block.scores[LABEL, : k + 1, atoms]).sum(dim=0)
+        atoms, step = self.batch.atoms_of[i], block.made[k]
+        weights = self.batch.index.weight(block.scores[LABEL, : k + 1, atoms]).sum(dim=0)
         return Kept(
             score=float(block.worst[k, i]),
-            step=self.step + k + 1 - self.slots[i].began,
+            step=self.step + k + 1 - self.batch.slots[i].began,
             positions=step.positions[atoms],
             cell=step.cell[i],
             scores=block.scores[LABEL, k, atoms].clone(),
@@ -439,54 +318,43 @@ class _Run:
         """Write points down: of failed replicas when they failed, of the others if it is time."""
         for i, (k, _) in block.failed.items():
             self._write_down(block.made[k], [i], self.step - len(block.made) + k + 1)
-        alive = [i for i in range(len(self.slots)) if i not in block.failed]
+        alive = [i for i in range(len(self.batch)) if i not in block.failed]
         if alive and self.step % self.trace_every == 0:
             self._write_down(block.made[-1], alive, self.step)
 
     def _write_down(self, made: Step, places: list[int], step: int) -> None:
-        state, n, index = self.state, len(self.slots), self.index
-        replica, cli = state.system_idx, self.index.cli
-        kT = calc_kT(masses=state.masses, momenta=made.momenta, system_idx=replica).double()
-        rows = torch.cat(
-            [
-                per_replica(cli, replica, n, "mean"),
-                per_replica(cli, replica, n, "amax"),
-                per_replica(index.excursions, replica, n, "sum").double(),
-                made.output["energy"].double().unsqueeze(0),
-                (kT / KELVIN).unsqueeze(0),
-                *self._pushed(made.positions),
-            ]
-        ).T.cpu()
-        slots = [self.slots[i] for i in places]
+        slots = [self.batch.slots[i] for i in places]
         known = [[slot.member, (step - slot.began) * self.timestep_ps] for slot in slots]
-        self.traces.add(torch.cat([torch.tensor(known, dtype=torch.float64), rows[places]], dim=1))
+        rows = self.batch.trace_rows(made)[places]
+        self.traces.add(torch.cat([torch.tensor(known, dtype=torch.float64), rows], dim=1))
 
-    def _pushed(self, positions: torch.Tensor) -> list[torch.Tensor]:
-        """Of a bias: its energy, shape (1, R), eV, and the variables, shape (V, R)."""
-        if self.model.bias is None:
-            return []
-        energy, _ = self.model.bias.forces(positions)
-        values = self.model.bias.values(positions).T
-        missing = _variables(self.settings) - len(values)
-        return [energy.unsqueeze(0), values, values.new_full((missing, len(self.slots)), torch.nan)]
+    def _places(self) -> Iterator[tuple[int, Slot, slice]]:
+        """Place, slot and atoms of each running replica."""
+        batch = self.batch
+        return zip(itertools.count(), batch.slots, batch.atoms_of)
 
     def _close_interval(self) -> None:
-        for slot, atoms in zip(self.slots, self.atoms_of, strict=True):
-            slot.close_interval(self.index.cli[LABEL, atoms], self.book)
+        for _, slot, atoms in self._places():
+            slot.close_interval(self.batch.index.cli[LABEL, atoms], self.book)
+
+    def _keep_frames(self) -> None:
+        """Remember the present frame of each replica for a while: it may fail soon."""
+        cli, state = self.batch.index.cli[LABEL], self.batch.state
+        for i, slot, atoms in self._places():
+            frame = state.positions[atoms], state.cell[i], cli[atoms]
+            slot.ring.append((self.step - slot.began, *frame))
 
     def _retire(self, block: Judged) -> None:
         """Record failed replicas, propose the frames before, and take them out of the batch."""
         for i, (k, reason) in sorted(block.failed.items()):
-            slot = self.slots[i]
-            cli = self.index.cli[LABEL, self.atoms_of[i]]
+            slot = self.batch.slots[i]
+            cli = self.batch.index.cli[LABEL, self.batch.atoms_of[i]]
             slot.propose_ring(cli, self.book)
             slot.close_interval(cli, self.book)
             steps = self.step - len(block.made) + k + 1 - slot.began
             self.failures[slot.member] = (steps * self.timestep_ps, reason)
             self._succeed(slot.member)
-        self._keep([i for i in range(len(self.slots)) if i not in block.failed])
-
-    # Who is in the batch
+        self.batch.keep([i for i in range(len(self.batch)) if i not in block.failed])
 
     def _succeed(self, member: int) -> None:
         """Let another take the place of a failed replica where the next interval begins."""
@@ -497,57 +365,8 @@ class _Run:
             self.replaced.append(member)
 
     def _enter(self, members: Sequence[int]) -> None:
-        """Add replicas to the batch, at their start."""
-        hills: list[Any] = self.model.bias.state() if self.model.bias else []
-        self.model.bias = None  # new replicas have no hills yet
-        new = self.dynamics.begin([self.members[i] for i in members])
-        stress = self.model.output.get("stress")
-        energy = self._total_energy(new)
-        if self.slots:
-            self.state = ts.concatenate_states([self.state, new])
-            if stress is not None and self.stress is not None:
-                stress = torch.cat([self.stress, stress])
-            energy = torch.cat([self.energy_at_start, energy])
-        else:
-            self.state = new
-        self.stress = stress if self.settings.ensemble == "npt" else None
-        self.energy_at_start = energy
-        self.index.join(new.n_atoms)
-        for member in members:
-            none = torch.zeros(len(self.members[member].start), dtype=torch.float64)
-            self.slots.append(Slot(member, self.step, none.to(self.model.device)))
-            self.began[member] = self.step
-        self._lay_out(hills + [None] * len(members))
-
-    def _keep(self, kept: list[int]) -> None:
-        """Take the other replicas out of the batch."""
-        atoms = torch.isin(self.state.system_idx, torch.tensor(kept, device=self.model.device))
-        self.index.keep(atoms)
-        self.slots = [self.slots[i] for i in kept]
-        if kept:
-            self.state = self.state[kept]
-            self.energy_at_start = self.energy_at_start[kept]
-            self.stress = None if self.stress is None else self.stress[kept]
-        self._lay_out([self.model.bias.take(i) for i in kept] if self.model.bias else [])
-
-    def _lay_out(self, hills: Sequence[Any]) -> None:
-        """Places in the batch of the replicas that are running, and what pushes them."""
-        running = [self.members[slot.member] for slot in self.slots]
-        ends = list(itertools.accumulate((len(r.start) for r in running), initial=0))
-        self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
-        self._layouts: dict[int, Layout] = {}
-        if running:
-            self.dynamics.lay_out(self.state, running, [slot.began for slot in self.slots])
-        if isinstance(self.settings.bias, MetadynamicsBias):
-            self.model.bias = Metadynamics(
-                [replica.start for replica in running],
-                [replica.temperature_K for replica in running],
-                self.settings.bias,
-                device=self.model.device,
-                states=hills,
-            )
-
-    # Checkpoints
+        self.batch.enter(members, [self.members[i] for i in members], step=self.step)
+        self.began |= dict.fromkeys(members, self.step)
 
     def _save(self, path: Path) -> None:
         parts = self.trajectory.flush()  # before the checkpoint that knows of them
@@ -558,12 +377,7 @@ class _Run:
             "pending": self.pending,
             "began": self.began,
             "failures": self.failures,
-            "slots": [slot.state() for slot in self.slots],
-            "state": {name: getattr(self.state, name) for name in _STATE},
-            "stress": self.stress,
-            "energy_at_start": self.energy_at_start,
-            "hills": self.model.bias.state() if self.model.bias else [],
-            "index": self.index.state(),
+            "batch": self.batch.checkpoint(),
             "book": self.book.state(),
             "traces": self.traces.state(),
             "trajectory_parts": parts,
@@ -574,43 +388,28 @@ class _Run:
             temporary.write_bytes(buffer.getvalue())
 
     def _restore(self, path: Path) -> None:
-        saved = torch.load(path, map_location=self.model.device, weights_only=True)
+        saved = torch.load(path, map_location=self.batch.model.device, weights_only=True)
         for member in saved["replaced"]:
             self._succeed(member)
         for name in ("step", "replica_steps", "pending", "began", "failures"):
             setattr(self, name, saved[name])
-        self.slots = [Slot.restored(slot) for slot in saved["slots"]]
-        if self.slots:
-            starts = [self.members[slot.member].start for slot in self.slots]
-            plain = ts.io.atoms_to_state(starts, self.model.device, self.model.dtype)
-            self.state = MDState(
-                **saved["state"],
-                masses=plain.masses,
-                pbc=plain.pbc,
-                system_idx=plain.system_idx,
-                atomic_numbers=plain.atomic_numbers,
-            )
-        self.stress, self.energy_at_start = saved["stress"], saved["energy_at_start"]
-        self.index.restore(saved["index"])
+        self.batch.restore(saved["batch"], self.members)
         self.book.restore(saved["book"])
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
-        self._lay_out(saved["hills"])
-
-    # What came out
 
     def _frames_now(self) -> list[Atoms]:
         """The running replicas as frames of the trajectory."""
-        found = []
-        for i, slot in enumerate(self.slots):
-            replica, atoms = self.members[slot.member], self.atoms_of[i]
+        found, state = [], self.batch.state
+        for i, slot, atoms in self._places():
+            replica = self.members[slot.member]
             frame = structure_only(replica.start)
-            frame.positions = self.state.positions[atoms].double().cpu().numpy()
+            frame.positions = state.positions[atoms].double().cpu().numpy()
             if frame.pbc.any():
-                frame.cell = self.state.cell[i].double().cpu().numpy().T
-            frame.arrays["forces"] = self.state.forces[atoms].double().cpu().numpy()
+                frame.cell = state.cell[i].double().cpu().numpy().T
+            frame.arrays["forces"] = state.forces[atoms].double().cpu().numpy()
             frame.info |= {
-                "energy": float(self.state.energy[i]),
+                "energy": float(state.energy[i]),
                 "origin": "exploration",
                 "temperature": replica.temperature_K,
                 "replica": replica.number,

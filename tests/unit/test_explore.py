@@ -28,7 +28,7 @@ from halcyon.frames import read_frames
 from halcyon.traces import TRACE_COLUMNS, write_traces
 from halcyon.trajectory import join
 
-explore_module = sys.modules["halcyon.explore"]
+batch_module = sys.modules["halcyon.batch"]
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
@@ -384,7 +384,7 @@ def test_permuted_replicas_give_the_same_numbers(tmp_path):
 def test_how_many_steps_are_looked_at_at_once_changes_nothing(tmp_path, monkeypatch, block):
     replicas = [Replica(n, 15000.0, dimer()) for n in range(4)]  # some of them break
     normal = run(tmp_path / "a", replicas=replicas, signals=MORE)
-    monkeypatch.setattr(explore_module, "BLOCK_STEPS", block)
+    monkeypatch.setattr(batch_module, "BLOCK_STEPS", block)
     same(run(tmp_path / "b", replicas=replicas, signals=MORE), normal)
     assert any(r["failure"] for r in normal.replicas)
 
