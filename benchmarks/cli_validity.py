@@ -56,6 +56,7 @@ from halcyon.config import (
     PretrainingSettings,
     TeacherSettings,
     TrainingSettings,
+    XmlForceField,
     XtbReference,
     read_system,
 )
@@ -279,8 +280,9 @@ class Data:
 def prepared_data(plan: Plan, work: Path, say: Callable[[str], None]) -> Data:
     """Sample and label all frames, or read them where that was done before."""
     from halcyon.frames import read_frames, write_frames
+    from halcyon.sampling import sample
     from halcyon.systems import atom_classes, bonds, start_structure
-    from halcyon.teachers import make_teacher, sample
+    from halcyon.teachers import make_teacher
 
     system = read_system(SYSTEM)
     start = start_structure(system.structures[0])
@@ -288,9 +290,16 @@ def prepared_data(plan: Plan, work: Path, say: Callable[[str], None]) -> Data:
     paths = work / "teacher.parquet", work / "labels.parquet"
     if not all(path.exists() for path in paths):
         say("Sampling the force field, labelling")
-        teacher = make_teacher([ROOT / path for path in system.forcefield], start, pairs)
+        if not isinstance(system.forcefield, XmlForceField):
+            raise TypeError("the benchmark's system has a force field of its own")
+        paths = [ROOT / path for path in system.forcefield.files]
+        forcefield = system.forcefield.model_copy(update={"files": paths})
+        teacher = make_teacher(forcefield, start, pairs)
+        md_and_noise = {"stretched_frames": 0, "contact_frames": 0, "dissociated_frames": 0}
         settings = TeacherSettings(
-            md_frames=plan.teacher_frames, displaced_frames=plan.teacher_frames // 2
+            md_frames=plan.teacher_frames,
+            displaced_frames=plan.teacher_frames // 2,
+            **md_and_noise,
         )
         frames, _ = sample(teacher, start, settings, seed=derived_seed("teacher"))
         write_frames(paths[0], frames)
@@ -305,6 +314,7 @@ def prepared_data(plan: Plan, work: Path, say: Callable[[str], None]) -> Data:
                 md_frames=len(splits),
                 md_interval_fs=100.0,
                 displaced_frames=0,
+                **md_and_noise,
             )
             seed = derived_seed("labels", f"{kelvin:g}")
             frames, _ = sample(teacher, start, settings, seed=seed)

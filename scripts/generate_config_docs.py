@@ -37,6 +37,7 @@ UNITS = {
     "_ps": "ps",
     "_fs": "fs",
     "_GB": "GB",
+    "_g_per_cm3": "g/cm³",
     "_A": "Å",
     "_K": "K",
     "_s": "s",
@@ -243,7 +244,9 @@ def _sections(schema: Node) -> Iterator[str]:
     for key, node in keys_of(schema, schema):
         item = resolve(node.get("items", {}), schema)
         for tag, section in kinds(node, schema).items():
-            yield f"### `{key}`, with `backend: {tag}`\n\n{_table(section, schema)}"
+            chosen = f"`{node['discriminator']['propertyName']}: {tag}`"
+            about = f"{section['description']}\n\n" if "description" in section else ""
+            yield f"### `{key}`, with {chosen}\n\n{about}{_table(section, schema)}"
         if key == "overrides":
             continue
         if "properties" in node:

@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 import halcyon
+from halcyon import config
 from halcyon.domain import Domain
 from halcyon.report import (
     Generation,
@@ -241,6 +242,20 @@ def _time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
     ]
 
 
+def _forcefield(settings: config.ForceFieldSettings) -> str:
+    """Kind, files and charges of the teacher's force field."""
+    said = [settings.kind, *(str(path) for path in settings.paths)]
+    if isinstance(settings, config.Gaff2ForceField):
+        said.append(f"charges {settings.charges}")
+    return ", ".join(said)
+
+
+def _source(structure: config.StructureSettings) -> str:
+    """What a structure is made from."""
+    packed = " + ".join(f"{count} {name}" for name, count in structure.pack.items())
+    return str(structure.smiles or structure.file or packed)
+
+
 def _provenance(report: SystemReport) -> dict[str, str]:
     said = [
         f"{k} {v}"
@@ -250,9 +265,9 @@ def _provenance(report: SystemReport) -> dict[str, str]:
     return {
         "Level of theory": "; ".join([*said, f"hash {report.level['hash'] or 'unknown'}"]),
         "Model": f"{report.model}, SHA-256 {report.model_hash or 'unknown: the file is missing'}",
-        "Force field": ", ".join(str(path) for path in report.plan.system.forcefield),
+        "Force field": _forcefield(report.plan.system.forcefield),
         "Structures": "; ".join(
-            f"{s.name}: {s.smiles or s.file}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
+            f"{s.name}: {_source(s)}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
             for s in report.plan.system.structures
         ),
         "Seed": str(report.seed),

@@ -22,7 +22,10 @@ CAMPAIGN = {
 }
 SYSTEM = {
     "name": "thing",
-    "forcefield": ["config/forcefields/small-molecules.xml"],
+    "forcefield": {
+        "kind": "forcefield_xml",
+        "files": ["config/forcefields/small-molecules.xml"],
+    },
     "structures": [{"name": "thing", "smiles": "CO", "box_A": 8.0}],
 }
 
@@ -82,10 +85,14 @@ BAD = {
     "missing structure": (None, structure(file="no.xyz"), ["thing.yaml", "no.xyz"]),
     "broken structure": (None, structure(file="broken.xyz"), ["thing.yaml", "broken.xyz"]),
     "overlap": (None, structure(file="overlap.xyz"), ["thing.yaml", "overlap.xyz"]),
-    "missing XML": (None, lambda s: s.update(forcefield=["no.xml"]), ["thing.yaml", "no.xml"]),
+    "missing XML": (
+        None,
+        lambda s: s["forcefield"].update(files=["no.xml"]),
+        ["thing.yaml", "no.xml"],
+    ),
     "broken XML": (
         None,
-        lambda s: s.update(forcefield=["broken.xml"]),
+        lambda s: s["forcefield"].update(files=["broken.xml"]),
         ["thing.yaml", "broken.xml"],
     ),
     "no template": (None, structure(smiles="CCCO"), ["thing.yaml", "C3H8O", "small-molecules.xml"]),

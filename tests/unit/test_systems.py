@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from halcyon.config import StructureSettings, read_system
+from halcyon.campaign import SystemPlan
+from halcyon.config import Settings, StructureSettings, read_system
 from halcyon.errors import InputError
 from halcyon.systems import atom_classes, bonds, start_structure
 
@@ -25,8 +26,11 @@ def written(tmp_path, text, name="start.xyz"):
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
 def test_shipped_systems_start(path):
-    for structure in read_system(path).structures:
-        assert len(start_structure(structure)) > 1
+    system = read_system(path)
+    plan = SystemPlan(system, Settings(), seed=1)
+    for name in plan.structures:
+        assert len(plan.start(name)) > 1
+        assert plan.bonds(name)
 
 
 def test_smiles_is_reproducible_centred_and_labelled():
@@ -99,7 +103,7 @@ def test_element_classes():
         ({"smiles": "[Xx]"}, "structure it: smiles = '[Xx]': not valid SMILES"),
         ({"smiles": "C(C)(C)(C)(C)C"}, "not a possible molecule"),
         ({"smiles": "C*"}, "without an element"),
-        ({"smiles": "O.O"}, "several molecules; give them, packed, as `file`"),
+        ({"smiles": "O.O"}, "several molecules; give each a structure of its own"),
         ({"smiles": "CC", "charge": 1}, "structure it: charge = 1: expected 0, the sum of the"),
         (
             {"smiles": "[OH]"},
