@@ -35,6 +35,8 @@ TOLERANCE_A = 2.0
 """Least distance between atoms of different molecules, Å."""
 SLACK_A = 0.05
 """What Packmol's own precision may leave of an overlap, Å."""
+MAX_LOOPS = 50
+"""Packmol gives up after so many; a liquid takes fewer than ten."""
 TIMEOUT_S = 600
 DENSITY_OF_1_U_PER_A3 = 1.66053906660
 """1 u/Å³ in g/cm³."""
@@ -172,7 +174,7 @@ def _program(settings: StructureSettings, *, edge: float, seed: int) -> str:
     box = f"0. 0. 0. {edge:.6f} {edge:.6f} {edge:.6f}"
     # To Packmol, the seed -1 means any, and its integers have 32 bits.
     lines = [f"tolerance {TOLERANCE_A}", f"seed {seed % (2**31 - 1) + 1}", "filetype xyz"]
-    lines += ["output packed.xyz"]
+    lines += ["output packed.xyz", f"nloop {MAX_LOOPS}"]
     if settings.is_periodic:
         lines += [f"pbc {box}"]
     for number, count in enumerate(settings.pack.values()):

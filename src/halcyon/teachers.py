@@ -51,6 +51,9 @@ RIGID = (
     ": the force field is a rigid model or incomplete, and all bonds and angles must be flexible "
     "here (for water: amber14/tip3p.xml)"
 )
+MAX_NAMES = 20
+"""Templates of a file that a message names."""
+VIRTUAL = " (with virtual sites, which cannot be used: take one like amber14/tip3p.xml)"
 OPENMM_FORCEFIELDS = Path(app.__file__).parent / "data"
 """Force fields that come with OpenMM, e.g. `amber14/tip3p.xml`."""
 
@@ -192,7 +195,8 @@ def _from_xml(
     """A system from OpenMM's own or the user's ForceField XML files."""
     templates = {file: _read_templates(file) for file in paths}
     available = "; ".join(
-        f"{file} has {', '.join(names) or 'none'}" for file, names in templates.items()
+        f"{file} has {', '.join(names[:MAX_NAMES]) or 'none'}{' …' * (len(names) > MAX_NAMES)}"
+        for file, names in templates.items()
     )
     named = ", ".join(str(path) for path in paths)
     return _from_templates([str(path) for path in paths], named, atoms, bonds, available=available)
@@ -410,7 +414,10 @@ def _read_templates(file: Path) -> list[str]:
         raise InputError(
             f"forcefield: {file}: root element <{root.tag}>, expected OpenMM's <ForceField>"
         )
-    return [residue.get("name", "?") for residue in root.iterfind("Residues/Residue")]
+    return [
+        residue.get("name", "?") + VIRTUAL * (residue.find("VirtualSite") is not None)
+        for residue in root.iterfind("Residues/Residue")
+    ]
 
 
 def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topology, np.ndarray]:

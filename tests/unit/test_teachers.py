@@ -1,3 +1,4 @@
+import json
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -8,12 +9,19 @@ from ase import Atoms
 from scipy import constants
 
 from halcyon import sampling, teachers
-from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
+from halcyon.config import (
+    AmberForceField,
+    GromacsForceField,
+    StructureSettings,
+    TeacherSettings,
+    XmlForceField,
+)
 from halcyon.errors import InputError
 from halcyon.sampling import sample
 from halcyon.systems import bonds, start_structure
 from halcyon.teachers import make_teacher
 
+DATA = Path(__file__).parents[1] / "data/gaff2"
 SHIPPED = Path(__file__).parents[2] / "config/forcefields/small-molecules.xml"
 TEMPLATES = {
     "acetaldehyde": "CC=O",
@@ -266,6 +274,80 @@ def test_other_frames_are_refused(ethanol):
 
 def test_openmm_brings_force_fields(waters):
     make_teacher(xml(Path("amber14/tip3p.xml")), *waters)
+
+
+@pytest.fixture
+def stored_ethanol():
+    """Ethanol with the energy that ParmEd gives it, see tests/data/gaff2/README.md."""
+    stored = json.loads((DATA / "reference.json").read_text(encoding="utf-8"))
+    wanted = stored["molecules"]["ethanol"]
+    atoms = Atoms(wanted["numbers"], positions=wanted["positions_A"], info={"structure": "it"})
+    kj_per_mol = sum(wanted["energy_kJ_per_mol"].values())
+    return (
+        atoms,
+        [tuple(b) for b in wanted["bonds"]],
+        kj_per_mol * 1000 / constants.N_A / constants.e,
+    )
+
+
+def amber(path):
+    return AmberForceField(kind="amber", prmtop={"it": path})
+
+
+def gromacs(path):
+    return GromacsForceField(kind="gromacs", top={"it": path})
+
+
+@pytest.mark.parametrize(
+    "forcefield", [amber(DATA / "ethanol.prmtop"), gromacs(DATA / "ethanol.top")]
+)
+def test_topology_files(stored_ethanol, forcefield):
+    atoms, graph, energy = stored_ethanol
+    teacher = make_teacher(forcefield, atoms, graph)
+    assert teacher.evaluate([atoms])[0] == pytest.approx([energy], abs=1e-6)
+
+
+def topology_fault(forcefield, atoms, graph):
+    with pytest.raises(InputError) as caught:
+        make_teacher(forcefield, atoms, graph)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "key"), [(amber, "prmtop"), (gromacs, "top")])
+def test_topology_faults(stored_ethanol, tmp_path, kind, key):
+    atoms, graph, _ = stored_ethanol
+    good = DATA / f"ethanol.{key}"
+    (tmp_path / "broken").write_text("nothing of the kind\n[ atoms ]\n1\n")
+    here = f"structure it: forcefield.{key}: "
+    assert topology_fault(kind(tmp_path / "no"), atoms, graph).startswith(
+        f"{here}{tmp_path}/no: no such file"
+    )
+    assert "OpenMM cannot use it" in topology_fault(kind(tmp_path / "broken"), atoms, graph)
+    assert "9 atoms, and the structure has 8" in topology_fault(kind(good), atoms[:8], [(0, 1)])
+    order = [0, 2, 1, 3, 4, 5, 6, 7, 8]
+    other = atoms[order]
+    assert "atom 1 is C, and O in the structure" in topology_fault(kind(good), other, graph)
+    atoms.info["structure"] = "that"
+    assert topology_fault(kind(good), atoms, graph) == (
+        f"structure that: forcefield.{key}: no file for it; there are files for it"
+    )
+
+
+def test_rigid_water_becomes_flexible(tmp_path):
+    """Constraints off where the file has the terms; refused where it has not."""
+    water, graph = molecule("O")
+    teacher = make_teacher(xml("spce.xml"), water, graph)
+    assert teacher.system.getNumConstraints() == 0
+    assert {type(force).__name__ for force in teacher.system.getForces()} >= {
+        "HarmonicBondForce",
+        "HarmonicAngleForce",
+    }
+    assert "virtual sites" in topology_fault(xml("tip4pew.xml"), water, graph)
+    text = (teachers.OPENMM_FORCEFIELDS / "spce.xml").read_text(encoding="utf-8")
+    begin, _, rest = text.partition("<HarmonicAngleForce>")
+    (tmp_path / "hinge.xml").write_text(begin + rest.partition("</HarmonicAngleForce>")[2])
+    said = topology_fault(xml(tmp_path / "hinge.xml"), water, graph)
+    assert "no term holds the angles H-O-H: the force field is a rigid model" in said
 
 
 def test_missing_template():
