@@ -1,6 +1,6 @@
-"""From AMBER's mol2 and frcmod files of one molecule to an OpenMM ForceField XML.
+"""From AMBER's mol2 and frcmod files of molecules to an OpenMM ForceField XML.
 
-    xml = forcefield_xml("ethanol", read_mol2(mol2), read_frcmod(frcmod), prefix="a1-")
+    xml = forcefield_xml({"ethanol": read_mol2(mol2)}, read_frcmod(frcmod), prefix="a1-")
 
 Energies of AMBER: K(r - r0)² for bonds and angles, V/n (1 + cos(pφ - φ0)) for torsions, the
 third atom in the middle of an improper, 1-4 interactions scaled by 1/2 and 1/1.2.
@@ -10,6 +10,7 @@ term of the molecule out (`-a Y`).
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from xml.etree import ElementTree as ET
@@ -128,14 +129,32 @@ def _numbers(text: str) -> list[float]:
     return numbers
 
 
+def merged(several: Sequence[Parameters]) -> Parameters:
+    """The parameters of several molecules, each term once; a type means the same in all of them."""
+    whole = Parameters({}, {name: [] for name in PARTS}, {}, [])
+    for one in several:
+        whole.masses.update(one.masses)
+        whole.vdw.update(one.vdw)
+        whole.missing.extend(one.missing)
+        for name, terms in one.terms.items():
+            known = {types for types, _ in whole.terms[name]}
+            whole.terms[name].extend(
+                term for term in terms if term[0] not in known and term[0][::-1] not in known
+            )
+    return whole
+
+
 def forcefield_xml(
-    name: str, molecule: TypedMolecule, parameters: Parameters, *, prefix: str, remark: str = ""
+    molecules: Mapping[str, TypedMolecule],
+    parameters: Parameters,
+    *,
+    prefix: str = "",
+    remark: str = "",
 ) -> str:
-    """A ForceField XML with one template and all its parameters.
+    """A ForceField XML with templates and all their parameters.
 
     Args:
-        name: of the template.
-        molecule: atoms, types, charges, bonds.
+        molecules: atoms, types, charges and bonds, by the template's name.
         parameters: as `read_frcmod` gives them.
         prefix: put before the names of types, so that files of different molecules, with other
             charges or parameters of their own, can be loaded together.
@@ -143,10 +162,14 @@ def forcefield_xml(
     """
     root = ET.Element("ForceField")
     if remark:
-        root.append(ET.Comment(f" {remark.replace('--', '-')} "))
+        root.append(ET.Comment(f"{remark.replace('--', '-')}"))
     types = ET.SubElement(root, "AtomTypes")
-    for kind in dict.fromkeys(molecule.types):
-        number = molecule.numbers[molecule.types.index(kind)]
+    numbers = {
+        kind: number
+        for molecule in molecules.values()
+        for kind, number in zip(molecule.types, molecule.numbers, strict=True)
+    }
+    for kind, number in numbers.items():
         ET.SubElement(
             types,
             "Type",
@@ -157,7 +180,9 @@ def forcefield_xml(
                 "mass": repr(parameters.masses[kind]),
             },
         )
-    _template(ET.SubElement(root, "Residues"), name, molecule, prefix)
+    residues = ET.SubElement(root, "Residues")
+    for name, molecule in molecules.items():
+        _template(residues, name, molecule, prefix)
     bonds = ET.SubElement(root, "HarmonicBondForce")
     for kinds, (k, r0) in parameters.terms["BOND"]:
         values = {"length": r0 * A, "k": MULTIPLE_OF_K * k * KCAL / A**2}

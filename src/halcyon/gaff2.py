@@ -171,8 +171,9 @@ def gaff2_xml(
     if kept is not None and kept.exists():
         return kept.read_text(encoding="utf-8")
     method = charges if isinstance(charges, str) else "gasteiger"
-    typed, parameters = _typed(molecule, name, tools, method=method, multiplicity=multiplicity)
-    _check_terms(molecule, name, typed, parameters)
+    typed, parameters = typed_molecule(
+        molecule, name, tools, method=method, multiplicity=multiplicity
+    )
     formal = Chem.GetFormalCharge(molecule)
     if not isinstance(charges, str):
         typed = replace(typed, charges=tuple(float(charge) for charge in charges))
@@ -180,12 +181,11 @@ def gaff2_xml(
     rest = (formal - sum(typed.charges)) / len(typed.charges)
     typed = replace(typed, charges=tuple(charge + rest for charge in typed.charges))
     xml = forcefield_xml(
-        f"{rdMolDescriptors.CalcMolFormula(molecule)}-{key}",
-        typed,
+        {f"{rdMolDescriptors.CalcMolFormula(molecule)}-{key}": typed},
         parameters,
         prefix=f"{key}-",
-        remark=f"{Chem.MolToSmiles(Chem.RemoveHs(molecule))}; {tools.parameters}; charges: "
-        f"{charges if isinstance(charges, str) else 'given'}",
+        remark=f" {Chem.MolToSmiles(Chem.RemoveHs(molecule))}; {tools.parameters}; charges: "
+        f"{charges if isinstance(charges, str) else 'given'} ",
     )
     if kept is not None:
         files.write_text(kept, xml)
@@ -236,10 +236,19 @@ def _key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _typed(
-    molecule: Chem.Mol, name: str, tools: AmberTools, *, method: str, multiplicity: int
+def typed_molecule(
+    molecule: Chem.Mol,
+    name: str,
+    tools: AmberTools,
+    *,
+    method: str = "gasteiger",
+    multiplicity: int = 1,
 ) -> tuple[TypedMolecule, Parameters]:
-    """Run antechamber and parmchk2."""
+    """Run antechamber and parmchk2; as `gaff2_xml`, without its cache.
+
+    Returns:
+        Types, charges and bonds; and AMBER's parameters of these types.
+    """
     charge = Chem.GetFormalCharge(molecule)
     numbers = tuple(atom.GetAtomicNum() for atom in molecule.GetAtoms())
     # AmberTools' aromatic bonds need a drawing with single and double ones.
@@ -268,6 +277,7 @@ def _typed(
         )
         typed = read_mol2((folder / "it.mol2").read_text(encoding="utf-8"), numbers)
         parameters = read_frcmod((folder / "it.frcmod").read_text(encoding="utf-8"))
+    _check_terms(molecule, name, typed, parameters)
     return typed, parameters
 
 

@@ -72,7 +72,7 @@ def test_energies_are_parmed_s(name):
     numbers = tuple(wanted["numbers"])
     typed = read_mol2((DATA / f"{name}.mol2").read_text(encoding="utf-8"), numbers)
     parameters = read_frcmod((DATA / f"{name}.frcmod").read_text(encoding="utf-8"))
-    forcefield = app.ForceField(io.StringIO(forcefield_xml(name, typed, parameters, prefix="x-")))
+    forcefield = app.ForceField(io.StringIO(forcefield_xml({name: typed}, parameters, prefix="x-")))
     atoms = Atoms(numbers, positions=wanted["positions_A"])
     topology, order = _topology(atoms, [tuple(pair) for pair in wanted["bonds"]])
     system = forcefield.createSystem(topology)
