@@ -154,6 +154,9 @@ def type_words(node: Node) -> str:
         case {"type": "array", "items": items}:
             kind, space, limits = type_words(items).partition(" ")
             words = f"list of {kind}s{space}{limits}"
+        case {"patternProperties": named}:
+            (values,) = named.values()
+            words = f"name: {type_words(values)}, …"
         case {"type": "string"}:
             named = "name" if node.get("pattern") == config.NAME else "text"
             words = "path" if node.get("format") == "path" else named

@@ -47,7 +47,7 @@ MAX_ATOMS = 250
 """antechamber's own limit is 256."""
 TIMEOUT_S = {"gasteiger": 120, "bcc": 7200}
 ANTECHAMBER_CHARGES = {"gasteiger": "gas", "bcc": "bcc"}
-BOND_TOLERANCE_A = 0.35
+BOND_TOLERANCE_A = 0.15
 """A bond that is so much longer or shorter in GAFF2 than in the start structure was mistyped, Å."""
 ALTERNATIVES = (
     "Give this system another force field: `forcefield: {kind: forcefield_xml, files: […]}` with "
