@@ -38,6 +38,8 @@ VACUUM_A = 3.0
 """Least gap between a molecule and its neighbour image, however it turns in its box, Å."""
 OVERLAP = 0.5
 """Two atoms closer than this part of the sum of their covalent radii overlap."""
+MMFF_TOLERANCE_A = 0.16
+"""Where MMFF94 lengthens a bond of RDKit's embedding by more, Å, it is not believed."""
 BONDED = 1.2
 """Two atoms closer than this multiple of the sum of their covalent radii are bonded."""
 
@@ -252,12 +254,33 @@ def _from_smiles(settings: StructureSettings) -> Atoms:
         ):
             expected = "RDKit finds no conformer; give the geometry as `file` instead"
             refuse(settings, "smiles", settings.smiles, expected)
-        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
-            rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=2000)
-        elif rdForceFieldHelpers.UFFHasAllMoleculeParams(molecule):
-            rdForceFieldHelpers.UFFOptimizeMolecule(molecule, maxIters=2000)
+        _optimise(molecule)
     numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
     return Atoms(numbers, positions=molecule.GetConformer().GetPositions())
+
+
+def _optimise(molecule: Chem.Mol) -> None:
+    """Relax a conformer with MMFF94, or with UFF where MMFF94 has no true parameters."""
+    embedded = _bond_lengths(molecule)
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
+        relaxed = Chem.Mol(molecule)
+        rdForceFieldHelpers.MMFFOptimizeMolecule(relaxed, maxIters=2000)
+        # RDKit fills gaps by a rule that takes multiple bonds of small molecules for single ones:
+        # N2 becomes 1.46 Å long, CO2 1.40 Å.
+        if (_bond_lengths(relaxed) - embedded).max(initial=0) < MMFF_TOLERANCE_A:
+            _place(molecule, relaxed.GetConformer().GetPositions())
+            return
+    if rdForceFieldHelpers.UFFHasAllMoleculeParams(molecule):
+        rdForceFieldHelpers.UFFOptimizeMolecule(molecule, maxIters=2000)
+
+
+def _bond_lengths(molecule: Chem.Mol) -> np.ndarray:
+    """Of all bonds, Å."""
+    positions = molecule.GetConformer().GetPositions()
+    ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds()]
+    i, j = np.array(ends, dtype=int).reshape(-1, 2).T
+    lengths: np.ndarray = np.linalg.norm(positions[i] - positions[j], axis=1)
+    return lengths
 
 
 def _from_file(settings: StructureSettings) -> Atoms:

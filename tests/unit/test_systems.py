@@ -44,6 +44,14 @@ def test_smiles_is_reproducible_centred_and_labelled():
     np.testing.assert_array_equal(atoms.positions, start_structure(asked).positions)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "length"), [("N#N", 1.098), ("O=C=O", 1.162), ("O=S=O", 1.431), ("CC", 1.53)]
+)
+def test_first_bond_is_near_the_observed_one(smiles, length):
+    atoms = start_structure(settings(smiles=smiles))
+    assert atoms.get_distance(0, 1) == pytest.approx(length, abs=0.1)
+
+
 def test_ions_and_radicals():
     assert start_structure(settings(smiles="CC(=O)[O-]", charge=-1)).info["charge"] == -1
     assert start_structure(settings(smiles="[OH]", multiplicity=2)).info["multiplicity"] == 2
