@@ -138,10 +138,15 @@ def _teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
     words = {
         "md": "Kept: molecular dynamics",
         "displaced": "Kept: displaced atoms",
+        "stretched": "Kept: stretched bonds",
+        "contact": "Kept: close contacts",
+        "dissociated": "Kept: bonds pulled apart",
         "force_cap": "Dropped: force above the cap",
         "not_finite": "Dropped: values not finite",
+        "duplicate": "Dropped: like an earlier frame",
     }
-    found = list(dict.fromkeys([*words, *(name for counts in teacher.values() for name in counts)]))
+    counted = {name for counts in teacher.values() for name in counts}
+    found = [name for name in words if name in counted] + sorted(counted - words.keys())
     return [["Structure", *(words.get(name, name) for name in found)]] + [
         [structure, *(str(counts.get(name, 0)) for name in found)]
         for structure, counts in teacher.items()
