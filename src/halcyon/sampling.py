@@ -41,14 +41,14 @@ STRETCH = (0.7, 1.5)
 """Range of a stretched bond, in lengths that it had."""
 DISSOCIATION = (1.5, 2.5)
 """Range of a bond that is pulled apart, in lengths that it had."""
-CONTACT = (0.5, 0.9)
+CONTACT = (0.3, 0.7)
 """Range of a close contact, in van der Waals distances, or in the pair's own if it is closer."""
 CONTACT_BONDS = 4
 """Two atoms can be pushed together if so many bonds lie between them, or fewer if none have."""
 CONTACT_REACH_A = 6.0
 """Two atoms further apart are not pushed together, Å."""
 SPRING_KJ_PER_NM2 = 2e5
-"""Pushes two atoms together, kJ/mol/nm²: about 20 eV/Å², a weak bond."""
+"""Pushes two atoms together, kJ/mol/nm²: about 20 eV/Å², so that it is not the bonds that give."""
 SPRING_ITERATIONS = 30
 
 
