@@ -91,7 +91,7 @@ class TeacherSettings(Section):
     )
     md_interval_fs: float = Field(25.0, gt=0, description="Time between two such frames, fs.")
     displaced_frames: int = Field(
-        100, ge=0, description="Frames with displaced atoms per structure: they teach the walls."
+        110, ge=0, description="Frames with displaced atoms per structure: they teach the walls."
     )
     displacement_A: tuple[Positive, Positive] = Field(
         (0.05, 0.35),
@@ -108,10 +108,10 @@ class TeacherSettings(Section):
         description="Frames with two atoms that are not bonded pushed together, per structure.",
     )
     dissociated_frames: int = Field(
-        10,
+        0,
         ge=0,
         description="Frames with one bond at 1.5 to 2.5 times its length, the two parts pulled "
-        "apart, per structure.",
+        "apart, per structure; for force fields whose bonds end on a plateau.",
     )
     force_cap_eV_per_A: float = Field(
         100.0, gt=0, description="Frames with a larger force are dropped and counted, eV/Å."
