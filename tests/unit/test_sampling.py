@@ -172,10 +172,18 @@ def same(one, two):
 
 def test_same_seed_same_frames_of_all_origins(ethanol):
     teacher, atoms = ethanol
-    first, counts = sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=1)
+    first, counts = sample(
+        teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=1
+    )
     assert all(counts[origin] > 5 for origin in ORIGINS)
-    assert same(first, sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=1)[0])
-    assert not same(first, sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=2)[0])
+    assert same(
+        first,
+        sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=1)[0],
+    )
+    assert not same(
+        first,
+        sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=2)[0],
+    )
 
 
 def test_same_seed_same_frames_of_a_liquid(waters, monkeypatch):
