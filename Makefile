@@ -17,7 +17,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test lint unit integration install cp2k clean
+.PHONY: run test lint unit integration install cp2k sqm clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
@@ -51,9 +51,22 @@ cp2k:
 	  exit 2; \
 	fi
 
-# Without CP2K, and without the right to install it, its tests are skipped and named.
+# AM1-BCC charges (`charges: bcc`) need libraries that the sqm inside acpype does not bring.
+sqm:
+	@ldconfig -p 2>/dev/null | grep -q libarpack.so.2 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing sqm's libraries from Debian"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends libarpack2 liblapack3 libgfortran5 >/dev/null; \
+	else \
+	  echo "sqm's libraries are missing: sudo apt-get install libarpack2 liblapack3 libgfortran5"; \
+	  exit 2; \
+	fi
+
+# Without CP2K or sqm, and without the right to install them, their tests are skipped and named.
 test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory cp2k
+	-@$(MAKE) --no-print-directory sqm
 	@$(MAKE) --no-print-directory lint unit integration
 
 lint: $(INSTALLED)

@@ -1,6 +1,7 @@
 """Sample a system with its classical force field.
 
-Dynamics at several temperatures, and displaced frames, all labelled by the force field.
+Dynamics at several temperatures, and, of what is pre-trained on, frames up against the walls of
+the potential; all labelled by the force field.
 """
 
 from pathlib import Path
@@ -11,20 +12,22 @@ from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.teachers import make_teacher, sample
+    from halcyon import distributions
+    from halcyon.sampling import sample, without_walls
 
     def progress(done: int, asked: int) -> None:
         if job.stopping():
             raise Interrupted(f"stopped after {done} of {asked} frames")
 
-    frames, counts = [], {}
-    for name in job.plan.structures:
-        start = job.plan.start(name)
-        teacher = make_teacher(job.plan.system.forcefield, start, job.plan.bonds(name))
+    frames, counts, settings = [], {}, job.plan.settings
+    for name, structure in job.plan.structures.items():
+        asked = settings.teacher
+        if not structure.pretrain:
+            asked = without_walls(asked, settings.seed_labels.max_temperature_K)
         sampled, counts[name] = sample(
-            teacher,
-            start,
-            job.plan.settings.teacher,
+            job.plan.teacher(name),
+            job.plan.start(name),
+            asked,
             seed=job.seed(name),
             progress=progress,
         )
@@ -32,6 +35,7 @@ def main(job: stage.Job) -> None:
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))
     write_frames(job.arguments.frames, frames)
     files.write_json(job.arguments.counts, counts)
+    files.write_text(job.arguments.plot, distributions.page(frames))
     job.done(f"{len(frames)} force-field frames", job.arguments.frames)
 
 
@@ -39,4 +43,5 @@ if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="labelled frames, written")
     arguments.add_argument("--counts", required=True, type=Path, help="fate of frames, written")
+    arguments.add_argument("--plot", required=True, type=Path, help="distributions, written")
     stage.run(arguments, main)

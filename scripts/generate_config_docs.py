@@ -41,6 +41,7 @@ UNITS = {
     "_deg": "degrees",
     "_eV": "eV",
     "_GB": "GB",
+    "_g_per_cm3": "g/cm³",
     "_A": "Å",
     "_K": "K",
     "_s": "s",
@@ -162,6 +163,9 @@ def type_words(node: Node) -> str:
         case {"type": "array", "items": items}:
             kind, space, limits = type_words(items).partition(" ")
             words = f"list of {kind}s{space}{limits}"
+        case {"patternProperties": named}:
+            (values,) = named.values()
+            words = f"name: {type_words(values)}, …"
         case {"type": "string"}:
             named = "name" if node.get("pattern") == config.NAME else "text"
             words = "path" if node.get("format") == "path" else named
@@ -267,7 +271,8 @@ def _sections(section: Node, schema: Node, above: str = "") -> Iterator[str]:
 
 
 def _section(title: str, section: Node, schema: Node) -> str:
-    return f"### {title}\n\n{section['description']}\n\n{_table(section, schema)}"
+    about = f"{section['description']}\n\n" if "description" in section else ""
+    return f"### {title}\n\n{about}{_table(section, schema)}"
 
 
 def _table(section: Node, schema: Node) -> str:

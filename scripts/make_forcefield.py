@@ -1,23 +1,23 @@
 """Make `config/forcefields/small-molecules.xml`: GAFF2 templates of common small molecules.
 
-Needs ParmEd and the antechamber and parmchk2 of AmberTools (conda's `ambertools`, or the
-bundle inside the PyPI package acpype):
+For machines without AmberTools; with it (the package acpype brings it) a campaign makes such
+templates by itself, see `halcyon.gaff2`.
 
-    python scripts/make_forcefield.py --amberhome $CONDA_PREFIX --out small-molecules.xml
+    python scripts/make_forcefield.py --out config/forcefields/small-molecules.xml
 
-Not for: a system of your own. Add its molecule to `MOLECULES` for a shipped template, or write
-any other ForceField XML that OpenMM reads.
+Not for: a system of your own, which needs no file (docs/add-a-system.md).
 """
 
 import argparse
-import os
-import subprocess
-import tempfile
 from pathlib import Path
 
 from openmm.app import ForceField
-from rdkit import Chem
-from rdkit.Chem import AllChem
+
+from halcyon import files
+from halcyon.config import StructureSettings
+from halcyon.frcmod import forcefield_xml, merged
+from halcyon.gaff2 import find_ambertools, typed_molecule
+from halcyon.systems import bonds, molecules, start_structure
 
 MOLECULES = {
     "acetaldehyde": "CC=O",
@@ -34,13 +34,13 @@ MOLECULES = {
     "water": "O",
 }
 
-HEADER = """<!--
+REMARK = """
 GAFF2 templates of common small molecules, for teaching a model the walls of a potential:
 bonds, angles, torsions and close contacts. Not for production, nor for liquids: the charges are
 Gasteiger's, and water is typed as an alcohol.
 
 Made by scripts/make_forcefield.py: conformer from RDKit, GAFF2 types and Gasteiger charges from
-antechamber, parameters from parmchk2, conversion by ParmEd {parmed}. Source of the parameters:
+antechamber, parameters from parmchk2. Source of the parameters:
 {gaff2}.
 
 Cite:
@@ -48,69 +48,29 @@ Cite:
   X. He, V. H. Man, W. Yang, T.-S. Lee, J. Wang, J. Chem. Phys. 153, 114502 (2020)   (GAFF2)
 
 Molecules: {molecules}
--->
 """
 
 
 def main() -> None:
     """Parse the arguments, write the file, check that OpenMM reads it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--amberhome", type=Path, required=True, help="root of AmberTools")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="the ForceField XML to write")
     arguments = parser.parse_args()
-
-    # Nothing but this program needs ParmEd: it is no dependency of Halcyon.
-    import parmed
-    from parmed.amber import AmberParameterSet
-    from parmed.openmm import OpenMMParameterSet
-
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = {
-            name: _antechamber(name, smiles, Path(folder), arguments.amberhome.resolve())
-            for name, smiles in MOLECULES.items()
-        }
-        # GAFF2's type names mean the same in every molecule, so one set holds them all.
-        parameters = OpenMMParameterSet.from_parameterset(
-            AmberParameterSet(*[str(frcmod) for _, frcmod in prepared.values()])
-        )
-        for name, (mol2, _) in prepared.items():
-            template = parmed.load_file(str(mol2))
-            template.name = name
-            parameters.residues[name] = template
-        written = Path(folder) / "parmed.xml"
-        parameters.write(str(written), improper_dihedrals_ordering="amber")
-        _, _, body = written.read_text(encoding="utf-8").partition("</Info>")
-
-    with (arguments.amberhome / "dat/leap/parm/gaff2.dat").open(encoding="utf-8") as source:
-        gaff2 = source.readline().strip()
-    header = HEADER.format(parmed=parmed.__version__, gaff2=gaff2, molecules=", ".join(MOLECULES))
-    arguments.out.write_text(f"{header}<ForceField>{body}", encoding="utf-8")
+    tools = find_ambertools()
+    typed, parameters = {}, []
+    for name, smiles in MOLECULES.items():
+        settings = StructureSettings(name=name, smiles=smiles)
+        atoms = start_structure(settings)
+        (molecule,) = molecules(settings, atoms, bonds(settings, atoms))
+        typed[name], its_own = typed_molecule(molecule, name, tools)
+        parameters.append(its_own)
+    remark = REMARK.format(gaff2=tools.parameters, molecules=", ".join(MOLECULES))
+    xml = forcefield_xml(typed, merged(parameters), remark=remark)
+    files.write_text(arguments.out, xml)
     ForceField(str(arguments.out))
     print(f"{arguments.out}: {len(MOLECULES)} templates")
-
-
-def _antechamber(name: str, smiles: str, folder: Path, amberhome: Path) -> tuple[Path, Path]:
-    """GAFF2 types and charges (mol2), and the parameters of those types (frcmod)."""
-    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    AllChem.EmbedMolecule(molecule, randomSeed=1)
-    AllChem.UFFOptimizeMolecule(molecule)
-    Chem.MolToMolFile(molecule, str(folder / f"{name}.mol"))
-    environment = os.environ | {
-        "AMBERHOME": str(amberhome),
-        "LD_LIBRARY_PATH": str(amberhome / "lib"),
-        "PATH": f"{amberhome / 'bin'}:{os.environ['PATH']}",
-    }
-    mol2, frcmod = folder / f"{name}.mol2", folder / f"{name}.frcmod"
-    # `-s 2` is GAFF2. The documented synonym `-s gaff2` gives GAFF's parameters in most runs of
-    # the parmchk2 that acpype 2023.10.27 bundles, GAFF2's in the others.
-    for command in (
-        f"antechamber -i {name}.mol -fi mdl -o {mol2.name} -fo mol2 -c gas -at gaff2 -pf y -dr n",
-        f"parmchk2 -i {mol2.name} -f mol2 -o {frcmod.name} -s 2 -a Y",
-    ):
-        subprocess.run(
-            command.split(), cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL
-        )
-    return mol2, frcmod
 
 
 if __name__ == "__main__":

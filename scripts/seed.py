@@ -26,7 +26,8 @@ def main(job: stage.Job) -> None:
         if len(mine) < len(splits):
             raise InputError(
                 f"{job.arguments.frames}: {len(mine)} frames of {name} up to "
-                f"{seed.max_temperature_K:g} K, expected {len(splits)}: raise teacher.md_frames"
+                f"{seed.max_temperature_K:g} K, expected {len(splits)}: raise teacher.md_frames, "
+                "or lower teacher.min_difference_A"
             )
         chosen = np.random.default_rng(job.seed(name)).permutation(len(mine))[: len(splits)]
         for index, split in zip(chosen, splits, strict=True):

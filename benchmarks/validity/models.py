@@ -37,7 +37,8 @@ from halcyon.errors import InputError
 from halcyon.frames import read_frames, write_frames
 from halcyon.reference.xtb import Xtb
 from halcyon.systems import atom_classes, bonds, start_structure
-from halcyon.teachers import make_teacher, sample
+from halcyon.sampling import sample
+from halcyon.teachers import make_teacher
 from validity.cells import SCHEMA, Model, Plan, derived_seed, read_cell, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,29 +10,46 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
+from rdkit import Chem
 
 from halcyon import config, files
 from halcyon.errors import InputError
 from halcyon.labels import level_hash
+from halcyon.packing import packed_bonds, packed_structure
 from halcyon.reference import make_reference
 from halcyon.reference.base import Reference
 from halcyon.saturation import rate_bound
-from halcyon.systems import atom_classes, bonds, start_structure
+from halcyon.systems import atom_classes, bonds, molecules, start_structure
+
+if TYPE_CHECKING:
+    from halcyon.teachers import Teacher
 
 SCHEMA_VERSION = 1
+PREPARED = "prepared"
+"""Folder, under that of all results, of packed boxes and force fields; campaigns share it."""
 
 
 @dataclass(frozen=True)
 class SystemPlan:
-    """One system with the settings that hold for it."""
+    """One system with the settings that hold for it.
+
+    Attributes:
+        system: what it is made of.
+        settings: the campaign's, with the system's overrides.
+        seed: the campaign's; it packs boxes.
+        prepared: folder for what is made once and found again by its content (packed boxes, force
+            fields); None: keep nothing.
+    """
 
     system: config.System
     settings: config.Settings
+    seed: int = 0
+    prepared: Path | None = None
 
     @property
     def structures(self) -> dict[str, config.StructureSettings]:
@@ -41,11 +58,41 @@ class SystemPlan:
 
     def start(self, structure: str) -> Atoms:
         """Start structure with charge, multiplicity and structure in `info`."""
-        return start_structure(self.structures[structure])
+        settings = self.structures[structure]
+        if settings.pack:
+            return packed_structure(settings, self.structures, seed=self.seed, cache=self.prepared)
+        return start_structure(settings)
 
     def bonds(self, structure: str) -> list[tuple[int, int]]:
         """Bonded pairs of a structure."""
-        return bonds(self.structures[structure], self.start(structure))
+        settings = self.structures[structure]
+        if settings.pack:
+            return packed_bonds(settings, self.structures)
+        return bonds(settings, self.start(structure))
+
+    def molecules(self, structure: str) -> dict[str, list[Chem.Mol]]:
+        """Different molecules of a structure, with bond orders; by structure that declares them."""
+        names = list(self.structures[structure].pack) or [structure]
+        return {
+            name: molecules(self.structures[name], self.start(name), self.bonds(name))
+            for name in names
+        }
+
+    def teacher(self, structure: str) -> "Teacher":
+        """The force field of a structure.
+
+        Raises:
+            InputError: it does not cover the structure.
+        """
+        from halcyon.teachers import make_teacher
+
+        return make_teacher(
+            self.system.forcefield,
+            self.start(structure),
+            self.bonds(structure),
+            molecules=lambda: self.molecules(structure),
+            prepared=self.prepared,
+        )
 
     def classes(self, structure: str) -> list[str]:
         """Class of each atom of a structure; its element where environments are the classes."""
@@ -122,7 +169,12 @@ class Campaign:
                     f"{', '.join(known) or 'none'}"
                 )
             system = config.read_system(path)
-            plans[name] = SystemPlan(system, config.settings_for(settings, system, str(path)))
+            plans[name] = SystemPlan(
+                system,
+                config.settings_for(settings, system, str(path)),
+                seed=settings.seed,
+                prepared=settings.results / PREPARED,
+            )
         return cls(settings, plans)
 
     def write(self) -> None:
@@ -149,10 +201,17 @@ class Campaign:
             raise InputError(f"{path}: not a campaign file of schema {SCHEMA_VERSION}")
         settings = config.parse_campaign(content["campaign"], str(path))
         systems = {name: config.System(**entry) for name, entry in content["systems"].items()}
-        return cls(
-            settings,
-            {n: SystemPlan(s, config.settings_for(settings, s)) for n, s in systems.items()},
-        )
+        prepared = settings.results / PREPARED
+        plans = {
+            name: SystemPlan(
+                system,
+                config.settings_for(settings, system),
+                seed=settings.seed,
+                prepared=prepared,
+            )
+            for name, system in systems.items()
+        }
+        return cls(settings, plans)
 
 
 def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
@@ -169,7 +228,8 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
     campaign = Campaign.resolve(content, source)
     check_disk(campaign, source, dry=dry)
     starts = []
-    for name, plan in campaign.systems.items():
+    for name, planned in campaign.systems.items():
+        plan = replace(planned, prepared=None) if dry else planned
         path = f"{campaign.settings.systems_folder / name}.yaml"
         mine = _in(path, lambda plan=plan: [plan.start(s) for s in plan.structures])
         starts += mine
@@ -219,17 +279,30 @@ def check_disk(campaign: Campaign, source: str, *, dry: bool = False) -> None:
 
 
 def check_teacher(plan: SystemPlan) -> None:
-    """Build every structure's force field once."""
-    from halcyon.teachers import make_teacher
+    """Build every structure's force field once.
 
+    Charges that take minutes are left for the job; that they can be computed is seen to.
+    """
+    from halcyon import gaff2
+
+    forcefield = plan.system.forcefield
+    if isinstance(forcefield, config.Gaff2ForceField) and forcefield.charges == "bcc":
+        gaff2.check_sqm()
+        quick = forcefield.model_copy(update={"charges": "gasteiger"})
+        plan = replace(plan, system=plan.system.model_copy(update={"forcefield": quick}))
     for name in plan.structures:
-        make_teacher(plan.system.forcefield, plan.start(name), plan.bonds(name))
+        plan.teacher(name)
 
 
 def check_numbers(plan: SystemPlan, source: str) -> None:
     """Refuse settings that cannot work together."""
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
+    if settings.pretraining.enabled and not any(s.pretrain for s in plan.structures.values()):
+        raise InputError(
+            f"{source}: system {name}: nothing to pre-train on: give the molecules that are packed "
+            "as structures with `pretrain: true`, or set pretraining.enabled to false"
+        )
     cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
     per_structure = seed.train + seed.validation + seed.test
     available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)

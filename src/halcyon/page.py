@@ -18,7 +18,7 @@ import jinja2
 import yaml
 
 import halcyon
-from halcyon import stability
+from halcyon import config, stability
 from halcyon.domain import Domain
 from halcyon.figures import figures, legend, other_signals
 from halcyon.report import (
@@ -142,10 +142,15 @@ def _teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
     words = {
         "md": "Kept: molecular dynamics",
         "displaced": "Kept: displaced atoms",
+        "stretched": "Kept: stretched bonds",
+        "contact": "Kept: close contacts",
+        "dissociated": "Kept: bonds pulled apart",
         "force_cap": "Dropped: force above the cap",
         "not_finite": "Dropped: values not finite",
+        "duplicate": "Dropped: like an earlier frame",
     }
-    found = list(dict.fromkeys([*words, *(name for counts in teacher.values() for name in counts)]))
+    counted = {name for counts in teacher.values() for name in counts}
+    found = [name for name in words if name in counted] + sorted(counted - words.keys())
     return [["Structure", *(words.get(name, name) for name in found)]] + [
         [structure, *(str(counts.get(name, 0)) for name in found)]
         for structure, counts in teacher.items()
@@ -246,6 +251,20 @@ def _time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
     ]
 
 
+def _forcefield(settings: config.ForceFieldSettings) -> str:
+    """Kind, files and charges of the teacher's force field."""
+    said = [settings.kind, *(str(path) for path in settings.paths)]
+    if isinstance(settings, config.Gaff2ForceField):
+        said.append(f"charges {settings.charges}")
+    return ", ".join(said)
+
+
+def _source(structure: config.StructureSettings) -> str:
+    """What a structure is made from."""
+    packed = " + ".join(f"{count} {name}" for name, count in structure.pack.items())
+    return str(structure.smiles or structure.file or packed)
+
+
 def _provenance(report: SystemReport) -> dict[str, str]:
     said = [
         f"{k} {v}"
@@ -255,9 +274,9 @@ def _provenance(report: SystemReport) -> dict[str, str]:
     return {
         "Level of theory": "; ".join([*said, f"hash {report.level['hash'] or 'unknown'}"]),
         "Model": f"{report.model}, SHA-256 {report.model_hash or 'unknown: the file is missing'}",
-        "Force field": ", ".join(str(path) for path in report.plan.system.forcefield),
+        "Force field": _forcefield(report.plan.system.forcefield),
         "Structures": "; ".join(
-            f"{s.name}: {s.smiles or s.file}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
+            f"{s.name}: {_source(s)}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
             for s in report.plan.system.structures
         ),
         "Seed": str(report.seed),

@@ -7,10 +7,11 @@
 What cannot be simulated is refused here, before anything expensive runs: an impossible spin, a
 charge that contradicts the SMILES, overlapping atoms, a box that does not hold the molecule.
 
-Not for: energies (see `teachers`), or packing molecules into a liquid.
+Not for: energies (see `teachers`), or putting molecules together (see `packing`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -18,9 +19,15 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.geometry import find_mic
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+from rdkit.Chem import (
+    rdDetermineBonds,
+    rdDistGeom,
+    rdForceFieldHelpers,
+    rdMolDescriptors,
+)
 
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
@@ -31,6 +38,8 @@ VACUUM_A = 3.0
 """Least gap between a molecule and its neighbour image, however it turns in its box, Å."""
 OVERLAP = 0.5
 """Two atoms closer than this part of the sum of their covalent radii overlap."""
+MMFF_TOLERANCE_A = 0.16
+"""Where MMFF94 lengthens a bond of RDKit's embedding by more, Å, it is not believed."""
 BONDED = 1.2
 """Two atoms closer than this multiple of the sum of their covalent radii are bonded."""
 
@@ -40,7 +49,7 @@ def start_structure(settings: StructureSettings) -> Atoms:
 
     From SMILES: one conformer (ETKDG), optimised with MMFF94, or UFF where that lacks parameters.
     From a file: as it stands, with its cell if it has one. With `box_A` the molecule is centred in
-    a cubic cell that is not periodic.
+    a cubic cell, which is periodic if `periodic` says so. Not for what is packed: see `packing`.
 
     Args:
         settings: the structure's part of the system's file.
@@ -58,10 +67,14 @@ def start_structure(settings: StructureSettings) -> Atoms:
         "multiplicity": settings.multiplicity,
         "structure": settings.name,
     }
-    _check_spin(settings, atoms)
+    check_spin(settings, atoms)
     if settings.box_A is not None:
-        _put_in_box(settings, atoms, settings.box_A)
-    _check_overlap(settings, atoms)
+        put_in_box(settings, atoms, settings.box_A)
+    if settings.periodic and not atoms.pbc.all():
+        refuse(settings, "periodic", settings.periodic, "expected a cell: give `box_A`")
+    if settings.periodic is False and atoms.pbc.any():
+        refuse(settings, "periodic", settings.periodic, f"{settings.file} is periodic")
+    check_overlap(settings, atoms)
     return atoms
 
 
@@ -79,12 +92,64 @@ def bonds(settings: StructureSettings, atoms: Atoms) -> list[tuple[int, int]]:
     if settings.smiles is not None:
         pairs = [
             (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
-            for bond in _molecule(settings).GetBonds()
+            for bond in _from_words(settings).GetBonds()
         ]
     else:
         first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BONDED))
         pairs = [(int(i), int(j)) for i, j in zip(first, second, strict=True) if i != j]
     return sorted({(min(pair), max(pair)) for pair in pairs})
+
+
+def molecules(
+    settings: StructureSettings, atoms: Atoms, bonds: list[tuple[int, int]]
+) -> list[Chem.Mol]:
+    """The different molecules of a structure, with bond orders, formal charges and positions.
+
+    From SMILES they are what it says. From a file, bond orders follow from the bonds and the
+    charge (RDKit); of several molecules, each is taken to be neutral.
+
+    Args:
+        settings: the structure's part of the system's file; not one that is packed.
+        atoms: what `start_structure` made of it.
+        bonds: pairs of bonded atoms.
+
+    Returns:
+        One molecule for each connected graph of elements, its atoms in the structure's order.
+
+    Raises:
+        InputError: no bond orders fit the charge.
+    """
+    if settings.smiles is not None:
+        molecule = _from_words(settings)
+        _place(molecule, atoms.positions)
+        return [molecule]
+    graph = _bond_graph(atoms, bonds)
+    members = Chem.GetMolFrags(graph)
+    if len(members) > 1 and settings.charge:
+        expected = "of several molecules: which one carries it? Give each its own structure"
+        refuse(settings, "charge", settings.charge, expected)
+    found: dict[str, Chem.Mol] = {}
+    for fragment, indices in zip(Chem.GetMolFrags(graph, asMols=True), members, strict=True):
+        name = Chem.MolToSmiles(fragment)
+        if name in found:
+            continue
+        _place(fragment, _unwrapped(atoms, fragment, indices))
+        try:
+            with rdBase.BlockLogs():
+                rdDetermineBonds.DetermineBondOrders(
+                    fragment,
+                    charge=settings.charge,
+                    allowChargedFragments=settings.multiplicity == 1,
+                )
+        except (ValueError, RuntimeError) as error:
+            expected = (
+                f"RDKit finds no bond orders for {rdMolDescriptors.CalcMolFormula(fragment)} "
+                f"with charge {settings.charge} ({str(error).strip()}); give it as `smiles`, or "
+                "another kind of `forcefield`"
+            )
+            refuse(settings, "file", settings.file, expected)
+        found[name] = fragment
+    return list(found.values())
 
 
 def atom_classes(
@@ -106,15 +171,7 @@ def atom_classes(
     if mode == "element":
         return symbols
     # Bond orders are left out, so that the two oxygens of a carboxylate are one class.
-    graph = Chem.RWMol()
-    for number in atoms.numbers:
-        atom = Chem.Atom(int(number))
-        atom.SetNoImplicit(True)
-        graph.AddAtom(atom)
-    for i, j in bonds:
-        graph.AddBond(i, j, Chem.BondType.SINGLE)
-    graph.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(graph)
+    graph = _bond_graph(atoms, bonds)
     ranks = Chem.CanonicalRankAtoms(graph, breakTies=False, includeChirality=False)
 
     kinds: dict[tuple[str, int], str] = {}
@@ -126,29 +183,67 @@ def atom_classes(
     return [kinds[symbol, rank] for symbol, rank in zip(symbols, ranks, strict=True)]
 
 
-def _molecule(settings: StructureSettings) -> Chem.Mol:
+def _bond_graph(atoms: Atoms, bonds: list[tuple[int, int]]) -> Chem.Mol:
+    """Elements and bonds, all of them single."""
+    graph = Chem.RWMol()
+    for number in atoms.numbers:
+        atom = Chem.Atom(int(number))
+        atom.SetNoImplicit(True)
+        graph.AddAtom(atom)
+    for i, j in bonds:
+        graph.AddBond(i, j, Chem.BondType.SINGLE)
+    graph.UpdatePropertyCache(strict=False)
+    Chem.FastFindRings(graph)
+    return graph.GetMol()
+
+
+def _unwrapped(atoms: Atoms, fragment: Chem.Mol, indices: Sequence[int]) -> np.ndarray:
+    """Positions of a molecule's atoms, whole where a boundary cuts it, Å, shape (n, 3)."""
+    positions = atoms.positions[list(indices)].copy()
+    known, open_atoms = {0}, [0]
+    while open_atoms:
+        here = fragment.GetAtomWithIdx(open_atoms.pop())
+        for there in (atom.GetIdx() for atom in here.GetNeighbors()):
+            if there not in known:
+                step = positions[there] - positions[here.GetIdx()]
+                nearest, _ = find_mic(step, atoms.cell, atoms.pbc)
+                positions[there] = positions[here.GetIdx()] + nearest
+                known.add(there)
+                open_atoms.append(there)
+    return positions
+
+
+def _place(molecule: Chem.Mol, positions: np.ndarray) -> None:
+    """Give a molecule its only conformer; positions in Å, shape (n, 3)."""
+    molecule.RemoveAllConformers()
+    conformer = Chem.Conformer(molecule.GetNumAtoms())
+    conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
+    molecule.AddConformer(conformer)
+
+
+def _from_words(settings: StructureSettings) -> Chem.Mol:
     with rdBase.BlockLogs():  # what is wrong is said once, by us
         molecule = Chem.MolFromSmiles(settings.smiles, sanitize=False)
         if molecule is None or not molecule.GetNumAtoms():
-            _refuse(settings, "smiles", settings.smiles, "not valid SMILES")
+            refuse(settings, "smiles", settings.smiles, "not valid SMILES")
         try:
             Chem.SanitizeMol(molecule)
         except Chem.MolSanitizeException as error:
-            _refuse(settings, "smiles", settings.smiles, f"not a possible molecule ({error})")
+            refuse(settings, "smiles", settings.smiles, f"not a possible molecule ({error})")
     if len(Chem.GetMolFrags(molecule)) > 1:
-        expected = "several molecules; give them, packed, as `file` instead"
-        _refuse(settings, "smiles", settings.smiles, expected)
+        expected = "several molecules; give each a structure of its own, and `pack` them"
+        refuse(settings, "smiles", settings.smiles, expected)
     if any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
-        _refuse(settings, "smiles", settings.smiles, "has an atom (*) without an element")
+        refuse(settings, "smiles", settings.smiles, "has an atom (*) without an element")
     formal = Chem.GetFormalCharge(molecule)
     if formal != settings.charge:
         expected = f"expected {formal}, the sum of the formal charges in smiles {settings.smiles!r}"
-        _refuse(settings, "charge", settings.charge, expected)
+        refuse(settings, "charge", settings.charge, expected)
     return Chem.AddHs(molecule)
 
 
 def _from_smiles(settings: StructureSettings) -> Atoms:
-    molecule = _molecule(settings)
+    molecule = _from_words(settings)
     with rdBase.BlockLogs():
         if not any(
             rdDistGeom.EmbedMolecule(
@@ -158,44 +253,66 @@ def _from_smiles(settings: StructureSettings) -> Atoms:
             for random_start in (False, True)
         ):
             expected = "RDKit finds no conformer; give the geometry as `file` instead"
-            _refuse(settings, "smiles", settings.smiles, expected)
-        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
-            rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=2000)
-        elif rdForceFieldHelpers.UFFHasAllMoleculeParams(molecule):
-            rdForceFieldHelpers.UFFOptimizeMolecule(molecule, maxIters=2000)
+            refuse(settings, "smiles", settings.smiles, expected)
+        _optimise(molecule)
     numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
     return Atoms(numbers, positions=molecule.GetConformer().GetPositions())
+
+
+def _optimise(molecule: Chem.Mol) -> None:
+    """Relax a conformer with MMFF94, or with UFF where MMFF94 has no true parameters."""
+    embedded = _bond_lengths(molecule)
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
+        relaxed = Chem.Mol(molecule)
+        rdForceFieldHelpers.MMFFOptimizeMolecule(relaxed, maxIters=2000)
+        # RDKit fills gaps by a rule that takes multiple bonds of small molecules for single ones:
+        # N2 becomes 1.46 Å long, CO2 1.40 Å.
+        if (_bond_lengths(relaxed) - embedded).max(initial=0) < MMFF_TOLERANCE_A:
+            _place(molecule, relaxed.GetConformer().GetPositions())
+            return
+    if rdForceFieldHelpers.UFFHasAllMoleculeParams(molecule):
+        rdForceFieldHelpers.UFFOptimizeMolecule(molecule, maxIters=2000)
+
+
+def _bond_lengths(molecule: Chem.Mol) -> np.ndarray:
+    """Of all bonds, Å."""
+    positions = molecule.GetConformer().GetPositions()
+    ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds()]
+    i, j = np.array(ends, dtype=int).reshape(-1, 2).T
+    lengths: np.ndarray = np.linalg.norm(positions[i] - positions[j], axis=1)
+    return lengths
 
 
 def _from_file(settings: StructureSettings) -> Atoms:
     try:
         images = list(ase.io.iread(str(settings.file), index=":"))
     except FileNotFoundError:
-        _refuse(settings, "file", settings.file, "no such file, seen from the working folder")
+        refuse(settings, "file", settings.file, "no such file, seen from the working folder")
     except Exception as error:  # noqa: BLE001 (ASE's many readers raise anything)
         if isinstance(error, KeyError) and str(error.args[0]).isalpha():
-            _refuse(settings, "file", settings.file, f"unknown element {error.args[0]!r}")
+            refuse(settings, "file", settings.file, f"unknown element {error.args[0]!r}")
         expected = f"ASE cannot read it ({type(error).__name__}: {error})"
-        _refuse(settings, "file", settings.file, expected)
+        refuse(settings, "file", settings.file, expected)
     if len(images) != 1:
-        _refuse(settings, "file", settings.file, f"holds {len(images)} structures, expected one")
+        refuse(settings, "file", settings.file, f"holds {len(images)} structures, expected one")
     read = images[0]
     if not len(read) or not np.isfinite(read.positions).all():
-        _refuse(settings, "file", settings.file, "expected atoms with finite positions")
+        refuse(settings, "file", settings.file, "expected atoms with finite positions")
     if (read.numbers < 1).any():
-        _refuse(settings, "file", settings.file, "unknown element 'X'")
+        refuse(settings, "file", settings.file, "unknown element 'X'")
     if read.pbc.any() and not read.pbc.all():
         expected = f"periodic along some cell vectors only (pbc {read.pbc.tolist()}); expected all"
-        _refuse(settings, "file", settings.file, f"{expected} or none")
+        refuse(settings, "file", settings.file, f"{expected} or none")
     if read.pbc.all() and read.cell.rank < 3:
-        _refuse(settings, "file", settings.file, "periodic, but its cell vectors span no volume")
+        refuse(settings, "file", settings.file, "periodic, but its cell vectors span no volume")
     if read.pbc.all() and settings.box_A is not None:
         expected = f"not for periodic structures; {settings.file} brings its own cell"
-        _refuse(settings, "box_A", settings.box_A, expected)
+        refuse(settings, "box_A", settings.box_A, expected)
     return Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
 
 
-def _check_spin(settings: StructureSettings, atoms: Atoms) -> None:
+def check_spin(settings: StructureSettings, atoms: Atoms) -> None:
+    """Refuse a multiplicity that the number of electrons does not allow."""
     electrons = int(atoms.numbers.sum()) - settings.charge
     unpaired = settings.multiplicity - 1
     if electrons < unpaired or (electrons - unpaired) % 2:
@@ -204,10 +321,11 @@ def _check_spin(settings: StructureSettings, atoms: Atoms) -> None:
             f"{atoms.get_chemical_formula()} with charge {settings.charge} has {electrons} "
             f"electrons; expected an {parity} multiplicity of at most {electrons + 1}"
         )
-        _refuse(settings, "multiplicity", settings.multiplicity, expected)
+        refuse(settings, "multiplicity", settings.multiplicity, expected)
 
 
-def _put_in_box(settings: StructureSettings, atoms: Atoms, edge: float) -> None:
+def put_in_box(settings: StructureSettings, atoms: Atoms, edge: float) -> None:
+    """Centre a molecule in a cubic cell that holds it, however it turns; `edge` in Å."""
     # The longest distance, not the extent along x, y, z: the molecule will turn.
     length = float(atoms.get_all_distances().max())
     if edge < length + VACUUM_A:
@@ -215,14 +333,15 @@ def _put_in_box(settings: StructureSettings, atoms: Atoms, edge: float) -> None:
             f"expected at least {length + VACUUM_A:.1f}: the molecule is {length:.1f} Å long and "
             f"needs {VACUUM_A:.1f} Å to its neighbour"
         )
-        _refuse(settings, "box_A", edge, expected)
-    atoms.pbc = False
+        refuse(settings, "box_A", edge, expected)
+    atoms.pbc = bool(settings.is_periodic)
     atoms.cell = [edge, edge, edge]
     extent = atoms.positions.min(axis=0) + atoms.positions.max(axis=0)
     atoms.positions += edge / 2 - extent / 2
 
 
-def _check_overlap(settings: StructureSettings, atoms: Atoms) -> None:
+def check_overlap(settings: StructureSettings, atoms: Atoms) -> None:
+    """Refuse atoms that lie on top of each other."""
     first, second, distances = neighbor_list(
         "ijd", atoms, natural_cutoffs(atoms, mult=OVERLAP), self_interaction=False
     )
@@ -231,14 +350,19 @@ def _check_overlap(settings: StructureSettings, atoms: Atoms) -> None:
     closest = int(distances.argmin())
     i, j = int(first[closest]), int(second[closest])
     least = OVERLAP * covalent_radii[atoms.numbers[[i, j]]].sum()
-    key = "file" if settings.smiles is None else "smiles"
+    key = next(key for key in ("smiles", "file", "pack") if getattr(settings, key))
     expected = (
         f"atoms {atoms.symbols[i]}{i} and {atoms.symbols[j]}{j} overlap: "
         f"{distances[closest]:.2f} Å apart, expected at least {least:.2f} Å"
     )
-    _refuse(settings, key, getattr(settings, key), expected)
+    refuse(settings, key, getattr(settings, key), expected)
 
 
-def _refuse(settings: StructureSettings, key: str, value: object, expected: str) -> NoReturn:
+def refuse(settings: StructureSettings, key: str, value: object, expected: str) -> NoReturn:
+    """Raise what is wrong with a structure's key.
+
+    Raises:
+        InputError: always.
+    """
     shown = str(value) if isinstance(value, Path) else value
     raise InputError(f"structure {settings.name}: {key} = {shown!r}: {expected}")

@@ -1,19 +1,22 @@
-"""The teacher: a classical force field, through OpenMM, that samples and labels frames.
+"""The teacher: a classical force field, through OpenMM, that labels frames.
 
-    teacher = make_teacher([Path("config/forcefields/small-molecules.xml")], atoms, bonds)
-    frames, counts = sample(teacher, atoms, TeacherSettings(), seed=1)
+    teacher = make_teacher(system.forcefield, atoms, bonds, molecules=lambda: {"it": [molecule]})
+    energies, forces = teacher.evaluate([atoms])
 
 A model that is pre-trained on such frames knows the walls of the potential (bonds, angles, close
 contacts) before it sees a reference label: E. C.-Y. Yuan, T. Head-Gordon, arXiv:2509.14205. All
 bonds are flexible, water's too: a constraint would teach nothing. Energies are in eV, forces in
 eV/Å; the zero of the energy is the force field's own.
 
-Not for: accuracy, or for making a force field (see `scripts/make_forcefield.py`).
+Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or accuracy.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -21,25 +24,36 @@ import openmm
 from ase import Atoms
 from ase import units as ase_units
 from openmm import app, unit
+from rdkit import Chem
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from halcyon.config import TeacherSettings
+from halcyon import gaff2
+from halcyon.config import (
+    AmberForceField,
+    ForceFieldSettings,
+    Gaff2ForceField,
+    GromacsForceField,
+    XmlForceField,
+)
 from halcyon.errors import InputError
-from halcyon.frames import structure_only
 
 KJ_PER_MOL = ase_units.kJ / ase_units.mol
 """1 kJ/mol in eV."""
 NM = 10.0
 """1 nm in Å."""
 TIMESTEP_FS = 0.5
-EQUILIBRATION_PS = 1.0
-"""Simulated and thrown away before the first frame of each temperature, ps."""
-FRICTION_PER_PS = 5.0
 REAL_SPACE_CUTOFF_A = 10.0
 """Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
+RIGID = (
+    ": the force field is a rigid model or incomplete, and all bonds and angles must be flexible "
+    "here (for water: amber14/tip3p.xml)"
+)
+MAX_NAMES = 20
+"""Templates of a file that a message names."""
+VIRTUAL = " (with virtual sites, which cannot be used: take one like amber14/tip3p.xml)"
 OPENMM_FORCEFIELDS = Path(app.__file__).parent / "data"
 """Force fields that come with OpenMM, e.g. `amber14/tip3p.xml`."""
 
@@ -54,12 +68,14 @@ class Teacher:
         order: the system's atom k is the frames' atom order[k], shape (N,). OpenMM wants each
             molecule's atoms together.
         periodic: in all three directions, or in none.
+        bonds: pairs of bonded atoms, in the frames' order.
     """
 
     system: openmm.System
     numbers: np.ndarray
     order: np.ndarray
     periodic: bool
+    bonds: tuple[tuple[int, int], ...]
 
     def evaluate(self, frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
         """Compute energies and forces of frames.
@@ -73,11 +89,11 @@ class Teacher:
         Raises:
             ValueError: a frame has other atoms, another order or another periodicity.
         """
-        context = self._context(openmm.VerletIntegrator(TIMESTEP_FS / 1000))
+        context = self.context(openmm.VerletIntegrator(TIMESTEP_FS / 1000))
         energies = np.empty(len(frames))
         forces = np.empty((len(frames), len(self.numbers), 3))
         for index, atoms in enumerate(frames):
-            rotation = self._place(context, atoms)
+            rotation = self.place(context, atoms)
             state = context.getState(energy=True, forces=True)
             energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
             force = state.getForces(asNumpy=True).value_in_unit(
@@ -87,7 +103,15 @@ class Teacher:
             forces[index, self.order] = force @ rotation * (KJ_PER_MOL / NM)
         return energies, forces
 
-    def _context(self, integrator: openmm.Integrator) -> openmm.Context:
+    def context(
+        self, integrator: openmm.Integrator, system: openmm.System | None = None
+    ) -> openmm.Context:
+        """A context on the platform that is fastest and gives the same bits every time.
+
+        Args:
+            integrator: one of its own.
+            system: another system of the same atoms; None: the teacher's.
+        """
         if not self.periodic and len(self.numbers) <= REFERENCE_PLATFORM_ATOMS:
             platform, properties = "Reference", {}
         else:
@@ -95,11 +119,21 @@ class Teacher:
             # DeterministicForces or not (OpenMM 8.6).
             platform, properties = "CPU", {"Threads": "1", "DeterministicForces": "true"}
         return openmm.Context(
-            self.system, integrator, openmm.Platform.getPlatformByName(platform), properties
+            system or self.system,
+            integrator,
+            openmm.Platform.getPlatformByName(platform),
+            properties,
         )
 
-    def _place(self, context: openmm.Context, atoms: Atoms) -> np.ndarray:
-        """Set cell and positions. Returns what rotates OpenMM's vectors (rows) back to ours."""
+    def place(self, context: openmm.Context, atoms: Atoms) -> np.ndarray:
+        """Set cell and positions of a frame.
+
+        Returns:
+            What rotates OpenMM's vectors (rows) back to the frame's, shape (3, 3).
+
+        Raises:
+            ValueError: the frame has other atoms, another order or another periodicity.
+        """
         if not np.array_equal(atoms.numbers, self.numbers):
             raise ValueError(f"{atoms.symbols}: not the teacher's atoms in the teacher's order")
         if bool(atoms.pbc.all()) != self.periodic:
@@ -113,169 +147,254 @@ class Teacher:
 
 
 def make_teacher(
-    forcefield_files: Sequence[Path], atoms: Atoms, bonds: Sequence[tuple[int, int]]
+    settings: ForceFieldSettings,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    *,
+    molecules: Callable[[], dict[str, list[Chem.Mol]]] | None = None,
+    prepared: Path | None = None,
 ) -> Teacher:
     """Build the force field of a structure.
 
     Args:
-        forcefield_files: OpenMM ForceField XML files, from the working folder or from those that
-            come with OpenMM (`amber14/tip3p.xml`).
+        settings: which force field.
         atoms: the structure, N atoms, periodic in all directions or in none.
-        bonds: pairs of bonded atoms; each connected molecule must have a residue template.
+        bonds: pairs of bonded atoms.
+        molecules: gives the structure's different molecules with their bond orders, by the name
+            of the structure that declares them; only GAFF2 asks.
+        prepared: folder where GAFF2's results are kept and found again.
 
     Returns:
         The teacher: without cutoff for molecules, with particle-mesh Ewald if periodic.
 
     Raises:
-        InputError: a file is missing or broken, a molecule has no template, or a bond no term.
+        InputError: a file is missing or broken, a molecule is not covered, or a bond or angle
+            has no term.
     """
-    templates = {file: _read_templates(file) for file in forcefield_files}
-    searched = ", ".join(str(file) for file in forcefield_files)
-    structure = f"structure {atoms.info.get('structure', atoms.symbols)}"
+    match settings:
+        case XmlForceField():
+            system, order = _from_xml(settings.files, atoms, bonds)
+        case Gaff2ForceField():
+            if molecules is None:
+                raise ValueError("GAFF2 needs the molecules")
+            xml = _gaff2_files(settings, molecules(), prepared)
+            system, order = _from_templates(xml, "GAFF2", atoms, bonds)
+        case AmberForceField() | GromacsForceField():
+            system, order = _from_topology(settings, atoms), np.arange(len(atoms))
+    named = ", ".join(map(str, settings.paths)) or settings.kind
+    _check(system, atoms, bonds, order, here=f"{_named(atoms)}: forcefield: {named}")
+    if atoms.pbc.all():
+        system.setDefaultPeriodicBoxVectors(*(_openmm_cell(atoms)[0] / NM))
+        _use_minimum_image(system)
+    return Teacher(system, atoms.numbers.copy(), order, bool(atoms.pbc.all()), tuple(bonds))
+
+
+def _from_xml(
+    paths: Sequence[Path], atoms: Atoms, bonds: Sequence[tuple[int, int]]
+) -> tuple[openmm.System, np.ndarray]:
+    """A system from OpenMM's own or the user's ForceField XML files."""
+    templates = {file: _read_templates(file) for file in paths}
+    available = "; ".join(
+        f"{file} has {', '.join(names[:MAX_NAMES]) or 'none'}{' …' * (len(names) > MAX_NAMES)}"
+        for file, names in templates.items()
+    )
+    named = ", ".join(str(path) for path in paths)
+    return _from_templates([str(path) for path in paths], named, atoms, bonds, available=available)
+
+
+def _gaff2_files(
+    settings: Gaff2ForceField,
+    molecules: dict[str, list[Chem.Mol]],
+    prepared: Path | None,
+) -> list[io.StringIO]:
+    """ForceField XML of each molecule, each once."""
+    found = []
+    for name, different in molecules.items():
+        for molecule in different:
+            charges: Any = settings.charges
+            if name in settings.charge_files:
+                if len(different) > 1:
+                    raise InputError(
+                        f"structure {name}: forcefield.charge_files: for single molecules only; "
+                        f"this structure has {len(different)} different ones"
+                    )
+                charges = gaff2.read_charges(settings.charge_files[name], molecule, name)
+            electrons = sum(a.GetAtomicNum() for a in molecule.GetAtoms())
+            electrons -= Chem.GetFormalCharge(molecule)
+            found.append(
+                gaff2.gaff2_xml(
+                    molecule,
+                    name=name,
+                    charges=charges,
+                    # AmberTools only needs it to fit the number of electrons.
+                    multiplicity=1 + electrons % 2,
+                    cache=prepared,
+                )
+            )
+    return [io.StringIO(xml) for xml in dict.fromkeys(found)]
+
+
+def _from_templates(
+    xml: Sequence[str | io.StringIO],
+    named: str,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    *,
+    available: str = "",
+) -> tuple[openmm.System, np.ndarray]:
+    """A system from residue templates, one of which must fit each connected molecule."""
+    structure = _named(atoms)
     topology, order = _topology(atoms, bonds)
-    periodic = bool(atoms.pbc.all())
     try:
-        forcefield = app.ForceField(*[str(file) for file in forcefield_files])
+        forcefield = app.ForceField(*xml)
     except Exception as error:
         raise InputError(
-            f"forcefield: {searched}: OpenMM cannot use it ({type(error).__name__}: {error})"
+            f"forcefield: {named}: OpenMM cannot use it ({type(error).__name__}: {error})"
         ) from error
     if missing := forcefield.getUnmatchedResidues(topology):
-        formulas = ", ".join(sorted({_formula(residue) for residue in missing}))
-        available = "; ".join(
-            f"{file} has {', '.join(names) or 'none'}" for file, names in templates.items()
+        atoms_of = {_formula(residue): residue for residue in missing}
+        formulas = ", ".join(
+            f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"
+            for formula, residue in sorted(atoms_of.items())
         )
         raise InputError(
             f"{structure}: forcefield: no residue template for {formulas} with these bonds; "
-            f"{available}. Add a force field XML that has one."
+            f"{available}. Add a force field XML that has one, or let AmberTools type the "
+            "molecule: `forcefield: {kind: gaff2}`"
         )
     try:
         system = forcefield.createSystem(
             topology,
-            nonbondedMethod=app.PME if periodic else app.NoCutoff,
+            nonbondedMethod=app.PME if atoms.pbc.all() else app.NoCutoff,
             nonbondedCutoff=_cutoff_A(atoms) / NM,
             constraints=None,
             rigidWater=False,
         )
     except Exception as error:
-        raise InputError(f"{structure}: forcefield: {searched}: {error}") from error
-    if loose := _bonds_without_term(system, topology):
+        raise InputError(f"{structure}: forcefield: {named}: {error}") from error
+    return system, order
+
+
+def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) -> openmm.System:
+    """A system from a file that has both topology and parameters."""
+    if isinstance(settings, AmberForceField):
+        key, paths = "prmtop", settings.prmtop
+    else:
+        key, paths = "top", settings.top
+    name = str(atoms.info.get("structure", atoms.symbols))
+    if name not in paths:
         raise InputError(
-            f"{structure}: forcefield: {searched}: no term holds the bonds {', '.join(loose)}"
+            f"structure {name}: forcefield.{key}: no file for it; there are files for "
+            f"{', '.join(paths)}"
         )
-    if periodic:
-        _use_minimum_image(system)
-    return Teacher(system, atoms.numbers.copy(), order, periodic)
-
-
-def sample(
-    teacher: Teacher,
-    start: Atoms,
-    settings: TeacherSettings,
-    *,
-    seed: int,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> tuple[list[Atoms], dict[str, int]]:
-    """Draw and label frames: Langevin dynamics at each temperature, and displaced copies.
-
-    The same seed gives the same frames, bit for bit, on one machine. One core is used.
-
-    Args:
-        teacher: the force field.
-        start: where the dynamics start, after a minimisation.
-        settings: how many frames, at which temperatures, how far displaced.
-        seed: of all random numbers.
-        progress: called with frames done and frames asked; may raise to stop.
-
-    Returns:
-        Labelled frames with `info` energy (eV), origin (`md` or `displaced`) and, for `md`,
-        temperature (K) and time since equilibration (ps), and `arrays["forces"]` (eV/Å).
-        And counts: frames kept (`md`, `displaced`), frames dropped (`force_cap`, `not_finite`).
-
-    Raises:
-        InputError: the dynamics blow up.
-    """
-    runs = len(settings.temperatures_K)
-    total = settings.md_frames + settings.displaced_frames
-    *md_seeds, displacement_seed = np.random.SeedSequence(seed).spawn(runs + 1)
-    frames: list[Atoms] = []
-    for run, temperature in enumerate(settings.temperatures_K):
-        dynamics = _dynamics(teacher, start, temperature, settings.md_interval_fs, md_seeds[run])
-        for _ in range(run, settings.md_frames, runs):
-            frames.append(next(dynamics))
-            progress(len(frames), total)
-    frames += _displaced(frames, settings, np.random.default_rng(displacement_seed))
-
-    energies, forces = teacher.evaluate(frames)
-    progress(total, total)
-    kept: list[Atoms] = []
-    counts = {"md": 0, "displaced": 0, "force_cap": 0, "not_finite": 0}
-    for frame, energy, force in zip(frames, energies, forces, strict=True):
-        if not (np.isfinite(energy) and np.isfinite(force).all()):
-            counts["not_finite"] += 1
-        elif np.linalg.norm(force, axis=1).max() > settings.force_cap_eV_per_A:
-            counts["force_cap"] += 1
-        else:
-            counts[frame.info["origin"]] += 1
-            frame.info["energy"] = float(energy)
-            frame.arrays["forces"] = force
-            kept.append(frame)
-    return kept, counts
-
-
-def _dynamics(
-    teacher: Teacher,
-    start: Atoms,
-    temperature: float,
-    interval_fs: float,
-    seed: np.random.SeedSequence,
-) -> Iterator[Atoms]:
-    """Unlabelled frames, without end, of one Langevin run."""
-    # To OpenMM, the seed 0 means any.
-    thermostat_seed, velocity_seed = (seed.generate_state(2) % (2**31 - 1) + 1).tolist()
-    integrator = openmm.LangevinMiddleIntegrator(temperature, FRICTION_PER_PS, TIMESTEP_FS / 1000)
-    integrator.setRandomNumberSeed(thermostat_seed)
-    context = teacher._context(integrator)  # noqa: SLF001
-    rotation = teacher._place(context, start)  # noqa: SLF001
-    steps = max(1, round(interval_fs / TIMESTEP_FS))
-    number = 0
+    path = paths[name]
+    here = f"structure {name}: forcefield.{key}: {path}"
+    if not path.is_file():
+        raise InputError(f"{here}: no such file, seen from the working folder")
+    periodic = bool(atoms.pbc.all())
+    box = _openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
     try:
-        openmm.LocalEnergyMinimizer.minimize(context)
-        context.setVelocitiesToTemperature(temperature, velocity_seed)
-        integrator.step(round(EQUILIBRATION_PS * 1000 / TIMESTEP_FS))
-        while True:
-            integrator.step(steps)
-            number += 1
-            state = context.getState(positions=True)
-            positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-            if not np.isfinite(positions).all():  # the Reference platform says nothing
-                raise openmm.OpenMMException("coordinates are not finite")
-            frame = structure_only(start)
-            frame.positions[teacher.order] = positions @ rotation
-            frame.info["origin"] = "md"
-            frame.info["temperature"] = float(temperature)
-            frame.info["time"] = number * steps * TIMESTEP_FS / 1000
-            yield frame
-    except openmm.OpenMMException as error:
+        read: Any
+        if isinstance(settings, AmberForceField):
+            read = app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
+        else:
+            read = app.GromacsTopFile(
+                str(path),
+                periodicBoxVectors=box,
+                includeDir=settings.include_dir and str(settings.include_dir),
+                defines={"FLEXIBLE": ""},  # GROMACS's water files then have bonds and angles
+            )
+        _check_same_atoms(read.topology, atoms, here)
+        return read.createSystem(
+            nonbondedMethod=app.PME if periodic else app.NoCutoff,
+            nonbondedCutoff=_cutoff_A(atoms) / NM,
+            constraints=None,
+            rigidWater=False,
+        )
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(
-            f"structure {start.info.get('structure', start.symbols)}: the force field's dynamics "
-            f"at {temperature} K blow up ({error}): is the start structure strained, or the force "
-            "field not meant for it?"
+            f"{here}: OpenMM cannot use it ({type(error).__name__}: {error})"
         ) from error
 
 
-def _displaced(
-    frames: Sequence[Atoms], settings: TeacherSettings, random: np.random.Generator
-) -> list[Atoms]:
-    """Copies of frames drawn with replacement, each with its own width of Gaussian noise."""
-    displaced = []
-    for _ in range(settings.displaced_frames):
-        frame = structure_only(frames[int(random.integers(len(frames)))])
-        width = random.uniform(*settings.displacement_A)
-        frame.positions += random.normal(scale=width, size=frame.positions.shape)
-        frame.info["origin"] = "displaced"
-        displaced.append(frame)
-    return displaced
+def _check_same_atoms(topology: app.Topology, atoms: Atoms, here: str) -> None:
+    """Refuse a topology of other atoms, or of the same in another order."""
+    elements = [atom.element.atomic_number if atom.element else 0 for atom in topology.atoms()]
+    if len(elements) != len(atoms):
+        expected = f"{len(elements)} atoms, and the structure has {len(atoms)}"
+        virtual = "; virtual sites cannot be used" if 0 in elements else ""
+        raise InputError(f"{here}: {expected}{virtual}")
+    for index, (ours, theirs) in enumerate(zip(atoms.numbers, elements, strict=True)):
+        if theirs not in (0, ours):
+            symbol = app.Element.getByAtomicNumber(theirs).symbol
+            raise InputError(
+                f"{here}: atom {index} is {symbol}, and {atoms.symbols[index]} in the structure: "
+                "the order must be the same"
+            )
+
+
+def _check(
+    system: openmm.System,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    order: np.ndarray,
+    *,
+    here: str,
+) -> None:
+    """Refuse a system that would fly apart, or that keeps something rigid."""
+    if system.getNumParticles() != len(atoms):
+        raise InputError(
+            f"{here}: it has {system.getNumParticles() - len(atoms)} particles that are no atoms "
+            "(virtual sites or Drude particles), which no model can learn: take a model with "
+            "charges on the atoms, e.g. amber14/tip3p.xml for water"
+        )
+    held = {frozenset(order[list(pair)].tolist()) for pair in _terms(system, "Bond", 2)}
+    bent = {tuple(order[list(three)].tolist()) for three in _terms(system, "Angle", 3)}
+    symbols = atoms.get_chemical_symbols()
+    loose = {
+        "-".join(sorted((symbols[i], symbols[j])))
+        for i, j in bonds
+        if frozenset((i, j)) not in held
+    }
+    if loose:
+        raise InputError(f"{here}: no term holds the bonds {', '.join(sorted(loose))}{RIGID}")
+    if any(isinstance(force, openmm.CustomCompoundBondForce) for force in system.getForces()):
+        return  # may hold angles in a way of its own
+    hinged = {
+        "-".join((min(symbols[i], symbols[k]), symbols[j], max(symbols[i], symbols[k])))
+        for i, j, k in _angles(bonds)
+        if not {(i, j, k), (k, j, i)} & bent and frozenset((i, k)) not in held
+    }
+    if hinged:
+        raise InputError(f"{here}: no term holds the angles {', '.join(sorted(hinged))}{RIGID}")
+    if system.getNumConstraints():
+        raise InputError(f"{here}: it has {system.getNumConstraints()} constraints{RIGID}")
+
+
+def _terms(system: openmm.System, kind: str, size: int) -> Iterator[tuple[int, ...]]:
+    """Particles of all terms of a kind (`Bond` or `Angle`)."""
+    for force in system.getForces():
+        parameters = getattr(force, f"get{kind}Parameters", None)
+        if parameters and not isinstance(force, openmm.CustomCompoundBondForce):
+            for index in range(getattr(force, f"getNum{kind}s")()):
+                yield tuple(parameters(index)[:size])
+
+
+def _angles(bonds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Triples of atoms i-j-k along two bonds."""
+    around: dict[int, list[int]] = {}
+    for i, j in bonds:
+        around.setdefault(i, []).append(j)
+        around.setdefault(j, []).append(i)
+    for middle, ends in around.items():
+        for i, k in combinations(ends, 2):
+            yield i, middle, k
+
+
+def _named(atoms: Atoms) -> str:
+    return f"structure {atoms.info.get('structure', atoms.symbols)}"
 
 
 def _read_templates(file: Path) -> list[str]:
@@ -295,7 +414,10 @@ def _read_templates(file: Path) -> list[str]:
         raise InputError(
             f"forcefield: {file}: root element <{root.tag}>, expected OpenMM's <ForceField>"
         )
-    return [residue.get("name", "?") for residue in root.iterfind("Residues/Residue")]
+    return [
+        residue.get("name", "?") + VIRTUAL * (residue.find("VirtualSite") is not None)
+        for residue in root.iterfind("Residues/Residue")
+    ]
 
 
 def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topology, np.ndarray]:
@@ -339,22 +461,6 @@ def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
     if not atoms.pbc.all():
         return REAL_SPACE_CUTOFF_A
     return min(REAL_SPACE_CUTOFF_A, 0.49 * float(np.diag(_openmm_cell(atoms)[0]).min()))
-
-
-def _bonds_without_term(system: openmm.System, topology: app.Topology) -> list[str]:
-    """Bonds that the force field passes over in silence: OpenMM does not complain."""
-    held = set()
-    for force in system.getForces():
-        if hasattr(force, "getBondParameters"):
-            for index in range(force.getNumBonds()):
-                held.add(frozenset(force.getBondParameters(index)[:2]))
-    return sorted(
-        {
-            "-".join(sorted([bond.atom1.element.symbol, bond.atom2.element.symbol]))
-            for bond in topology.bonds()
-            if frozenset([bond.atom1.index, bond.atom2.index]) not in held
-        }
-    )
 
 
 def _use_minimum_image(system: openmm.System) -> None:

@@ -139,7 +139,10 @@ def test_adding_a_molecule_is_one_file_and_one_line(checkout):
         yaml.safe_dump(
             {
                 "name": "dimethyl_ether",
-                "forcefield": ["config/forcefields/small-molecules.xml"],
+                "forcefield": {
+                    "kind": "forcefield_xml",
+                    "files": ["config/forcefields/small-molecules.xml"],
+                },
                 "structures": [{"name": "dimethyl_ether", "smiles": "COC", "box_A": 9.0}],
             }
         )

@@ -33,7 +33,10 @@ def cheap_level(checkout):
         yaml.safe_dump(
             {
                 "name": "water",
-                "forcefield": ["config/forcefields/small-molecules.xml"],
+                "forcefield": {
+                    "kind": "forcefield_xml",
+                    "files": ["config/forcefields/small-molecules.xml"],
+                },
                 "structures": [{"name": "water", "smiles": "O", "box_A": 6.0}],
             }
         )

@@ -46,3 +46,15 @@ def test_exploration_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert found["profile"][0]["ms_per_step"]["model"] > 0
     assert found["machine"]["threads"] == 1
     assert "Halcyon / ASE" in capsys.readouterr().out
+
+
+def test_teacher_speed_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "speed.json"
+    options = ["--systems", "ethanol", "--rounds", "2", "--md-frames", "6"]
+    benchmark("teacher_speed").main([*options, "--json", str(written)])
+    found = json.loads(written.read_text())
+    assert found["frames_per_minute"]["ethanol"] > 0
+    (case,) = found["cases"]
+    assert case["low"] <= case["frames_per_minute"] <= case["high"]
+    assert case["frames"] > 100
+    assert "per minute" in capsys.readouterr().out

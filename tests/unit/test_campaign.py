@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halcyon import files
+from halcyon import files, packing
 from halcyon.campaign import Campaign, begin
 from halcyon.errors import InputError
+from halcyon.gaff2 import AmberTools
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,10 @@ CAMPAIGN = {
 }
 SYSTEM = {
     "name": "thing",
-    "forcefield": ["config/forcefields/small-molecules.xml"],
+    "forcefield": {
+        "kind": "forcefield_xml",
+        "files": ["config/forcefields/small-molecules.xml"],
+    },
     "structures": [{"name": "thing", "smiles": "CO", "box_A": 8.0}],
 }
 
@@ -50,6 +54,16 @@ def structure(**changes):
         system["structures"][0] |= changes
         if "file" in changes:
             del system["structures"][0]["smiles"]
+
+    return change
+
+
+def boxed(**changes):
+    """A periodic box of the system's molecule, beside it."""
+
+    def change(system):
+        box = {"name": "box", "pack": {"thing": 4}, "density_g_per_cm3": 0.7}
+        system["structures"].append(box | changes)
 
     return change
 
@@ -82,13 +96,38 @@ BAD = {
     "missing structure": (None, structure(file="no.xyz"), ["thing.yaml", "no.xyz"]),
     "broken structure": (None, structure(file="broken.xyz"), ["thing.yaml", "broken.xyz"]),
     "overlap": (None, structure(file="overlap.xyz"), ["thing.yaml", "overlap.xyz"]),
-    "missing XML": (None, lambda s: s.update(forcefield=["no.xml"]), ["thing.yaml", "no.xml"]),
+    "missing XML": (
+        None,
+        lambda s: s["forcefield"].update(files=["no.xml"]),
+        ["thing.yaml", "no.xml"],
+    ),
     "broken XML": (
         None,
-        lambda s: s.update(forcefield=["broken.xml"]),
+        lambda s: s["forcefield"].update(files=["broken.xml"]),
         ["thing.yaml", "broken.xml"],
     ),
     "no template": (None, structure(smiles="CCCO"), ["thing.yaml", "C3H8O", "small-molecules.xml"]),
+    "not for GAFF2": (
+        None,
+        lambda s: (s.pop("forcefield"), structure(smiles="CB(O)O")(s)),
+        ["thing.yaml", "no type for atom B1", "forcefield_xml"],
+    ),
+    "no sqm": (
+        None,
+        lambda s: s.update(forcefield={"kind": "gaff2", "charges": "bcc"}),
+        ["thing.yaml", "bcc", "libarpack2"],
+    ),
+    "no topology": (
+        None,
+        lambda s: s.update(forcefield={"kind": "amber", "prmtop": {"thing": "no.prmtop"}}),
+        ["thing.yaml", "prmtop", "no.prmtop"],
+    ),
+    "does not fit": (None, boxed(density_g_per_cm3=9.0), ["thing.yaml", "density_g_per_cm3", "9"]),
+    "nothing to pre-train on": (
+        None,
+        lambda s: (boxed()(s), s["structures"][0].update(pretrain=False)),
+        ["campaign.yaml", "nothing to pre-train on"],
+    ),
     "no binary": (
         reference(backend="cp2k", level="config/cp2k/pbe-d3-dzvp.yaml", command="cp2q.psmp"),
         None,
@@ -123,7 +162,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_bad_input_is_one_clear_message(attempt, fault, tmp_path):
+def test_bad_input_is_one_clear_message(attempt, fault, tmp_path, monkeypatch):
+    home = tmp_path / "amber"  # whose sqm misses a library
+    (home / "dat/leap/parm").mkdir(parents=True)
+    (home / "dat/leap/parm/gaff2.dat").write_text("a force field\n")
+    (home / "sqm").write_text("#!/bin/sh\necho 'error while loading shared libraries' >&2\n")
+    (home / "sqm").chmod(0o755)
+    if fault == "no sqm":
+        monkeypatch.setattr("halcyon.gaff2.find_ambertools", lambda: AmberTools(home, home))
     (tmp_path / "broken.xyz").write_text("not a number\n")
     (tmp_path / "broken.xml").write_text("<ForceField><Residues>")
     (tmp_path / "overlap.xyz").write_text("2\n\nO 0 0 0\nO 0 0 0.1\n")
@@ -134,6 +180,23 @@ def test_bad_input_is_one_clear_message(attempt, fault, tmp_path):
     for word in words:
         assert word.lower() in str(error.value).lower()
     assert not (tmp_path / "results/trial/campaign.json").exists()
+
+
+def test_what_is_prepared_at_the_start_is_found_by_the_jobs(attempt, monkeypatch):
+    def system(content):
+        content.pop("forcefield")
+        boxed()(content)
+
+    campaign = attempt(system=system)
+    assert len(list((campaign.settings.results / "prepared").iterdir())) == 2
+    plan = Campaign.read(campaign.file).systems["thing"]
+    assert not plan.structures["box"].pretrain
+    monkeypatch.setattr("subprocess.run", None)  # a job that starts a program would fail
+    packing._run.cache_clear()
+    start, teacher = plan.start("box"), plan.teacher("box")
+    assert teacher.periodic
+    assert len(start) == teacher.system.getNumParticles() == 24
+    assert plan.classes("box")[:2] == ["box:C0", "box:O0"]
 
 
 def test_a_campaign_keeps_its_identity(attempt):

@@ -17,7 +17,7 @@ SYSTEMS = sorted((ROOT / "config/systems").glob("*.yaml"))
 LEAST = {"campaign": "mine", "systems": ["water"], "reference": {"backend": "xtb"}}
 WATER = {
     "name": "water",
-    "forcefield": ["water.xml"],
+    "forcefield": {"kind": "forcefield_xml", "files": ["water.xml"]},
     "structures": [{"name": "water", "smiles": "O"}],
 }
 
@@ -326,7 +326,35 @@ def test_each_fault_has_its_line():
     ("changed", "message"),
     [
         ({"kind": "gas"}, "kind = 'gas': expected 'molecule', 'liquid' or 'reactive'"),
-        ({"forcefield": "a.xml"}, "forcefield = 'a.xml': expected a list, e.g. [a.xml]"),
+        (
+            {"forcefield": "a.xml"},
+            "forcefield = 'a.xml': expected a section of `key: value` lines",
+        ),
+        (
+            {"forcefield": {"kind": "gaff"}},
+            "forcefield.kind = 'gaff': expected 'gaff2' or 'forcefield_xml' or 'amber' or "
+            "'gromacs'; did you mean 'gaff2'?",
+        ),
+        (
+            {"forcefield": {"kind": "amber", "prmtop": {"ice": "a.prmtop"}}},
+            "forcefield.prmtop: ice: no such structure; expected water",
+        ),
+        (
+            {"structures": [{"name": "a", "pack": {"b": 2}, "box_A": 9}]},
+            "structure a: pack: b: expected structures of this file that are not packed",
+        ),
+        (
+            {"structures": [{"name": "a", "pack": {"b": 2}}]},
+            "structures.0: structure a: pack: how densely? Give `density_g_per_cm3`, or `box_A`",
+        ),
+        (
+            {"structures": [{"name": "a", "pack": {"b": 2}, "box_A": 9, "density_g_per_cm3": 1}]},
+            "structures.0: structure a: `density_g_per_cm3` and `box_A` both say",
+        ),
+        (
+            {"structures": [{"name": "a", "smiles": "O", "density_g_per_cm3": 1}]},
+            "structures.0: structure a: density_g_per_cm3: only for `pack`",
+        ),
         ({"structures": [{"smiles": "O"}]}, "structures.0.name: missing; Name of the structure."),
         (
             {"structures": [{"name": "a", "smile": "O"}]},
@@ -334,7 +362,7 @@ def test_each_fault_has_its_line():
         ),
         (
             {"structures": [{"name": "a"}]},
-            "structures.0: structure a: give either `smiles` or `file`",
+            "structures.0: structure a: give one of `smiles`, `file` and `pack`",
         ),
         ({"structures": [{"name": "a", "smiles": "O"}] * 2}, "structures: names must differ"),
         ({"overrides": {"model": 3}}, "overrides.model = 3: expected a section"),

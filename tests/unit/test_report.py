@@ -40,7 +40,7 @@ def make_campaign(
     system = config.System(
         name="toy",
         description=description,
-        forcefield=["small.xml"],
+        forcefield={"kind": "forcefield_xml", "files": ["small.xml"]},
         structures=[{"name": name, "smiles": "O"} for name in structures],
     )
     campaign = Campaign(

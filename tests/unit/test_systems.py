@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from halcyon.config import StructureSettings, read_system
+from halcyon.campaign import SystemPlan
+from halcyon.config import Settings, StructureSettings, read_system
 from halcyon.errors import InputError
 from halcyon.systems import atom_classes, bonds, start_structure
 
@@ -25,8 +26,11 @@ def written(tmp_path, text, name="start.xyz"):
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
 def test_shipped_systems_start(path):
-    for structure in read_system(path).structures:
-        assert len(start_structure(structure)) > 1
+    system = read_system(path)
+    plan = SystemPlan(system, Settings(), seed=1)
+    for name in plan.structures:
+        assert len(plan.start(name)) > 1
+        assert plan.bonds(name)
 
 
 def test_smiles_is_reproducible_centred_and_labelled():
@@ -38,6 +42,14 @@ def test_smiles_is_reproducible_centred_and_labelled():
     np.testing.assert_array_equal(atoms.cell.lengths(), [9.0, 9.0, 9.0])
     np.testing.assert_allclose(atoms.positions.min(0) + atoms.positions.max(0), 9.0)
     np.testing.assert_array_equal(atoms.positions, start_structure(asked).positions)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "length"), [("N#N", 1.098), ("O=C=O", 1.162), ("O=S=O", 1.431), ("CC", 1.53)]
+)
+def test_first_bond_is_near_the_observed_one(smiles, length):
+    atoms = start_structure(settings(smiles=smiles))
+    assert atoms.get_distance(0, 1) == pytest.approx(length, abs=0.1)
 
 
 def test_ions_and_radicals():
@@ -99,7 +111,7 @@ def test_element_classes():
         ({"smiles": "[Xx]"}, "structure it: smiles = '[Xx]': not valid SMILES"),
         ({"smiles": "C(C)(C)(C)(C)C"}, "not a possible molecule"),
         ({"smiles": "C*"}, "without an element"),
-        ({"smiles": "O.O"}, "several molecules; give them, packed, as `file`"),
+        ({"smiles": "O.O"}, "several molecules; give each a structure of its own"),
         ({"smiles": "CC", "charge": 1}, "structure it: charge = 1: expected 0, the sum of the"),
         (
             {"smiles": "[OH]"},

@@ -1,3 +1,4 @@
+import json
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -7,12 +8,20 @@ import pytest
 from ase import Atoms
 from scipy import constants
 
-from halcyon import teachers
-from halcyon.config import StructureSettings, TeacherSettings
+from halcyon import sampling, teachers
+from halcyon.config import (
+    AmberForceField,
+    GromacsForceField,
+    StructureSettings,
+    TeacherSettings,
+    XmlForceField,
+)
 from halcyon.errors import InputError
+from halcyon.sampling import sample
 from halcyon.systems import bonds, start_structure
-from halcyon.teachers import make_teacher, sample
+from halcyon.teachers import make_teacher
 
+DATA = Path(__file__).parents[1] / "data/gaff2"
 SHIPPED = Path(__file__).parents[2] / "config/forcefields/small-molecules.xml"
 TEMPLATES = {
     "acetaldehyde": "CC=O",
@@ -40,6 +49,19 @@ HARMONIC = (
 )
 
 
+WALLS = ("displaced", "stretched", "contact", "dissociated")
+
+
+def xml(*files):
+    return XmlForceField(kind="forcefield_xml", files=files)
+
+
+def asked(**changes):
+    """Sampling settings with no frames but those asked for."""
+    none = {f"{origin}_frames": 0 for origin in WALLS}
+    return TeacherSettings(**none | changes)
+
+
 def molecule(smiles, name="it"):
     settings = StructureSettings(name=name, smiles=smiles)
     atoms = start_structure(settings)
@@ -49,7 +71,7 @@ def molecule(smiles, name="it"):
 @pytest.fixture(scope="module")
 def ethanol():
     atoms, graph = molecule("CCO", "ethanol")
-    return make_teacher([SHIPPED], atoms, graph), atoms
+    return make_teacher(xml(SHIPPED), atoms, graph), atoms
 
 
 @pytest.fixture
@@ -72,12 +94,12 @@ def hydrogen(tmp_path):
     """H2, its bond along (1, 2, 2) and 0.9 Å long, and a force field written by hand."""
     (tmp_path / "h2.xml").write_text(HYDROGEN.format(bond=HARMONIC))
     atoms = Atoms("H2", positions=[[0, 0, 0], [0.3, 0.6, 0.6]])
-    return make_teacher([tmp_path / "h2.xml"], atoms, [(0, 1)]), atoms
+    return make_teacher(xml(tmp_path / "h2.xml"), atoms, [(0, 1)]), atoms
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_shipped_template(name):
-    teacher = make_teacher([SHIPPED], *molecule(TEMPLATES[name]))
+    teacher = make_teacher(xml(SHIPPED), *molecule(TEMPLATES[name]))
     assert teacher.system.getNumParticles() == len(teacher.numbers)
 
 
@@ -119,7 +141,7 @@ def test_forces_are_the_gradient(ethanol):
 
 def test_wrapping_and_turning_a_periodic_frame_change_nothing(waters):
     atoms, graph = waters
-    teacher = make_teacher([SHIPPED], atoms, graph)
+    teacher = make_teacher(xml(SHIPPED), atoms, graph)
     wrapped = atoms.copy()
     wrapped.wrap()
     assert not np.allclose(wrapped.positions, atoms.positions)
@@ -137,9 +159,9 @@ def test_order_of_atoms_does_not_matter(waters):
     atoms.pbc = False
     grouped = np.arange(24).reshape(3, 8).T.ravel()  # O H H, O H H, ...
     place = np.argsort(grouped)
-    energy, forces = make_teacher([SHIPPED], atoms, graph).evaluate([atoms])
+    energy, forces = make_teacher(xml(SHIPPED), atoms, graph).evaluate([atoms])
     sorted_graph = [(place[i], place[j]) for i, j in graph]
-    other_energy, other_forces = make_teacher([SHIPPED], atoms[grouped], sorted_graph).evaluate(
+    other_energy, other_forces = make_teacher(xml(SHIPPED), atoms[grouped], sorted_graph).evaluate(
         [atoms[grouped]]
     )
     assert other_energy == pytest.approx(energy)
@@ -148,10 +170,10 @@ def test_order_of_atoms_does_not_matter(waters):
 
 def test_sample_gives_what_was_asked(ethanol):
     teacher, atoms = ethanol
-    asked = TeacherSettings(temperatures_K=[300, 600, 1200], md_frames=100, displaced_frames=20)
+    settings = asked(temperatures_K=[300, 600, 1200], md_frames=100, displaced_frames=20)
     done = []
     frames, counts = sample(
-        teacher, atoms, asked, seed=1, progress=lambda now, total: done.append((now, total))
+        teacher, atoms, settings, seed=1, progress=lambda now, total: done.append((now, total))
     )
     assert counts["md"] == 100
     assert sum(counts.values()) == 120 == len(frames) + counts["force_cap"]
@@ -159,13 +181,13 @@ def test_sample_gives_what_was_asked(ethanol):
     dynamics = [frame for frame in frames if frame.info["origin"] == "md"]
     energies = {
         temperature: [f.info["energy"] for f in dynamics if f.info["temperature"] == temperature]
-        for temperature in asked.temperatures_K
+        for temperature in settings.temperatures_K
     }
     assert [len(found) for found in energies.values()] == [34, 33, 33]
     assert dynamics[1].info["time"] == pytest.approx(0.05)
     for frame in frames:
         assert frame.info["structure"] == "ethanol"
-        assert np.linalg.norm(frame.arrays["forces"], axis=1).max() <= asked.force_cap_eV_per_A
+        assert np.linalg.norm(frame.arrays["forces"], axis=1).max() <= settings.force_cap_eV_per_A
     np.testing.assert_array_equal(
         teacher.evaluate(frames)[1], [frame.arrays["forces"] for frame in frames]
     )
@@ -173,13 +195,13 @@ def test_sample_gives_what_was_asked(ethanol):
 
 def test_temperatures_are_the_asked_ones():
     methane, graph = molecule("C")
-    asked = TeacherSettings(
+    settings = asked(
         temperatures_K=[300, 600], md_frames=2000, md_interval_fs=50, displaced_frames=0
     )
-    frames, _ = sample(make_teacher([SHIPPED], methane, graph), methane, asked, seed=1)
+    frames, _ = sample(make_teacher(xml(SHIPPED), methane, graph), methane, settings, seed=1)
     cold, hot = (
         [frame.info["energy"] for frame in frames if frame.info["temperature"] == temperature]
-        for temperature in asked.temperatures_K
+        for temperature in settings.temperatures_K
     )
     # Equipartition: each of 3N - 6 = 9 vibrations holds kT/2 of potential energy.
     boltzmann = constants.k / constants.e
@@ -188,20 +210,20 @@ def test_temperatures_are_the_asked_ones():
 
 def test_displacements_have_the_asked_width(ethanol):
     teacher, atoms = ethanol
-    asked = TeacherSettings(
+    settings = asked(
         temperatures_K=[1.0], md_frames=1, displaced_frames=200, displacement_A=(0.1, 0.1)
     )
-    md, *displaced = sample(teacher, atoms, asked, seed=1)[0]
+    md, *displaced = sample(teacher, atoms, settings, seed=1)[0]
     moves = np.array([frame.positions - md.positions for frame in displaced])
     assert moves.std() == pytest.approx(0.1, rel=0.05)
 
 
 def test_frames_above_the_force_cap_are_dropped_and_counted(ethanol):
     teacher, atoms = ethanol
-    asked = TeacherSettings(md_frames=3, displaced_frames=6, force_cap_eV_per_A=1e-3)
-    frames, counts = sample(teacher, atoms, asked, seed=1)
+    settings = asked(md_frames=3, displaced_frames=6, force_cap_eV_per_A=1e-3)
+    frames, counts = sample(teacher, atoms, settings, seed=1)
     assert frames == []
-    assert counts == {"md": 0, "displaced": 0, "force_cap": 9, "not_finite": 0}
+    assert counts == {"md": 0, "displaced": 0, "force_cap": 9, "not_finite": 0, "duplicate": 0}
 
 
 def same(one, two):
@@ -215,21 +237,21 @@ def same(one, two):
 
 def test_same_seed_same_frames(ethanol):
     teacher, atoms = ethanol
-    asked = TeacherSettings(md_frames=30, displaced_frames=10)
-    first = sample(teacher, atoms, asked, seed=1)[0]
-    assert same(first, sample(teacher, atoms, asked, seed=1)[0])
-    other = sample(teacher, atoms, asked, seed=2)[0]
+    settings = asked(md_frames=30, displaced_frames=10)
+    first = sample(teacher, atoms, settings, seed=1)[0]
+    assert same(first, sample(teacher, atoms, settings, seed=1)[0])
+    other = sample(teacher, atoms, settings, seed=2)[0]
     assert not np.array_equal(first[0].positions, other[0].positions)
 
 
 def test_same_seed_same_periodic_frames(waters, monkeypatch):
-    monkeypatch.setattr(teachers, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
     atoms, graph = waters
-    teacher = make_teacher([SHIPPED], atoms, graph)
-    asked = TeacherSettings(md_frames=4, displaced_frames=2, temperatures_K=[300])
-    first, counts = sample(teacher, atoms, asked, seed=1)
+    teacher = make_teacher(xml(SHIPPED), atoms, graph)
+    settings = asked(md_frames=4, displaced_frames=2, temperatures_K=[300])
+    first, counts = sample(teacher, atoms, settings, seed=1)
     assert counts["md"] == 4
-    assert same(first, sample(teacher, atoms, asked, seed=1)[0])
+    assert same(first, sample(teacher, atoms, settings, seed=1)[0])
     for frame in first[:4]:
         assert all(0.8 < frame.get_distance(i, j, mic=True) < 1.2 for i, j in graph)
 
@@ -239,9 +261,9 @@ def test_dynamics_that_blow_up(tmp_path):
         HYDROGEN.format(bond=HARMONIC.replace("300000", "300000000000"))
     )
     atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.7]], info={"structure": "stiff"})
-    teacher = make_teacher([tmp_path / "stiff.xml"], atoms, [(0, 1)])
+    teacher = make_teacher(xml(tmp_path / "stiff.xml"), atoms, [(0, 1)])
     with pytest.raises(InputError, match="structure stiff: the force field's dynamics"):
-        sample(teacher, atoms, TeacherSettings(md_frames=3), seed=1)
+        sample(teacher, atoms, asked(md_frames=3), seed=1)
 
 
 def test_other_frames_are_refused(ethanol):
@@ -251,12 +273,86 @@ def test_other_frames_are_refused(ethanol):
 
 
 def test_openmm_brings_force_fields(waters):
-    make_teacher([Path("amber14/tip3p.xml")], *waters)
+    make_teacher(xml(Path("amber14/tip3p.xml")), *waters)
+
+
+@pytest.fixture
+def stored_ethanol():
+    """Ethanol with the energy that ParmEd gives it, see tests/data/gaff2/README.md."""
+    stored = json.loads((DATA / "reference.json").read_text(encoding="utf-8"))
+    wanted = stored["molecules"]["ethanol"]
+    atoms = Atoms(wanted["numbers"], positions=wanted["positions_A"], info={"structure": "it"})
+    kj_per_mol = sum(wanted["energy_kJ_per_mol"].values())
+    return (
+        atoms,
+        [tuple(b) for b in wanted["bonds"]],
+        kj_per_mol * 1000 / constants.N_A / constants.e,
+    )
+
+
+def amber(path):
+    return AmberForceField(kind="amber", prmtop={"it": path})
+
+
+def gromacs(path):
+    return GromacsForceField(kind="gromacs", top={"it": path})
+
+
+@pytest.mark.parametrize(
+    "forcefield", [amber(DATA / "ethanol.prmtop"), gromacs(DATA / "ethanol.top")]
+)
+def test_topology_files(stored_ethanol, forcefield):
+    atoms, graph, energy = stored_ethanol
+    teacher = make_teacher(forcefield, atoms, graph)
+    assert teacher.evaluate([atoms])[0] == pytest.approx([energy], abs=1e-6)
+
+
+def topology_fault(forcefield, atoms, graph):
+    with pytest.raises(InputError) as caught:
+        make_teacher(forcefield, atoms, graph)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "key"), [(amber, "prmtop"), (gromacs, "top")])
+def test_topology_faults(stored_ethanol, tmp_path, kind, key):
+    atoms, graph, _ = stored_ethanol
+    good = DATA / f"ethanol.{key}"
+    (tmp_path / "broken").write_text("nothing of the kind\n[ atoms ]\n1\n")
+    here = f"structure it: forcefield.{key}: "
+    assert topology_fault(kind(tmp_path / "no"), atoms, graph).startswith(
+        f"{here}{tmp_path}/no: no such file"
+    )
+    assert "OpenMM cannot use it" in topology_fault(kind(tmp_path / "broken"), atoms, graph)
+    assert "9 atoms, and the structure has 8" in topology_fault(kind(good), atoms[:8], [(0, 1)])
+    order = [0, 2, 1, 3, 4, 5, 6, 7, 8]
+    other = atoms[order]
+    assert "atom 1 is C, and O in the structure" in topology_fault(kind(good), other, graph)
+    atoms.info["structure"] = "that"
+    assert topology_fault(kind(good), atoms, graph) == (
+        f"structure that: forcefield.{key}: no file for it; there are files for it"
+    )
+
+
+def test_rigid_water_becomes_flexible(tmp_path):
+    """Constraints off where the file has the terms; refused where it has not."""
+    water, graph = molecule("O")
+    teacher = make_teacher(xml("spce.xml"), water, graph)
+    assert teacher.system.getNumConstraints() == 0
+    assert {type(force).__name__ for force in teacher.system.getForces()} >= {
+        "HarmonicBondForce",
+        "HarmonicAngleForce",
+    }
+    assert "virtual sites" in topology_fault(xml("tip4pew.xml"), water, graph)
+    text = (teachers.OPENMM_FORCEFIELDS / "spce.xml").read_text(encoding="utf-8")
+    begin, _, rest = text.partition("<HarmonicAngleForce>")
+    (tmp_path / "hinge.xml").write_text(begin + rest.partition("</HarmonicAngleForce>")[2])
+    said = topology_fault(xml(tmp_path / "hinge.xml"), water, graph)
+    assert "no term holds the angles H-O-H: the force field is a rigid model" in said
 
 
 def test_missing_template():
     with pytest.raises(InputError) as caught:
-        make_teacher([SHIPPED], *molecule("CCCO", "propanol"))
+        make_teacher(xml(SHIPPED), *molecule("CCCO", "propanol"))
     message = str(caught.value)
     assert message.startswith("structure propanol: forcefield: no residue template for C3H8O")
     assert f"{SHIPPED} has acetaldehyde, acetic-acid" in message
@@ -264,8 +360,8 @@ def test_missing_template():
 
 def test_same_formula_other_bonds_is_missing():
     atoms, _ = molecule("CCO")
-    with pytest.raises(InputError, match="no residue template for C2H6O"):
-        make_teacher([SHIPPED], atoms, [(i, i + 1) for i in range(8)])
+    with pytest.raises(InputError, match=r"no residue template for C2H6O \(atoms C0, C1, "):
+        make_teacher(xml(SHIPPED), atoms, [(i, i + 1) for i in range(8)])
 
 
 @pytest.mark.parametrize(
@@ -281,11 +377,11 @@ def test_same_formula_other_bonds_is_missing():
 def test_broken_forcefield(tmp_path, content, message):
     (tmp_path / "broken.xml").write_text(content)
     with pytest.raises(InputError) as caught:
-        make_teacher([tmp_path / "broken.xml"], Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]), [(0, 1)])
+        make_teacher(xml(tmp_path / "broken.xml"), Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]), [(0, 1)])
     assert f"forcefield: {tmp_path}/broken.xml: " in str(caught.value)
     assert message in str(caught.value)
 
 
 def test_missing_forcefield():
     with pytest.raises(InputError, match=r"forcefield: none\.xml: no such file"):
-        make_teacher([Path("none.xml")], *molecule("O"))
+        make_teacher(xml(Path("none.xml")), *molecule("O"))

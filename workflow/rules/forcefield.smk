@@ -5,12 +5,13 @@ rule forcefield:
     input:
         lambda wc: [
             path
-            for path in CAMPAIGN.systems[wc.system].system.forcefield
+            for path in CAMPAIGN.systems[wc.system].system.forcefield.paths
             if path.exists()
         ],
     output:
         frames="<campaign>/{system}/teacher/frames.parquet",
         counts="<campaign>/{system}/teacher/counts.json",
+        plot="<campaign>/{system}/teacher/distributions.html",
     log:
         "<campaign>/{system}/logs/forcefield.log",
     conda:
@@ -21,3 +22,4 @@ rule forcefield:
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --frames {output.frames:q} --counts {output.counts:q}"
+        " --plot {output.plot:q}"
