@@ -45,7 +45,8 @@ from halcyon import files
 from halcyon.errors import InputError
 from validity.cells import SCHEMA, SMOKE, Cell, Model, Plan, read_all, read_cell, write_cell
 from validity.figures import draw, footnote, tables
-from validity.statistics import extension_temperature, summarised
+from validity.replicas import extension_temperature
+from validity.statistics import summarised
 
 if TYPE_CHECKING:
     from validity.models import Data, Ready, Workshop

@@ -8,7 +8,8 @@ from rich import box
 from rich.table import Table
 
 from validity.cells import GROUPS
-from validity.statistics import MAIN_SCORE, STRATA, TRIVIAL, cli_ps
+from validity.foretelling import MAIN_SCORE, STRATA, TRIVIAL
+from validity.replicas import cli_ps
 
 COLOURS = {"scratch": "#c2571a", "pre-trained": "#1f6fb4"}
 SIGNAL_COLOURS = {
@@ -83,7 +84,10 @@ def tables(summary: dict[str, Any]) -> list[Table]:
             for signal in groups["all"]
         ),
     )
-    return [*by_score, gains, early, rho_table(summary), extension_table(summary), cells(summary)]
+    return [
+        *(*by_score, gains, early, critical_table(summary)),
+        *(rho_table(summary), extension_table(summary), cells(summary)),
+    ]
 
 
 def _table(title: str, names: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -93,6 +97,22 @@ def _table(title: str, names: Iterable[str], rows: Iterable[Sequence[str]]) -> T
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def critical_table(summary: dict[str, Any]) -> Table:
+    """Λ that half of the replicas do not outlive, and how badly it separates."""
+    return _table(
+        "Critical Λ, ps (95 %); failures below the one of all models, and survivors above it",
+        ("signal", "all", *GROUPS, "missed", "false alarms"),
+        (
+            (
+                signal,
+                *(shown(found[g]["median"], 3) if g in found else "–" for g in ("all", *GROUPS)),
+                *(shown(found["all"][name]) for name in ("missed", "false_alarms")),
+            )
+            for signal, found in summary["critical_cli_ps"].items()
+        ),
+    )
 
 
 def rho_table(summary: dict[str, Any]) -> Table:

@@ -36,8 +36,8 @@ from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, write_frames
 from halcyon.reference.xtb import Xtb
-from halcyon.systems import atom_classes, bonds, start_structure
 from halcyon.sampling import sample
+from halcyon.systems import atom_classes, bonds, start_structure
 from halcyon.teachers import make_teacher
 from validity.cells import SCHEMA, Model, Plan, derived_seed, read_cell, write_cell
 
@@ -119,10 +119,12 @@ class Workshop:
     def _sample(self, teacher_file: Path, label_file: Path) -> None:
         """Frames of the force field; and labelled ones, from its dynamics at each temperature."""
         plan = self.plan
-        force_field = [ROOT / path for path in self.system.forcefield]
+        files = [ROOT / path for path in self.system.forcefield.files]
+        force_field = self.system.forcefield.model_copy(update={"files": files})
         teacher = make_teacher(force_field, self.start, self.bonds)
+        only = {"stretched_frames": 0, "contact_frames": 0, "dissociated_frames": 0}
         settings = TeacherSettings(
-            md_frames=plan.teacher_frames, displaced_frames=plan.teacher_frames // 2
+            md_frames=plan.teacher_frames, displaced_frames=plan.teacher_frames // 2, **only
         )
         frames, _ = sample(teacher, self.start, settings, seed=derived_seed("teacher"))
         write_frames(teacher_file, frames)
@@ -137,6 +139,7 @@ class Workshop:
                 md_frames=len(splits),
                 md_interval_fs=100.0,
                 displaced_frames=0,
+                **only,
             )
             seed = derived_seed("labels", f"{kelvin:g}")
             frames, _ = sample(teacher, self.start, settings, seed=seed)

@@ -140,7 +140,7 @@ def test_a_warning_fades_with_the_horizon(summary):
 
 
 def test_the_sum_of_two_rates_is_a_score_of_its_own(part):
-    _, scores = part("validity.statistics").collected(made_cells()[:1])
+    _, scores = part("validity.foretelling").collected(made_cells()[:1])
     both = scores["label", "rate"] + scores["guard", "rate"]
     assert np.allclose(scores["label + guard", "rate"], both)
     assert both.max() > 0
