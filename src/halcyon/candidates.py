@@ -32,7 +32,6 @@ class Kept:
         cell: shape (3, 3), Å, vectors in columns.
         scores: of the atoms, shape (n,).
         cli: atomic Λ at that time, shape (n,), ps.
-        force_max: the largest force the model predicts, eV/Å.
     """
 
     score: float
@@ -41,7 +40,6 @@ class Kept:
     cell: torch.Tensor
     scores: torch.Tensor
     cli: torch.Tensor
-    force_max: float
 
 
 @dataclass
@@ -93,7 +91,6 @@ class Slot:
                     cli=float(kept.cli.mean()),
                     cli_atom=float(kept.cli[atom]),
                     cli_gain=gain,
-                    force_max=kept.force_max,
                 )
         self.worst = self.onset = None
         self.cli_before = cli.clone()

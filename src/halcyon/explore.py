@@ -311,7 +311,6 @@ class _Run:
             cell=step.cell[i],
             scores=block.scores[LABEL, k, atoms].clone(),
             cli=(before[LABEL, atoms] + weights) * self.timestep_ps,
-            force_max=float(step.output["forces"][atoms].double().norm(dim=1).max()),
         )
 
     def _trace(self, block: Judged) -> None:
