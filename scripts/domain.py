@@ -18,7 +18,7 @@ def percent(exceedance: dict) -> str:
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon import mace_model, signals
+    from halcyon import calibration, mace_model
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
@@ -41,13 +41,13 @@ def main(job: stage.Job) -> None:
         mean = np.mean(distances, axis=0)
         bonds[name] = [(i, j, float(mean[i, j])) for i, j in job.plan.bonds(name)]
 
-    def sample(frames: list) -> signals.Sample:
+    def sample(frames: list) -> calibration.Sample:
         said = mace_model.evaluate(model, frames, device=device)
-        return signals.Sample(frames, said.node_energy, said.descriptors, said.forces)
+        return calibration.Sample(frames, said.node_energy, said.descriptors, said.forces)
 
     teacher = read_frames(args.teacher) if settings.pretraining.enabled else []
     teacher = [f for f in teacher if job.plan.structures[f.info["structure"]].pretrain]
-    found = signals.fit_domain(
+    found = calibration.fit_domain(
         train=sample(labels["train"]),
         teacher=sample(teacher),
         held_out=sample(labels["validation"]),

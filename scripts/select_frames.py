@@ -14,9 +14,9 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
     import torch
 
     from halcyon import mace_model
+    from halcyon.calibration import Sample
     from halcyon.domain import Domain
     from halcyon.select import select
-    from halcyon.signals import Sample
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from halcyon import mace_model, signals
+from halcyon import calibration, mace_model
 from halcyon.config import (
     DomainSettings,
     ModelSettings,
@@ -220,14 +220,14 @@ class Workshop:
     def _domain(self, model: Model, loaded: torch.nn.Module, settings: DomainSettings) -> Domain:
         """Domain of a model, with the calibration of all signals."""
 
-        def said(frames: Sequence[Atoms]) -> signals.Sample:
+        def said(frames: Sequence[Atoms]) -> calibration.Sample:
             values = mace_model.evaluate(loaded, frames)
-            return signals.Sample(frames, values.node_energy, values.descriptors, values.forces)
+            return calibration.Sample(frames, values.node_energy, values.descriptors, values.forces)
 
         data, train = self.data, self.data.train[: model.labels]
         lengths = np.mean([frame.get_all_distances() for frame in train], axis=0)
         name = train[0].info["structure"]
-        return signals.fit_domain(
+        return calibration.fit_domain(
             train=said(train),
             teacher=said(data.teacher if model.group == "pre-trained" else []),
             held_out=said(data.validation),

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from halcyon.calibration import Sample
 from halcyon.config import ExplorationSettings, SelectionSettings
 from halcyon.domain import Domain
 from halcyon.failures import FailureMonitor
 from halcyon.frames import structure_key
-from halcyon.signals import NodeEnergy, Sample
+from halcyon.signals import NodeEnergy
 from halcyon.spread import farthest, fingerprint
 
 FRAMES_AT_ONCE = 16

@@ -10,11 +10,11 @@ import torch
 from ase import Atoms
 
 from halcyon import domain as domains
-from halcyon import signals
+from halcyon import calibration, signals
+from halcyon.calibration import Sample
 from halcyon.config import DomainSettings, SignalName
 from halcyon.domain import Domain
 from halcyon.errors import InputError
-from halcyon.signals import Sample
 
 NAMES = get_args(SignalName)
 THRESHOLDED = [name for name in NAMES if name not in signals.ALWAYS]
@@ -73,7 +73,7 @@ def frames(number, seed, spread=0.05):
 
 
 def state_of(atoms, dtype=torch.float64, device=CPU):
-    return signals._State.of(atoms, device, dtype)
+    return calibration._State.of(atoms, device, dtype)
 
 
 def sample(drawn):
@@ -106,7 +106,7 @@ def fit(**changed):
         "seed": 0,
         "committee": COMMITTEE,
     }
-    return signals.fit_domain(**(arguments | changed))
+    return calibration.fit_domain(**(arguments | changed))
 
 
 DOMAINS = {kind: fit(settings={"classes": kind}) for kind in ("element", "environment")}
@@ -420,7 +420,7 @@ def test_bond_stretch_follows_bonds_across_boundaries_and_leaves_free_atoms_alon
 @pytest.mark.parametrize(("number", "size"), [(1, 5), (3, 5), (40, 5)])
 def test_few_values_give_a_distribution_that_can_be_used(number, size):
     values = np.random.default_rng(0).normal(size=(number, size)) * [1, 2, 3, 4, 0]
-    mean, whiten = signals.fit_normal(values)
+    mean, whiten = calibration.fit_normal(values)
     assert np.isfinite(whiten).all()
     assert np.linalg.matrix_rank(whiten) == size
     np.testing.assert_allclose(mean, values.mean(0))
