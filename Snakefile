@@ -32,11 +32,14 @@ if not config:
     configfile: "config/config.yaml"
 
 
+# What Snakemake is asked to do it says only after parsing; who only looks must leave no trace.
+LOOKING = {"-n", "-np", "-pn", "--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph"}
+DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 try:
     if workflow.is_main_process:
-        CAMPAIGN = begin(config, CONFIG_FILE, dry=workflow.dryrun)
-        if not workflow.dryrun:
+        CAMPAIGN = begin(config, CONFIG_FILE, dry=DRY)
+        if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
             CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
     else:

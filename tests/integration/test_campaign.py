@@ -50,6 +50,12 @@ def test_a_campaign_runs_to_its_verdict(checkout, finished):
     assert "NOT saturated" in page
 
 
+def test_a_dry_run_leaves_no_trace(checkout):
+    config = checkout.configure("untouched")
+    assert jobs(checkout.run(config, "-n"))["forcefield"] == 1
+    assert not (checkout / "results/untouched").exists()
+
+
 def test_no_generation_trains_on_held_out_frames(checkout, finished):  # noqa: ARG001
     folder = checkout / "results/undisturbed/methanol"
     keys = {"train": set(), "validation": set(), "test": set()}
