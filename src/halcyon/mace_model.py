@@ -1,4 +1,4 @@
-"""MACE behind one door: fit, load, evaluate, and drive molecular dynamics with it.
+"""MACE behind one door: fit, load and evaluate.
 
 The only module that imports `mace`, so that its version's habits stay here. Training goes
 through MACE's own command (`mace.cli.run_train`), in this process; what is ours is the energy
@@ -8,7 +8,7 @@ Model files are pickles, as MACE writes them: `load` executes what they contain.
 files that a campaign made or that the user named.
 
 Not for: choosing frames or splits (see `select`, `labels`), the dynamics itself (see `explore`),
-or what a node energy means (see `domain`).
+how a model is evaluated (see `batched_mace`), or what a node energy means (see `domain`).
 
     train(frames, held_out, elements=[1, 6, 8], model=ModelSettings(), fit=TrainingSettings(),
           start=None, out=Path("m.model"), work=Path("work"), seed=1, device="cpu")
@@ -18,7 +18,6 @@ or what a node energy means (see `domain`).
 
 import contextlib
 import io
-import itertools
 import json
 import logging
 import os
@@ -36,10 +35,9 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from torch_sim.models.interface import ModelInterface
-from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon import files
+from halcyon.batched_mace import BatchedMace
 from halcyon.config import DomainSettings, FitSettings, ModelSettings
 from halcyon.errors import InputError
 
@@ -51,7 +49,6 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 RUN = "mace-run"  # the one folder under `work` that training may delete
-ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
 
 # MACE's own settings, the same for every campaign; measured in docs/decisions/mace.md.
 FIXED_OPTIONS = {
@@ -248,7 +245,7 @@ def load(
 
 def load_committee(
     settings: DomainSettings, *, device: str = "auto", dtype: str | None = None
-) -> list["BatchedMace"]:
+) -> list[BatchedMace]:
     """The other models that the signal `committee` asks; none where it is not watched.
 
     Args:
@@ -261,172 +258,6 @@ def load_committee(
     """
     paths = settings.committee if "committee" in settings.signals else []
     return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
-
-
-class BatchedMace(ModelInterface):
-    """A MACE model for torch-sim: one pass gives energies, forces and node energies.
-
-    A system with a position that is not finite gets NaN for all its results; the other systems
-    of the batch are not touched.
-    """
-
-    model: Any  # MACE's classes are untyped
-
-    def __init__(self, model: torch.nn.Module, *, compute_stress: bool = False) -> None:
-        """Wrap a model as `load` returns it.
-
-        Args:
-            model: kept, not copied; its device and precision are the wrapper's.
-            compute_stress: also return stresses; costs a little.
-        """
-        super().__init__()
-        self.model = model.eval().requires_grad_(False)
-        parameter = next(model.parameters())
-        self._device = parameter.device
-        self._dtype = parameter.dtype
-        self._compute_forces = True
-        self._compute_stress = compute_stress
-        self.r_max = float(self.model.r_max)
-        self.elements = [int(z) for z in self.model.atomic_numbers]
-        self._scalars = _scalar_features(self.model).to(self._device)
-        self._batch: _Batch | None = None
-
-    def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        """Predict for every system of a torch-sim state.
-
-        Args:
-            state: `positions` (n_atoms, 3) Å, `atomic_numbers` (n_atoms,), `system_idx`
-                (n_atoms,) ascending, `cell` (n_systems, 3, 3) Å in columns, `pbc`.
-
-        Returns:
-            `energy` (n_systems,) eV; `forces` (n_atoms, 3) eV/Å; `node_energy` (n_atoms,) eV,
-            float64, without the element's own energy; `descriptors` (n_atoms, D), rotation
-            invariant; with `compute_stress` also `stress` (n_systems, 3, 3) eV/Å³.
-
-        Raises:
-            InputError: an element that the model was not trained for.
-        """
-        batch = self._prepared(state.atomic_numbers, state.system_idx)
-        positions = state.positions.detach().to(self._dtype)
-        # 0 where all of a system's positions are finite, else NaN.
-        poison = torch.zeros(batch.n_systems, dtype=self._dtype, device=self._device)
-        poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
-        edges = self._edges(state, positions, batch, poison)
-        data = {
-            "positions": positions.clone() if positions is state.positions else positions,
-            "node_attrs": batch.node_attrs,
-            "batch": batch.system_idx,
-            "ptr": batch.ptr,
-            "head": batch.head,
-            "cell": state.cell.mT.to(self._dtype),
-            **edges,
-        }
-        result = self.model(data, compute_stress=self._compute_stress)
-        atom_poison = poison[batch.system_idx]
-        answer = {
-            "energy": result["energy"].detach() + poison,
-            "forces": result["forces"].detach() + atom_poison[:, None],
-            "node_energy": result["node_energy"].detach() - batch.e0s + atom_poison,
-            "descriptors": result["node_feats"].detach()[:, self._scalars] + atom_poison[:, None],
-        }
-        if self._compute_stress:
-            answer["stress"] = result["stress"].detach() + poison[:, None, None]
-        return answer
-
-    def _prepared(self, atomic_numbers: torch.Tensor, system_idx: torch.Tensor) -> "_Batch":
-        """What depends only on which atoms stand in the batch; it changes when replicas leave."""
-        batch = self._batch
-        if (
-            batch is None
-            or not _same(atomic_numbers, batch.atomic_numbers)
-            or not _same(system_idx, batch.system_idx)
-        ):
-            batch = self._batch = _Batch.of(self, atomic_numbers, system_idx)
-        return batch
-
-    def _edges(
-        self, state: Any, positions: torch.Tensor, batch: "_Batch", poison: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        periodic = bool(torch.as_tensor(state.pbc).any())
-        if not periodic and batch.pairs is not None:
-            separations = positions[batch.pairs[1]] - positions[batch.pairs[0]]
-            # A NaN distance is not smaller than anything: atoms that blew up have no edges.
-            near = (separations * separations).sum(-1) < self.r_max**2
-            edge_index = batch.pairs[:, near]
-            none = torch.zeros(1, 3, dtype=self._dtype, device=self._device)
-            zeros = none.expand(edge_index.shape[1], 3)
-            return {"edge_index": edge_index, "shifts": zeros, "unit_shifts": zeros}
-        found, shifts, unit_shifts = [], [], []
-        cutoff = torch.tensor(self.r_max, dtype=self._dtype, device=self._device)
-        cells = state.cell.mT.to(self._dtype)
-        for system, (begin, end) in enumerate(batch.ranges):
-            if bool(poison[system].isnan()):
-                continue
-            pairs, units = vesin_nl_ts(positions[begin:end], cells[system], periodic, cutoff)
-            units = units.to(self._dtype)
-            found.append(pairs + begin)
-            unit_shifts.append(units)
-            shifts.append(units @ cells[system])
-        if not found:
-            nothing = torch.zeros(0, 3, dtype=self._dtype, device=self._device)
-            none = torch.zeros(2, 0, dtype=torch.long, device=self._device)
-            return {"edge_index": none, "shifts": nothing, "unit_shifts": nothing}
-        return {
-            "edge_index": torch.cat(found, dim=1),
-            "shifts": torch.cat(shifts),
-            "unit_shifts": torch.cat(unit_shifts),
-        }
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What stays the same from step to step while the same atoms stand in the batch."""
-
-    atomic_numbers: torch.Tensor  # (n_atoms,)
-    system_idx: torch.Tensor  # (n_atoms,)
-    n_systems: int
-    ranges: list[tuple[int, int]]  # first atom and one past the last, of each system
-    ptr: torch.Tensor  # (n_systems + 1,)
-    head: torch.Tensor  # (n_systems,)
-    node_attrs: torch.Tensor  # (n_atoms, n_elements), one-hot
-    e0s: torch.Tensor  # (n_atoms,), float64, as the model itself rounds them
-    pairs: torch.Tensor | None  # (2, n_pairs): sender, receiver; None: systems are too large
-
-    @classmethod
-    def of(
-        cls, wrapper: BatchedMace, atomic_numbers: torch.Tensor, system_idx: torch.Tensor
-    ) -> "_Batch":
-        device = wrapper.device
-        elements = torch.tensor(wrapper.elements, device=device)
-        is_element = atomic_numbers.to(device)[:, None] == elements
-        if not bool(is_element.any(1).all()):
-            unknown = {int(z) for z in atomic_numbers} - set(wrapper.elements)
-            raise InputError(
-                f"the model knows {_symbols(wrapper.elements)}, not {_symbols(unknown)}: "
-                "train it with these elements"
-            )
-        node_attrs = is_element.to(wrapper.dtype)
-        counts = torch.bincount(system_idx)
-        ptr = torch.cat([torch.zeros(1, dtype=torch.long, device=device), counts.cumsum(0)])
-        bounds = ptr.tolist()
-        ranges = list(itertools.pairwise(bounds))
-        pairs = None
-        if int(counts.max()) <= ALL_PAIRS_MAX_ATOMS:
-            pairs = torch.cat(
-                [begin + _all_pairs(end - begin, device) for begin, end in ranges], dim=1
-            )
-        return cls(
-            # Copies: the state's own tensors may be changed in place.
-            atomic_numbers=atomic_numbers.clone(),
-            system_idx=system_idx.clone(),
-            n_systems=len(counts),
-            ranges=ranges,
-            ptr=ptr,
-            head=torch.zeros(len(counts), dtype=torch.long, device=device),
-            node_attrs=node_attrs,
-            e0s=wrapper.model.atomic_energies_fn(node_attrs)[:, 0].double(),
-            pairs=pairs,
-        )
 
 
 @dataclass(frozen=True)
@@ -468,15 +299,15 @@ def evaluate(
     descriptors: list[np.ndarray] = []
     for batch in _batches(frames, batch_size):
         sizes = [len(atoms) for atoms in batch]
-        result = wrapper(_as_state(batch, wrapper))
-        assert wrapper._batch is not None  # noqa: S101, SLF001  # forward has set it
+        state = _as_state(batch, wrapper)
+        result = wrapper(state)
         parts = {
             name: [part.cpu().numpy() for part in torch.split(values, sizes)]
             for name, values in (
                 ("forces", result["forces"].double()),
                 ("node_energy", result["node_energy"]),
                 ("descriptors", result["descriptors"]),
-                ("e0s", wrapper._batch.e0s),  # noqa: SLF001
+                ("e0s", wrapper.e0s(state.atomic_numbers)),
             )
         }
         forces += parts["forces"]
@@ -710,28 +541,6 @@ def _as_state(frames: Sequence[Atoms], wrapper: BatchedMace) -> _Frames:
         ),
         pbc=_periodic(frames[0]),
     )
-
-
-def _scalar_features(model: Any) -> torch.Tensor:
-    """Where a model's node features do not turn with the molecule: first in each layer."""
-    scalars, begin = [], 0
-    for product in model.products:
-        irreps = product.linear.irreps_out
-        scalars.append(torch.arange(begin, begin + irreps.count("0e")))
-        begin += irreps.dim
-    return torch.cat(scalars)
-
-
-def _all_pairs(n_atoms: int, device: torch.device) -> torch.Tensor:
-    sender, receiver = torch.meshgrid(
-        torch.arange(n_atoms, device=device), torch.arange(n_atoms, device=device), indexing="ij"
-    )
-    other = sender != receiver
-    return torch.stack([sender[other], receiver[other]])
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
 
 
 def _device(name: str) -> torch.device:

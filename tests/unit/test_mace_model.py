@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import molecule
 from mace.calculators import MACECalculator
 
-from halcyon import mace_model
+from halcyon import batched_mace, mace_model
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
 
@@ -230,7 +230,7 @@ def test_stress_agrees_with_maces_own_calculator(model):
 def test_pair_list_and_cell_list_agree(model, labels, monkeypatch):
     state = as_state(labels[:3])
     pairs = batched(model)(state)
-    monkeypatch.setattr(mace_model, "ALL_PAIRS_MAX_ATOMS", 0)
+    monkeypatch.setattr(batched_mace, "ALL_PAIRS_MAX_ATOMS", 0)
     cells = batched(model)(state)
     for name in pairs:
         torch.testing.assert_close(pairs[name], cells[name])

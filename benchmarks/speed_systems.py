@@ -1,0 +1,143 @@
+"""What the speed benchmark simulates: systems, a model that holds them together, a domain.
+
+Not for: accuracy. The model has the default size and is fitted to MMFF94 energies of displaced
+frames, just well enough for the few hundred steps that are timed.
+"""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.units
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import molecule
+from rdkit import Chem
+from rdkit.Chem import rdForceFieldHelpers
+from rdkit.Geometry import Point3D
+
+from halcyon import mace_model
+from halcyon.config import ModelSettings, StructureSettings, TrainingSettings
+from halcyon.domain import Domain, Margin
+from halcyon.systems import atom_classes, bonds, start_structure
+
+SEED = 20261121
+SMILES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
+WATERS, WATER_VOLUME_A3 = 64, 29.9  # of one molecule, at 1 g/cm³
+SYSTEMS = (*SMILES, "water64")
+CLUSTER = 8  # waters in each of the frames that teach water
+FRAMES_PER_SYSTEM = 40
+OUTSIDE = 0.02
+"""Fraction of atomic energies outside the domain that is made up here."""
+
+
+def made_start(system: str) -> Atoms:
+    """Start frame of a system, with bonds in `info["bonds"]`."""
+    if system in SMILES:
+        settings = StructureSettings(name=system, smiles=SMILES[system], file=None, box_A=None)
+        atoms = start_structure(settings)
+        pairs = bonds(settings, atoms)
+    else:
+        atoms = waters(WATERS, np.random.default_rng(SEED))
+        atoms.info = {"charge": 0, "multiplicity": 1, "structure": system}
+        pairs = [(3 * i, 3 * i + k) for i in range(WATERS) for k in (1, 2)]
+    atoms.info["bonds"] = pairs
+    return atoms
+
+
+def waters(number: int, random: np.random.Generator) -> Atoms:
+    """Molecules of water on a cubic grid of the liquid's density, turned at random."""
+    edge = WATER_VOLUME_A3 ** (1 / 3)
+    side = round(number ** (1 / 3))
+    atoms = Atoms(cell=[side * edge] * 3, pbc=True)
+    for i in range(number):
+        one = molecule("H2O")
+        one.euler_rotate(*random.uniform(0, 360, size=3), center="COM")
+        one.translate(edge * (np.array([i % side, i // side % side, i // side**2]) + 0.5))
+        atoms += one
+    return atoms
+
+
+def teaching_frames(system: str, number: int, random: np.random.Generator) -> list[Atoms]:
+    """Displaced frames with energies and forces of MMFF94."""
+    if system in SMILES:
+        base = made_start(system)
+        mol = Chem.AddHs(Chem.MolFromSmiles(SMILES[system]))
+    else:
+        base = waters(CLUSTER, random)
+        mol = Chem.AddHs(Chem.MolFromSmiles(".".join("O" * CLUSTER)))
+        # RDKit lists the hydrogens after all oxygens.
+        hydrogens = [3 * i + k for i in range(CLUSTER) for k in (1, 2)]
+        base = base[[*range(0, 3 * CLUSTER, 3), *hydrogens]]
+    mol.AddConformer(Chem.Conformer(len(base)))
+    terms = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol)
+    frames = []
+    for _ in range(number):
+        scale = random.uniform(0.01, 0.1)
+        positions = base.positions + random.normal(scale=scale, size=base.positions.shape)
+        for i, xyz in enumerate(positions):
+            mol.GetConformer().SetAtomPosition(i, Point3D(*map(float, xyz)))
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
+            mol, terms, ignoreInterfragInteractions=False
+        )
+        unit = ase.units.kcal / ase.units.mol
+        frame = Atoms(base.numbers, positions=positions)
+        frame.info["energy"] = field.CalcEnergy() * unit
+        frame.arrays["forces"] = -np.array(field.CalcGrad()).reshape(-1, 3) * unit
+        frames.append(frame)
+    return frames
+
+
+def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str) -> dict[str, Any]:
+    """Fit a model of the default size to all systems at once."""
+    random = np.random.default_rng(SEED)
+    frames = [
+        frame for name in systems for frame in teaching_frames(name, FRAMES_PER_SYSTEM, random)
+    ]
+    held_out = frames[::8]
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = mace_model.train(
+            [frame for i, frame in enumerate(frames) if i % 8],
+            held_out,
+            elements=[1, 6, 8],
+            model=ModelSettings(),
+            fit=TrainingSettings(epochs=epochs, batch_size=8, learning_rate=0.03),
+            start=None,
+            out=out,
+            work=out.parent,
+            seed=SEED,
+            device=device,
+        )
+    best = summary.epochs[summary.best_epoch - 1]
+    return {
+        "fitted_to": "MMFF94, displaced frames",
+        "epochs": epochs,
+        "frames": len(frames),
+        "forces_mae_meV_per_A": round(best.forces_mae_meV_per_A, 1),
+    }
+
+
+def made_domain(case_start: Atoms, node_energies: Sequence[torch.Tensor]) -> Domain:
+    """A domain that ordinary motion leaves now and then: its quantiles, as bounds."""
+    pairs, name = case_start.info["bonds"], case_start.info["structure"]
+    mode = "element" if case_start.pbc.all() else "symmetry"
+    classes = atom_classes(case_start, pairs, mode)
+    # steps × replicas × atoms
+    energies = torch.stack(list(node_energies)).cpu().numpy().reshape(-1, len(case_start))
+    label, guard = {}, {}
+    for kind in sorted(set(classes)):
+        values = energies[:, [k == kind for k in classes]]
+        low, high = np.quantile(values, [OUTSIDE / 2, 1 - OUTSIDE / 2])
+        label[kind] = (float(low), float(high))
+        guard[kind] = (float(values.min()), float(values.max()))
+    return Domain(
+        classes={name: classes},
+        label=label,
+        guard=guard,
+        margin=Margin(value=0, low=0, high=0, method="conformal", alpha=OUTSIDE, n=0),
+        bonds={name: [(i, j, case_start.get_distance(i, j, mic=True)) for i, j in pairs]},
+        report={},
+    )

@@ -1,0 +1,84 @@
+"""Real solid harmonics and their gradients, in the order and normalisation of a given set.
+
+The gradient of a solid harmonic of degree l is a combination of those of degree l - 1; and being
+homogeneous, it is its own gradient times r over l (Euler). So one set of constants c gives both:
+
+    ∂_a S_lm = Σ_k c[a, m, k] S_(l-1)k        S_lm = Σ_a x_a ∂_a S_lm / l
+
+Not for: spherical harmonics of vectors of any length. On unit vectors they are the same.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+POINTS = 64  # to find the constants from
+TOLERANCE = 1e-9
+DECIMALS = 11  # of the constants
+
+
+class SolidHarmonics:
+    """Solid harmonics up to a degree: values, and how gradients come back through them."""
+
+    def __init__(self, reference: Callable[[Tensor], Tensor], degree: int, *, like: Tensor) -> None:
+        """Find the constants of a set of harmonics.
+
+        Args:
+            reference: spherical harmonics (n, (degree + 1)²) of directions (n, 3), in float64:
+                their order and normalisation become ours.
+            degree: the highest.
+            like: a tensor of the wanted precision and device.
+
+        Raises:
+            ValueError: these are not spherical harmonics.
+        """
+        self.degree = degree
+        self._ascend: list[Tensor] = []
+        generator = torch.Generator().manual_seed(POINTS)
+        points = torch.randn(POINTS, 3, dtype=torch.float64, generator=generator).to(like.device)
+        gradient = points.new_zeros(3, degree**2, (degree + 1) ** 2)
+        with torch.enable_grad():
+            points.requires_grad_(True)
+            length = points.norm(dim=1, keepdim=True)
+            surface = reference(points / length)
+            lower = surface[:, :1].detach()
+            for order in range(1, degree + 1):
+                part, below = slice(order**2, (order + 1) ** 2), slice((order - 1) ** 2, order**2)
+                solid = surface[:, part] * length**order
+                slopes = torch.stack(
+                    [
+                        torch.autograd.grad(one.sum(), points, retain_graph=True)[0]
+                        for one in solid.unbind(1)
+                    ],
+                    dim=1,
+                )  # (POINTS, 2 l + 1, 3)
+                fitted = torch.linalg.lstsq(lower, slopes.flatten(1)).solution
+                if (lower @ fitted - slopes.flatten(1)).abs().max() > TOLERANCE:
+                    raise ValueError(f"not spherical harmonics of degree {order}")
+                # Rounded, because LAPACK's last bits change from call to call with the place in
+                # memory, and results must not.
+                fitted = fitted.round(decimals=DECIMALS)
+                constants = fitted.view(2 * order - 1, 2 * order + 1, 3).permute(2, 1, 0)
+                self._ascend.append((constants.transpose(0, 1).flatten(1) / order).to(like))
+                gradient[:, below, part] = constants.transpose(1, 2)
+                lower = solid.detach()
+        self._lowest = float(surface[0, 0])
+        self._gradient = gradient.flatten(0, 1).to(like)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Solid harmonics ((degree + 1)², n) of vectors (3, n)."""
+        n = vectors.shape[1]
+        values = vectors.new_empty(((self.degree + 1) ** 2, n))
+        values[0] = self._lowest
+        for order, matrix in enumerate(self._ascend, start=1):
+            lower = values[(order - 1) ** 2 : order**2]
+            products = (vectors[:, None] * lower).view(-1, n)
+            torch.mm(matrix, products, out=values[order**2 : (order + 1) ** 2])
+        return values
+
+    def pulled_back(self, values: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient (3, n) by the vectors, from that by the harmonics, (n, (degree + 1)²)."""
+        n_lower, n = self.degree**2, values.shape[1]
+        inner = (self._gradient @ gradient.T).view(3, n_lower, n)
+        return (inner * values[:n_lower]).sum(1)
