@@ -352,7 +352,7 @@ def trained(
     plan: Plan, model: Model, data: Data, work: Path, *, member: int, say: Callable[[str], None]
 ) -> Path:
     """File of a model, or of a member of its committee (1, 2, …; 0: the model itself)."""
-    from halcyon import mace_model
+    from halcyon import mace_training
 
     ending = f"-member{member}" if member else ""
     out = work / f"{model.name}{ending}.model"
@@ -365,7 +365,7 @@ def trained(
         if not start.exists():
             say(f"Pre-training {start.stem} on {len(data.teacher)} frames")
             held_out = data.teacher[::10]
-            mace_model.train(
+            mace_training.train(
                 [frame for i, frame in enumerate(data.teacher) if i % 10],
                 held_out,
                 elements=data.train[0].numbers,
@@ -377,7 +377,7 @@ def trained(
                 seed=derived_seed("base", str(model.seed), ending),
             )
     say(f"Training {out.stem} on {model.labels} labels")
-    mace_model.train(
+    mace_training.train(
         data.train[: model.labels],
         data.validation,
         elements=data.train[0].numbers,

@@ -121,6 +121,11 @@ class ModelSettings(Section):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="Precision of training and dynamics."
     )
+    pair_repulsion: bool = Field(
+        False,
+        description="Add the screened repulsion of bare nuclei (Ziegler, Biersack, Littmark), with "
+        "trained parameters. Its dynamics are slower: MACE's own forward runs.",
+    )
 
 
 class FitSettings(Section):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from halcyon import mace_model, stage
+from halcyon import mace_model, mace_training, stage
 from halcyon.config import FitSettings
 from halcyon.errors import Interrupted
 
@@ -45,7 +45,7 @@ def fit(
     device = job.plan.settings.resources.device
     tenth = max(1, settings.epochs // 5)
 
-    def progress(epoch: mace_model.Progress) -> None:
+    def progress(epoch: mace_training.Progress) -> None:
         if job.stopping():
             raise Interrupted(f"stopped in epoch {epoch.epoch} of {epoch.of}")
         if epoch.epoch % tenth == 0:
@@ -57,7 +57,7 @@ def fit(
 
     start_word = "random weights" if start is None else start.name
     job.say(f"{len(train)} frames to learn, {len(validation)} held out, from {start_word}")
-    summary = mace_model.train(
+    summary = mace_training.train(
         train,
         validation,
         elements=job.plan.elements,
