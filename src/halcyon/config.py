@@ -135,6 +135,11 @@ class FitSettings(Section):
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
+    final_energy_weight: float = Field(
+        10.0,
+        ge=0,
+        description="The same in the last quarter of the epochs, and where the best is chosen.",
+    )
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
 
 
@@ -142,12 +147,30 @@ class PretrainingSettings(FitSettings):
     """Pre-training on force-field labels."""
 
     enabled: bool = Field(True, description="Without it, training starts from random weights.")
+    start: Path | None = Field(
+        None,
+        description="MACE model file to start from instead of pre-training on the force field: "
+        "MACE-OFF, MACE-MP or one's own. It must know all elements of the system; of `model` only "
+        "`dtype` counts then. The file is a pickle, which runs code when read: name only files "
+        "that you trust. Relative to the working folder.",
+    )
+    start_head: str | None = Field(
+        None, description="Which head of `start` to keep; needed where it has several."
+    )
     epochs: Count = Field(25, description="Passes over the teacher's frames.")
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(0.03, gt=0, le=1, description="Initial learning rate.")
     validation_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
     )
+
+    @model_validator(mode="after")
+    def _start_is_used(self) -> "PretrainingSettings":
+        if self.start is not None and not self.enabled:
+            raise ValueError("start: with `enabled: false` no model is started from")
+        if self.start_head is not None and self.start is None:
+            raise ValueError("start_head: it chooses a head of `start`, which is missing")
+        return self
 
 
 class TrainingSettings(FitSettings):
@@ -156,6 +179,14 @@ class TrainingSettings(FitSettings):
     epochs: Count = Field(90, description="Passes over the labels in each generation.")
     batch_size: Count = Field(5, description="Structures per optimiser step.")
     learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
+    replay_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the teacher's frames against labels, so that the walls they taught "
+        "are not forgotten: at each step as many of them are learned by readouts of their own. It "
+        "doubles the time of training; 0: off.",
+    )
     fresh_every: int = Field(
         4,
         ge=0,

@@ -302,6 +302,15 @@ def load_start(
     return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
 
 
+def described(model: Any) -> str:
+    """A model's elements and size in a line, for people."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{symbols([int(z) for z in model.atomic_numbers])}; {int(model.num_interactions)} layers, "
+        f"cutoff {float(model.r_max):g} Å, {size:,} parameters"
+    )
+
+
 def _with_elements(model: Any, elements: list[int]) -> Any:
     """The same model for some of its elements: the others' weights are left out."""
     table = tools.AtomicNumberTable(elements)

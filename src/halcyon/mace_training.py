@@ -41,6 +41,7 @@ CHECKPOINT_EVERY_S = 5.0
 CHECKPOINT_VERSION = 1
 
 FINAL_LEARNING_RATE = 0.02  # of the initial one, reached in the last epoch
+LAST_PART = 0.25  # of the epochs, with `final_energy_weight`
 AVERAGE_DECAY = 0.99  # of the running average of the weights, per step
 WEIGHT_DECAY = 5e-7
 LARGEST_GRADIENT = 10.0
@@ -234,6 +235,7 @@ class _Fit:
         self.checkpoint, self.identity = checkpoint, identity
         self.epochs = fit.epochs
         self.optimizer = _optimizer(model, self.other, fit.learning_rate)
+        self.energy_weight = fit.energy_weight
         self.epoch = 0  # epochs done
         self.updates = 0
         self.pieces = 1
@@ -242,7 +244,7 @@ class _Fit:
         self.best_epoch = 0
         self.best = copy.deepcopy(self.average.state_dict())
         self.finished = False
-        self._saved = -1  # epoch of the checkpoint on disk
+        self._saved = 0  # epochs that a kill would leave done
         self._saved_at = -math.inf
         self._seconds_before = 0.0
         self._begun = time.monotonic()
@@ -279,6 +281,8 @@ class _Fit:
         for group in self.optimizer.param_groups:
             decay = FINAL_LEARNING_RATE ** (self.epoch / max(self.epochs - 1, 1))
             group["lr"] = self.fit.learning_rate * decay
+        if self.epoch >= (1 - LAST_PART) * self.epochs:
+            self.energy_weight = self.fit.final_energy_weight
         losses = []
         rng = np.random.default_rng([self.seed, self.epoch])
         batches = math.ceil(len(self.graphs) / self.fit.batch_size)
@@ -339,7 +343,7 @@ class _Fit:
             result = model(batch, training=True)
             energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
-            loss = self.fit.energy_weight * energy.sum() / len(graphs)
+            loss = self.energy_weight * energy.sum() / len(graphs)
             loss = loss + self.fit.forces_weight * force.sum() / atoms
             (weight * loss).backward()
             total += float(loss.detach())
@@ -380,7 +384,7 @@ class _Fit:
             energy.append((result["interaction_energy"] - batch["energy"]) / batch["n_atoms"])
             force.append(result["forces"].detach() - batch["forces"])
         de, df = torch.cat(energy).detach().double(), torch.cat(force).double()
-        loss = self.fit.energy_weight * de.abs().mean()
+        loss = self.fit.final_energy_weight * de.abs().mean()
         loss = loss + self.fit.forces_weight * torch.linalg.vector_norm(df, dim=-1).mean()
         return float(loss), {
             "forces_mae_meV_per_A": 1e3 * float(df.abs().mean()),
