@@ -135,11 +135,6 @@ class FitSettings(Section):
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
-    final_energy_weight: float = Field(
-        10.0,
-        ge=0,
-        description="The same in the last quarter of the epochs, and where the best is chosen.",
-    )
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
 
 
@@ -184,8 +179,8 @@ class TrainingSettings(FitSettings):
         ge=0,
         le=1,
         description="Weight of the teacher's frames against labels, so that the walls they taught "
-        "are not forgotten: at each step as many of them are learned by readouts of their own. It "
-        "doubles the time of training; 0: off.",
+        "are not forgotten: at each step as many of them are learned as labels. It doubles the "
+        "time of training; 0: off.",
     )
     fresh_every: int = Field(
         4,

@@ -41,7 +41,6 @@ CHECKPOINT_EVERY_S = 5.0
 CHECKPOINT_VERSION = 1
 
 FINAL_LEARNING_RATE = 0.02  # of the initial one, reached in the last epoch
-LAST_PART = 0.25  # of the epochs, with `final_energy_weight`
 AVERAGE_DECAY = 0.99  # of the running average of the weights, per step
 WEIGHT_DECAY = 5e-7
 LARGEST_GRADIENT = 10.0
@@ -109,6 +108,9 @@ def train(
     interaction energies of `start` leave unexplained, so that nothing is left to unlearn; and
     once more after it, since short trainings leave a constant offset.
 
+    Replayed frames are learned by the same readouts: only so do the model's own walls stay. Their
+    energies are counted from a zero of their own.
+
     Where memory runs out, batches are computed in pieces: their gradients, and so the model, stay
     the same but for rounding.
 
@@ -127,7 +129,7 @@ def train(
         device: "cpu", "cuda" or "auto".
         start_head: which head of `start`, where it has several.
         replay: frames, labelled otherwise, not to be forgotten meanwhile; see
-            `training.replay_weight`. Their energy zero does not matter.
+            `training.replay_weight`.
         replay_weight: of their loss against that of the labels; 0: they are not looked at.
         progress: called after each epoch. What it raises ends the training.
         stopping: asked often; where it says yes, the state is saved.
@@ -228,14 +230,12 @@ class _Fit:
     ) -> None:
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.other = _second_head(model) if replay else None
         self.graphs, self.validation, self.replay = graphs, validation, replay
         self.replay_weight = replay_weight
         self.fit, self.seed, self.say = fit, seed, say
         self.checkpoint, self.identity = checkpoint, identity
         self.epochs = fit.epochs
-        self.optimizer = _optimizer(model, self.other, fit.learning_rate)
-        self.energy_weight = fit.energy_weight
+        self.optimizer = _optimizer(model, fit.learning_rate)
         self.epoch = 0  # epochs done
         self.updates = 0
         self.pieces = 1
@@ -281,8 +281,6 @@ class _Fit:
         for group in self.optimizer.param_groups:
             decay = FINAL_LEARNING_RATE ** (self.epoch / max(self.epochs - 1, 1))
             group["lr"] = self.fit.learning_rate * decay
-        if self.epoch >= (1 - LAST_PART) * self.epochs:
-            self.energy_weight = self.fit.final_energy_weight
         losses = []
         rng = np.random.default_rng([self.seed, self.epoch])
         batches = math.ceil(len(self.graphs) / self.fit.batch_size)
@@ -318,9 +316,9 @@ class _Fit:
         while True:
             try:
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = self._backward(self.model, labels, 1.0)
+                loss = self._backward(labels, 1.0)
                 if replay:
-                    self._backward(self.other, replay, self.replay_weight)
+                    self._backward(replay, self.replay_weight)
                 break
             except torch.OutOfMemoryError as error:
                 self._smaller(len(labels), error)
@@ -334,16 +332,16 @@ class _Fit:
             )
         return loss
 
-    def _backward(self, model: Any, graphs: list[Graph], weight: float) -> float:
+    def _backward(self, graphs: list[Graph], weight: float) -> float:
         """Add the gradient of the graphs' mean loss, piece by piece."""
         total = 0.0
         atoms = sum(graph.n_atoms for graph in graphs)
         for piece in _parts(graphs, math.ceil(len(graphs) / self.pieces)):
             batch = joined(piece)
-            result = model(batch, training=True)
+            result = self.model(batch, training=True)
             energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
-            loss = self.energy_weight * energy.sum() / len(graphs)
+            loss = self.fit.energy_weight * energy.sum() / len(graphs)
             loss = loss + self.fit.forces_weight * force.sum() / atoms
             (weight * loss).backward()
             total += float(loss.detach())
@@ -384,7 +382,7 @@ class _Fit:
             energy.append((result["interaction_energy"] - batch["energy"]) / batch["n_atoms"])
             force.append(result["forces"].detach() - batch["forces"])
         de, df = torch.cat(energy).detach().double(), torch.cat(force).double()
-        loss = self.fit.final_energy_weight * de.abs().mean()
+        loss = self.fit.energy_weight * de.abs().mean()
         loss = loss + self.fit.forces_weight * torch.linalg.vector_norm(df, dim=-1).mean()
         return float(loss), {
             "forces_mae_meV_per_A": 1e3 * float(df.abs().mean()),
@@ -401,7 +399,6 @@ class _Fit:
             "version": CHECKPOINT_VERSION,
             "identity": self.identity,
             "model": self.model.state_dict(),
-            "other": self.other.readouts.state_dict() if self.other is not None else {},
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -431,8 +428,6 @@ class _Fit:
             self.checkpoint.unlink()
             return
         self.model.load_state_dict(found["model"])
-        if self.other is not None:
-            self.other.readouts.load_state_dict(found["other"])
         self.average.load_state_dict(found["average"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.epoch = self._saved = found["epoch"]
@@ -445,15 +440,7 @@ class _Fit:
         self.say(f"going on after epoch {self.epoch} of {self.epochs}")
 
 
-def _second_head(model: Any) -> Any:
-    """The same model with readouts of its own; all else is shared."""
-    other = copy.copy(model)
-    own = {"readouts": copy.deepcopy(model.readouts)}
-    other.__dict__["_modules"] = other.__dict__["_modules"] | own
-    return other
-
-
-def _optimizer(model: Any, other: Any, learning_rate: float) -> torch.optim.Optimizer:
+def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
     """Adam as MACE sets it up: what mixes channels decays."""
     decaying: list[torch.nn.Parameter] = []
     free: list[torch.nn.Parameter] = []
@@ -463,8 +450,6 @@ def _optimizer(model: Any, other: Any, learning_rate: float) -> torch.optim.Opti
             and ("linear.weight" in name or "skip_tp_full.weight" in name)
         )
         (decaying if mixes else free).append(parameter)
-    if other is not None:
-        free += other.readouts.parameters()
     groups = [
         {"params": decaying, "weight_decay": WEIGHT_DECAY},
         {"params": free, "weight_decay": 0.0},
