@@ -382,7 +382,7 @@ def trained(
         data.validation,
         elements=data.train[0].numbers,
         model=ModelSettings(),
-        fit=TrainingSettings(epochs=tuning),
+        fit=TrainingSettings(epochs=tuning, updates=None),
         start=start,
         out=out,
         work=work,

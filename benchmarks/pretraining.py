@@ -24,6 +24,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -74,6 +75,7 @@ class Plan:
     teacher_frames: int = 300  # of dynamics; half as many displaced
     pretraining_epochs: int = PretrainingSettings().epochs
     epochs: int = TrainingSettings().epochs
+    updates: tuple[int, int] | None = TrainingSettings().updates
 
     @property
     def digest(self) -> str:
@@ -93,6 +95,7 @@ SMOKE = Plan(
     teacher_frames=12,
     pretraining_epochs=2,
     epochs=2,
+    updates=None,
 )
 
 
@@ -232,7 +235,7 @@ def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
             data.validation,
             elements=elements,
             model=size,
-            fit=TrainingSettings(epochs=plan.epochs),
+            fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
             start=start,
             out=out,
             work=work / out.stem,
@@ -322,7 +325,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
         ],
         "cli_ps": {
             signal: [round(float(value), 6) for value in last[column]]
-            for signal, column in (("label", "cli"), ("guard", "cli_guard"))
+            for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
         },
         "drift": drift.compared(
             known,
@@ -388,6 +391,8 @@ def compute(cells: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> None
             seconds = round(time.monotonic() - begun, 1)
             head = {"schema": SCHEMA, "plan": plan.digest, "name": cell.name} | asdict(cell)
             files.write_json(path, head | found | {"seconds": seconds})
+            if not campaign:
+                shutil.rmtree(work / cell.name)  # checkpoints and trajectory
             failed = sum(row["failure"] is not None for row in found.get("replicas", []))
             print(f"{cell.name}: {failed} failed; {seconds:.0f} s", flush=True)
 

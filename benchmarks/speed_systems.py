@@ -104,7 +104,7 @@ def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str)
             held_out,
             elements=[1, 6, 8],
             model=ModelSettings(),
-            fit=TrainingSettings(epochs=epochs, batch_size=8, learning_rate=0.03),
+            fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
             start=None,
             out=out,
             work=out.parent,

@@ -8,6 +8,7 @@ Not for: checks that need more than the configuration itself; see `preflight`.
 """
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -132,10 +133,29 @@ class FitSettings(Section):
     """How a model is fitted."""
 
     epochs: Count = Field(description="Passes over the training set.")
+    updates: tuple[Count, Count] | None = Field(
+        None,
+        description="Least and most optimiser steps: there are more or fewer epochs, so that their "
+        "steps lie between. null: as many epochs as asked for.",
+    )
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FitSettings":
+        if self.updates is not None and self.updates[0] > self.updates[1]:
+            raise ValueError(f"updates: expected [least, most], got {list(self.updates)}")
+        return self
+
+    def epochs_of(self, frames: int) -> int:
+        """Passes over so many frames."""
+        if self.updates is None:
+            return self.epochs
+        batches = math.ceil(frames / self.batch_size)
+        least, most = self.updates
+        return max(1, min(max(self.epochs, math.ceil(least / batches)), most // batches))
 
 
 class PretrainingSettings(FitSettings):
@@ -172,6 +192,11 @@ class TrainingSettings(FitSettings):
     """Fine-tuning on reference labels, once per generation."""
 
     epochs: Count = Field(90, description="Passes over the labels in each generation.")
+    updates: tuple[Count, Count] | None = Field(
+        (900, 4000),
+        description="Least and most optimiser steps: few labels get more epochs, and many labels "
+        "fewer, so that the steps lie between. null: as many epochs as asked for.",
+    )
     batch_size: Count = Field(5, description="Structures per optimiser step.")
     learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
     replay_weight: float = Field(

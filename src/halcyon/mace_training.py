@@ -234,7 +234,7 @@ class _Fit:
         self.replay_weight = replay_weight
         self.fit, self.seed, self.say = fit, seed, say
         self.checkpoint, self.identity = checkpoint, identity
-        self.epochs = fit.epochs
+        self.epochs = fit.epochs_of(len(graphs))
         self.optimizer = _optimizer(model, fit.learning_rate)
         self.epoch = 0  # epochs done
         self.updates = 0

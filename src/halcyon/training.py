@@ -46,7 +46,7 @@ def fit(
         Interrupted: asked to stop; the state is saved.
     """
     torch.set_num_threads(job.arguments.threads)
-    often = max(1, settings.epochs // 5)
+    often = max(1, settings.epochs_of(len(train)) // 5)
 
     def progress(epoch: mace_training.Progress) -> None:
         if epoch.epoch % often == 0:

@@ -18,7 +18,7 @@ TINY = {
     "model": {"channels": 8, "r_max_A": 3.0},
     "teacher": {"md_frames": 90, "displaced_frames": 10, "temperatures_K": [300.0, 600.0]},
     "pretraining": {"epochs": 3},
-    "training": {"epochs": 4},
+    "training": {"epochs": 4, "updates": None},
     "seed_labels": {"train": 10, "validation": 6, "test": 5},
     "exploration": {
         "temperatures_K": [300.0],

@@ -10,7 +10,7 @@ from ase.build import molecule
 from test_mace_model import ELEMENTS, FIT, TINY, fit, springs
 
 from halcyon import mace_graphs, mace_model, mace_training
-from halcyon.config import ModelSettings
+from halcyon.config import ModelSettings, TrainingSettings
 from halcyon.errors import InputError, Interrupted
 
 
@@ -178,6 +178,23 @@ def test_a_training_that_diverges_says_so(tmp_path, frames):
     wild.arrays["forces"] = np.full_like(wild.arrays["forces"], np.nan)
     with pytest.raises(InputError, match="diverged in epoch 1"):
         fit(tmp_path, [wild, *frames[1:4]], frames[11:])
+
+
+@pytest.mark.parametrize(
+    ("n", "updates", "epochs"),
+    [(20, (900, 4000), 225), (50, (900, 4000), 90), (1000, (900, 4000), 20), (20, None, 90),
+     (99_999, (900, 4000), 1), (11, (900, 1000), 300)],
+)  # fmt: skip
+def test_epochs_follow_the_number_of_labels(n, updates, epochs):
+    settings = TrainingSettings(updates=updates)
+    assert settings.epochs_of(n) == epochs
+    if updates and n < 10_000:
+        assert updates[0] <= epochs * -(-n // settings.batch_size) <= updates[1]
+
+
+def test_a_training_makes_as_many_epochs(tmp_path, frames):
+    short = FIT.model_copy(update={"updates": (1, 8)})  # three batches an epoch
+    assert len(fit(tmp_path, frames[:11], frames[11:], fit=short).epochs) == 2
 
 
 def test_replay_keeps_what_the_teacher_taught(tmp_path, frames, pretrained):
