@@ -1,9 +1,8 @@
 """Training of MACE models: a loop of our own around MACE's model, that a kill cannot hurt.
 
-MACE's own command is not used: it forgets the running average of the weights, the best loss and the
-order of batches when it goes on after a kill (its issue 509), has no say when memory runs out, and
-compares total energies in single precision. Here every random choice depends on the seed and the
-number of the epoch alone, so that a training that was killed ends in the same model, bit by bit on
+MACE's own command forgets the running average of the weights, the best loss and the order of
+batches when it goes on after a kill (its issue 509). Here every random choice depends on the seed
+and the number of the epoch alone: a training that was killed ends in the same model, bit by bit on
 a processor, as one that was not. What was measured to choose the rest: docs/decisions/mace.md.
 
 Not for: reading and evaluating models (see `mace_model`), or what is fitted when (see `training`).
@@ -111,8 +110,7 @@ def train(
     Replayed frames are learned by the same readouts: only so do the model's own walls stay. Their
     energies are counted from a zero of their own.
 
-    Where memory runs out, batches are computed in pieces: their gradients, and so the model, stay
-    the same but for rounding.
+    Where memory runs out, batches are computed in pieces: the same model but for rounding.
 
     Args:
         train_frames: frames with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
