@@ -36,6 +36,9 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     from mace.modules.models import o3  # type: ignore[attr-defined]
     from mace.tools import finetuning_utils, scripts_utils
 
+# e3nn's modules, each time one is built or read.
+warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
