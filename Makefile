@@ -17,7 +17,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test lint unit integration install cp2k sqm clean
+.PHONY: run test lint unit integration install cp2k sqm pretraining clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
@@ -82,6 +82,10 @@ unit: $(INSTALLED)
 
 integration: $(INSTALLED)
 	pytest tests/integration
+
+# Hours; goes on where it was stopped.
+pretraining: $(INSTALLED)
+	OMP_NUM_THREADS=1 python benchmarks/pretraining.py --json benchmarks/work/pretraining.json
 
 clean:
 	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 from rdkit.Geometry import Point3D
 
-from halcyon import mace_model
+from halcyon import mace_training
 from halcyon.config import ModelSettings, StructureSettings, TrainingSettings
 from halcyon.domain import Domain, Margin
 from halcyon.systems import atom_classes, bonds, start_structure
@@ -99,12 +99,12 @@ def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str)
     ]
     held_out = frames[::8]
     with contextlib.redirect_stdout(sys.stderr):
-        summary = mace_model.train(
+        summary = mace_training.train(
             [frame for i, frame in enumerate(frames) if i % 8],
             held_out,
             elements=[1, 6, 8],
             model=ModelSettings(),
-            fit=TrainingSettings(epochs=epochs, batch_size=8, learning_rate=0.03),
+            fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
             start=None,
             out=out,
             work=out.parent,

@@ -1,4 +1,4 @@
-"""Pre-train a model on the teacher's frames."""
+"""Pre-train a model on the teacher's frames, or take the one that the user names."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from halcyon.frames import read_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.training import fit
+    from halcyon.training import adopt, fit
 
     taught = {name for name, s in job.plan.structures.items() if s.pretrain}
     frames = [f for f in read_frames(job.arguments.frames) if f.info["structure"] in taught]
@@ -17,12 +17,16 @@ def main(job: stage.Job) -> None:
     held_out = max(1, round(len(frames) * job.plan.settings.pretraining.validation_fraction))
     validation = [frames[i] for i in sorted(order[:held_out])]
     train = [frames[i] for i in sorted(order[held_out:])]
-    metrics = fit(
-        job, train, validation, test=validation, settings=job.plan.settings.pretraining, start=None
-    )
+    settings = job.plan.settings.pretraining
+    if settings.start is not None:
+        metrics = adopt(job, validation)
+        what = f"{settings.start} taken as it is"
+    else:
+        metrics = fit(job, train, validation, test=validation, settings=settings, start=None)
+        what = f"{len(train)} frames"
     files.write_json(job.arguments.metrics, metrics)
     job.done(
-        f"{len(train)} frames, force MAE {metrics['test']['forces_mae_meV_per_A']:.0f} meV/Å "
+        f"{what}, force MAE {metrics['test']['forces_mae_meV_per_A']:.0f} meV/Å "
         "against the force field",
         job.arguments.model,
     )

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from halcyon import calibration, mace_model
+from halcyon import calibration, mace_model, mace_training
 from halcyon.config import (
     DomainSettings,
     ModelSettings,
@@ -196,7 +196,7 @@ class Workshop:
         base = self.work / f"base-{model.seed}{ending}.model"
         if model.group == "pre-trained" and not base.exists():
             self.say(f"Pre-training {base.stem} on {len(data.teacher)} frames")
-            mace_model.train(
+            mace_training.train(
                 [frame for i, frame in enumerate(data.teacher) if i % 10],
                 data.teacher[::10],
                 fit=PretrainingSettings(epochs=pretraining),
@@ -206,10 +206,10 @@ class Workshop:
                 **common,
             )
         self.say(f"Training {out.stem} on {model.labels} labels")
-        mace_model.train(
+        mace_training.train(
             data.train[: model.labels],
             data.validation,
-            fit=TrainingSettings(epochs=tuning),
+            fit=TrainingSettings(epochs=tuning, updates=None),
             start=base if model.group == "pre-trained" else None,
             out=out,
             seed=derived_seed("fit", model.name, ending),

@@ -8,6 +8,7 @@ Not for: checks that need more than the configuration itself; see `preflight`.
 """
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -143,22 +144,56 @@ class ModelSettings(Section):
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="Precision of training and dynamics."
     )
+    pair_repulsion: bool = Field(
+        False,
+        description="Add the screened repulsion of bare nuclei (Ziegler, Biersack, Littmark), with "
+        "trained parameters. Its dynamics are slower: MACE's own forward runs.",
+    )
 
 
 class FitSettings(Section):
     """How a model is fitted."""
 
     epochs: Count = Field(description="Passes over the training set.")
+    updates: tuple[Count, Count] | None = Field(
+        None,
+        description="Least and most optimiser steps: there are more or fewer epochs, so that their "
+        "steps lie between. null: as many epochs as asked for.",
+    )
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FitSettings":
+        if self.updates is not None and self.updates[0] > self.updates[1]:
+            raise ValueError(f"updates: expected [least, most], got {list(self.updates)}")
+        return self
+
+    def epochs_of(self, frames: int) -> int:
+        """Passes over so many frames."""
+        if self.updates is None:
+            return self.epochs
+        batches = math.ceil(frames / self.batch_size)
+        least, most = self.updates
+        return max(1, min(max(self.epochs, math.ceil(least / batches)), most // batches))
 
 
 class PretrainingSettings(FitSettings):
     """Pre-training on force-field labels."""
 
     enabled: bool = Field(True, description="Without it, training starts from random weights.")
+    start: Path | None = Field(
+        None,
+        description="MACE model file to start from instead of pre-training on the force field: "
+        "MACE-OFF, MACE-MP or one's own. It must know all elements of the system; of `model` only "
+        "`dtype` counts then. The file is a pickle, which runs code when read: name only files "
+        "that you trust. Relative to the working folder.",
+    )
+    start_head: str | None = Field(
+        None, description="Which head of `start` to keep; needed where it has several."
+    )
     epochs: Count = Field(25, description="Passes over the teacher's frames.")
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(0.03, gt=0, le=1, description="Initial learning rate.")
@@ -166,13 +201,34 @@ class PretrainingSettings(FitSettings):
         0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
     )
 
+    @model_validator(mode="after")
+    def _start_is_used(self) -> "PretrainingSettings":
+        if self.start is not None and not self.enabled:
+            raise ValueError("start: with `enabled: false` no model is started from")
+        if self.start_head is not None and self.start is None:
+            raise ValueError("start_head: it chooses a head of `start`, which is missing")
+        return self
+
 
 class TrainingSettings(FitSettings):
     """Fine-tuning on reference labels, once per generation."""
 
     epochs: Count = Field(90, description="Passes over the labels in each generation.")
+    updates: tuple[Count, Count] | None = Field(
+        (900, 4000),
+        description="Least and most optimiser steps: few labels get more epochs, and many labels "
+        "fewer, so that the steps lie between. null: as many epochs as asked for.",
+    )
     batch_size: Count = Field(5, description="Structures per optimiser step.")
     learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
+    replay_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the teacher's frames against labels, so that the walls they taught "
+        "are not forgotten: at each step as many of them are learned as labels. It doubles the "
+        "time of training; 0: off.",
+    )
     fresh_every: int = Field(
         4,
         ge=0,

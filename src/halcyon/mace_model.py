@@ -1,104 +1,45 @@
-"""MACE behind one door: fit, load and evaluate.
+"""MACE behind one door: build, load and evaluate models; their energy zero.
 
-The only module that imports `mace`, so that its version's habits stay here. Training goes
-through MACE's own command (`mace.cli.run_train`), in this process; what is ours is the energy
-zero, the hand-over from one energy scale to another, progress, and a clean folder afterwards.
+The only module that imports `mace`, so that its version's habits stay here.
 
 Model files are pickles, as MACE writes them: `load` executes what they contain. Give it only
 files that a campaign made or that the user named.
 
-Not for: choosing frames or splits (see `select`, `labels`), the dynamics itself (see `explore`),
-how a model is evaluated (see `batched_mace`), or what a node energy means (see `domain`).
+Not for: training (see `mace_training`), the dynamics itself (see `explore`), how a model is
+evaluated (see `batched_mace`), or what a node energy means (see `domain`).
 
-    train(frames, held_out, elements=[1, 6, 8], model=ModelSettings(), fit=TrainingSettings(),
-          start=None, out=Path("m.model"), work=Path("work"), seed=1, device="cpu")
     model = BatchedMace(load("m.model", dtype="float32"))
     model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
 """
 
 import contextlib
 import io
-import json
-import logging
-import os
-import shutil
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from halcyon import files
 from halcyon.batched_mace import BatchedMace
-from halcyon.config import DomainSettings, FitSettings, ModelSettings
+from halcyon.config import DomainSettings, ModelSettings
 from halcyon.errors import InputError
 
 # Their notes on packages that are not there: no one can act on them.
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
-    from mace import tools
-    from mace.cli import run_train
+    from mace import modules, tools
+    from mace.modules.models import o3  # type: ignore[attr-defined]
+    from mace.tools import finetuning_utils, scripts_utils
+
+# e3nn's modules, each time one is built or read.
+warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-RUN = "mace-run"  # the one folder under `work` that training may delete
-
-# MACE's own settings, the same for every campaign; measured in docs/decisions/mace.md.
-FIXED_OPTIONS = {
-    "model": "MACE",
-    "name": "model",
-    "max_ell": 3,
-    "valid_batch_size": 64,
-    "eval_interval": 1,
-    "error_table": "PerAtomMAE",
-    "energy_key": "REF_energy",
-    "forces_key": "REF_forces",
-    "loss": "l1l2energyforces",
-    "scheduler": "ExponentialLR",
-    "ema_decay": 0.99,
-    "num_workers": 0,
-    "pin_memory": False,
-    "plot": False,
-}
-FINAL_LEARNING_RATE = 0.02  # of the initial one, reached in the last epoch
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One epoch of a training."""
-
-    epoch: int
-    """Epoch just done, from 1."""
-    of: int
-    """Epochs in all."""
-    loss: float
-    """Mean training loss of the epoch, in MACE's own mixed units."""
-    forces_mae_meV_per_A: float
-    """Validation error of force components, meV/Å; so are the next three."""
-    forces_rmse_meV_per_A: float
-    energy_mae_meV_per_atom: float
-    energy_rmse_meV_per_atom: float
-
-
-@dataclass(frozen=True)
-class FitSummary:
-    """What a training did."""
-
-    epochs: list[Progress]
-    """The learning curve."""
-    best_epoch: int
-    """Epoch with the least validation loss: the model that was kept."""
-    e0s: dict[int, float]
-    """Energy of each element in the model, eV, by atomic number."""
-    seconds: float
-    """Wall time, s."""
 
 
 @dataclass(frozen=True)
@@ -130,88 +71,6 @@ def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
     return _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]))
 
 
-def train(
-    train_frames: Sequence[Atoms],
-    validation_frames: Sequence[Atoms],
-    *,
-    elements: Sequence[int],
-    model: ModelSettings,
-    fit: FitSettings,
-    start: Path | None,
-    out: Path,
-    work: Path,
-    seed: int,
-    device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
-) -> FitSummary:
-    """Train a model from scratch, or fine-tune `start`, and write it to `out`.
-
-    The model kept is the epoch with the least validation loss (of the running average of the
-    weights). The same inputs, seed and number of threads give bitwise the same model.
-
-    The elements' energies are fitted to the training frames: before the training, to what the
-    interaction energies of `start` leave unexplained, so that nothing is left to unlearn; and
-    once more after it, since short trainings leave a constant offset.
-
-    Args:
-        train_frames: frames with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
-        validation_frames: the same, held out.
-        elements: atomic numbers the model must know; an element without a training frame gets
-            the energy 0 eV.
-        model: size and precision. With `start`, its size is that model's; only the precision
-            counts.
-        fit: epochs, batch size, learning rate and weights.
-        start: model file to fine-tune. Its energy zero does not matter.
-        out: the model file, written atomically.
-        work: folder for MACE's data, log and checkpoints; only `mace-run` in it is touched.
-        seed: of the weights and the order of batches.
-        device: "cpu", "cuda" or "auto".
-        progress: called after each epoch. What it raises ends the training.
-
-    Raises:
-        InputError: no frames, or elements that `start` or `elements` does not cover.
-    """
-    begun = time.monotonic()
-    elements = sorted({int(z) for z in elements})
-    _check(train_frames, "training", elements)
-    _check(validation_frames, "validation", elements)
-    folder = work / RUN
-    shutil.rmtree(folder, ignore_errors=True)  # stale checkpoints would be taken for this run's
-    folder.mkdir(parents=True)
-    options = _options(len(train_frames), model=model, fit=fit, seed=seed)
-    options |= {"device": str(_device(device)), "work_dir": str(folder)}
-    with _undisturbed():
-        torch.set_default_dtype(DTYPES[model.dtype])
-        if start is None:
-            e0s = fit_e0s(train_frames)
-        else:
-            foundation, e0s = _handed_over(start, train_frames, elements, model.dtype, device)
-            torch.save(foundation, folder / "start.model")
-            options |= {
-                "foundation_model": str(folder / "start.model"),
-                "multiheads_finetuning": False,
-            }
-        e0s = {z: e0s.get(z, 0.0) for z in elements}
-        options |= {"E0s": str(e0s), "atomic_numbers": str(elements)}
-        for name, frames in (("train", train_frames), ("valid", validation_frames)):
-            path = folder / f"{name}.xyz"
-            ase.io.write(path, [_mace_frame(atoms) for atoms in frames], format="extxyz")
-            options[f"{name}_file"] = str(path)
-        curve = _run(folder, options, progress)
-        trained = load(folder / "model.model", device=device)
-        e0s |= _move_energy_zero(trained, train_frames)
-    with files.replacing(out) as temporary:
-        torch.save(trained.cpu(), temporary)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    losses = [loss for _, loss in curve]
-    return FitSummary(
-        epochs=[epoch for epoch, _ in curve],
-        best_epoch=1 + int(np.argmin(losses)),
-        e0s=e0s,
-        seconds=time.monotonic() - begun,
-    )
-
-
 def load(
     path: Path | str,
     *,
@@ -232,7 +91,7 @@ def load(
         InputError: the file is missing, or no model.
     """
     try:
-        model = torch.load(path, map_location=_device(device), weights_only=False)
+        model = torch.load(path, map_location=chosen_device(device), weights_only=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such model file") from error
     except Exception as error:  # a pickle may fail in any way
@@ -360,148 +219,140 @@ def _fit_e0s(frames: Sequence[Atoms], energies: np.ndarray) -> dict[int, float]:
     return dict(zip(elements, solution.tolist(), strict=True))
 
 
-def _handed_over(
-    start: Path, frames: Sequence[Atoms], elements: Sequence[int], dtype: str, device: str
-) -> tuple[torch.nn.Module, dict[int, float]]:
-    """The model to fine-tune, moved to the frames' energy zero.
+def new(
+    settings: ModelSettings, e0s: dict[int, float], *, scale: float, mean_neighbours: float
+) -> torch.nn.Module:
+    """A model with random weights, in torch's default precision, from torch's random numbers.
 
-    The energies must be written into the model itself: where the elements agree, MACE 0.3.16
-    copies them from the start model (`load_foundations_elements`), whatever `--E0s` says.
+    Args:
+        settings: its size.
+        e0s: energies of all its elements, eV.
+        scale: of interaction energies, eV; MACE takes the root-mean-square force component.
+        mean_neighbours: of an atom within the cutoff.
     """
-    model = load(start, device=device, dtype=dtype)
-    known = BatchedMace(model).elements
+    irreps = "+".join(
+        f"{settings.channels}x{degree}{'eo'[degree % 2]}" for degree in range(settings.max_L + 1)
+    )
+    blocks = modules.interaction_classes
+    elements = sorted(e0s)
+    model: torch.nn.Module = modules.ScaleShiftMACE(
+        r_max=settings.r_max_A,
+        num_bessel=settings.radial_basis,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
+        num_interactions=settings.layers,
+        num_elements=len(elements),
+        hidden_irreps=o3.Irreps(irreps),
+        MLP_irreps=o3.Irreps("16x0e"),
+        atomic_energies=np.array([[e0s[z] for z in elements]]),
+        avg_num_neighbors=mean_neighbours,
+        atomic_numbers=elements,
+        correlation=settings.correlation,
+        gate=torch.nn.functional.silu,
+        pair_repulsion=settings.pair_repulsion,
+        use_reduced_cg=False,
+        atomic_inter_scale=scale,
+        atomic_inter_shift=0.0,
+        radial_MLP=[64, 64, 64],
+        heads=["Default"],
+    )
+    return model
+
+
+def load_start(
+    path: Path,
+    elements: Sequence[int],
+    *,
+    dtype: str,
+    device: str = "auto",
+    head: str | None = None,
+) -> torch.nn.Module:
+    """Read a model to fine-tune: one head and the wanted elements of it are kept.
+
+    Args:
+        path: the file, see `load`.
+        elements: atomic numbers that it must know.
+        dtype: as for `load`.
+        device: as for `load`.
+        head: name of the head; needed where it has several.
+
+    Raises:
+        InputError: as for `load`; an element is missing; the head is missing, or not named.
+    """
+    model: Any = load(path, device=device, dtype=dtype)
+    known = sorted(int(z) for z in model.atomic_numbers)
     if missing := set(elements) - set(known):
         raise InputError(
-            f"{start}: the model to fine-tune lacks {_symbols(missing)}; it knows {_symbols(known)}"
+            f"{path}: the model to fine-tune lacks {symbols(missing)}; it knows {symbols(known)}"
         )
-    e0s = _move_energy_zero(model, frames)
-    return model.requires_grad_(True), e0s
+    heads = list(getattr(model, "heads", None) or ["Default"])
+    if head is not None and head not in heads:
+        raise InputError(
+            f"{path}: pretraining.start_head = {head!r}: expected one of {', '.join(heads)}"
+        )
+    if head is None and len(heads) > 1:
+        raise InputError(
+            f"{path}: pretraining.start_head is missing: the model has several heads; expected "
+            f"one of {', '.join(heads)}"
+        )
+    with torch.no_grad():
+        if len(heads) > 1:
+            model = scripts_utils.remove_pt_head(model, head)
+        if set(known) != set(elements):
+            model = _with_elements(model, sorted(elements))
+    return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
 
 
-def _move_energy_zero(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
+def described(model: Any) -> str:
+    """A model's elements and size in a line, for people."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{symbols([int(z) for z in model.atomic_numbers])}; {int(model.num_interactions)} layers, "
+        f"cutoff {float(model.r_max):g} Å, {size:,} parameters"
+    )
+
+
+def _with_elements(model: Any, elements: list[int]) -> Any:
+    """The same model for some of its elements: the others' weights are left out."""
+    table = tools.AtomicNumberTable(elements)
+    columns = [model.atomic_numbers.tolist().index(z) for z in elements]
+    settings = scripts_utils.extract_config_mace_model(model) | {
+        "atomic_numbers": elements,
+        "num_elements": len(elements),
+        "atomic_energies": model.atomic_energies_fn.atomic_energies[..., columns].cpu().numpy(),
+    }
+    return finetuning_utils.load_foundations_elements(
+        type(model)(**settings),
+        model,
+        table,
+        load_readout=True,
+        max_L=settings["hidden_irreps"].lmax,
+        default_dtype=next(model.parameters()).dtype,
+    )
+
+
+def unexplained_e0s(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
+    """Energies of elements, eV, that explain best what interaction energies leave unexplained."""
+    inner = [nodes.sum() for nodes in evaluate(model, frames).node_energy]
+    return _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]) - inner)
+
+
+def move_energy_zero(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
     """Set the elements' energies to what the interaction energies leave unexplained, on average.
 
-    Interaction energies, and with them node energies and forces, stay as they are.
-    """
-    inner = [nodes.sum() for nodes in evaluate(model, frames).node_energy]
-    e0s = _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]) - inner)
-    table = model.atomic_energies_fn.atomic_energies
-    new = [e0s.get(int(z), 0.0) for z in model.atomic_numbers]
-    table.copy_(torch.tensor(new, dtype=table.dtype, device=table.device).expand_as(table))
-    return e0s
-
-
-def _options(n_train: int, *, model: ModelSettings, fit: FitSettings, seed: int) -> dict[str, Any]:
-    """Options of MACE's training command, without files and elements."""
-    # MACE drops the last, incomplete batch of each epoch: a batch must never exceed the set.
-    batch_size = min(fit.batch_size, n_train)
-    return FIXED_OPTIONS | {
-        "seed": seed,
-        "default_dtype": model.dtype,
-        "r_max": model.r_max_A,
-        "num_channels": model.channels,
-        "max_L": model.max_L,
-        "num_interactions": model.layers,
-        "correlation": model.correlation,
-        "num_radial_basis": model.radial_basis,
-        "max_num_epochs": fit.epochs,
-        "patience": fit.epochs,
-        "batch_size": batch_size,
-        "lr": fit.learning_rate,
-        "lr_scheduler_gamma": FINAL_LEARNING_RATE ** (1 / max(fit.epochs - 1, 1)),
-        "energy_weight": fit.energy_weight,
-        "forces_weight": fit.forces_weight,
-    }
-
-
-def _run(
-    folder: Path, options: dict[str, Any], progress: Callable[[Progress], None] | None
-) -> list[tuple[Progress, float]]:
-    """Run MACE's training command; its log goes to `folder/logs`.
+    Interaction energies, and with them node energies and forces, stay as they are. An element
+    without a frame gets 0 eV.
 
     Returns:
-        Each epoch, and its validation loss.
+        The energies of the elements that occur, eV.
     """
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    args = tools.build_default_arg_parser().parse_args([*arguments, "--ema", "--amsgrad"])
-    results = folder / "results" / f"{tools.get_tag(args.name, args.seed)}_train.txt"
-    watch = _Epochs(results, args.max_num_epochs, progress)
-    logging.getLogger().addHandler(watch)
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        run_train.run(args)
-    return watch.curve
-
-
-class _Epochs(logging.Handler):
-    """Turns MACE's log line after each epoch into a `Progress`, from its results file."""
-
-    def __init__(self, results: Path, of: int, progress: Callable[[Progress], None] | None) -> None:
-        super().__init__()
-        self.curve: list[tuple[Progress, float]] = []
-        self._results = results
-        self._of = of
-        self._progress = progress
-        self._read = 0
-        self._stdout = sys.stdout
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not record.getMessage().startswith("Epoch "):
-            return
-        with self._results.open(encoding="utf-8") as file:
-            file.seek(self._read)
-            rows = [json.loads(line) for line in file]
-            self._read = file.tell()
-        losses = [row["loss"] for row in rows if row["mode"] == "opt"]
-        valid = rows[-1]
-        done = Progress(
-            epoch=1 + valid["epoch"],
-            of=self._of,
-            loss=float(np.mean(losses)),
-            forces_mae_meV_per_A=1e3 * valid["mae_f"],
-            forces_rmse_meV_per_A=1e3 * valid["rmse_f"],
-            energy_mae_meV_per_atom=1e3 * valid["mae_e_per_atom"],
-            energy_rmse_meV_per_atom=1e3 * valid["rmse_e_per_atom"],
-        )
-        self.curve.append((done, valid["loss"]))
-        if self._progress is not None:
-            with contextlib.redirect_stdout(self._stdout):
-                self._progress(done)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put back what MACE's training changes for the whole process: log, precision, warnings."""
-    root = logging.getLogger()
-    handlers, filters, level = root.handlers[:], root.filters[:], root.level
-    dtype = torch.get_default_dtype()
-    root.handlers[:] = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers[:], root.filters[:] = handlers, filters
-        root.setLevel(level)
-        torch.set_default_dtype(dtype)
-
-
-def _mace_frame(atoms: Atoms) -> Atoms:
-    frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    frame.info["REF_energy"] = float(atoms.info["energy"])
-    frame.arrays["REF_forces"] = np.asarray(atoms.arrays["forces"], dtype=float)
-    return frame
-
-
-def _check(frames: Sequence[Atoms], what: str, elements: Sequence[int]) -> None:
-    if not frames:
-        raise InputError(f"no {what} frames: at least one is needed")
-    if missing := {int(z) for atoms in frames for z in atoms.numbers} - set(elements):
-        raise InputError(
-            f"the {what} frames hold {_symbols(missing)}, the system's elements are "
-            f"{_symbols(elements)}"
-        )
+    e0s = unexplained_e0s(model, frames)
+    table = model.atomic_energies_fn.atomic_energies
+    values = [e0s.get(int(z), 0.0) for z in model.atomic_numbers]
+    table.copy_(torch.tensor(values, dtype=table.dtype, device=table.device).expand_as(table))
+    return e0s
 
 
 def _batches(frames: Sequence[Atoms], size: int) -> Iterator[list[Atoms]]:
@@ -543,11 +394,13 @@ def _as_state(frames: Sequence[Atoms], wrapper: BatchedMace) -> _Frames:
     )
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """The device that "cpu", "cuda" or "auto" means."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
-def _symbols(elements: Sequence[int] | set[int]) -> str:
+def symbols(elements: Sequence[int] | set[int]) -> str:
+    """Symbols of elements, for messages."""
     return ", ".join(chemical_symbols[z] for z in sorted(elements))

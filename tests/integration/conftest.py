@@ -25,7 +25,7 @@ TINY = {
         "temperatures_K": [300.0, 600.0],
     },
     "pretraining": {"epochs": 3},
-    "training": {"epochs": 4},
+    "training": {"epochs": 4, "updates": None},
     "seed_labels": {"train": 10, "validation": 6, "test": 5},
     "exploration": {
         "temperatures_K": [300.0],

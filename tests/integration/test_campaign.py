@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from halcyon import parity
 from halcyon.frames import read_frames
 
 NOTHING = "Nothing to be done"
@@ -123,6 +124,47 @@ def test_killed_while_exploring_it_goes_on_and_ends_the_same(checkout, finished)
         pd.testing.assert_frame_equal(*traces, check_exact=True)
         one, other = (verdict(checkout, name, generation) for name in ("undisturbed", "killed"))
         assert one == other
+
+
+def test_killed_while_pretraining_it_goes_on_to_the_same_model(checkout, finished):  # noqa: ARG001
+    config = checkout.configure("broken", pretraining={"epochs": 3})
+    work = checkout / "results/broken/work/methanol"
+    process = checkout.start(config)
+    kill_when(process, lambda: list(work.glob("start/pretrain/mace-run/checkpoint.pt")))
+    assert not (checkout / "results/broken/methanol/teacher/pretrained.model").exists()
+    output = checkout.run(config, "--until", "pretrain")
+    assert "going on after epoch" in output
+    one, other = (
+        json.loads((checkout / f"results/{name}/methanol/teacher/pretrained.json").read_text())
+        for name in ("undisturbed", "broken")
+    )
+    assert one["curve"] == other["curve"]
+    assert one["test"] == other["test"]
+
+
+def test_a_campaign_starts_from_a_model_of_the_users(checkout, finished):  # noqa: ARG001
+    start = "results/undisturbed/methanol/gen000/model.model"
+    config = checkout.configure(
+        "adopted",
+        pretraining={"start": start},
+        training={"replay_weight": 0.1},
+        limits={"max_generations": 1},
+    )
+    output = checkout.run(config, "--until", "train")
+    assert f"{start}: H, C, O; 2 layers, cutoff 3 Å" in output
+    assert "of the teacher beside them" in output
+    config = checkout.configure("adopted", pretraining={"start": "none.model"})
+    assert "none.model" in checkout.run(config, "-n", fails=True)
+
+
+def test_a_generation_leaves_what_a_report_draws(checkout, finished):  # noqa: ARG001
+    folder = checkout / "results/undisturbed/methanol/gen001"
+    found = parity.read(folder / "parity.parquet")
+    assert len(found["energy"]["predicted"]) == 5
+    assert len(found["force"]["predicted"]) == 5 * 6 * 3
+    moved = json.loads((folder / "drift.json").read_text())
+    assert set(moved["before"]) == set(moved["after"])
+    assert all(entry["shift"] >= 0 for entry in moved["after"].values())
 
 
 def test_two_at_once_is_one_clear_message(checkout):

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -188,13 +189,20 @@ def test_stopped_labelling_leaves_no_process(tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
+    def stop_once_it_runs():
+        for _ in range(1200):
+            if (tmp_path / "pid").exists():
+                break
+            time.sleep(0.05)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(4)
     try:
         with pytest.raises(KeyboardInterrupt):
+            threading.Thread(target=stop_once_it_runs).start()
             label(reference(command=str(wrapper)), hydrogen(), tmp_path)
     finally:
-        signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
     assert not running(int((tmp_path / "pid").read_text()))
 

@@ -58,3 +58,62 @@ def test_teacher_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert case["low"] <= case["frames_per_minute"] <= case["high"]
     assert case["frames"] > 100
     assert "per minute" in capsys.readouterr().out
+
+
+def pretraining_cell(group, seed, ends):
+    errors = {"forces_mae_meV_per_A": 40.0, "energy_mae_meV_per_atom": 1.0}
+    return {
+        "group": group,
+        "system": "ethanol",
+        "labels": 50,
+        "kelvin": 1100,
+        "seed": seed,
+        "errors": {"300": errors},
+        "replicas": [
+            {"end_ps": end, "failure": None if end == 4.0 else "bond broken"} for end in ends
+        ],
+    }
+
+
+def test_pretraining_tells_how_much_longer_replicas_hold(benchmark):
+    summary = benchmark("pretraining_summary")
+    cells = [
+        *(pretraining_cell("scratch", seed, [1.0, 2.0, 3.0] * 3) for seed in (1, 2)),
+        *(pretraining_cell("pretrained", seed, [4.0] * 9) for seed in (1, 2)),
+        {"group": "campaign-scratch", "seed": 1, "labels": 200, "decision": "label_budget"},
+        {"group": "campaign-pretrained", "seed": 1, "labels": 75, "decision": "saturated"},
+    ]
+    found = summary.summarised(cells, seed=1)
+    point = found["points"]["ethanol-50_1100K"]
+    assert (point["scratch"]["failed"], point["pretrained"]["failed"]) == (18, 0)
+    ratio = found["survival_ratio"]["ethanol-50_1100K"]["pretrained"]
+    assert ratio["value"] == pytest.approx(2.0)
+    # No failure of 18 leaves room for some: the interval is not that of a bootstrap of equals.
+    assert 1.5 < ratio["low"] < 2.0 < ratio["high"]
+    assert "| pretrained | 2 | 0 of 18 |" in "\n".join(summary.lines(found))
+    assert found["labels_to_saturation"]["pretrained"][0]["labels"] == 75
+
+
+def test_pretraining_draws_models_not_replicas_alone(benchmark):
+    ratio = benchmark("pretraining_summary").ratio
+    steady = [pretraining_cell("scratch", seed, [2.0] * 8) for seed in (1, 2, 3)]
+    alike = [pretraining_cell("pretrained", seed, [1.0, 3.0] * 4) for seed in (1, 2, 3)]
+    unlike = [pretraining_cell("pretrained", seed, [end] * 8) for seed, end in enumerate((1, 2, 3))]
+    widths = [
+        found["high"] - found["low"]
+        for found in (ratio(group, steady, seed=1) for group in (alike, unlike))
+    ]
+    assert widths[1] > 1.3 * widths[0]
+
+
+def test_pretraining_knows_its_grid(benchmark, capsys, tmp_path):
+    module = benchmark("pretraining")
+    cells = module.grid()
+    assert len({cell.name for cell in cells}) == len(cells) == 118
+    module.main(["--list", "--cells", str(tmp_path), "--only", "zbl"])
+    assert capsys.readouterr().out.split() == [
+        word for seed in range(1, 6) for word in (f"zbl_ethanol-50_1100K_{seed}", "missing")
+    ]
+    (tmp_path / "old.json").write_text('{"schema": 1, "plan": "other", "name": "old"}')
+    with pytest.raises(SystemExit, match="made with other settings"):
+        module.main(["--summary", "--cells", str(tmp_path)])

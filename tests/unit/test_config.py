@@ -436,3 +436,21 @@ def test_unreadable_files(tmp_path, text, message):
 def test_a_bias_and_an_ensemble_that_do_not_go_together(bias, ensemble, message):
     with pytest.raises(ValueError, match=message):
         config.ExplorationSettings.model_validate({"bias": bias, "ensemble": ensemble})
+
+
+# Training
+
+
+def test_a_start_model_and_what_goes_with_it():
+    off = {"enabled": False, "start": "off.model"}
+    assert "start: with `enabled: false` no model is started from" in campaign_fault(
+        pretraining=off
+    )
+    assert "start_head: it chooses a head of `start`" in campaign_fault(
+        pretraining={"start_head": "omol"}
+    )
+    assert "updates: expected [least, most], got [5, 1]" in campaign_fault(
+        training={"updates": [5, 1]}
+    )
+    campaign = config.parse_campaign(LEAST | {"pretraining": {"start": "off.model"}}, "mine")
+    assert str(campaign.pretraining.start) == "off.model"

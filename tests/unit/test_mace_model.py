@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import molecule
 from mace.calculators import MACECalculator
 
-from halcyon import batched_mace, mace_model
+from halcyon import batched_mace, mace_model, mace_training
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
 
@@ -45,7 +45,7 @@ def springs(name, n, *, energy_zero, seed, stiffness=1.0):
 def fit(tmp, train, validation, **changes):
     arguments = {"elements": ELEMENTS, "model": TINY, "fit": FIT, "start": None, "seed": 3}
     arguments |= {"out": tmp / "m.model", "work": tmp / "work"} | changes
-    return mace_model.train(train, validation, **arguments)
+    return mace_training.train(train, validation, **arguments)
 
 
 def mean_error(path, frames):

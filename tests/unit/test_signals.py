@@ -9,8 +9,8 @@ import pytest
 import torch
 from ase import Atoms
 
-from halcyon import domain as domains
 from halcyon import calibration, signals
+from halcyon import domain as domains
 from halcyon.calibration import Sample
 from halcyon.config import DomainSettings, SignalName
 from halcyon.domain import Domain

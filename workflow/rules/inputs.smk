@@ -48,6 +48,14 @@ def start_model(wildcards):
     return []
 
 
+def replayed_frames(wildcards):
+    """Teacher's frames that a generation is reminded of, if any."""
+    settings = SETTINGS[wildcards.system]
+    if settings.training.replay_weight and settings.pretraining.enabled:
+        return [f"{ROOT}/{wildcards.system}/teacher/frames.parquet"]
+    return []
+
+
 def budgeted_seconds(wildcards, resources):
     """Wall time a long job gives itself: 0.9 of its limit, where it has one."""
     runtime = resources.get("runtime")

@@ -1,9 +1,10 @@
-# Teach MACE the walls of the potential.
+# Teach MACE the walls of the potential, or take a model that knows them. Resumes after a kill.
 
 
 rule pretrain:
     input:
         frames=rules.forcefield.output.frames,
+        start=lambda wc: SETTINGS[wc.system].pretraining.start or [],
     output:
         model="<campaign>/{system}/teacher/pretrained.model",
         metrics="<campaign>/{system}/teacher/pretrained.json",
@@ -15,7 +16,8 @@ rule pretrain:
     params:
         program=SCRIPTS / "pretrain.py",
         campaign=CAMPAIGN.file,
+        seconds=budgeted_seconds,
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --log {log:q} --frames {input.frames:q} --model {output.model:q}"
-        " --metrics {output.metrics:q}"
+        " --threads {threads} --log {log:q} --seconds {params.seconds}"
+        " --frames {input.frames:q} --model {output.model:q} --metrics {output.metrics:q}"

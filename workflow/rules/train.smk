@@ -1,13 +1,16 @@
-# Fine-tune on all labels so far.
+# Fine-tune on all labels so far. Resumes after a kill.
 
 
 rule train:
     input:
         labels=labels_before,
         start=start_model,
+        replay=replayed_frames,
     output:
         model="<campaign>/{system}/gen{gen}/model.model",
         metrics="<campaign>/{system}/gen{gen}/metrics.json",
+        parity="<campaign>/{system}/gen{gen}/parity.parquet",
+        drift="<campaign>/{system}/gen{gen}/drift.json",
     log:
         "<campaign>/{system}/logs/gen{gen}-train.log",
     conda:
@@ -18,7 +21,10 @@ rule train:
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
         start=lambda wc, input: f"--start {input.start}" if input.start else "",
+        replay=lambda wc, input: f"--replay {input.replay}" if input.replay else "",
+        seconds=budgeted_seconds,
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
-        " --generation {params.number} --threads {threads} --log {log:q} --labels {input.labels:q}"
-        " {params.start} --model {output.model:q} --metrics {output.metrics:q}"
+        " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
+        " --labels {input.labels:q} {params.start} {params.replay} --model {output.model:q}"
+        " --metrics {output.metrics:q} --parity {output.parity:q} --drift {output.drift:q}"

@@ -1,0 +1,459 @@
+"""Does pre-training on a force field make dynamics stable, at equal labels and equal cost?
+
+Models are fine-tuned on few GFN2-xTB labels at 300 K, from scratch or pre-trained, and run hot:
+8 replicas of 4 ps at 0.5 fs, none replaced. Two controls: `shuffled`, pre-trained on frames whose
+labels were dealt to other frames, and `zbl`, from scratch with the repulsion of bare nuclei. Whole
+campaigns tell how many labels it takes until the CLI saturates, with and without pre-training.
+
+    python benchmarks/pretraining.py --list                what there is to do
+    python benchmarks/pretraining.py --json found.json     do it, or go on where it stopped
+    python benchmarks/pretraining.py --only pretrained_ethanol-50_1100K   cells whose names begin so
+    python benchmarks/pretraining.py --summary             no computing: what the cells say
+    python benchmarks/pretraining.py --smoke               a minute or two: does it run at all?
+
+The work is cut into cells, one small JSON file each in benchmarks/results/pretraining. A killed run
+goes on when started again; two runs started at once share the cells. Models are kept in
+benchmarks/work, which git ignores, and trained again where they are missing.
+
+Not for: what the cells mean (see `pretraining_summary`), or whether the CLI foretells failure (see
+`cli_validity`).
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from ase import Atoms
+
+from halcyon import files
+from halcyon.config import (
+    DomainSettings,
+    ExplorationSettings,
+    ModelSettings,
+    PretrainingSettings,
+    System,
+    TeacherSettings,
+    TrainingSettings,
+    XmlForceField,
+    XtbReference,
+    read_system,
+)
+from halcyon.errors import InputError
+from pretraining_summary import CAMPAIGN, lines, summarised
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "pretraining"
+WORK = ROOT / "benchmarks" / "work" / "pretraining"
+SCHEMA = 1
+SEED = 20261121
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every cell shares. Cells of different plans do not mix."""
+
+    replicas: int = 8
+    time_ps: float = 4.0
+    timestep_fs: float = 0.5
+    trajectory_fs: float = 100.0
+    train: int = 200  # labels at most; smaller sets are the first of them
+    validation: int = 20
+    test: int = 40  # at each of 300 and 500 K
+    teacher_frames: int = 300  # of dynamics; half as many displaced
+    pretraining_epochs: int = PretrainingSettings().epochs
+    epochs: int = TrainingSettings().epochs
+    updates: tuple[int, int] | None = TrainingSettings().updates
+
+    @property
+    def digest(self) -> str:
+        """Of all that cells depend on."""
+        settings = [ModelSettings(), PretrainingSettings(), TrainingSettings()]
+        content = [asdict(self), SEED, *(section.model_dump(mode="json") for section in settings)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+SMOKE = Plan(
+    replicas=2,
+    time_ps=0.02,
+    trajectory_fs=2.0,
+    train=6,
+    validation=5,
+    test=3,
+    teacher_frames=12,
+    pretraining_epochs=2,
+    epochs=2,
+    updates=None,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Replicas of a model at a temperature; or, as group `campaign-…`, a whole campaign."""
+
+    group: str
+    system: str
+    labels: int
+    kelvin: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """E.g. `scratch_ethanol-50_1100K_1`."""
+        return f"{self.group}_{self.system}-{self.labels}_{self.kelvin}K_{self.seed}"
+
+
+def grid() -> list[Cell]:
+    """All cells; what the claim rests on comes first."""
+    both, controls = ("scratch", "pretrained"), ("shuffled", "zbl")
+    five, three = range(1, 6), range(1, 4)
+    points = [
+        (both, "ethanol", 50, 1100, five),
+        (both, "ethanol", 50, 800, five),
+        (controls, "ethanol", 50, 1100, five),
+        (both, "ethanol", 50, 500, five),
+        *((both, "ethanol", n, kelvin, five) for n in (25, 100, 200) for kelvin in (1100, 800)),
+        *((both, "aspirin", 50, kelvin, three) for kelvin in (800, 500)),
+        ((f"{CAMPAIGN}-pretrained", f"{CAMPAIGN}-scratch"), "ethanol", 0, 500, three),
+    ]
+    return [
+        Cell(group, system, labels, kelvin, seed)
+        for groups, system, labels, kelvin, seeds in points
+        for seed in seeds
+        for group in groups
+    ]
+
+
+SMOKE_GRID = [Cell(g, "ethanol", 6, 1100, 1) for g in ("scratch", "pretrained", "shuffled", "zbl")]
+
+
+def seed_of(*words: object) -> int:
+    """A seed that depends on these words only."""
+    text = " ".join(map(str, (SEED, *words)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+# Frames and models
+
+
+@dataclass(frozen=True)
+class Data:
+    """Frames of a system with energies (eV) and forces (eV/Å)."""
+
+    teacher: list[Atoms]
+    train: list[Atoms]
+    validation: list[Atoms]
+    test: dict[int, list[Atoms]]
+    bonds: list[tuple[int, int]]
+    classes: list[str]
+
+
+@cache
+def data_of(name: str, plan: Plan, work: Path) -> Data:
+    """Sample the force field and label frames of it, or read what was labelled before."""
+    from halcyon.frames import read_frames, write_frames
+    from halcyon.reference.xtb import Xtb
+    from halcyon.sampling import sample
+    from halcyon.systems import atom_classes, bonds, molecules, start_structure
+    from halcyon.teachers import make_teacher
+
+    path = ROOT / "config" / "systems" / f"{name}.yaml"
+    system: System = read_system(path)
+    start = start_structure(system.structures[0])
+    pairs = bonds(system.structures[0], start)
+    counts = {300: plan.train + plan.validation + plan.test, 500: plan.test}
+    stored = {kelvin: work / f"{name}-{kelvin}.parquet" for kelvin in counts}
+    taught = work / f"{name}-teacher.parquet"
+    if not taught.exists() or not all(file.exists() for file in stored.values()):
+        forcefield = system.forcefield
+        if isinstance(forcefield, XmlForceField):
+            files = [ROOT / file for file in forcefield.files]
+            forcefield = forcefield.model_copy(update={"files": files})
+        shape = system.structures[0]
+        teacher = make_teacher(
+            forcefield,
+            start,
+            pairs,
+            molecules=lambda: {shape.name: molecules(shape, start, pairs)},
+            prepared=work / "prepared",
+        )
+        only = {"stretched_frames": 0, "contact_frames": 0, "dissociated_frames": 0}
+        settings = TeacherSettings(
+            md_frames=plan.teacher_frames, displaced_frames=plan.teacher_frames // 2, **only
+        )
+        write_frames(taught, sample(teacher, start, settings, seed=seed_of(name))[0])
+        for kelvin, count in counts.items():
+            settings = TeacherSettings(
+                temperatures_K=[kelvin],
+                md_frames=count,
+                md_interval_fs=100,
+                displaced_frames=0,
+                **only,
+            )
+            frames, _ = sample(teacher, start, settings, seed=seed_of(name, kelvin))
+            order = np.random.default_rng(seed_of(name, "order")).permutation(len(frames))
+            frames = [frames[index] for index in order]
+            records = Xtb(XtbReference(backend="xtb")).label(frames, work, 1)
+            for frame, record in zip(frames, records, strict=True):
+                if record.energy is None:
+                    raise InputError(f"GFN2-xTB failed on a frame of {name}: {record.message}")
+                frame.info["energy"], frame.arrays["forces"] = record.energy, record.forces
+            write_frames(stored[kelvin], frames)
+    cold, hot = (read_frames(stored[kelvin]) for kelvin in (300, 500))
+    end = plan.train + plan.validation
+    return Data(
+        teacher=read_frames(taught),
+        train=cold[: plan.train],
+        validation=cold[plan.train : end],
+        test={300: cold[end:], 500: hot},
+        bonds=pairs,
+        classes=atom_classes(start, pairs, "symmetry"),
+    )
+
+
+def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
+    """The fine-tuned model of a cell; temperatures share it."""
+    from halcyon.mace_training import train
+
+    elements = data.train[0].numbers
+    size = ModelSettings(pair_repulsion=cell.group == "zbl")
+    start = None
+    if cell.group in ("pretrained", "shuffled"):
+        start = work / f"base-{cell.group}-{cell.system}-{cell.seed}.model"
+        if not start.exists():
+            frames = data.teacher if cell.group == "pretrained" else shuffled(data.teacher)
+            train(
+                [frame for index, frame in enumerate(frames) if index % 10],
+                frames[::10],
+                elements=elements,
+                model=size,
+                fit=PretrainingSettings(epochs=plan.pretraining_epochs),
+                start=None,
+                out=start,
+                work=work / start.stem,
+                seed=seed_of("base", cell.seed),
+            )
+    out = work / f"{cell.group}-{cell.system}-{cell.labels}-{cell.seed}.model"
+    if not out.exists():
+        train(
+            data.train[: cell.labels],
+            data.validation,
+            elements=elements,
+            model=size,
+            fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
+            start=start,
+            out=out,
+            work=work / out.stem,
+            seed=seed_of("fit", cell.seed),
+        )
+    return out
+
+
+def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
+    """The same frames, each with the label of another: a teacher of nothing but sizes."""
+    order = np.random.default_rng(SEED).permutation(len(frames))
+    dealt = [frame.copy() for frame in frames]
+    for frame, index in zip(dealt, order, strict=True):
+        frame.info["energy"] = frames[index].info["energy"]
+        frame.arrays["forces"] = frames[index].arrays["forces"]
+    return dealt
+
+
+# Cells
+
+
+def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
+    """Train what is missing, run the replicas, measure errors and the drift of features."""
+    from halcyon import calibration, drift, mace_model
+    from halcyon.explore import Replica, explore
+    from halcyon.frames import read_frames, structure_only
+    from halcyon.mace_model import BatchedMace
+
+    begun = time.monotonic()
+    data = data_of(cell.system, plan, work)
+    path = model_of(cell, data, plan, work)
+    trained_s = time.monotonic() - begun
+    model = mace_model.load(path, device="cpu")
+
+    def said(frames: Sequence[Atoms]) -> calibration.Sample:
+        found = mace_model.evaluate(model, frames)
+        return calibration.Sample(frames, found.node_energy, found.descriptors, found.forces)
+
+    labels = data.train[: cell.labels]
+    structure = labels[0].info["structure"]
+    lengths = np.mean([frame.get_all_distances() for frame in labels], axis=0)
+    watched = DomainSettings()
+    domain = calibration.fit_domain(
+        train=said(labels),
+        teacher=said(data.teacher if cell.group == "pretrained" else []),
+        held_out=said(data.validation),
+        check=said(data.test[300]),
+        classes={structure: data.classes},
+        bonds={structure: [(i, j, float(lengths[i, j])) for i, j in data.bonds]},
+        settings=watched,
+        seed=seed_of("domain", cell.seed),
+    )
+    seed = seed_of("dynamics", cell.system, cell.kelvin, cell.seed)  # of no group: equal starts
+    random = np.random.default_rng(seed)
+    common = data.train[: min(25, plan.train)]  # known to all models
+    found = explore(
+        BatchedMace(model),
+        domain,
+        [
+            Replica(i, cell.kelvin, structure_only(common[random.integers(len(common))]))
+            for i in range(plan.replicas)
+        ],
+        ExplorationSettings(
+            temperatures_K=[cell.kelvin],
+            replicas=plan.replicas,
+            replacements=0,
+            time_ps=plan.time_ps,
+            timestep_fs=plan.timestep_fs,
+            trajectory_every_fs=plan.trajectory_fs,
+        ),
+        watched,
+        kind="molecule",
+        work=work / cell.name,
+        identity=hashlib.sha256(path.read_bytes()).hexdigest(),
+        seed=seed,
+    )
+    visited = [frame for part in found.trajectory for frame in read_frames(part)]
+    last = found.traces.groupby("replica").last()
+    known = drift.by_class(labels, said(labels).descriptors, {structure: data.classes})
+    return {
+        "errors": {
+            str(kelvin): mace_model.errors(mace_model.evaluate(model, frames), frames)
+            for kelvin, frames in data.test.items()
+        },
+        "replicas": [
+            {"end_ps": entry["time_ps"], "failure": entry["failure"]} for entry in found.replicas
+        ],
+        "cli_ps": {
+            signal: [round(float(value), 6) for value in last[column]]
+            for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
+        },
+        "drift": drift.compared(
+            known,
+            drift.by_class(visited, said(visited).descriptors, {structure: data.classes}),
+        ),
+        "training_seconds": round(trained_s, 1),
+    }
+
+
+def run_campaign(cell: Cell, work: Path) -> dict[str, Any]:
+    """A whole campaign by the workflow: labels spent when its labelling saturated, if it did."""
+    folder = work / cell.name
+    config = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text(encoding="utf-8"))
+    config |= {
+        "campaign": cell.name,
+        "systems": [cell.system],
+        "seed": seed_of("campaign", cell.seed),
+        "pretraining": {"enabled": cell.group == f"{CAMPAIGN}-pretrained"},
+        "results": str(folder / "results"),
+        "label_store": str(folder / "labels"),
+        "limits": {"max_generations": 12, "label_budget": 400},
+    }
+    files.write_text(folder / "config.yaml", yaml.safe_dump(config))
+    command = ["snakemake", "--cores", os.environ.get("CORES", "1"), "--directory", str(ROOT)]
+    command += ["--configfile", str(folder / "config.yaml"), "--rerun-incomplete"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    paths = sorted((folder / "results").glob("**/verdict.json"))
+    verdicts = [files.read_json(path) for path in paths]
+    last = max(verdicts, key=lambda verdict: verdict["generation"])
+    return {"decision": last["decision"], "labels": last["labels"]["spent"]}
+
+
+# All of them
+
+
+def read_cells(folder: Path, plan: Plan) -> list[dict[str, Any]]:
+    """All cells of a folder.
+
+    Raises:
+        InputError: one was made with other settings.
+    """
+    cells = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    for cell in cells:
+        if (cell["schema"], cell["plan"]) != (SCHEMA, plan.digest):
+            raise InputError(f"{folder}/{cell['name']}.json: made with other settings: delete it")
+    return cells
+
+
+def compute(cells: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> None:
+    """Compute what is missing; what another run holds is left to it."""
+    for cell in cells:
+        path = folder / f"{cell.name}.json"
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(files.only_one(work / f"lock-{cell.name}"))
+            except InputError:
+                continue
+            if path.exists():
+                continue
+            begun = time.monotonic()
+            campaign = cell.group.startswith(CAMPAIGN)
+            found = run_campaign(cell, work) if campaign else run_dynamics(cell, plan, work)
+            seconds = round(time.monotonic() - begun, 1)
+            head = {"schema": SCHEMA, "plan": plan.digest, "name": cell.name} | asdict(cell)
+            files.write_json(path, head | found | {"seconds": seconds})
+            if not campaign:
+                shutil.rmtree(work / cell.name)  # checkpoints and trajectory
+            failed = sum(row["failure"] is not None for row in found.get("replicas", []))
+            print(f"{cell.name}: {failed} failed; {seconds:.0f} s", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute what is missing; summarise, print, write."""
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="say what is done and what is missing")
+    parser.add_argument("--summary", action="store_true", help="compute nothing: read the cells")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parser.add_argument("--cells", type=Path, metavar="DIR", help="folder of the cells")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
+    parser.add_argument("--smoke", action="store_true", help="tiny models and runs, elsewhere")
+    args = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    plan = SMOKE if args.smoke else Plan()
+    work = WORK / plan.digest
+    folder = args.cells or (work / "cells" if args.smoke else RESULTS)
+    cells = [
+        cell
+        for cell in (SMOKE_GRID if args.smoke else grid())
+        if cell.name.startswith(tuple(args.only))
+    ]
+    if args.list:
+        for cell in cells:
+            print(cell.name, "done" if (folder / f"{cell.name}.json").exists() else "missing")
+        return
+    try:
+        if not args.summary:
+            import torch
+
+            torch.set_num_threads(1)
+            compute(cells, plan, folder, work)
+        summary = summarised(read_cells(folder, plan), seed=SEED)
+    except InputError as error:
+        sys.exit(str(error))
+    print(*lines(summary), sep="\n")
+    if args.json:
+        files.write_json(args.json, summary)
+
+
+if __name__ == "__main__":
+    main()

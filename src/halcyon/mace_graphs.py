@@ -1,0 +1,119 @@
+"""Frames as the graphs that MACE's forward takes: neighbours once, joined into a batch each step.
+
+Not for: dynamics, whose neighbours change at every step (see `batched_mace`).
+
+    batch = joined(graphs(frames, model, e0s))
+    model(batch, training=True)["interaction_energy"] - batch["energy"]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import primitive_neighbor_list
+from torch import Tensor
+
+from halcyon.errors import InputError
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A labelled frame; tensors in the model's precision, on its device."""
+
+    n_atoms: int
+    positions: Tensor  # (N, 3), Å
+    node_attrs: Tensor  # (N, n_elements), one-hot
+    edge_index: Tensor  # (2, E): sender, receiver
+    shifts: Tensor  # (E, 3), Å: of the receiver
+    unit_shifts: Tensor  # (E, 3), in cells
+    cell: Tensor  # (3, 3), Å
+    energy: float  # eV, without the elements' own
+    forces: Tensor  # (N, 3), eV/Å
+
+
+def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[Graph]:
+    """Graphs of labelled frames.
+
+    Args:
+        frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
+        model: gives cutoff, elements, precision and device.
+        e0s: energies of the elements, eV; taken off in double precision.
+    """
+    like = next(model.parameters())
+    r_max = float(model.r_max)
+    index = {int(z): i for i, z in enumerate(model.atomic_numbers)}
+    eye = torch.eye(len(index), dtype=like.dtype)
+    found = []
+    for atoms in frames:
+        senders, receivers, units = _neighbours(atoms, r_max)
+        kinds = torch.tensor([index[int(z)] for z in atoms.numbers])
+        parts = {
+            "positions": torch.tensor(atoms.positions, dtype=like.dtype),
+            "node_attrs": eye[kinds],
+            "edge_index": torch.tensor(np.stack([senders, receivers]), dtype=torch.long),
+            "shifts": torch.tensor(units @ atoms.cell.array, dtype=like.dtype),
+            "unit_shifts": torch.tensor(units, dtype=like.dtype),
+            "cell": torch.tensor(atoms.cell.array, dtype=like.dtype),
+            "forces": torch.tensor(np.asarray(atoms.arrays["forces"]), dtype=like.dtype),
+        }
+        inner = atoms.info["energy"] - sum(e0s[int(z)] for z in atoms.numbers)
+        found.append(
+            Graph(
+                n_atoms=len(atoms),
+                energy=float(inner),
+                **{name: part.to(like.device) for name, part in parts.items()},
+            )
+        )
+    return found
+
+
+def joined(batch: Sequence[Graph]) -> dict[str, Tensor]:
+    """One batch for MACE's forward, and the labels beside it.
+
+    Returns:
+        MACE's own keys; `energy` (n_frames,), `forces` (n_atoms, 3) and `n_atoms` (n_frames,).
+    """
+    like = batch[0].positions
+    sizes = torch.tensor([graph.n_atoms for graph in batch], device=like.device)
+    ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    begins = [0, *np.cumsum([graph.n_atoms for graph in batch]).tolist()]
+    return {
+        "positions": torch.cat([graph.positions for graph in batch]),
+        "node_attrs": torch.cat([graph.node_attrs for graph in batch]),
+        "edge_index": torch.cat(
+            [graph.edge_index + begin for graph, begin in zip(batch, begins, strict=False)], dim=1
+        ),
+        "shifts": torch.cat([graph.shifts for graph in batch]),
+        "unit_shifts": torch.cat([graph.unit_shifts for graph in batch]),
+        "cell": torch.cat([graph.cell for graph in batch]),
+        "batch": torch.repeat_interleave(torch.arange(len(batch), device=like.device), sizes),
+        "ptr": ptr,
+        "head": torch.zeros_like(sizes),
+        "energy": torch.tensor(
+            [graph.energy for graph in batch], dtype=like.dtype, device=like.device
+        ),
+        "forces": torch.cat([graph.forces for graph in batch]),
+        "n_atoms": sizes,
+    }
+
+
+def mean_neighbours(frames: Sequence[Atoms], r_max: float) -> float:
+    """Mean number of neighbours of an atom within the cutoff (Å); at least 1."""
+    edges = sum(len(_neighbours(atoms, r_max)[0]) for atoms in frames)
+    return max(1.0, edges / sum(len(atoms) for atoms in frames))
+
+
+def _neighbours(atoms: Atoms, r_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Senders, receivers (E,), and the receivers' shifts in cells (E, 3)."""
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise InputError(
+            f"frame {atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}: "
+            "periodic in all directions or in none is supported"
+        )
+    senders, receivers, shifts = primitive_neighbor_list(
+        "ijS", atoms.pbc, atoms.cell.array, atoms.positions, r_max
+    )
+    return senders, receivers, shifts.astype(float)

@@ -1,0 +1,107 @@
+"""Predicted against reference values, as a small table for a parity plot.
+
+Not for: errors (see `mace_model.errors`), or drawing (see `page`).
+
+    write("parity.parquet", frames, mace_model.evaluate(model, frames))
+    read("parity.parquet")["force"]["predicted"]  # eV/Å
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase import Atoms
+
+from halcyon import files
+from halcyon.errors import InputError
+
+SCHEMA = 1
+MAX_POINTS = 5_000
+"""Points of one quantity; more are thinned by a draw that depends on nothing but their number."""
+UNITS = {"energy": "eV/atom", "force": "eV/Å"}
+
+
+def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
+    """Write a row per point: `quantity`, `element`, `reference`, `predicted`.
+
+    Energies are per atom, counted from the mean of the reference energies per atom, so that single
+    meV remain visible; `element` is 0 for them. Forces are components.
+
+    Args:
+        path: Parquet file, written atomically. Units stand in the fields' metadata.
+        frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
+        predictions: of the frames, as `mace_model.evaluate` returns them.
+
+    Raises:
+        ValueError: no frames.
+    """
+    sizes = np.array([len(atoms) for atoms in frames])
+    energies = np.array([atoms.info["energy"] for atoms in frames]) / sizes
+    zero = energies.mean()
+    forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
+    elements = np.concatenate([np.repeat(atoms.numbers, 3) for atoms in frames])
+    said = np.concatenate([part.ravel() for part in predictions.forces])
+    parts = [
+        ("energy", np.zeros(len(frames), int), energies - zero, predictions.energy / sizes - zero),
+        ("force", elements, forces, said),
+    ]
+    columns: dict[str, list[Any]] = {
+        "quantity": [],
+        "element": [],
+        "reference": [],
+        "predicted": [],
+    }
+    for quantity, element, reference, predicted in parts:
+        kept = _thinned(len(reference))
+        columns["quantity"] += [quantity] * len(kept)
+        columns["element"] += element[kept].tolist()
+        columns["reference"] += reference[kept].tolist()
+        columns["predicted"] += predicted[kept].tolist()
+    unit = {"unit": "energies: eV/atom from the mean reference energy; forces: eV/Å"}
+    schema = pa.schema(
+        [
+            pa.field("quantity", pa.string(), metadata={"meaning": "energy or force"}),
+            pa.field("element", pa.int16(), metadata={"meaning": "atomic number; 0 for energies"}),
+            pa.field("reference", pa.float32(), metadata=unit),
+            pa.field("predicted", pa.float32(), metadata=unit),
+        ],
+        metadata={
+            "halcyon_parity": str(SCHEMA),
+            "energy_zero_eV_per_atom": repr(float(zero)),
+            "points": str(len(energies) + len(forces)),
+        },
+    )
+    with files.replacing(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary)
+
+
+def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What `write` wrote, by quantity: `element`, `reference`, `predicted`, each of shape (n,).
+
+    Raises:
+        InputError: no such file, or none of this schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: not a readable parity table ({error})") from error
+    if (table.schema.metadata or {}).get(b"halcyon_parity") != str(SCHEMA).encode():
+        raise InputError(f"{path}: not a parity table of schema {SCHEMA}")
+    quantity = np.array(table["quantity"].to_pylist())
+    return {
+        name: {
+            column: table[column].to_numpy()[quantity == name]
+            for column in ("element", "reference", "predicted")
+        }
+        for name in UNITS
+    }
+
+
+def _thinned(n: int) -> np.ndarray:
+    """At most `MAX_POINTS` of n indices, ascending."""
+    if n <= MAX_POINTS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(n).choice(n, MAX_POINTS, replace=False))
