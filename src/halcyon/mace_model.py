@@ -297,12 +297,23 @@ def load_start(
             f"{path}: pretraining.start_head is missing: the model has several heads; expected "
             f"one of {', '.join(heads)}"
         )
-    with torch.no_grad():
+    with torch.no_grad(), precision(DTYPES[dtype]):
         if len(heads) > 1:
             model = scripts_utils.remove_pt_head(model, head)
         if set(known) != set(elements):
             model = _with_elements(model, sorted(elements))
     return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
+
+
+@contextlib.contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Build models in this precision; torch's default is put back."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def described(model: Any) -> str:

@@ -148,7 +148,8 @@ def train(
         [elements, model.model_dump(), fit.model_dump(), seed, device, start_head, replay_weight],
         start,
     )
-    with _undisturbed(DTYPES[model.dtype], seed):
+    with mace_model.precision(DTYPES[model.dtype]), torch.random.fork_rng():
+        torch.manual_seed(seed)
         if start is None:
             begun, e0s = _from_scratch(train_frames, elements, model)
         else:
@@ -474,19 +475,6 @@ def _identity(frames: Sequence[Sequence[Atoms]], settings: list[Any], start: Pat
 def _parts(graphs: list[Graph], size: int) -> Iterator[list[Graph]]:
     for begin in range(0, len(graphs), size):
         yield graphs[begin : begin + size]
-
-
-@contextlib.contextmanager
-def _undisturbed(dtype: torch.dtype, seed: int) -> Iterator[None]:
-    """Train in this precision from this seed; put both back."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _check(frames: Sequence[Atoms], what: str, elements: Sequence[int]) -> None:
