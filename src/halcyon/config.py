@@ -7,21 +7,19 @@ the reference page (`docs/configuration.md`) are generated from these models by
 Not for: checks that need more than the configuration itself; see `preflight`.
 """
 
-import difflib
 import math
-import re
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from halcyon.errors import InputError
+from halcyon.faults import NAME, near, validated
 
 M = TypeVar("M", bound=BaseModel)
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -302,7 +300,7 @@ class DomainSettings(Section):
         return self
 
 
-class Variable(Section):
+class Variable(Section, ABC):
     """What all collective variables have."""
 
     structure: Name | None = Field(
@@ -310,14 +308,14 @@ class Variable(Section):
     )
 
     @property
+    @abstractmethod
     def all_atoms(self) -> list[int]:
         """Indices of its atoms, in the order given."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def width(self) -> float:
         """Width of a hill, in the variable's unit."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _distinct_atoms(self) -> "Variable":
@@ -887,7 +885,7 @@ def parse_campaign(content: dict[str, Any], source: str) -> Campaign:
     Raises:
         InputError: one line per fault: file, key, value, what was expected.
     """
-    return _validated(Campaign, content, source)
+    return validated(Campaign, content, source)
 
 
 def read_system(path: Path | str) -> System:
@@ -896,7 +894,7 @@ def read_system(path: Path | str) -> System:
     Raises:
         InputError: as `parse_campaign`.
     """
-    system = _validated(System, read_yaml(path), str(path))
+    system = validated(System, read_yaml(path), str(path))
     if system.name != Path(path).stem:
         raise InputError(
             f"{path}: name: {system.name!r}: expected {Path(path).stem!r}, as the file is called"
@@ -920,7 +918,7 @@ def settings_for(campaign: Campaign, system: System, source: str = "") -> Settin
                 f"{source}.{section}: unknown section; expected one of {', '.join(merged)}"
             )
         merged[section] = merged[section] | values
-    settings = _validated(Settings, merged, source)
+    settings = validated(Settings, merged, source)
     _check_structures(settings.exploration.bias, system, file)
     return settings
 
@@ -935,149 +933,9 @@ def _check_structures(
     faults = [
         f"{file}: exploration.bias.variables.{i}.structure = {variable.structure!r}: expected an "
         f"explored structure of this system, one of {', '.join(known)}"
-        + _near(variable.structure, known)
+        + near(variable.structure, known)
         for i, variable in enumerate(bias.variables)
         if variable.structure is not None and variable.structure not in known
     ]
     if faults:
         raise InputError("\n".join(faults))
-
-
-def _validated(model: type[M], content: dict[str, Any], source: str) -> M:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise InputError("\n".join(_messages(error, model, source))) from None
-
-
-def _messages(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
-    """One line per fault: file, key, value, what was expected."""
-    lines = []
-    for fault in error.errors():
-        keys, section = _locate(model, fault["loc"])
-        value, context = fault["input"], fault.get("ctx", {})
-        match fault["type"]:
-            case "extra_forbidden":
-                expected = "unknown key" + _suggestion(keys[-1], model, section)
-            case "missing" if isinstance(fault["loc"][-1], int):  # one of a pair
-                keys, expected = keys[:-1], f"expected more values, got {len(value)}"
-            case "missing":
-                described = section.model_fields[keys[-1]].description if section else None
-                value, expected = {}, f"missing; {described or 'required'}"
-            case "union_tag_not_found":
-                named = next(key for key in reversed(keys) if not key.isdigit())
-                tags = _tags(section.model_fields[named]) if section else {}
-                keys = [*keys, context["discriminator"].strip("'")]
-                value, expected = {}, f"missing; expected {' or '.join(map(repr, tags))}"
-            case "union_tag_invalid":
-                keys = [*keys, context["discriminator"].strip("'")]
-                value, choices = context["tag"], context["expected_tags"].replace(", ", " or ")
-                expected = f"expected {choices}" + _near(value, choices)
-            case kind:
-                expected = _expected(kind, value, context, fault["msg"])
-        shown = "" if isinstance(value, dict) else f" = {value!r}"
-        where = f"{'.'.join(keys)}{shown}: " if keys else ""
-        lines.append(f"{source}: {where}{expected}")
-    return list(dict.fromkeys(lines))
-
-
-_EXPECTED = {
-    "bool_parsing": "expected true or false",
-    "bool_type": "expected true or false",
-    "dict_type": "expected a section of `key: value` lines",
-    "float_parsing": "expected a number",
-    "float_type": "expected a number",
-    "int_from_float": "expected an integer",
-    "int_parsing": "expected an integer",
-    "int_type": "expected an integer",
-    "list_type": "expected a list, e.g. [{value}]",
-    "literal_error": "expected {expected}",
-    "model_attributes_type": "expected a section of `key: value` lines",
-    "model_type": "expected a section of `key: value` lines",
-    "path_type": "expected a path",
-    "string_type": "expected text",
-    "too_long": "expected at most {max_length} in the list",
-    "too_short": "expected at least {min_length} in the list",
-    "tuple_type": "expected a list, e.g. [{value}]",
-}
-"""What a fault of each of pydantic's types is called; other types keep pydantic's words."""
-
-
-def _expected(kind: str, value: Any, context: dict[str, Any], message: str) -> str:
-    """What a value should have been."""
-    if context.get("pattern") == NAME:
-        return "expected a name of letters, digits, _ and -"
-    if kind in _EXPECTED:
-        return _EXPECTED[kind].format(value=value, **context) + _near(value, message)
-    message = message.removeprefix("Value error, ").replace("Input should be", "expected")
-    message = message.replace("greater than or equal to", "at least")
-    return message.replace("less than or equal to", "at most")
-
-
-def _near(word: Any, choices: str | list[str]) -> str:
-    """`; did you mean 'xtb'?`, if one of the choices is near."""
-    if isinstance(choices, str):
-        choices = re.findall(r"'([^']*)'", choices)
-    close = difflib.get_close_matches(str(word), choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _suggestion(key: str, model: type[BaseModel], section: type[BaseModel] | None) -> str:
-    """What an unknown key may have meant: the same one of another section, or a near one."""
-    if section is None:
-        return ""
-    for name, field in model.model_fields.items():
-        if any(key in other.model_fields for other in _sections(field.annotation)):
-            return f"; did you mean {f'{name}.{key}'!r}?"
-    if near := _near(key, list(section.model_fields)):
-        return near
-    return f"; expected one of {', '.join(section.model_fields)}"
-
-
-def _locate(
-    model: type[BaseModel], loc: tuple[int | str, ...]
-) -> tuple[list[str], type[BaseModel] | None]:
-    """The keys as the user wrote them, and the section that the last one belongs to."""
-    keys: list[str] = []
-    section: type[BaseModel] | None = None
-    below: type[BaseModel] | None = model
-    tags: dict[Any, type[BaseModel]] = {}
-    for part in loc:
-        if part in tags:  # pydantic names the chosen kind of a union; the user did not
-            below, tags = tags[part], {}
-            continue
-        keys.append(str(part))
-        if isinstance(part, int):  # an entry of a list: what comes next belongs to it
-            section = below or section
-            continue
-        section = below
-        field = section.model_fields.get(part) if section else None
-        found = _sections(field.annotation) if field else []
-        below = found[0] if len(found) == 1 else None
-        tags = _tags(field) if field else {}
-    return keys, section
-
-
-def _tags(field: FieldInfo) -> dict[Any, type[BaseModel]]:
-    """The sections that a union chooses from, by the value of the key that chooses."""
-    found = [field.discriminator, *_discriminators(field.annotation)]
-    key = next((name for name in found if isinstance(name, str)), None)
-    if key is None:
-        return {}
-    sections = _sections(field.annotation)
-    return {tag: one for one in sections for tag in get_args(one.model_fields[key].annotation)}
-
-
-def _discriminators(annotation: Any) -> list[Any]:
-    """Keys that choose between the sections in a list's entries."""
-    if isinstance(annotation, FieldInfo):
-        return [annotation.discriminator]
-    return [key for part in get_args(annotation) for key in _discriminators(part)]
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a type is made of."""
-    if get_origin(annotation) is None:
-        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return [annotation] if is_section else []
-    return [section for part in get_args(annotation) for section in _sections(part)]

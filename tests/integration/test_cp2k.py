@@ -199,8 +199,8 @@ def test_stopped_labelling_leaves_no_process(tmp_path):
 
     previous = signal.signal(signal.SIGALRM, stop)
     try:
+        threading.Thread(target=stop_once_it_runs).start()
         with pytest.raises(KeyboardInterrupt):
-            threading.Thread(target=stop_once_it_runs).start()
             label(reference(command=str(wrapper)), hydrogen(), tmp_path)
     finally:
         signal.signal(signal.SIGALRM, previous)

@@ -1,0 +1,161 @@
+"""What is wrong with a configuration, in a user's words: pydantic's faults, one line each.
+
+Not for: what may be set (see `config`).
+"""
+
+import difflib
+import re
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from halcyon.errors import InputError
+
+M = TypeVar("M", bound=BaseModel)
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+
+def validated(model: type[M], content: dict[str, Any], source: str) -> M:
+    """What a model makes of parsed content.
+
+    Raises:
+        InputError: a line for each fault: file, key, value, what was expected.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(_messages(error, model, source))) from None
+
+
+def _messages(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    """One line per fault: file, key, value, what was expected."""
+    lines = []
+    for fault in error.errors():
+        keys, section = _locate(model, fault["loc"])
+        value, context = fault["input"], fault.get("ctx", {})
+        match fault["type"]:
+            case "extra_forbidden":
+                expected = "unknown key" + _suggestion(keys[-1], model, section)
+            case "missing" if isinstance(fault["loc"][-1], int):  # one of a pair
+                keys, expected = keys[:-1], f"expected more values, got {len(value)}"
+            case "missing":
+                described = section.model_fields[keys[-1]].description if section else None
+                value, expected = {}, f"missing; {described or 'required'}"
+            case "union_tag_not_found":
+                named = next(key for key in reversed(keys) if not key.isdigit())
+                tags = _tags(section.model_fields[named]) if section else {}
+                keys = [*keys, context["discriminator"].strip("'")]
+                value, expected = {}, f"missing; expected {' or '.join(map(repr, tags))}"
+            case "union_tag_invalid":
+                keys = [*keys, context["discriminator"].strip("'")]
+                value, choices = context["tag"], context["expected_tags"].replace(", ", " or ")
+                expected = f"expected {choices}" + near(value, choices)
+            case kind:
+                expected = _expected(kind, value, context, fault["msg"])
+        shown = "" if isinstance(value, dict) else f" = {value!r}"
+        where = f"{'.'.join(keys)}{shown}: " if keys else ""
+        lines.append(f"{source}: {where}{expected}")
+    return list(dict.fromkeys(lines))
+
+
+_EXPECTED = {
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "dict_type": "expected a section of `key: value` lines",
+    "float_parsing": "expected a number",
+    "float_type": "expected a number",
+    "int_from_float": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_type": "expected an integer",
+    "list_type": "expected a list, e.g. [{value}]",
+    "literal_error": "expected {expected}",
+    "model_attributes_type": "expected a section of `key: value` lines",
+    "model_type": "expected a section of `key: value` lines",
+    "path_type": "expected a path",
+    "string_type": "expected text",
+    "too_long": "expected at most {max_length} in the list",
+    "too_short": "expected at least {min_length} in the list",
+    "tuple_type": "expected a list, e.g. [{value}]",
+}
+"""What a fault of each of pydantic's types is called; other types keep pydantic's words."""
+
+
+def _expected(kind: str, value: Any, context: dict[str, Any], message: str) -> str:
+    """What a value should have been."""
+    if context.get("pattern") == NAME:
+        return "expected a name of letters, digits, _ and -"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind].format(value=value, **context) + near(value, message)
+    message = message.removeprefix("Value error, ").replace("Input should be", "expected")
+    message = message.replace("greater than or equal to", "at least")
+    return message.replace("less than or equal to", "at most")
+
+
+def near(word: Any, choices: str | list[str]) -> str:
+    """`; did you mean 'xtb'?`, if one of the choices is near."""
+    if isinstance(choices, str):
+        choices = re.findall(r"'([^']*)'", choices)
+    close = difflib.get_close_matches(str(word), choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _suggestion(key: str, model: type[BaseModel], section: type[BaseModel] | None) -> str:
+    """What an unknown key may have meant: the same one of another section, or a near one."""
+    if section is None:
+        return ""
+    for name, field in model.model_fields.items():
+        if any(key in other.model_fields for other in _sections(field.annotation)):
+            return f"; did you mean {f'{name}.{key}'!r}?"
+    if close := near(key, list(section.model_fields)):
+        return close
+    return f"; expected one of {', '.join(section.model_fields)}"
+
+
+def _locate(
+    model: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys as the user wrote them, and the section that the last one belongs to."""
+    keys: list[str] = []
+    section: type[BaseModel] | None = None
+    below: type[BaseModel] | None = model
+    tags: dict[Any, type[BaseModel]] = {}
+    for part in loc:
+        if part in tags:  # pydantic names the chosen kind of a union; the user did not
+            below, tags = tags[part], {}
+            continue
+        keys.append(str(part))
+        if isinstance(part, int):  # an entry of a list: what comes next belongs to it
+            section = below or section
+            continue
+        section = below
+        field = section.model_fields.get(part) if section else None
+        found = _sections(field.annotation) if field else []
+        below = found[0] if len(found) == 1 else None
+        tags = _tags(field) if field else {}
+    return keys, section
+
+
+def _tags(field: FieldInfo) -> dict[Any, type[BaseModel]]:
+    """The sections that a union chooses from, by the value of the key that chooses."""
+    found = [field.discriminator, *_discriminators(field.annotation)]
+    key = next((name for name in found if isinstance(name, str)), None)
+    if key is None:
+        return {}
+    sections = _sections(field.annotation)
+    return {tag: one for one in sections for tag in get_args(one.model_fields[key].annotation)}
+
+
+def _discriminators(annotation: Any) -> list[Any]:
+    """Keys that choose between the sections in a list's entries."""
+    if isinstance(annotation, FieldInfo):
+        return [annotation.discriminator]
+    return [key for part in get_args(annotation) for key in _discriminators(part)]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a type is made of."""
+    if get_origin(annotation) is None:
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return [annotation] if is_section else []
+    return [section for part in get_args(annotation) for section in _sections(part)]
