@@ -148,7 +148,7 @@ def train(
         [elements, model.model_dump(), fit.model_dump(), seed, device, start_head, replay_weight],
         start,
     )
-    with mace_model.precision(DTYPES[model.dtype]), torch.random.fork_rng():
+    with mace_model.precision(DTYPES[model.dtype]), torch.random.fork_rng(), _always_alike():
         torch.manual_seed(seed)
         if start is None:
             begun, e0s = _from_scratch(train_frames, elements, model)
@@ -475,6 +475,15 @@ def _identity(frames: Sequence[Sequence[Atoms]], settings: list[Any], start: Pat
 def _parts(graphs: list[Graph], size: int) -> Iterator[list[Graph]]:
     for begin in range(0, len(graphs), size):
         yield graphs[begin : begin + size]
+
+
+def _always_alike() -> contextlib.AbstractContextManager[None]:
+    """Keep TorchScript from optimising e3nn's code after the first calls of a process.
+
+    It would round otherwise than before: a resumed training would differ. It saves no time here.
+    """
+    off: contextlib.AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    return off
 
 
 def _check(frames: Sequence[Atoms], what: str, elements: Sequence[int]) -> None:
