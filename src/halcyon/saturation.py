@@ -94,6 +94,8 @@ def homogeneity(exposures: Sequence[Exposure]) -> float | None:
 
     None where the expected count is too small (under 1 per replica) for the test to mean anything.
     """
+    # A replica that began or failed outside the window says nothing.
+    exposures = [exposure for exposure in exposures if exposure.atom_time_ps > 0]
     events = np.array([exposure.excursions for exposure in exposures])
     times = np.array([exposure.atom_time_ps for exposure in exposures])
     if len(events) < 2 or events.sum() < len(events):
