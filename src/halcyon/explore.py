@@ -29,7 +29,7 @@ from ase import Atoms
 from torch_sim.models.interface import ModelInterface
 
 from halcyon import files
-from halcyon.batch import Batch, variables
+from halcyon.batch import Batch, keep_freed_memory, variables
 from halcyon.blocks import LABEL, Judged, Step
 from halcyon.candidates import Candidates, Kept, Slot
 from halcyon.config import DomainSettings, ExplorationSettings
@@ -121,6 +121,7 @@ def explore(
         InputError: a signal is not calibrated, or constant pressure without a periodic cell.
         Interrupted: stopped in good order; the same call goes on.
     """
+    keep_freed_memory()
     signals = make_signals(domain, indicator.signals, committee)
     deadline = time.monotonic() + seconds
     runs = []
