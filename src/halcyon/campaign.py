@@ -19,7 +19,7 @@ from rdkit import Chem
 
 from halcyon import config, files
 from halcyon.errors import InputError
-from halcyon.labels import level_hash
+from halcyon.label_store import level_hash
 from halcyon.packing import packed_bonds, packed_structure
 from halcyon.reference import make_reference
 from halcyon.reference.base import Reference
