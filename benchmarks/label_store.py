@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -88,8 +87,9 @@ def stream(root: Path) -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Most memory of this process, and what it has before any work."""
-    return {"memory_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    """Most memory that this process has held."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return {"memory_MiB": int(status.split("VmHWM:")[1].split()[0]) / 1024}
 
 
 MEASURES = {"idle": lambda _root: {}, "look_up": look_up, "stream": stream}
