@@ -107,7 +107,7 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
                 options |= {"choices": get_args(EnergyUnit)}
             case "positions_unit":
                 options |= {"choices": get_args(LengthUnit)}
-            case "charge" | "multiplicity":
+            case "charge":
                 options |= {"type": int}
         command.add_argument(f"--{name.replace('_', '-')}", **options)
     command.set_defaults(run=_import)

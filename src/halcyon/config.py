@@ -106,10 +106,10 @@ class DatasetLayout(Section):
     charge: int = Field(
         0, description="Total charge of the frames that do not tell it (as `charge`), e."
     )
-    multiplicity: int = Field(
-        1,
-        ge=1,
-        description="Spin multiplicity of the frames that do not tell it (as `multiplicity`).",
+    multiplicity: Literal["lowest"] | Count = Field(
+        "lowest",
+        description="Spin multiplicity of the frames that do not tell it (as `multiplicity`); "
+        "lowest: 1 or 2, as the number of electrons allows.",
     )
 
 

@@ -55,7 +55,9 @@ def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
     per_energy, per_length = layout.forces_unit or (layout.energy_unit, layout.positions_unit)
     for number, (frame, energy, forces) in enumerate(frames):
         frame.info.setdefault("charge", layout.charge)
-        frame.info.setdefault("multiplicity", layout.multiplicity)
+        electrons = int(frame.numbers.sum()) - frame.info["charge"]
+        spin = electrons % 2 + 1 if layout.multiplicity == "lowest" else layout.multiplicity
+        frame.info.setdefault("multiplicity", spin)
         frame.set_cell(frame.cell.array * length)
         frame.positions *= length
         frame.info["energy"] = float(energy) * ENERGY[layout.energy_unit]

@@ -144,6 +144,7 @@ def test_import_of_npz(run, store, published):
     assert sorted(len(frame) for frame in frames) == [2, 3, 3]
     short = next(frame for frame in frames if len(frame) == 2)
     assert short.info["energy"] == pytest.approx(-75.5 * Hartree)
+    assert {(len(f), f.info["multiplicity"]) for f in frames} == {(2, 2), (3, 1)}
     assert short.info["origin"] == "imported from set.npz"
     np.testing.assert_allclose(
         short.arrays["forces"], -0.1 * short.positions * Hartree / Bohr, rtol=1e-12
@@ -182,6 +183,7 @@ def test_what_was_exported_can_be_imported(run, store, tmp_path):
     ("change", "complaint"),
     [
         (lambda _p: ["none.npz"], "none.npz: no such file"),
+        (lambda p: [p, "--multiplicity", "high"], "--multiplicity high"),
         (lambda p: [p, "--energy-key", "Etot"], "no array 'Etot' (energy_key)"),
         (lambda p: [p, "--forces-unit", "Ha", "metre"], "--forces-unit metre"),
         (lambda p: [p.rename(p.with_suffix(".hdf5"))], "expected a file .npz"),

@@ -4,9 +4,8 @@ A frame that is in the set gets the set's label; any other is `rejected`. Two fr
 if species, positions (to 1e-6 Å, in any order of atoms), periodicity, cell, charge and multiplicity
 are; the cell of a molecule that is not periodic means nothing here, as published sets have none.
 
-A campaign never comes upon frames of a set by itself, so `Pool` offers the set in place of them:
-the seed is drawn from it, and each frame that selection would send to be labelled is replaced by
-the most similar one that has no label yet.
+What a campaign in retrospect needs besides, and does not have here: frames to ask for. Its own
+dynamics never come upon a frame of the set, so whoever asks must take the frames from the set.
 
 Not for: computing anything; or putting a set into the label store (`halcyon labels import`).
 """
