@@ -22,6 +22,11 @@ class Toy(Calculator):
     def __init__(self, factor=1.0, file=None):
         super().__init__()
         self.factor = factor
+        self.remembered = 0.0
+
+    def reset(self):
+        super().reset()
+        self.remembered = 0.0
 
     def calculate(self, atoms=None, properties=(), system_changes=()):
         super().calculate(atoms, properties, system_changes)
@@ -32,6 +37,8 @@ class Toy(Calculator):
         said = [atoms.info["charge"], atoms.info["spin"]]
         said += [atoms.get_initial_charges().sum(), atoms.get_initial_magnetic_moments().sum()]
         self.results = {"energy": sum(s * 10**i for i, s in enumerate(said)) * self.factor}
+        self.results["energy"] += self.remembered
+        self.remembered = 1e6
         self.results["forces"] = atoms.positions * self.factor
 
 
@@ -72,6 +79,11 @@ def test_charge_and_spin_are_handed_over(toy, tmp_path, water):
     water.info |= {"charge": 1, "multiplicity": 2}
     (record,) = ase_reference(toy).label([water], tmp_path, 1)
     assert record.energy == pytest.approx(1 + 20 + 100 + 1000)
+
+
+def test_a_label_does_not_depend_on_the_frame_before(toy, tmp_path, rattled):
+    one, two = ase_reference(toy).label(rattled(2), tmp_path, 1)
+    assert one.energy == two.energy == 10.0
 
 
 def test_failures_are_records(toy, tmp_path, water):
