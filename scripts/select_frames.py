@@ -7,6 +7,7 @@ import pandas as pd
 from halcyon import files, saturation, stage
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels import gather
+from halcyon.pool import frames_like, nearest
 
 
 def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
@@ -49,6 +50,14 @@ def main(job: stage.Job) -> None:
         selected, fates = [], {"left: the index has saturated": len(candidates)}
     else:
         selected, fates = choose(job, candidates, known)
+    published = job.campaign.reference().pool if selected else None
+    if published is not None:
+        pools = {name: frames_like(published, job.plan.start(name)) for name in job.plan.explored}
+        found = nearest(selected, pools, {frame.info["key"] for frame in known})
+        if used_up := len(selected) - len(found):
+            fates["selected"] -= used_up
+            fates["left: the data set is used up"] = used_up
+        selected = found
     for frame in selected:
         frame.info["generation"] = args.generation
     write_frames(args.selected, selected)

@@ -4,8 +4,8 @@ A frame that is in the set gets the set's label; any other is `rejected`. Two fr
 if species, positions (to 1e-6 Å, in any order of atoms), periodicity, cell, charge and multiplicity
 are; the cell of a molecule that is not periodic means nothing here, as published sets have none.
 
-What a campaign in retrospect needs besides, and does not have here: frames to ask for. Its own
-dynamics never come upon a frame of the set, so whoever asks must take the frames from the set.
+A campaign never comes upon frames of a set by itself: it takes them from `Dataset.pool`, see
+`halcyon.pool`.
 
 Not for: computing anything; or putting a set into the label store (`halcyon labels import`).
 """
@@ -54,6 +54,11 @@ class Dataset(Reference):
             "sha256": digest.hexdigest(),
             "layout": layout,
         }
+
+    @property
+    def pool(self) -> Sequence[Atoms]:
+        """Frames of the set; see `Reference.pool`."""
+        return list(self._frames.values())
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Read the set and check that it has frames of each kind; see `Reference.check`."""
