@@ -375,8 +375,6 @@ def _intact(shard: Path) -> bool | None:
     Raises:
         InputError: the file system cannot read it: nothing is known about the shard.
     """
-    if not shard.name.startswith(CHECKED):
-        return None
     digest = hashlib.sha256()
     try:
         with shard.open("rb") as content:
@@ -386,4 +384,6 @@ def _intact(shard: Path) -> bool | None:
         return None
     except OSError as error:
         raise InputError(f"{shard}: cannot be read ({error})") from error
+    if not shard.name.startswith(CHECKED):
+        return None
     return shard.stem == CHECKED + digest.hexdigest()[:32]

@@ -58,3 +58,14 @@ def test_teacher_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert case["low"] <= case["frames_per_minute"] <= case["high"]
     assert case["frames"] > 100
     assert "per minute" in capsys.readouterr().out
+
+
+def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "store.json"
+    options = ["--labels", "1500", "--per-shard", "20", "--json", str(written)]
+    benchmark("label_store").main(options)
+    found = json.loads(written.read_text())
+    assert (found["labels"], found["shards"], found["stream"]["labels"]) == (1500, 75, 1500)
+    assert found["look_up"]["memory_MiB"] >= found["idle"]["memory_MiB"] > 10
+    assert found["look_up"]["cold_s"] > 0
+    assert "1,500 labels of 21 atoms" in capsys.readouterr().out

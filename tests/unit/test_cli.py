@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -240,3 +241,8 @@ def test_as_a_module():
     )
     for command in ("list", "export", "import", "verify"):
         assert command in done.stdout
+
+
+def test_the_command_is_the_one_that_is_installed():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"halcyon": f"{main.__module__}:{main.__name__}"}

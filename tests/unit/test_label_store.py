@@ -192,6 +192,24 @@ def test_what_is_whole_and_yet_unreadable_is_not_set_aside(store, rattled, monke
     assert store.shards() == [shard]
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_what_the_disk_does_not_give_is_not_called_damaged(store, rattled, monkeypatch, checked):
+    frames = labelled(rattled(4), store)
+    if checked:
+        store.add(frames)
+    else:
+        write_frames(store.folder / "0123456789abcdef01234567.parquet", frames)
+    shards = store.shards()
+
+    def fail(*_args, **_options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(label_store.Path, "open", fail)
+    with pytest.raises(InputError, match="cannot be read .*Input/output error"):
+        again(store).find([frames[0].info["key"]])
+    assert store.shards() == shards
+
+
 class Slow(Reference):
     """Writes down what it begins, and takes a moment."""
 
