@@ -122,6 +122,13 @@ class DatasetReference(DatasetLayout):
         description="Files of the set, extended XYZ or npz, all written alike. Relative to the "
         "working folder.",
     )
+    max_difference_A: float = Field(
+        1.0,
+        gt=0,
+        description="A selected frame is replaced by the most similar one of the set; where the "
+        "root-mean-square difference of their interatomic distances is larger than this, it is "
+        "left, and counted, Å.",
+    )
 
 
 class AseReference(Section):

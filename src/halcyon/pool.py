@@ -2,8 +2,9 @@
 
 A set has labels for its own frames only, and dynamics never come upon one of them. So the seed is
 drawn from the set, and each frame that selection would have labelled is replaced by the most
-similar one of the set that has no record yet. How far that one is away stands in its `reason`:
-where it is far, the campaign shows what the set lacks, not what the method can do.
+similar one of the set that has no record yet. How far that one is away stands in its `reason`.
+Frames that are far from all of the set are left, and counted: they show what the set lacks, not
+what the method can do.
 
 Not for: looking labels up (`reference.dataset`), or choosing what is worth one (`select`).
 """
@@ -48,7 +49,11 @@ def frames_like(pool: Sequence[Atoms], start: Atoms) -> list[Atoms]:
 
 
 def nearest(
-    frames: Sequence[Atoms], pools: Mapping[str, Sequence[Atoms]], taken: set[str]
+    frames: Sequence[Atoms],
+    pools: Mapping[str, Sequence[Atoms]],
+    taken: set[str],
+    *,
+    max_difference: float = np.inf,
 ) -> list[Atoms]:
     """Replace frames by the most similar ones of a pool, each at most once.
 
@@ -59,10 +64,11 @@ def nearest(
         frames: with `info["structure"]`.
         pools: frames by structure, from `frames_like`.
         taken: keys that have a record already.
+        max_difference: a frame that differs more from all that are not taken is left out, Å.
 
     Returns:
         A frame of the pool for each frame, with its `info` but for `atom` (the replaced frame's),
-        and with key and reason of its own; fewer where the pool is used up.
+        and with key and reason of its own; fewer where the pool is far away, or used up.
 
     Raises:
         InputError: the pool has no frame of a structure at all.
@@ -81,7 +87,7 @@ def nearest(
         all_distances, keys = prints[structure]
         away = np.sqrt(np.mean((all_distances - _distances(frame)) ** 2, axis=1))
         best = next((int(i) for i in np.argsort(away) if keys[i] not in taken), None)
-        if best is None:
+        if best is None or away[best] > max_difference:
             continue
         taken.add(keys[best])
         chosen = pool[best].copy()

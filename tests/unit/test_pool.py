@@ -63,6 +63,8 @@ def test_the_most_similar_frame_that_is_not_taken(water, rattled):
     assert len(set(chosen)) == 3
     assert 2 not in chosen
     assert len(nearest(asked * 3, {"water": pool}, {taken})) == 5, "the pool is used up"
+    near = nearest(asked, {"water": pool}, {taken}, max_difference=1e-6)
+    assert [keys.index(frame.info["key"]) for frame in near] == [4]
     with pytest.raises(InputError, match="water: not in the data set"):
         nearest(asked, {"water": []}, set())
 
