@@ -205,7 +205,7 @@ def test_what_the_disk_does_not_give_is_not_called_damaged(store, rattled, monke
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(label_store.Path, "open", fail)
-    with pytest.raises(InputError, match="cannot be read .*Input/output error"):
+    with pytest.raises(InputError, match=r"cannot be read .*Input/output error"):
         again(store).find([frames[0].info["key"]])
     assert store.shards() == shards
 
