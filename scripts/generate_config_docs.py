@@ -28,6 +28,8 @@ EXAMPLES = {
     "campaign": "my_campaign",
     "systems": ["ethanol"],
     "level": "config/cp2k/pbe-d3-dzvp.yaml",
+    "calculator": "ase.calculators.emt.EMT",
+    "files": ["data/published.npz"],
     "to_K": 1500.0,
     "variables": [{"kind": "torsion", "atoms": [0, 1, 2, 3], "sigma_deg": 20.0}],
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from halcyon import files, stage
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels import LabelStore, label_frames
+from halcyon.label_store import LabelStore
+from halcyon.labels import label_frames
 from halcyon.reference.base import Record, Status
 
 
@@ -18,7 +19,13 @@ def main(job: stage.Job) -> None:
     args = job.arguments
     frames = read_frames(args.selected)[args.shard :: args.of]
     reference = job.campaign.reference()
-    store = LabelStore(job.campaign.settings.label_store, reference.level)
+    damaged: list[str] = []
+
+    def tell(line: str) -> None:
+        damaged.append(line)
+        job.say(line, "bold red")
+
+    store = LabelStore(job.campaign.settings.label_store, reference.level, tell)
     told = time.monotonic()
 
     def report(done: int, record: Record) -> None:
@@ -47,7 +54,8 @@ def main(job: stage.Job) -> None:
     counts = Counter(frame.info["status"] for frame in labelled)
     job.done(
         f"shard {args.shard + 1} of {args.of}: "
-        + (", ".join(f"{n} {status}" for status, n in counts.items()) or "nothing to label"),
+        + (", ".join(f"{n} {status}" for status, n in counts.items()) or "nothing to label")
+        + (f"; {len(damaged)} damaged label shards set aside" if damaged else ""),
         args.out,
     )
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from halcyon import files, saturation, stage
+from halcyon.config import DatasetReference
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels import gather
+from halcyon.pool import frames_like, nearest
 
 
 def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
@@ -49,6 +51,15 @@ def main(job: stage.Job) -> None:
         selected, fates = [], {"left: the index has saturated": len(candidates)}
     else:
         selected, fates = choose(job, candidates, known)
+    reference = job.campaign.settings.reference
+    if selected and isinstance(reference, DatasetReference):
+        published = job.campaign.reference().pool or []
+        pools = {name: frames_like(published, job.plan.start(name)) for name in job.plan.explored}
+        taken = {frame.info["key"] for frame in known}
+        found = nearest(selected, pools, taken, max_difference=reference.max_difference_A)
+        if left := len(selected) - len(found):
+            fates |= {"selected": len(found), "left: nothing like it in the data set": left}
+        selected = found
     for frame in selected:
         frame.info["generation"] = args.generation
     write_frames(args.selected, selected)

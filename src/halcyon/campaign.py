@@ -19,7 +19,7 @@ from rdkit import Chem
 
 from halcyon import config, files
 from halcyon.errors import InputError
-from halcyon.labels import level_hash
+from halcyon.label_store import level_hash
 from halcyon.packing import packed_bonds, packed_structure
 from halcyon.reference import make_reference
 from halcyon.reference.base import Reference
@@ -237,6 +237,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         _in(path, lambda plan=plan: check_teacher(plan))
         check_numbers(plan, source)
         check_committee(plan, source)
+        check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
     check_identity(campaign, dry=dry)
     if not dry:
@@ -343,6 +344,18 @@ def check_committee(plan: SystemPlan, source: str) -> None:
     for path in plan.settings.domain.committee:
         if not path.is_file():
             raise InputError(f"{source}: domain.committee: {path}: no such model file")
+
+
+def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
+    """Refuse classes of atoms that a published set does not tell apart."""
+    classes = plan.settings.domain.classes
+    by_symmetry = classes == "symmetry" or (classes == "auto" and plan.system.kind == "molecule")
+    if by_symmetry and isinstance(campaign.settings.reference, config.DatasetReference):
+        raise InputError(
+            f"{source}: domain.classes = {classes!r}: system {plan.system.name}: expected "
+            "'element' or 'environment' with `reference: {backend: dataset}`: which atom of a set "
+            "is which of the molecule's is not known"
+        )
 
 
 def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:

@@ -89,7 +89,7 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < deadline:
-                time.sleep(0.2)
+                time.sleep(0.05)
                 continue
             holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown process"
             os.close(handle)

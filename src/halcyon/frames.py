@@ -82,10 +82,15 @@ INFO: dict[str, Column] = {
 
 
 def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
-    """Write frames to a Parquet file, atomically.
+    """Write frames to a Parquet file, atomically; see `table_of`."""
+    with files.replacing(path) as temporary:
+        pq.write_table(table_of(frames), temporary, compression="zstd")
+
+
+def table_of(frames: Sequence[Atoms]) -> pa.Table:
+    """Frames as a table, one row each.
 
     Args:
-        path: the file.
         frames: any number of frames, zero too. Columns are the union of their `info` keys; a
             value that a frame lacks is null.
 
@@ -122,8 +127,7 @@ def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
         ],
         metadata={"halcyon.frames": str(SCHEMA_VERSION)},
     )
-    with files.replacing(path) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary, compression="zstd")
+    return pa.table(columns, schema=schema)
 
 
 def read_frames(path: Path | str) -> list[Atoms]:
@@ -138,7 +142,17 @@ def read_frames(path: Path | str) -> list[Atoms]:
         raise InputError(f"{path}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
-    version = (table.schema.metadata or {}).get(b"halcyon.frames")
+    check_schema(table.schema, path)
+    return frames_of(table)
+
+
+def check_schema(schema: pa.Schema, path: Path | str) -> None:
+    """Refuse a table that is not of frames, or that a newer Halcyon wrote.
+
+    Raises:
+        InputError: names `path`.
+    """
+    version = (schema.metadata or {}).get(b"halcyon.frames")
     if version is None:
         raise InputError(f"{path}: a Parquet file, but not one of Halcyon's frames")
     if int(version) > SCHEMA_VERSION:
@@ -146,6 +160,10 @@ def read_frames(path: Path | str) -> list[Atoms]:
             f"{path}: frames schema {int(version)}, this Halcyon reads up to {SCHEMA_VERSION}: "
             "use a newer Halcyon"
         )
+
+
+def frames_of(table: pa.Table) -> list[Atoms]:
+    """Rows of a table as frames; the inverse of `table_of`."""
     return [_atoms(row) for row in table.to_pylist()]
 
 
@@ -179,6 +197,16 @@ def structure_key(atoms: Atoms) -> str:
     digest.update(atoms.pbc.tobytes())
     digest.update(f"{atoms.info['charge']:d};{atoms.info['multiplicity']:d}".encode())
     return digest.hexdigest()[:32]
+
+
+def canonical_frame(atoms: Atoms) -> Atoms:
+    """Copy of a frame, with all it carries, in the canonical order of atoms."""
+    order = canonical_order(atoms)
+    ordered = atoms[order]
+    ordered.info = dict(atoms.info)
+    if "atom" in atoms.info:
+        ordered.info["atom"] = int(np.flatnonzero(order == atoms.info["atom"])[0])
+    return ordered
 
 
 def structure_only(atoms: Atoms) -> Atoms:

@@ -1,35 +1,26 @@
-"""The label store: content-addressed, immutable, shared by all systems and campaigns.
+"""Labelling frames so that none is paid for twice.
 
-A label belongs to a structure (see `frames.structure_key`) and a level of theory. Levels lie in
-folders of their own and never mix. A shard is written once, to a temporary name, and renamed;
-nothing is ever overwritten. Frames that could not be labelled are kept beside the labels, with
-what the program said: they are not paid for a second time, and they are counted.
+What the label store knows is not computed again. Frames that could not be labelled are kept
+beside the labels, with what the program said: they are not paid for a second time, and they are
+counted. A journal keeps every record from the moment it is known.
 
-Not for: computing labels (`reference`).
+Not for: how labels are kept (`label_store`), or computing them (`reference`).
 """
 
-import hashlib
 import json
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from ase import Atoms
 
 from halcyon import files
-from halcyon.errors import InputError, Interrupted
-from halcyon.frames import (
-    canonical_order,
-    read_frames,
-    structure_key,
-    structure_only,
-    write_frames,
-)
+from halcyon.errors import Interrupted
+from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
+from halcyon.label_store import LabelStore
 from halcyon.reference.base import Record, Reference, Status
 
 SYSTEMIC_FRACTION = 0.5
@@ -39,73 +30,6 @@ SYSTEMIC_AT_LEAST = 4
 
 class SystemicFailure(Exception):  # noqa: N818 - the name says what it is
     """Most calculations of a shard died of the same cause: going on would burn the budget."""
-
-
-def level_hash(level: dict[str, Any]) -> str:
-    """Hash of a level of theory, 16 hexadecimal digits."""
-    canonical = json.dumps(level, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-class LabelStore:
-    """Labels of one level of theory.
-
-    Attributes:
-        level: hash of the level of theory.
-        folder: where its shards lie.
-    """
-
-    def __init__(self, root: Path, level: dict[str, Any]) -> None:
-        """Open, or begin, the store of a level under `root`."""
-        self.level = level_hash(level)
-        self.folder = root / self.level
-        description = self.folder / "level.json"
-        if not description.exists():
-            files.write_json(description, level)
-
-    def find(self, keys: Sequence[str]) -> dict[str, Atoms]:
-        """Stored records for some structures.
-
-        Args:
-            keys: from `structure_key`.
-
-        Returns:
-            Key → frame in canonical order with its record in `info`; missing keys are absent.
-
-        Raises:
-            InputError: a shard is damaged; it is named.
-        """
-        wanted = set(keys)
-        found: dict[str, Atoms] = {}
-        for shard in sorted(self.folder.glob("*.parquet")):
-            try:
-                stored = pq.read_table(shard, columns=["key"]).column("key").to_pylist()
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"{shard}: damaged label shard ({error}). Move it away and run again: its "
-                    "labels will be computed anew"
-                ) from error
-            if wanted.intersection(stored):
-                found |= {f.info["key"]: f for f in read_frames(shard) if f.info["key"] in wanted}
-        return found
-
-    def add(self, frames: Sequence[Atoms]) -> None:
-        """Store frames with their records; a shard that exists already stays as it is.
-
-        Args:
-            frames: with `info` keys key, level, status and so on (see `labelled`).
-
-        Raises:
-            ValueError: a frame of another level of theory.
-        """
-        if not frames:
-            return
-        if wrong := {frame.info["level"] for frame in frames} - {self.level}:
-            raise ValueError(f"level of theory {wrong} cannot enter the store of {self.level}")
-        name = hashlib.sha256("".join(f.info["key"] for f in frames).encode()).hexdigest()[:24]
-        shard = self.folder / f"{name}.parquet"
-        if not shard.exists():
-            write_frames(shard, [_in_canonical_order(frame) for frame in frames])
 
 
 def label_frames(
@@ -166,7 +90,8 @@ def label_frames(
     if cause := _systemic(fresh):
         journal.keep([frame for frame in fresh if frame.info["status"] == Status.OK])
         raise SystemicFailure(cause)
-    store.add(fresh)
+    # Where another campaign was faster, its record holds: a structure has one label.
+    known |= store.find(sorted(store.add(fresh)))
     return [_with_record(frame, known[key]) for key, frame in zip(keys, frames, strict=True)]
 
 
@@ -287,14 +212,6 @@ def _with_record(frame: Atoms, known: Atoms) -> Atoms:
         forces[canonical_order(frame)] = known.arrays["forces"][canonical_order(known)]
         labelled.arrays["forces"] = forces
     return labelled
-
-
-def _in_canonical_order(frame: Atoms) -> Atoms:
-    ordered = frame[canonical_order(frame)]
-    ordered.info = dict(frame.info)
-    if "atom" in frame.info:
-        ordered.info["atom"] = int(np.flatnonzero(canonical_order(frame) == frame.info["atom"])[0])
-    return ordered
 
 
 def _systemic(fresh: Sequence[Atoms]) -> str | None:

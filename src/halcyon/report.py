@@ -27,6 +27,7 @@ from halcyon.campaign import Campaign, SystemPlan
 from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
+from halcyon.label_store import DAMAGED
 from halcyon.reference.base import Status
 from halcyon.saturation import Decision, Finding
 from halcyon.stability import Run
@@ -147,6 +148,7 @@ class SystemReport:
         teacher: per structure, frames kept and dropped, see `teachers.sample`.
         pretraining: as `Generation.curve`; None without pre-training.
         quarantined: frames without a label.
+        damaged_shards: files of the label store that were found damaged, and set aside.
         stages: in the order in which they first finished.
         level: hash and, where the label store has it, description of the level of theory.
         model: file of the last model.
@@ -162,6 +164,7 @@ class SystemReport:
     teacher: dict[str, dict[str, int]]
     pretraining: list[dict[str, Any]] | None
     quarantined: list[BadFrame]
+    damaged_shards: list[Path]
     stages: list[StageTime]
     level: dict[str, Any]
     model: Path
@@ -256,6 +259,11 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
             for batch, infos in labels.items()
             for info in infos
             if info["status"] != Status.OK
+        ],
+        damaged_shards=[
+            path
+            for level in levels
+            for path in sorted((campaign.settings.label_store / level).glob(f"*{DAMAGED}"))
         ],
         stages=_stage_times(read_ledger(folder.parent / "stages.jsonl", system)),
         level=_level(campaign.settings.label_store, levels),

@@ -117,3 +117,14 @@ def test_pretraining_knows_its_grid(benchmark, capsys, tmp_path):
     (tmp_path / "old.json").write_text('{"schema": 1, "plan": "other", "name": "old"}')
     with pytest.raises(SystemExit, match="made with other settings"):
         module.main(["--summary", "--cells", str(tmp_path)])
+
+
+def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "store.json"
+    options = ["--labels", "1500", "--per-shard", "20", "--json", str(written)]
+    benchmark("label_store").main(options)
+    found = json.loads(written.read_text())
+    assert (found["labels"], found["shards"], found["stream"]["labels"]) == (1500, 75, 1500)
+    assert found["look_up"]["memory_MiB"] >= found["idle"]["memory_MiB"] > 10
+    assert found["look_up"]["cold_s"] > 0
+    assert "1,500 labels of 21 atoms" in capsys.readouterr().out

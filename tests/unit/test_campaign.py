@@ -76,6 +76,16 @@ def section(name, **values):
     return lambda campaign: campaign.setdefault(name, {}).update(values)
 
 
+def test_a_published_set_needs_classes_that_it_tells_apart(attempt, tmp_path):
+    (tmp_path / "set.xyz").write_text("")
+
+    def change(campaign):
+        campaign["reference"] = {"backend": "dataset", "files": ["set.xyz"]}
+
+    with pytest.raises(InputError, match=r"domain.classes = 'auto': .* expected 'element'"):
+        attempt(change)
+
+
 def test_a_good_campaign_begins_and_is_read_again(attempt):
     campaign = attempt()
     again = Campaign.read(campaign.file)

@@ -196,9 +196,13 @@ def test_every_key_is_described_with_its_unit(model):
         ),
         (
             {"reference": {"backend": "cp2kk"}},
-            "reference.backend = 'cp2kk': expected 'cp2k' or 'xtb'; did you mean 'cp2k'?",
+            "reference.backend = 'cp2kk': expected 'cp2k' or 'xtb' or 'ase' or 'dataset'; "
+            "did you mean 'cp2k'?",
         ),
-        ({"reference": {}}, "reference.backend: missing; expected 'cp2k' or 'xtb'"),
+        (
+            {"reference": {}},
+            "reference.backend: missing; expected 'cp2k' or 'xtb' or 'ase' or 'dataset'",
+        ),
         ({"reference": "xtb"}, "reference = 'xtb': expected a section of `key: value` lines"),
         (
             {"reference": {"backend": "xtb", "metod": "GFN1-xTB"}},

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from halcyon.errors import InputError, Interrupted
+from halcyon.errors import Interrupted
 from halcyon.frames import structure_key
-from halcyon.labels import LabelStore, SystemicFailure, gather, label_frames, level_hash
+from halcyon.label_store import LabelStore, level_hash
+from halcyon.labels import SystemicFailure, gather, label_frames
 from halcyon.reference.base import Record, Reference, Status
 
 
@@ -130,14 +131,6 @@ def test_levels_of_theory_do_not_mix(label, rattled, tmp_path):
     with pytest.raises(ValueError, match="cannot enter"):
         other.add([labelled])
     assert level_hash({"a": 1, "b": 2}) == level_hash({"b": 2, "a": 1})
-
-
-def test_a_damaged_shard_is_named(label, rattled, tmp_path):
-    label(rattled(2), Counted())
-    (shard,) = (tmp_path / "store").rglob("*.parquet")
-    shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(InputError, match=shard.name):
-        label(rattled(2), Counted(), work="b")
 
 
 def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):

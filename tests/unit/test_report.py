@@ -365,6 +365,15 @@ def test_the_page_shows_the_numbers_in_the_files(toy):
     assert digest in page.texts["provenance"]
 
 
+def test_damaged_files_of_the_label_store_are_shown(toy):
+    campaign, verdicts = toy()
+    assert "damaged-shards" not in show(campaign, verdicts).texts
+    shard = campaign.settings.label_store / "abc123" / "sha256-0.parquet.damaged"
+    shard.parent.mkdir(parents=True)
+    shard.touch()
+    assert str(shard) in show(campaign, verdicts).texts["damaged-shards"]
+
+
 def test_instability_is_that_of_the_traces(toy):
     campaign, verdicts = toy()
     page = show(campaign, verdicts)

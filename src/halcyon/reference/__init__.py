@@ -1,6 +1,12 @@
-"""Label backends: `cp2k` and `xtb`, behind the interface in `base`."""
+"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`."""
 
-from halcyon.config import Cp2kReference, ReferenceSettings
+from halcyon.config import (
+    AseReference,
+    Cp2kReference,
+    DatasetReference,
+    ReferenceSettings,
+    XtbReference,
+)
 from halcyon.reference.base import Record, Reference, Status
 
 __all__ = ["Record", "Reference", "Status", "make_reference"]
@@ -12,10 +18,20 @@ def make_reference(settings: ReferenceSettings) -> Reference:
     Raises:
         InputError: the program is missing or its input is invalid.
     """
-    if isinstance(settings, Cp2kReference):
-        from halcyon.reference.cp2k import Cp2k
+    match settings:
+        case Cp2kReference():
+            from halcyon.reference.cp2k import Cp2k
 
-        return Cp2k(settings)
-    from halcyon.reference.xtb import Xtb
+            return Cp2k(settings)
+        case XtbReference():
+            from halcyon.reference.xtb import Xtb
 
-    return Xtb(settings)
+            return Xtb(settings)
+        case AseReference():
+            from halcyon.reference.ase import AseCalculator
+
+            return AseCalculator(settings)
+        case DatasetReference():
+            from halcyon.reference.dataset import Dataset
+
+            return Dataset(settings)

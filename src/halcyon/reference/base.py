@@ -69,6 +69,11 @@ class Reference(ABC):
         labels apart. Includes the program's name and version.
         """
 
+    @property
+    def pool(self) -> Sequence[Atoms] | None:
+        """The only frames that it can label, with charge and multiplicity; None: it takes any."""
+        return None
+
     @abstractmethod
     def check(self, structures: Sequence[Atoms]) -> None:
         """Check, in seconds and before any job starts, that these structures can be labelled.

@@ -1,0 +1,7 @@
+"""`python -m halcyon` is the command `halcyon`."""
+
+import sys
+
+from halcyon.cli import main
+
+sys.exit(main())
