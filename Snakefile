@@ -33,7 +33,7 @@ if not config:
 
 
 # What Snakemake is asked to do it says only after parsing; who only looks must leave no trace.
-LOOKING = {"-n", "-np", "-pn", "--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph"}
+LOOKING = set("-n -np -pn --dry-run --dryrun --lint --dag --rulegraph".split())
 DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 try:
