@@ -96,32 +96,40 @@ def test_a_broken_off_training_ends_in_the_same_model(tmp_path, frames, more, ac
     assert not (broken / "work" / mace_training.RUN).exists()
 
 
-def test_a_real_kill_costs_one_epoch_and_a_fresh_process_goes_on_alike(tmp_path, frames):
-    model = ModelSettings(channels=8, r_max_A=3.0)  # large enough for TorchScript to care
-    fit(tmp_path / "whole", frames[:11], frames[11:], model=model)
-    child = os.fork()
-    if child == 0:
-        act = in_epoch(2, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        fit(tmp_path / "killed", frames[:11], frames[11:], progress=act, model=model)
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    # In a fresh process, where nothing is compiled or warm.
-    program = (
-        "from pathlib import Path; from test_mace_model import ModelSettings, fit, springs\n"
-        "frames = springs('CH3OH', 16, energy_zero=-310.0, seed=2, stiffness=2.5)\n"
-        "tell = lambda done: print('epoch', done.epoch)\n"
-        f"fit(Path({str(tmp_path / 'killed')!r}), frames[:11], frames[11:], progress=tell,"
-        "model=ModelSettings(channels=8, r_max_A=3.0))"
-    )
+FRESH = """
+import os, signal, sys
+from pathlib import Path
+from test_mace_model import ModelSettings, fit, springs
+
+def tell(done):
+    print("epoch", done.epoch, flush=True)
+    if done.epoch == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+frames = springs("CH3OH", 16, energy_zero=-310.0, seed=2, stiffness=2.5)
+model = ModelSettings(channels=8, r_max_A=3.0)  # large enough for TorchScript to care
+fit(Path(sys.argv[1]), frames[:11], frames[11:], progress=tell, model=model)
+"""
+
+
+def fresh(folder, *, killed_in=0):
+    """Train in a process of its own, as a job does; its status, and the epochs that it told."""
     paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
-    told = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert [line for line in told.splitlines() if line.startswith("epoch")] == [
-        f"epoch {number}" for number in range(2, 7)
-    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FRESH, str(folder), str(killed_in)],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
+    return done.returncode, [int(line.split()[1]) for line in told]
+
+
+def test_a_real_kill_costs_one_epoch_and_a_fresh_process_goes_on_alike(tmp_path):
+    assert fresh(tmp_path / "whole") == (0, [1, 2, 3, 4, 5, 6])
+    assert fresh(tmp_path / "killed", killed_in=2) == (-signal.SIGKILL, [1, 2])
+    assert fresh(tmp_path / "killed") == (0, [2, 3, 4, 5, 6])
     assert same(tmp_path / "whole/m.model", tmp_path / "killed/m.model")
 
 
