@@ -237,6 +237,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         _in(path, lambda plan=plan: check_teacher(plan))
         check_numbers(plan, source)
         check_committee(plan, source)
+        check_start(plan, source)
         check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
     check_identity(campaign, dry=dry)
@@ -356,6 +357,13 @@ def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
             "'element' or 'environment' with `reference: {backend: dataset}`: which atom of a set "
             "is which of the molecule's is not known"
         )
+
+
+def check_start(plan: SystemPlan, source: str) -> None:
+    """Refuse a start model that is not there."""
+    path = plan.settings.pretraining.start
+    if path is not None and not path.is_file():
+        raise InputError(f"{source}: pretraining.start = {str(path)!r}: no such model file")
 
 
 def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:

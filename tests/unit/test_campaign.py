@@ -162,6 +162,11 @@ BAD = {
         None,
         ["exploration.replicas", "1", "2"],
     ),
+    "no start model": (
+        section("pretraining", start="none.model"),
+        None,
+        ["campaign.yaml", "pretraining.start", "none.model"],
+    ),
     "no committee": (
         section("domain", signals=["committee"], committee=["other.model"]),
         None,
