@@ -27,7 +27,7 @@ from ase.calculators.calculator import SCFError
 
 from halcyon.config import AseReference
 from halcyon.errors import InputError
-from halcyon.reference.base import Record, Reference, Status
+from halcyon.reference.base import Record, Reference, Status, spin_fault
 
 
 class AseCalculator(Reference):
@@ -166,14 +166,7 @@ def _fault(atoms: Atoms) -> str:
     """Say why no calculator can label the frame; empty if one may."""
     if not np.isfinite(atoms.positions).all():
         return "a position is not a finite number"
-    charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
-    electrons = int(atoms.numbers.sum()) - charge
-    if electrons < multiplicity - 1 or (electrons - multiplicity + 1) % 2:
-        return (
-            f"charge = {charge}, multiplicity = {multiplicity}: impossible with {electrons} "
-            f"electrons; expected an {'even' if electrons % 2 else 'odd'} multiplicity"
-        )
-    return ""
+    return spin_fault(atoms)
 
 
 def _version(module: ModuleType) -> str:

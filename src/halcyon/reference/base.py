@@ -98,3 +98,15 @@ class Reference(ABC):
             One record per frame, in the order of `frames`, as soon as it is known. A frame that
             cannot be labelled is a record with its status, never an exception.
         """
+
+
+def spin_fault(atoms: Atoms) -> str:
+    """Say why a frame's charge and multiplicity are impossible; empty if they are possible."""
+    charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
+    electrons = int(atoms.numbers.sum()) - charge
+    if electrons >= multiplicity - 1 and (electrons - multiplicity + 1) % 2 == 0:
+        return ""
+    return (
+        f"charge = {charge}, multiplicity = {multiplicity}: impossible with {electrons} "
+        f"electrons; expected an {'even' if electrons % 2 else 'odd'} multiplicity"
+    )

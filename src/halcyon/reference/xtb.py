@@ -20,7 +20,7 @@ from tblite.library import get_version
 
 from halcyon.config import XtbReference
 from halcyon.errors import InputError
-from halcyon.reference.base import Record, Reference, Status
+from halcyon.reference.base import Record, Reference, Status, spin_fault
 
 HEAVIEST = 86
 """Atomic number of the last element with parameters, radon (GFN1-xTB and GFN2-xTB)."""
@@ -114,11 +114,4 @@ class Xtb(Reference):
                 f"element {', '.join(heavy)}: {self._settings.method} has parameters up to Rn "
                 f"(Z = {HEAVIEST})"
             )
-        charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
-        electrons = int(atoms.numbers.sum()) - charge
-        if electrons < multiplicity - 1 or (electrons - multiplicity + 1) % 2:
-            return (
-                f"charge = {charge}, multiplicity = {multiplicity}: impossible with {electrons} "
-                f"electrons; expected an {'even' if electrons % 2 else 'odd'} multiplicity"
-            )
-        return ""
+        return spin_fault(atoms)
