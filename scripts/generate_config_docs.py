@@ -19,6 +19,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
 from halcyon import config, files
+from halcyon.faults import NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100
@@ -58,7 +59,7 @@ YAML_HEADER = """\
 #
 #     snakemake --configfile config/my_campaign.yaml
 #
-# Written by scripts/generate_config_docs.py from src/halcyon/config.py. The same as tables:
+# Written by scripts/generate_config_docs.py from src/halcyon/config. The same as tables:
 # docs/configuration.md.
 """
 
@@ -68,7 +69,7 @@ PAGE_HEADER = """\
 Every key of a campaign's file (`config/*.yaml`) and of a system's file (`config/systems/*.yaml`).
 Unknown keys are errors. Units are part of a key's name. What has no default is required.
 
-This page is written by `scripts/generate_config_docs.py` from `src/halcyon/config.py`.
+This page is written by `scripts/generate_config_docs.py` from `src/halcyon/config`.
 """
 
 Node = dict[str, Any]
@@ -169,7 +170,7 @@ def type_words(node: Node) -> str:
             (values,) = named.values()
             words = f"name: {type_words(values)}, …"
         case {"type": "string"}:
-            named = "name" if node.get("pattern") == config.NAME else "text"
+            named = "name" if node.get("pattern") == NAME else "text"
             words = "path" if node.get("format") == "path" else named
         case {"type": "number" | "integer" as kind}:
             words = kind + _range(node)

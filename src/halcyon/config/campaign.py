@@ -1,0 +1,108 @@
+"""Settings of a whole campaign: when it ends, what it may cost, and all sections together."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from halcyon.config.exploration import DomainSettings, ExplorationSettings, SelectionSettings
+from halcyon.config.learning import (
+    ModelSettings,
+    PretrainingSettings,
+    SeedSettings,
+    TeacherSettings,
+    TrainingSettings,
+)
+from halcyon.config.reference import ReferenceSettings
+from halcyon.config.section import Count, Name, Section
+
+
+class SaturationSettings(Section):
+    """When labelling may stop."""
+
+    max_rate_per_atom_ps: float = Field(
+        0.1,
+        gt=0,
+        description="λ*: the rate of excursions per atom in the late window must be under it with "
+        "the given confidence, 1/ps. An ordinary trajectory inside the domain has about "
+        "`domain.alpha` divided by the length of an excursion (some fs): do not ask for less.",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of the bound.")
+    window: float = Field(
+        0.5, gt=0, le=1, description="Late window: this last part of each replica's asked time."
+    )
+
+
+class LimitSettings(Section):
+    """What a campaign may cost."""
+
+    max_generations: Count = Field(8, description="Generations at most.")
+    label_budget: Count = Field(
+        500, description="Labels at most, the seed's included; failed calculations count too."
+    )
+    min_free_disk_GB: float = Field(
+        1.0, ge=0, description="The campaign does not start with less free disk, GB."
+    )
+
+
+class ResourceSettings(Section):
+    """Cores per job. On a cluster the profile adds time and memory."""
+
+    label_shards: Count = Field(
+        2,
+        le=1000,
+        description="Label jobs per generation: shard i takes every n-th frame from i on. Part of "
+        "the campaign's identity: it cannot change once the campaign has begun.",
+    )
+    label_cores: Count = Field(1, description="Cores of each label job.")
+    train_cores: Count = Field(
+        1,
+        description="Cores of each training job. Small models gain nothing from a second one.",
+    )
+    explore_cores: Count = Field(1, description="Cores of each exploration job; likewise.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models run. auto: cuda where there is one."
+    )
+
+
+class Settings(Section):
+    """All that steers one system's loop. A system's `overrides` may change any of it."""
+
+    teacher: TeacherSettings = Field(TeacherSettings(), description=TeacherSettings.__doc__)
+    model: ModelSettings = Field(ModelSettings(), description=ModelSettings.__doc__)
+    pretraining: PretrainingSettings = Field(
+        PretrainingSettings(), description=PretrainingSettings.__doc__
+    )
+    seed_labels: SeedSettings = Field(SeedSettings(), description=SeedSettings.__doc__)
+    training: TrainingSettings = Field(TrainingSettings(), description=TrainingSettings.__doc__)
+    domain: DomainSettings = Field(DomainSettings(), description=DomainSettings.__doc__)
+    exploration: ExplorationSettings = Field(
+        ExplorationSettings(), description=ExplorationSettings.__doc__
+    )
+    selection: SelectionSettings = Field(SelectionSettings(), description=SelectionSettings.__doc__)
+    saturation: SaturationSettings = Field(
+        SaturationSettings(), description=SaturationSettings.__doc__
+    )
+    limits: LimitSettings = Field(LimitSettings(), description=LimitSettings.__doc__)
+    resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
+
+
+class Campaign(Settings):
+    """A campaign: which systems, labelled how, and how long it may go on."""
+
+    campaign: Name = Field(description="Name of the campaign; its results lie under this name.")
+    systems: list[Name] = Field(
+        min_length=1,
+        description="Systems, each with its own model: names of `config/systems/<name>.yaml`.",
+    )
+    reference: ReferenceSettings = Field(description="Where labels come from.")
+    seed: int = Field(
+        20261121, ge=0, lt=2**31, description="Seed of all random numbers of the campaign."
+    )
+    results: Path = Field(Path("results"), description="Folder of all campaigns' results.")
+    label_store: Path = Field(
+        Path("results/labels"), description="Folder of the label store; campaigns may share one."
+    )
+    systems_folder: Path = Field(
+        Path("config/systems"), description="Folder with the systems' files."
+    )

@@ -1,0 +1,341 @@
+"""Settings of exploration: domain and signals, dynamics, bias, and which frames are selected."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from halcyon.config.section import AtomIndex, Count, Name, Section, Temperatures
+
+SignalName = Literal[
+    "node_energy",
+    "guard",
+    "latent",
+    "latent_guard",
+    "committee",
+    "potential_energy",
+    "bond_stretch",
+]
+
+
+class DomainSettings(Section):
+    """Natural interpolation domain: the interval of atomic energies that counts as known."""
+
+    alpha: float = Field(
+        1e-4,
+        gt=0,
+        lt=0.5,
+        description="Wanted probability that an atom of an in-distribution frame is outside.",
+    )
+    classes: Literal["auto", "symmetry", "element", "environment"] = Field(
+        "auto",
+        description="Atoms that share an interval: symmetry-equivalent atoms of a molecule, all of "
+        "an element, or those of an element in like surroundings (clusters of the model's "
+        "descriptors, assigned at every step). auto: symmetry for `kind: molecule`, else element.",
+    )
+    signals: list[SignalName] = Field(
+        ["node_energy", "guard"],
+        description="What is watched at every step; each costs (see docs/science.md). node_energy: "
+        "atomic energies against the label domain; guard: against the guard domain; these two are "
+        "always on. latent: distance of the descriptor to those of the labels; latent_guard: or to "
+        "the teacher's; committee: disagreement with other models about the force; "
+        "potential_energy, bond_stretch: simple monitors to compare with.",
+    )
+    committee: list[Path] = Field(
+        [],
+        description="MACE models that the signal `committee` compares the model with, e.g. trained "
+        "with other seeds. Relative to the working folder.",
+    )
+    indicator: Literal["hard", "smooth"] = Field(
+        "hard", description="h(s) = 1 for s > 0, or 1 - exp(-(s/kappa)²)."
+    )
+    kappa: float = Field(
+        0.1,
+        gt=0,
+        description="Scale of the smooth indicator, in widths of the interval; of other signals, "
+        "in their thresholds.",
+    )
+
+    @model_validator(mode="after")
+    def _has_models(self) -> "DomainSettings":
+        if len(set(self.signals)) < len(self.signals):
+            raise ValueError(f"signals: each may be named once, got {self.signals}")
+        if "committee" in self.signals and not self.committee:
+            raise ValueError("committee: the signal `committee` needs the files of other models")
+        return self
+
+
+class Variable(Section, ABC):
+    """What all collective variables have."""
+
+    structure: Name | None = Field(
+        None, description="Start structure it belongs to; by default every one of the system."
+    )
+
+    @property
+    @abstractmethod
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+
+    @property
+    @abstractmethod
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+
+    @model_validator(mode="after")
+    def _distinct_atoms(self) -> "Variable":
+        if len(set(self.all_atoms)) < len(self.all_atoms):
+            raise ValueError(f"atoms: each may be named once, got {self.all_atoms}")
+        return self
+
+
+class DistanceVariable(Variable):
+    """Distance between two atoms."""
+
+    kind: Literal["distance"] = Field(description="Distance between two atoms, Å.")
+    atoms: tuple[AtomIndex, AtomIndex] = Field(
+        description="The two atoms, numbered from 0 as in the start structure."
+    )
+    sigma_A: float = Field(
+        gt=0,
+        description="Width of a hill, Å: about a third of how far the distance fluctuates in "
+        "one basin.",
+    )
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return list(self.atoms)
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_A
+
+
+class CoordinationVariable(Variable):
+    """Coordination number: how many of one group are near those of another."""
+
+    kind: Literal["coordination"] = Field(
+        description="Sum over pairs between two groups of (1 - x⁶)/(1 - x¹²), x = r/r0: about 1 "
+        "for a near pair, 0 for a far one."
+    )
+    group_a: list[AtomIndex] = Field(
+        min_length=1, description="One group of atoms, numbered from 0 as in the start structure."
+    )
+    group_b: list[AtomIndex] = Field(
+        min_length=1, description="The other group, numbered from 0; no atom is in both."
+    )
+    r0_A: float = Field(gt=0, description="Distance at which a pair counts half, Å.")
+    sigma: float = Field(gt=0, description="Width of a hill, in units of the coordination number.")
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return [*self.group_a, *self.group_b]
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma
+
+
+class TorsionVariable(Variable):
+    """Torsion angle of four atoms."""
+
+    kind: Literal["torsion"] = Field(
+        description="Torsion angle of four atoms, degrees; periodic. Three in a row must not "
+        "become collinear."
+    )
+    atoms: tuple[AtomIndex, AtomIndex, AtomIndex, AtomIndex] = Field(
+        description="The four atoms along the chain, numbered from 0 as in the start structure."
+    )
+    sigma_deg: float = Field(
+        gt=0, le=45, description="Width of a hill, degrees; 15 to 25 suit most bonds."
+    )
+
+    @property
+    def all_atoms(self) -> list[int]:
+        """Indices of its atoms, in the order given."""
+        return list(self.atoms)
+
+    @property
+    def width(self) -> float:
+        """Width of a hill, in the variable's unit."""
+        return self.sigma_deg
+
+
+VariableSettings = Annotated[
+    DistanceVariable | CoordinationVariable | TorsionVariable, Field(discriminator="kind")
+]
+VARIABLES_AT_MOST = 2
+"""Variables of one structure: hills fill a space whose size grows with its dimensions."""
+
+
+class NoBias(Section):
+    """Plain molecular dynamics."""
+
+    kind: Literal["none"] = Field(description="No bias.")
+
+
+class RampBias(Section):
+    """The thermostat is heated (or cooled) during the run."""
+
+    kind: Literal["ramp"] = Field(
+        description="The thermostat's temperature changes linearly with time."
+    )
+    to_K: float = Field(
+        gt=0,
+        le=10_000,
+        description="Temperature at the end of the ramp, K; each replica starts at its own of "
+        "`temperatures_K`.",
+    )
+    time_ps: float | None = Field(
+        None,
+        gt=0,
+        description="Duration of the ramp, ps; the temperature stays afterwards. By default the "
+        "whole run.",
+    )
+
+
+class MetadynamicsBias(Section):
+    """Well-tempered metadynamics: hills push a replica out of where it has been."""
+
+    kind: Literal["metadynamics"] = Field(
+        description="Well-tempered metadynamics; each replica has hills of its own."
+    )
+    variables: list[VariableSettings] = Field(
+        min_length=1,
+        description="Collective variables, one or two for a structure. A structure without any is "
+        "not biased.",
+    )
+    height_eV: float = Field(
+        0.05, gt=0, le=10, description="Height of the first hill, eV; later ones shrink."
+    )
+    pace_fs: float = Field(50.0, gt=0, description="Time between two hills, fs.")
+    bias_factor: float = Field(
+        10.0,
+        gt=1,
+        description="γ: the variables are sampled as if γ times as hot. Barriers up to about γ "
+        "times the thermostat's kT are levelled.",
+    )
+
+    @model_validator(mode="after")
+    def _few_per_structure(self) -> "MetadynamicsBias":
+        names = [variable.structure for variable in self.variables]
+        for name in dict.fromkeys(names):
+            number = len([other for other in names if other in (name, None)])
+            if number > VARIABLES_AT_MOST:
+                of = f"structure {name}" if name else "every structure"
+                raise ValueError(
+                    f"variables: at most {VARIABLES_AT_MOST} for a structure, got {number} for {of}"
+                )
+        return self
+
+
+BiasSettings = Annotated[NoBias | RampBias | MetadynamicsBias, Field(discriminator="kind")]
+
+
+class ExplorationSettings(Section):
+    """Molecular dynamics with the current model, watched by the CLI at every step."""
+
+    temperatures_K: Temperatures = Field([500.0], description="Thermostat temperatures, K.")
+    ensemble: Literal["nvt", "nve", "npt"] = Field(
+        "nvt",
+        description="nvt: Langevin; nve: no thermostat, the temperature is that of the first "
+        "momenta; npt: Langevin and a barostat, periodic systems only.",
+    )
+    pressure_bar: float = Field(1.0, description="Pressure of the ensemble npt, bar.")
+    barostat_ps: float = Field(1.0, gt=0, description="Relaxation time of the volume, npt, ps.")
+    replicas: Count = Field(
+        8,
+        description="Replicas in all, integrated in one batch and dealt in turn over structures "
+        "and temperatures.",
+    )
+    time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
+    replacements: int = Field(
+        8,
+        ge=0,
+        description="Fresh replicas that take the places of failed ones until that time is over, "
+        "at most.",
+    )
+    timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
+    friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
+    trace_points_per_ps: int = Field(
+        40, ge=1, le=2000, description="Points kept of each replica's traces, 1/ps."
+    )
+    candidate_interval_fs: float = Field(
+        50.0, gt=0, description="At most one candidate frame per replica in such an interval, fs."
+    )
+    candidates_per_replica: int = Field(
+        200,
+        ge=1,
+        description="Candidates kept of each replica, those that gained the most CLI: what bounds "
+        "the memory of long runs.",
+    )
+    trajectory_every_fs: float | None = Field(
+        None,
+        gt=0,
+        description="Write a frame of each replica every so many fs to `trajectory.parquet`; by "
+        "default no trajectory is written.",
+    )
+    bond_stretch_A: float = Field(
+        0.5,
+        gt=0,
+        description="A replica of a molecule has failed when a bond is further than this from its "
+        "training mean, Å.",
+    )
+    min_distance_A: float = Field(
+        0.5, gt=0, description="A replica has failed when two atoms are closer than this, Å."
+    )
+    energy_drift_eV_per_atom: float = Field(
+        0.1,
+        gt=0,
+        description="Without a thermostat, a replica has failed when its total energy is further "
+        "than this from its first, eV/atom.",
+    )
+    checkpoint_s: float = Field(
+        20.0, gt=0, description="Wall time between two checkpoints, s: what a kill can cost."
+    )
+    bias: BiasSettings = Field(
+        NoBias(kind="none"),
+        description="What drives replicas over barriers. Under a bias, the CLI's numbers are about "
+        "the biased dynamics (see docs/science.md).",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_biased(self) -> "ExplorationSettings":
+        if self.bias.kind == "ramp" and self.ensemble == "nve":
+            raise ValueError("bias: a ramp needs a thermostat; ensemble = 'nve' has none")
+        if self.bias.kind == "metadynamics" and self.ensemble != "nvt":
+            raise ValueError(
+                f"bias: metadynamics needs the ensemble 'nvt', got {self.ensemble!r}: hills change "
+                "the energy, and distances are taken in the cell of the start"
+            )
+        return self
+
+
+class SelectionSettings(Section):
+    """Which candidate frames are worth a label."""
+
+    frames: Count = Field(20, description="Frames labelled in each generation.")
+    validation_every: int = Field(
+        5, ge=2, description="Every so many of them joins the validation set, not the training set."
+    )
+    shortlist: Count = Field(
+        3,
+        description="Of this many times as many best-ranked candidates, those are labelled whose "
+        "descriptors are farthest apart; 1: rank alone decides.",
+    )
+    min_difference_A: float = Field(
+        0.05,
+        ge=0,
+        description="Root-mean-square difference of interatomic distances under which two frames "
+        "count as the same, Å.",
+    )
+    force_cap_eV_per_A: float = Field(
+        50.0,
+        gt=0,
+        description="Frames where the model predicts a larger force are unphysical: dropped, eV/Å.",
+    )

@@ -1,0 +1,182 @@
+"""Settings of what a model learns from and how: teacher, model, training, first labels."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from halcyon.config.section import Count, Positive, Section, Temperatures
+
+
+class TeacherSettings(Section):
+    """Force-field sampling: what the model learns before it sees a reference label."""
+
+    temperatures_K: Temperatures = Field(
+        [300.0, 600.0, 1200.0], description="Temperatures of the Langevin runs, K."
+    )
+    md_frames: Count = Field(
+        300, description="Frames from molecular dynamics per structure, over all temperatures."
+    )
+    md_interval_fs: float = Field(25.0, gt=0, description="Time between two such frames, fs.")
+    displaced_frames: int = Field(
+        110, ge=0, description="Frames with displaced atoms per structure: they teach the walls."
+    )
+    displacement_A: tuple[Positive, Positive] = Field(
+        (0.05, 0.35),
+        description="Range of the standard deviation of the displacements, Å; drawn per frame.",
+    )
+    stretched_frames: int = Field(
+        25,
+        ge=0,
+        description="Frames with one bond at 0.7 to 1.5 times its length, per structure.",
+    )
+    contact_frames: int = Field(
+        15,
+        ge=0,
+        description="Frames with two atoms that are not bonded pushed together, per structure.",
+    )
+    dissociated_frames: int = Field(
+        0,
+        ge=0,
+        description="Frames with one bond at 1.5 to 2.5 times its length, the two parts pulled "
+        "apart, per structure; for force fields whose bonds end on a plateau.",
+    )
+    force_cap_eV_per_A: float = Field(
+        100.0, gt=0, description="Frames with a larger force are dropped and counted, eV/Å."
+    )
+    min_difference_A: float = Field(
+        0.0005,
+        ge=0,
+        description="Root-mean-square difference of interatomic distances under which a frame "
+        "repeats an earlier one: dropped and counted, Å.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TeacherSettings":
+        if self.displacement_A[0] > self.displacement_A[1]:
+            raise ValueError(f"displacement_A: expected [low, high], got {self.displacement_A}")
+        return self
+
+
+class ModelSettings(Section):
+    """Size of the MACE model."""
+
+    channels: int = Field(16, ge=4, le=512, description="Channels per irreducible representation.")
+    max_L: int = Field(0, ge=0, le=3, description="Highest order of the messages.")
+    layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
+    correlation: int = Field(2, ge=1, le=4, description="Body order minus one of each layer.")
+    r_max_A: float = Field(4.0, gt=1.0, le=12.0, description="Cutoff radius, Å.")
+    radial_basis: int = Field(8, ge=2, le=32, description="Bessel functions of the radial basis.")
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="Precision of training and dynamics."
+    )
+    pair_repulsion: bool = Field(
+        False,
+        description="Add the screened repulsion of bare nuclei (Ziegler, Biersack, Littmark), with "
+        "trained parameters. Its dynamics are slower: MACE's own forward runs.",
+    )
+
+
+class FitSettings(Section):
+    """How a model is fitted."""
+
+    epochs: Count = Field(description="Passes over the training set.")
+    updates: tuple[Count, Count] | None = Field(
+        None,
+        description="Least and most optimiser steps: there are more or fewer epochs, so that their "
+        "steps lie between. null: as many epochs as asked for.",
+    )
+    batch_size: Count = Field(8, description="Structures per optimiser step.")
+    learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
+    energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
+    forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FitSettings":
+        if self.updates is not None and self.updates[0] > self.updates[1]:
+            raise ValueError(f"updates: expected [least, most], got {list(self.updates)}")
+        return self
+
+    def epochs_of(self, frames: int) -> int:
+        """Passes over so many frames."""
+        if self.updates is None:
+            return self.epochs
+        batches = math.ceil(frames / self.batch_size)
+        least, most = self.updates
+        return max(1, min(max(self.epochs, math.ceil(least / batches)), most // batches))
+
+
+class PretrainingSettings(FitSettings):
+    """Pre-training on force-field labels."""
+
+    enabled: bool = Field(True, description="Without it, training starts from random weights.")
+    start: Path | None = Field(
+        None,
+        description="MACE model file to start from instead of pre-training on the force field: "
+        "MACE-OFF, MACE-MP or one's own. It must know all elements of the system; of `model` only "
+        "`dtype` counts then. The file is a pickle, which runs code when read: name only files "
+        "that you trust. Relative to the working folder.",
+    )
+    start_head: str | None = Field(
+        None, description="Which head of `start` to keep; needed where it has several."
+    )
+    epochs: Count = Field(25, description="Passes over the teacher's frames.")
+    batch_size: Count = Field(8, description="Structures per optimiser step.")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="Initial learning rate.")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
+    )
+
+    @model_validator(mode="after")
+    def _start_is_used(self) -> "PretrainingSettings":
+        if self.start is not None and not self.enabled:
+            raise ValueError("start: with `enabled: false` no model is started from")
+        if self.start_head is not None and self.start is None:
+            raise ValueError("start_head: it chooses a head of `start`, which is missing")
+        return self
+
+
+class TrainingSettings(FitSettings):
+    """Fine-tuning on reference labels, once per generation."""
+
+    epochs: Count = Field(90, description="Passes over the labels in each generation.")
+    updates: tuple[Count, Count] | None = Field(
+        (900, 4000),
+        description="Least and most optimiser steps: few labels get more epochs, and many labels "
+        "fewer, so that the steps lie between. null: as many epochs as asked for.",
+    )
+    batch_size: Count = Field(5, description="Structures per optimiser step.")
+    learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
+    replay_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the teacher's frames against labels, so that the walls they taught "
+        "are not forgotten: at each step as many of them are learned as labels. It doubles the "
+        "time of training; 0: off.",
+    )
+    fresh_every: int = Field(
+        4,
+        ge=0,
+        description="Every so many generations, start again from the pre-trained model rather "
+        "than from the previous generation's; 0: never.",
+    )
+
+
+class SeedSettings(Section):
+    """The first labels: frames of the teacher's dynamics, before any exploration."""
+
+    train: Count = Field(20, description="Frames to train on, per structure.")
+    validation: int = Field(
+        15,
+        ge=5,
+        description="Frames held out of training, per structure: they stop the training early "
+        "and calibrate the domain's margins.",
+    )
+    test: int = Field(
+        20, ge=5, description="Frames for the errors that are reported, per structure; never used."
+    )
+    max_temperature_K: float = Field(
+        700.0, gt=0, description="Only teacher dynamics up to this temperature are drawn from, K."
+    )

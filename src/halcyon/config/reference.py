@@ -1,0 +1,117 @@
+"""Settings of the label backends."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from halcyon.config.section import Count, Section
+
+
+class Cp2kReference(Section):
+    """Labels from CP2K."""
+
+    backend: Literal["cp2k"] = Field(description="Label with CP2K.")
+    level: Path = Field(
+        description="File with the level of theory: CP2K input as YAML (cp2k-input-tools) or "
+        "plain, without the structure. Relative to the working folder."
+    )
+    command: str = Field(
+        "cp2k.psmp",
+        min_length=1,
+        description="Command that starts CP2K, e.g. `cp2k.psmp` or `srun -n 4 cp2k.psmp`. It is "
+        "split as a shell would, and run without a shell.",
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Folder with CP2K's basis sets and pseudopotentials; by default CP2K_DATA_DIR, "
+        "else the usual places.",
+    )
+    frame_timeout_s: float = Field(
+        3600, gt=0, description="Wall time after which one frame is given up, s."
+    )
+
+
+class XtbReference(Section):
+    """Labels from tblite: semi-empirical, milliseconds a frame, nothing to install."""
+
+    backend: Literal["xtb"] = Field(description="Label with tblite.")
+    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", description="Hamiltonian.")
+    accuracy: float = Field(
+        0.1, gt=0, le=1000, description="tblite's accuracy; smaller is tighter SCF convergence."
+    )
+    max_iterations: int = Field(250, ge=1, description="SCF steps before a frame is unconverged.")
+
+
+EnergyUnit = Literal["eV", "meV", "Ha", "kcal/mol", "kJ/mol"]
+LengthUnit = Literal["A", "bohr"]
+
+
+class DatasetLayout(Section):
+    """How a published set of labels is written: names of its arrays, and units."""
+
+    numbers_key: str = Field(
+        "Z",
+        description="npz: array of atomic numbers, (atoms) or (frames, atoms), padded with 0.",
+    )
+    positions_key: str = Field("R", description="npz: array of positions, (frames, atoms, 3).")
+    energy_key: str = Field(
+        "", description="Array (npz) or comment entry (extxyz) of energies; by default E or energy."
+    )
+    forces_key: str = Field(
+        "", description="Array (npz) or column (extxyz) of forces; by default F or forces."
+    )
+    energy_unit: EnergyUnit = Field("eV", description="Unit of the energies.")
+    positions_unit: LengthUnit = Field("A", description="Unit of positions and cells.")
+    forces_unit: tuple[EnergyUnit, LengthUnit] | None = Field(
+        None,
+        description="Unit of the forces, energy per length, e.g. [Ha, bohr]; by default those of "
+        "energies and positions.",
+    )
+    charge: int = Field(
+        0, description="Total charge of the frames that do not tell it (as `charge`), e."
+    )
+    multiplicity: Literal["lowest"] | Count = Field(
+        "lowest",
+        description="Spin multiplicity of the frames that do not tell it (as `multiplicity`); "
+        "lowest: 1 or 2, as the number of electrons allows.",
+    )
+
+
+class DatasetReference(DatasetLayout):
+    """Labels looked up in a published set: a campaign in retrospect, without any calculation."""
+
+    backend: Literal["dataset"] = Field(description="Look labels up in files.")
+    files: list[Path] = Field(
+        min_length=1,
+        description="Files of the set, extended XYZ or npz, all written alike. Relative to the "
+        "working folder.",
+    )
+    max_difference_A: float = Field(
+        1.0,
+        gt=0,
+        description="A selected frame is replaced by the most similar one of the set; where the "
+        "root-mean-square difference of their interatomic distances is larger than this, it is "
+        "left, and counted, Å.",
+    )
+
+
+class AseReference(Section):
+    """Labels from any ASE calculator."""
+
+    backend: Literal["ase"] = Field(description="Label with an ASE calculator.")
+    calculator: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="Import path of the calculator's class, or of a function that returns one, "
+        "e.g. `ase.calculators.emt.EMT`. It is imported and run: name only what you trust.",
+    )
+    arguments: dict[str, Any] = Field(
+        {},
+        description="Keyword arguments of the calculator. Where a value is the path of a file, the "
+        "file's content is part of the level of theory.",
+    )
+
+
+ReferenceSettings = Annotated[
+    Cp2kReference | XtbReference | AseReference | DatasetReference, Field(discriminator="backend")
+]

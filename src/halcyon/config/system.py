@@ -1,0 +1,198 @@
+"""A molecular system: its start structures and the force field that teaches them."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from halcyon.config.section import Count, Name, Section
+
+
+class StructureSettings(Section):
+    """A start structure: one composition of the system."""
+
+    name: Name = Field(description="Name of the structure.")
+    smiles: str | None = Field(
+        None, description="The molecule as SMILES; or give `file` or `pack`."
+    )
+    file: Path | None = Field(
+        None,
+        description="Structure file that ASE reads (xyz, extxyz, cif, pdb …); or `smiles` or "
+        "`pack`.",
+    )
+    pack: dict[Name, Count] = Field(
+        {},
+        description="Packed at random: how many of each of the other structures, e.g. "
+        "`{water: 64}`; or `smiles` or `file`.",
+    )
+    charge: int = Field(0, ge=-20, le=20, description="Total charge, e.")
+    multiplicity: int = Field(1, ge=1, le=20, description="Spin multiplicity 2S+1.")
+    box_A: float | None = Field(
+        None,
+        gt=0,
+        description="Edge of the cubic box around a molecule, Å. Codes on a grid (CP2K) need it. "
+        "Of what is packed and periodic, the edge of the cell, where `density_g_per_cm3` does not "
+        "say it. A periodic `file` brings its own cell.",
+    )
+    density_g_per_cm3: float | None = Field(
+        None, gt=0, le=25, description="Density that `pack` packs to, g/cm³."
+    )
+    periodic: bool | None = Field(
+        None,
+        description="Periodic in all directions, or in none. By default what is packed is, "
+        "molecules are not, and a file is what it says.",
+    )
+    pretrain: bool = Field(
+        True,
+        description="The teacher's frames of it are pre-trained on. What is packed is not, unless "
+        "asked for: its single molecules are.",
+    )
+    explore: bool = Field(True, description="It is explored by molecular dynamics.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_molecules_teach(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("pack"):
+            return {"pretrain": False} | data
+        return data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "StructureSettings":
+        here = f"structure {self.name}"
+        if [self.smiles is None, self.file is None, not self.pack].count(False) != 1:
+            raise ValueError(f"{here}: give one of `smiles`, `file` and `pack`")
+        if self.density_g_per_cm3 is not None and not self.pack:
+            raise ValueError(f"{here}: density_g_per_cm3: only for `pack`; give `box_A`")
+        if self.pack and self.density_g_per_cm3 is None and self.box_A is None:
+            raise ValueError(f"{here}: pack: how densely? Give `density_g_per_cm3`, or `box_A`")
+        if self.pack and self.periodic is not False and self.density_g_per_cm3 and self.box_A:
+            raise ValueError(
+                f"{here}: `density_g_per_cm3` and `box_A` both say how large the cell is; give one"
+            )
+        return self
+
+    @property
+    def is_periodic(self) -> bool | None:
+        """Whether it is periodic; None: as the file says."""
+        if self.periodic is not None:
+            return self.periodic
+        return True if self.pack else None if self.file is not None else False
+
+
+class Gaff2ForceField(Section):
+    """GAFF2, typed by AmberTools from the molecules themselves: nothing to write."""
+
+    kind: Literal["gaff2"] = Field(description="GAFF2 for organic molecules.")
+    charges: Literal["gasteiger", "bcc"] = Field(
+        "gasteiger",
+        description="Partial charges. gasteiger: at once. bcc: AM1-BCC, some minutes a molecule.",
+    )
+    charge_files: dict[Name, Path] = Field(
+        {},
+        description="Structure → text file with a charge per atom, e, in the structure's order; "
+        "it wins over `charges`.",
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return list(self.charge_files.values())
+
+
+class XmlForceField(Section):
+    """OpenMM ForceField XML: OpenMM's own or yours."""
+
+    kind: Literal["forcefield_xml"] = Field(description="OpenMM ForceField XML.")
+    files: list[Path] = Field(
+        min_length=1,
+        description="XML files with a template for every molecule: from the working folder, or "
+        "by the names of those that come with OpenMM (`amber14/tip3p.xml`).",
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return list(self.files)
+
+
+class AmberForceField(Section):
+    """AMBER topologies with their parameters."""
+
+    kind: Literal["amber"] = Field(description="AMBER prmtop.")
+    prmtop: dict[Name, Path] = Field(
+        min_length=1,
+        description="Structure → prmtop file, its atoms in the structure's order.",
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return list(self.prmtop.values())
+
+
+class GromacsForceField(Section):
+    """GROMACS topologies with their parameters."""
+
+    kind: Literal["gromacs"] = Field(description="GROMACS top.")
+    top: dict[Name, Path] = Field(
+        min_length=1, description="Structure → top file, its atoms in the structure's order."
+    )
+    include_dir: Path | None = Field(
+        None, description="Folder of the files that the top files include; by default GROMACS's."
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return list(self.top.values())
+
+
+ForceFieldSettings = Annotated[
+    Gaff2ForceField | XmlForceField | AmberForceField | GromacsForceField,
+    Field(discriminator="kind"),
+]
+
+
+class System(Section):
+    """A molecular system: what one model learns."""
+
+    name: Name = Field(description="Name of the system, that of its file.")
+    description: str = Field("", description="A line for the report.")
+    kind: Literal["molecule", "liquid", "reactive"] = Field(
+        "molecule",
+        description="molecule: bonds must hold. liquid: molecules move past each other. reactive: "
+        "bonds may break. It chooses atom classes and what counts as a failure.",
+    )
+    forcefield: ForceFieldSettings = Field(
+        Gaff2ForceField(kind="gaff2"),
+        description="The teacher's force field; `{kind: gaff2}` if left out.",
+    )
+    structures: list[StructureSettings] = Field(
+        min_length=1, description="Start structures; one model learns them together."
+    )
+    overrides: dict[str, dict[str, Any]] = Field(
+        {}, description="Sections of the campaign's settings that differ for this system."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "System":
+        names = [structure.name for structure in self.structures]
+        if len(set(names)) < len(names):
+            raise ValueError(f"structures: names must differ, got {names}")
+        if not any(structure.explore for structure in self.structures):
+            raise ValueError("structures: at least one must have `explore: true`")
+        single = [structure.name for structure in self.structures if not structure.pack]
+        for structure in self.structures:
+            if unknown := [name for name in structure.pack if name not in single]:
+                raise ValueError(
+                    f"structure {structure.name}: pack: {', '.join(unknown)}: expected structures "
+                    f"of this file that are not packed themselves: {', '.join(single) or 'none'}"
+                )
+        for key in ("charge_files", "prmtop", "top"):
+            named = getattr(self.forcefield, key, None) or {}
+            if unknown := [name for name in named if name not in names]:
+                raise ValueError(
+                    f"forcefield.{key}: {', '.join(unknown)}: no such structure; expected "
+                    f"{', '.join(names)}"
+                )
+        return self
