@@ -1,0 +1,174 @@
+"""What the teacher taught, and how far latent features drift from what was learned.
+
+Not for: making the teacher's frames (`sampling`), or measuring drift (`drift`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.page.axes import Figure, Trace, colours_of, gradient, rounded, titled
+from halcyon.report import SystemReport
+from halcyon.sampling import ORIGINS
+
+BINS = 60
+MEASURES = {
+    "shift": (
+        "Shift of latent features",
+        "Distance between the means of held-out and training frames, in training standard "
+        "deviations per axis: 0 is none.",
+        "shift, standard deviations",
+    ),
+    "kurtosis_new": (
+        "Gaussianity of latent features",
+        "Mardia's kurtosis of held-out frames over its value for a Gaussian: 1 is Gaussian, above "
+        "it has heavy tails, below it has several clusters.",
+        "kurtosis, relative",
+    ),
+}
+
+
+def teacher_figures(report: SystemReport) -> list[Figure]:
+    """Energies and largest forces of the teacher's frames by origin, for each structure."""
+    found = []
+    for name in dict.fromkeys(frame.info["structure"] for frame in report.taught):
+        mine = [frame for frame in report.taught if frame.info["structure"] == name]
+        found += [
+            _histogram(
+                f"teacher-energy-{name}",
+                f"{name}: energies",
+                mine,
+                energies(mine),
+                "energy above the least, eV/atom",
+            ),
+            _histogram(
+                f"teacher-force-{name}",
+                f"{name}: forces",
+                mine,
+                largest_forces(mine),
+                "largest force on an atom, eV/Å",
+            ),
+        ]
+    return found
+
+
+def origin_colours() -> dict[str, str]:
+    """Colour of each origin of the teacher's frames."""
+    return {origin: gradient(place, len(ORIGINS)) for place, origin in enumerate(ORIGINS)}
+
+
+def energies(frames: Sequence[Atoms]) -> np.ndarray:
+    """Energies above the least of them, eV per atom, shape (F,)."""
+    per_atom = np.array([frame.info["energy"] / len(frame) for frame in frames])
+    above: np.ndarray = per_atom - per_atom.min()
+    return above
+
+
+def largest_forces(frames: Sequence[Atoms]) -> np.ndarray:
+    """Largest force on any atom of each frame, eV/Å, shape (F,)."""
+    return np.array([np.linalg.norm(f.arrays["forces"], axis=1).max() for f in frames])
+
+
+def _histogram(
+    place: str, title: str, frames: Sequence[Atoms], values: np.ndarray, axis: str
+) -> Figure:
+    edges = np.linspace(0.0, max(float(values.max()), 1e-6), BINS + 1)
+    colours, data, told = origin_colours(), [], []
+    origins = np.array([frame.info["origin"] for frame in frames])
+    for origin in ORIGINS:
+        mine = values[origins == origin]
+        if not len(mine):
+            continue
+        counts, _ = np.histogram(mine, edges)
+        told.append(f"{origin}: {len(mine)} frames, median {np.median(mine):.3g}")
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": origin,
+                # Steps from edge to edge; a bin without frames is a gap, there is no log of nought.
+                "x": rounded(edges),
+                "y": [int(n) or None for n in counts] + [int(counts[-1]) or None],
+                "line": {"shape": "hv", "color": colours[origin], "width": 1.8},
+                "hovertemplate": f"{origin}, from %{{x:.4g}}: %{{y}} frames<extra></extra>",
+            }
+        )
+    return Figure(
+        id=place,
+        title=title,
+        caption=f"{len(frames)} frames by origin, in {BINS} bins.",
+        alt=f"Histogram of the {axis}; {'; '.join(told)}.",
+        data=data,
+        x=titled(axis, rangemode="tozero"),
+        y=titled("frames", type="log", rangemode="tozero"),
+    )
+
+
+def drift_figures(report: SystemReport) -> list[Figure]:
+    """Drift per class of atoms, before and after fine-tuning; none without files that tell it."""
+    if not any(g.drift for g in report.generations):
+        return []
+    return [_drift(report, measure) for measure in MEASURES]
+
+
+def _drift(report: SystemReport, measure: str) -> Figure:
+    title, caption, axis = MEASURES[measure]
+    colours, data = colours_of(report), []
+    told = []
+    for g in report.generations:
+        for word in ("before", "after"):
+            found: dict[str, Any] = (g.drift or {}).get(word) or {}
+            classes = [name for name in found if found[name][measure] is not None]
+            if not classes:
+                continue
+            values = [found[name][measure] for name in classes]
+            told.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
+            data.append(
+                _dots(
+                    g.number,
+                    word,
+                    classes,
+                    rounded(values),
+                    [[found[name]["atoms"], found[name]["axes"]] for name in classes],
+                    colours[g.number],
+                )
+            )
+    return Figure(
+        id=f"drift-{measure.removesuffix('_new')}",
+        title=title,
+        caption=f"{caption} Hollow: the model before fine-tuning (of generation 0: the pre-trained "
+        "one), filled: after it.",
+        alt=f"{title} by class of atoms; {'; '.join(told)}.",
+        data=data,
+        x=titled("class of atoms", type="category"),
+        y=titled(axis, rangemode="tozero"),
+    )
+
+
+def _dots(
+    number: int,
+    word: str,
+    classes: list[str],
+    values: list[float | None],
+    customdata: list[list[int]],
+    colour: str,
+) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": number,
+        "name": f"generation {number}, {word}",
+        "x": classes,
+        "y": values,
+        "customdata": customdata,
+        "marker": {
+            "size": 9,
+            "symbol": "circle-open" if word == "before" else "circle",
+            "color": colour,
+            "line": {"width": 1.6},
+        },
+        "hovertemplate": f"generation {number}, {word} fine-tuning, %{{x}}: %{{y:.3g}}"
+        "<br>%{customdata[0]} atoms, %{customdata[1]} axes<extra></extra>",
+    }
