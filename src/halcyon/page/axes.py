@@ -46,6 +46,7 @@ class Figure:
         y: likewise.
         layout: further entries of Plotly's layout.
         thinned: points there are and points drawn, where these are not all.
+        key: colour by name, where colours are not those of the generations.
     """
 
     id: str
@@ -57,11 +58,7 @@ class Figure:
     y: dict[str, Any]
     layout: dict[str, Any] = field(default_factory=dict)
     thinned: tuple[int, int] | None = None
-
-    @property
-    def key(self) -> list[tuple[str, str]]:
-        """Name and colour of each bar."""
-        return [(trace["name"], trace["marker"]["color"]) for trace in self.data]
+    key: dict[str, str] = field(default_factory=dict)
 
     @property
     def note(self) -> str:

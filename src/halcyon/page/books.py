@@ -27,6 +27,7 @@ def figures(report: SystemReport) -> list[Figure]:
             alt="Candidates per generation by what became of them; the numbers stand in the table "
             "below.",
             data=_stacked(by_generation, fates),
+            key=_colours(fates),
             x=titled("candidates"),
             y=_batches(list(by_generation)),
             layout={"barmode": "stack"},
@@ -42,6 +43,7 @@ def figures(report: SystemReport) -> list[Figure]:
             )
             + ".",
             data=_stacked(outcomes, statuses),
+            key=_colours(statuses),
             x=titled("calculations"),
             y=_batches(list(outcomes)),
             layout={"barmode": "stack"},
@@ -95,15 +97,13 @@ def cost_figures(report: SystemReport) -> list[Figure]:
 
 def _stacked(counts: Mapping[str, Mapping[str, int]], kinds: Sequence[str]) -> list[Trace]:
     return [
-        _bar(
-            kind,
-            list(counts),
-            [each.get(kind, 0) for each in counts.values()],
-            gradient(place, len(kinds)),
-            kind,
-        )
-        for place, kind in enumerate(kinds)
+        _bar(kind, list(counts), [each.get(kind, 0) for each in counts.values()], colour, kind)
+        for kind, colour in _colours(kinds).items()
     ]
+
+
+def _colours(kinds: Sequence[str]) -> dict[str, str]:
+    return {kind: gradient(place, len(kinds)) for place, kind in enumerate(kinds)}
 
 
 def _bar(

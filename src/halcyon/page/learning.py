@@ -260,8 +260,8 @@ def _training(report: SystemReport, name: str) -> Figure:
     return Figure(
         id=name,
         title=f"Training: {title.lower()}",
-        caption=f"{axis.capitalize()}; a dot marks the epoch that was kept.",
-        alt=f"{axis.capitalize()} against epoch; at the end: {', '.join(lasts)}.",
+        caption=f"{axis[0].upper()}{axis[1:]}; a dot marks the epoch that was kept.",
+        alt=f"{axis[0].upper()}{axis[1:]} against epoch; at the end: {', '.join(lasts)}.",
         data=data,
         x=titled("epoch", rangemode="tozero", **({"dtick": 1} if longest <= 10 else {})),
         y=titled(

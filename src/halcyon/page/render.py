@@ -55,7 +55,6 @@ def render(report: SystemReport) -> str:
         shown=shown,
         figures={f.id: f.plotly() for group in shown.values() for f in group},
         colours=colours_of(report),
-        origins=transfer.origin_colours(),
         molecules=molecules.scenes(report),
         tables=_tables(report),
         quarantined=report.quarantined[:MAX_MESSAGES],

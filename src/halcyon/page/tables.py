@@ -173,12 +173,12 @@ def cost_rows(costs: Sequence[LabelCost]) -> list[list[str]]:
         without=sum(c.without for c in costs),
         core_seconds=sum(c.core_seconds for c in costs),
     )
-    return [["Batch", "Labels", "Without label", "Core time", "per calculation, s"]] + [
+    return [["Batch", "Labels", "Without label", "Core time, s", "per calculation, s"]] + [
         [
             c.batch,
             str(c.labels),
             str(c.without),
-            duration(c.core_seconds),
+            number_text(c.core_seconds),
             number_text(c.core_seconds / n if (n := c.labels + c.without) else None),
         ]
         for c in (*costs, whole)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from halcyon.page.axes import Figure, Trace, colours_of, gradient, rounded, titled
+from halcyon.page.axes import Figure, Trace, colours_of, faint, gradient, rounded, titled
 from halcyon.report import SystemReport
 from halcyon.sampling import ORIGINS
 
-BINS = 60
+BINS = 40
 MEASURES = {
     "shift": (
         "Shift of latent features",
@@ -54,11 +54,6 @@ def teacher_figures(report: SystemReport) -> list[Figure]:
     return found
 
 
-def origin_colours() -> dict[str, str]:
-    """Colour of each origin of the teacher's frames."""
-    return {origin: gradient(place, len(ORIGINS)) for place, origin in enumerate(ORIGINS)}
-
-
 def energies(frames: Sequence[Atoms]) -> np.ndarray:
     """Energies above the least of them, eV per atom, shape (F,)."""
     per_atom = np.array([frame.info["energy"] / len(frame) for frame in frames])
@@ -74,25 +69,35 @@ def largest_forces(frames: Sequence[Atoms]) -> np.ndarray:
 def _histogram(
     place: str, title: str, frames: Sequence[Atoms], values: np.ndarray, axis: str
 ) -> Figure:
-    edges = np.linspace(0.0, max(float(values.max()), 1e-6), BINS + 1)
-    colours, data, told = origin_colours(), [], []
+    """Counts in bins that grow with the value: frames lie from thermal motion to the force cap."""
+    positive = values[values > 0]
+    low, high = (positive.min(), positive.max()) if len(positive) else (0.5, 1.0)
+    edges = np.geomspace(low, high * (1 + 1e-9), BINS + 1)
+    data, told, key = [], [], {}
     origins = np.array([frame.info["origin"] for frame in frames])
-    for origin in ORIGINS:
+    for number, origin in enumerate(ORIGINS):
         mine = values[origins == origin]
         if not len(mine):
             continue
-        counts, _ = np.histogram(mine, edges)
+        # The least energy is nought by definition: it belongs to the first bin.
+        counts, _ = np.histogram(np.clip(mine, edges[0], edges[-1]), edges)
         told.append(f"{origin}: {len(mine)} frames, median {np.median(mine):.3g}")
+        key[origin] = gradient(number, len(ORIGINS))
+        starts = rounded(edges[:-1])
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "name": origin,
-                # Steps from edge to edge; a bin without frames is a gap, there is no log of nought.
-                "x": rounded(edges),
-                "y": [int(n) or None for n in counts] + [int(counts[-1]) or None],
-                "line": {"shape": "hv", "color": colours[origin], "width": 1.8},
-                "hovertemplate": f"{origin}, from %{{x:.4g}}: %{{y}} frames<extra></extra>",
+                "x": rounded(np.repeat(edges, 2)),
+                # No log of nought: an empty bin lies below the axis.
+                "y": [0.5, *np.repeat(np.maximum(counts, 0.5), 2).tolist(), 0.5],
+                "text": ["", *np.repeat(counts, 2).astype(str).tolist(), ""],
+                "told": [[x, int(n)] for x, n in zip(starts, counts, strict=True) if n],
+                "line": {"color": key[origin], "width": 1.6},
+                "fill": "tozeroy",
+                "fillcolor": faint(key[origin], 0.18),
+                "hovertemplate": f"{origin}, near %{{x:.3g}}: %{{text}} frames<extra></extra>",
             }
         )
     return Figure(
@@ -101,8 +106,11 @@ def _histogram(
         caption=f"{len(frames)} frames by origin, in {BINS} bins.",
         alt=f"Histogram of the {axis}; {'; '.join(told)}.",
         data=data,
-        x=titled(axis, rangemode="tozero"),
-        y=titled("frames", type="log", rangemode="tozero"),
+        x=titled(axis, type="log", exponentformat="none", dtick=1),
+        y=titled(
+            "frames", type="log", exponentformat="none", dtick=1, range=[-0.2, np.log10(len(frames))]
+        ),
+        key=key,
     )
 
 

@@ -76,7 +76,7 @@
     viewer.setStyle({}, { stick: { radius: 0.13, colorfunc }, sphere: { scale: 0.27, colorfunc } });
     if (names.length <= 60) {
       names.forEach((name, i) => viewer.addLabel(`${name}${i}`, {
-        position: at(scene, i), fontSize: 12, fontColor: own("--ink"), backgroundColor: own("--page"), backgroundOpacity: 0.55,
+        position: at(scene, i), fontSize: 12, fontColor: own("--ink"), showBackground: false,
         inFront: true, alignment: "bottomLeft",
       }));
     }
@@ -84,7 +84,7 @@
       viewer.addSphere({ center: at(scene, scene.atom), radius: 0.62, color: own("--link"), wireframe: true, linewidth: 1 });
     }
     for (const [start, end] of scene.cell ? corners(scene.cell) : []) viewer.addLine({ start, end, color: own("--soft") });
-    if (!keepView) viewer.zoomTo();
+    if (!keepView) { viewer.zoomTo(); viewer.zoom(1.3); }
     viewer.render();
   }
   const at = (scene, i) => ({ x: scene.positions[3 * i], y: scene.positions[3 * i + 1], z: scene.positions[3 * i + 2] });

@@ -73,6 +73,7 @@ for (const details of document.querySelectorAll("details[data-of]")) {
     const { data, layout } = figures[details.dataset.of];
     const rows = [];
     for (const trace of data) {
+      if (trace.told) { for (const [x, y] of trace.told) rows.push([trace.name, x, y]); continue; }
       if (trace.hoverinfo === "skip" && trace.mode === "lines" && trace.line.width) continue;
       (trace.x ?? []).forEach((x, i) => { if (x !== null) rows.push([trace.name, x, trace.y[i]]); });
     }
