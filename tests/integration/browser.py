@@ -143,7 +143,9 @@ class Browser:
 
     def scroll_through(self):
         """Bring everything into sight once: figures are drawn when they are."""
-        for place in self.evaluate("[...document.querySelectorAll('.plot, #view')].map((p) => p.id)"):
+        for place in self.evaluate(
+            "[...document.querySelectorAll('.plot, #view')].map((p) => p.id)"
+        ):
             plot = f"document.getElementById({place!r})"
             self.evaluate(f"{plot}.scrollIntoView()")
             self.until(f"{plot}.matches('.js-plotly-plot, :has(canvas)')")

@@ -67,7 +67,9 @@ def cost_figures(report: SystemReport) -> list[Figure]:
             )
             + ".",
             data=[
-                _bar("core time", [s.stage for s in report.stages], rounded(minutes), NEUTRAL, "min")
+                _bar(
+                    "core time", [s.stage for s in report.stages], rounded(minutes), NEUTRAL, "min"
+                )
             ],
             x=titled("core time, min"),
             y=_batches([s.stage for s in report.stages]),
@@ -106,9 +108,7 @@ def _colours(kinds: Sequence[str]) -> dict[str, str]:
     return {kind: gradient(place, len(kinds)) for place, kind in enumerate(kinds)}
 
 
-def _bar(
-    name: str, y: list[str], x: Sequence[float | None], colour: str, unit: str
-) -> Trace:
+def _bar(name: str, y: list[str], x: Sequence[float | None], colour: str, unit: str) -> Trace:
     return {
         "type": "bar",
         "orientation": "h",

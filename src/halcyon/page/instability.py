@@ -94,9 +94,7 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
     )
 
 
-def _replicas(
-    g: Generation, column: str, colour: str, most: int
-) -> tuple[list[Trace], int, int]:
+def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[Trace], int, int]:
     """Curves of a generation and its failures; points there are, and points drawn."""
     x: list[float | None] = []
     y: list[float | None] = []

@@ -108,7 +108,11 @@ def _histogram(
         data=data,
         x=titled(axis, type="log", exponentformat="none", dtick=1),
         y=titled(
-            "frames", type="log", exponentformat="none", dtick=1, range=[-0.2, np.log10(len(frames))]
+            "frames",
+            type="log",
+            exponentformat="none",
+            dtick=1,
+            range=[-0.2, np.log10(len(frames))],
         ),
         key=key,
     )

@@ -77,7 +77,7 @@
     if (names.length <= 60) {
       names.forEach((name, i) => viewer.addLabel(`${name}${i}`, {
         position: at(scene, i), fontSize: 12, fontColor: own("--ink"), showBackground: false,
-        inFront: true, alignment: "bottomLeft",
+        inFront: true, alignment: "bottomLeft", screenOffset: { x: 9, y: 9 },
       }));
     }
     if (scene.atom !== null) {
