@@ -50,8 +50,10 @@ class Browser:
         # Chromium reads from descriptor 3 and writes to 4.
         shell = f'exec "$@" 3<&{from_us} 4>&{to_us}'
         self._process = subprocess.Popen(
-            ["bash", "-c", shell, "chromium", PROGRAM, *OPTIONS]
-            + [f"--user-data-dir={self._folder.name}", "about:blank"],
+            [
+                *("bash", "-c", shell, "chromium", PROGRAM, *OPTIONS),
+                *(f"--user-data-dir={self._folder.name}", "about:blank"),
+            ],
             pass_fds=(from_us, to_us),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

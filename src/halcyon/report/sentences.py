@@ -106,7 +106,10 @@ def next_step(report: SystemReport) -> str:
                 f"temperatures_K and run the same command.{warning}"
             )
         case Decision.CONTINUE:
-            return f"Next: run the same command again, it goes on with generation {last.number + 1}.{warning}"
+            return (
+                "Next: run the same command again, it goes on with generation "
+                f"{last.number + 1}.{warning}"
+            )
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
         case _:
