@@ -348,10 +348,19 @@ def check_committee(plan: SystemPlan, source: str) -> None:
 
 
 def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
-    """Refuse classes of atoms that a published set does not tell apart."""
+    """Refuse what a published set cannot tell: symmetric atoms apart, other spins."""
+    if not isinstance(campaign.settings.reference, config.DatasetReference):
+        return
+    for structure in plan.system.structures:
+        if structure.multiplicities:
+            raise InputError(
+                f"{source}: system {plan.system.name}: structure {structure.name}: multiplicities "
+                f"= {structure.multiplicities}: a published set has each frame in one spin; "
+                "expected none with `reference: {backend: dataset}`"
+            )
     classes = plan.settings.domain.classes
     by_symmetry = classes == "symmetry" or (classes == "auto" and plan.system.kind == "molecule")
-    if by_symmetry and isinstance(campaign.settings.reference, config.DatasetReference):
+    if by_symmetry:
         raise InputError(
             f"{source}: domain.classes = {classes!r}: system {plan.system.name}: expected "
             "'element' or 'environment' with `reference: {backend: dataset}`: which atom of a set "
@@ -389,7 +398,7 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
         "level_of_theory": level_hash(campaign.reference().level),
         "systems": {
             name: {
-                "structures": _hash([s.model_dump(mode="json") for s in plan.system.structures]),
+                "structures": _hash([_identity(s) for s in plan.system.structures]),
                 "label_shards": plan.settings.resources.label_shards,
             }
             for name, plan in campaign.systems.items()
@@ -414,6 +423,12 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     merged = before | {"systems": before["systems"] | now["systems"]}
     if merged != before and not dry:
         files.write_json(path, merged)
+
+
+def _identity(structure: config.StructureSettings) -> dict[str, Any]:
+    """What a structure is; keys that came later count where they are used."""
+    said = structure.model_dump(mode="json")
+    return {k: v for k, v in said.items() if k != "multiplicities" or v}
 
 
 def _hash(content: Sequence[Any]) -> str:
