@@ -240,6 +240,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_start(plan, source)
         check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
+    check_scan(campaign, source)
     check_identity(campaign, dry=dry)
     if not dry:
         campaign.write()
@@ -348,24 +349,31 @@ def check_committee(plan: SystemPlan, source: str) -> None:
 
 
 def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
-    """Refuse what a published set cannot tell: symmetric atoms apart, other spins."""
-    if not isinstance(campaign.settings.reference, config.DatasetReference):
-        return
-    for structure in plan.system.structures:
-        if structure.multiplicities:
-            raise InputError(
-                f"{source}: system {plan.system.name}: structure {structure.name}: multiplicities "
-                f"= {structure.multiplicities}: a published set has each frame in one spin; "
-                "expected none with `reference: {backend: dataset}`"
-            )
+    """Refuse classes of atoms that a published set does not tell apart."""
     classes = plan.settings.domain.classes
     by_symmetry = classes == "symmetry" or (classes == "auto" and plan.system.kind == "molecule")
-    if by_symmetry:
+    if by_symmetry and isinstance(campaign.settings.reference, config.DatasetReference):
         raise InputError(
             f"{source}: domain.classes = {classes!r}: system {plan.system.name}: expected "
             "'element' or 'environment' with `reference: {backend: dataset}`: which atom of a set "
             "is which of the molecule's is not known"
         )
+
+
+def check_scan(campaign: Campaign, source: str) -> None:
+    """Refuse to look for the lowest spin where the reference cannot tell."""
+    why = {
+        "xtb": "GFN-xTB without spin polarisation puts low spin lowest, that of O2 too",
+        "dataset": "a published set has each frame in one spin",
+    }.get(campaign.settings.reference.backend)
+    for name, plan in campaign.systems.items():
+        for structure in plan.system.structures:
+            if why and structure.multiplicities:
+                raise InputError(
+                    f"{source}: system {name}: structure {structure.name}: multiplicities = "
+                    f"{structure.multiplicities}: expected none with `reference: {{backend: "
+                    f"{campaign.settings.reference.backend}}}`: {why}"
+                )
 
 
 def check_start(plan: SystemPlan, source: str) -> None:

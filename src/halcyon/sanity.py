@@ -70,15 +70,16 @@ def xtb_witness() -> Witness:
 
 def energy_range(
     settings: SanitySettings, atoms: int, temperature_K: float, *, reactive: bool
-) -> float | None:
-    """How far energies of a composition may lie from their median, eV; None: anywhere.
+) -> tuple[float, float] | None:
+    """How far energies of a composition may lie below and above their median, eV; None: anywhere.
 
-    Potential energy of `atoms` harmonic atoms is 3/2 k_B T each above the minimum, on average.
+    Potential energy of harmonic atoms is 3/2 k_B T each above the minimum, on average.
     """
     if settings.energy_range_eV is None:
         return None
-    heat = 1.5 * atoms * kB * temperature_K
-    return settings.energy_range_eV + heat + settings.reaction_range_eV_per_atom * atoms * reactive
+    low = settings.energy_range_eV + 1.5 * atoms * kB * temperature_K
+    high = low + settings.distortion_range_eV_per_atom * atoms
+    return low + settings.reaction_range_eV_per_atom * atoms * reactive, high
 
 
 def judge(
@@ -178,7 +179,11 @@ def _net_force(frame: Atoms, settings: SanitySettings) -> str:
 
 
 def _against(
-    mine: _Said, peers: Sequence[_Said], atoms: int, limit: float | None, settings: SanitySettings
+    mine: _Said,
+    peers: Sequence[_Said],
+    atoms: int,
+    limit: tuple[float, float] | None,
+    settings: SanitySettings,
 ) -> tuple[str, str]:
     """Reason to reject and reason to flag; empty where there is none."""
     flags = []
@@ -187,7 +192,7 @@ def _against(
     if mine.shift is not None and mine.force is not None and len(shifts) >= settings.least_labels:
         shift, spread = _centre(shifts, LEAST_SPREAD_eV_PER_ATOM * atoms)
         off = abs(mine.shift - shift)
-        confirmed = limit is not None and off <= limit
+        confirmed = limit is not None and off <= limit[0]
         if off > settings.xtb_widths * spread:
             flags.append(f"energy {mine.shift - shift:+.2f} eV off GFN2-xTB, usual ± {spread:.2f}")
         usual, spread = _centre([p.force for p in peers if p.force is not None])
@@ -195,12 +200,12 @@ def _against(
             flags.append(f"forces {mine.force:.2f} eV/Å off GFN2-xTB, usually {usual:.2f}")
     if limit is not None:
         middle, spread = _centre([peer.energy for peer in peers])
-        allowed = max(limit, settings.energy_widths * spread)
+        low, high = (max(side, settings.energy_widths * spread) for side in limit)
         off = mine.energy - middle
-        if abs(off) > allowed:
+        if not -low <= off <= high:
             said = (
                 f"energy {off:+.2f} eV from the median of {len(peers)} labels of its composition, "
-                f"expected within {allowed:.2f} (sanity.energy_range_eV)"
+                f"expected within -{low:.2f} and +{high:.2f} (sanity.energy_range_eV)"
             )
             if not confirmed:
                 return said, ""

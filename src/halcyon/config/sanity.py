@@ -20,14 +20,19 @@ class SanitySettings(Section):
         gt=0,
         description="A label is rejected if its energy is further than this, and heat, from the "
         "median of the labels of its composition, eV. Heat is 3/2 k_B T per atom at the highest "
-        "temperature of exploration; bonds that break have their place in the range. null: not "
-        "checked.",
+        "temperature of exploration. null: not checked.",
+    )
+    distortion_range_eV_per_atom: float = Field(
+        3.0,
+        ge=0,
+        description="What the range is wider by upwards, eV/atom: frames before a failure are "
+        "distorted. Random ones of ethanol with forces under 50 eV/Å reach 2.8 eV/atom.",
     )
     reaction_range_eV_per_atom: float = Field(
         1.0,
         ge=0,
-        description="What the range of a `reactive` system is wider by, eV/atom: reactions "
-        "release energy, those of hydrogen and oxygen 0.8.",
+        description="What the range of a `reactive` system is wider by downwards, eV/atom: "
+        "reactions release energy, those of hydrogen and oxygen 0.8.",
     )
     energy_widths: float = Field(
         20.0,
