@@ -29,9 +29,9 @@ class Springs(Calculator):
     '''A spring between any two atoms; every calculation that begins is a line of a file.'''
     implemented_properties = ["energy", "forces"]
 
-    def __init__(self, log):
+    def __init__(self, folder):
         super().__init__()
-        self.log = log
+        self.log = os.path.join(folder, "log")
 
     def calculate(self, atoms=None, properties=(), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -60,13 +60,15 @@ def job(tmp_path, rattled):
     )
 
     def make(name, backend):
-        log = tmp_path / f"{name}.log"
+        # A folder: the content of a file would be part of the level of theory.
+        (tmp_path / f"{name}-log").mkdir()
+        log = tmp_path / f"{name}-log/log"
         references = {
             "xtb": {"backend": "xtb"},
             "ase": {
                 "backend": "ase",
                 "calculator": "springs.Springs",
-                "arguments": {"log": str(log)},
+                "arguments": {"folder": str(log.parent)},
             },
         }
         content = {
