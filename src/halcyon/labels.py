@@ -95,7 +95,9 @@ def label_frames(
     known |= store.find(sorted(store.add(fresh)))
     paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
     return [
-        _with_record(frame, known[key], paid.pop(key, 0.0)) if key in known else _left(frame, key)
+        _with_record(frame, known[key], paid.pop(key, 0.0))
+        if key in known
+        else _left(frame, key, store.level)
         for key, frame in zip(keys, frames, strict=True)
     ]
 
@@ -209,10 +211,10 @@ def _with_record(frame: Atoms, known: Atoms, paid: float) -> Atoms:
     return labelled
 
 
-def _left(frame: Atoms, key: str) -> Atoms:
+def _left(frame: Atoms, key: str, level: str) -> Atoms:
     """A frame that was not computed."""
     left = structure_only(frame)
     left.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
-    left.info |= {"key": key, "status": NOT_COMPUTED, "paid": 0.0}
+    left.info |= {"key": key, "level": level, "status": NOT_COMPUTED, "paid": 0.0}
     left.info["message"] = "the budget of core-hours was spent (limits.core_hours)"
     return left

@@ -102,7 +102,8 @@ def quarantine(campaign: Campaign, system: str, *, flagged: bool = False) -> lis
         info, good = frame.info, frame.info["status"] == Status.OK
         if good != flagged or (flagged and "flag" not in info):
             continue
-        folder = label_work(campaign, system, batch, shard) / info["key"]
+        key = info.get("key", "")
+        folder = label_work(campaign, system, batch, shard) / (key or "unknown")
         found.append(
             BadFrame(
                 system=system,
@@ -110,7 +111,7 @@ def quarantine(campaign: Campaign, system: str, *, flagged: bool = False) -> lis
                 generation=_generation(batch),
                 shard=shard,
                 structure=info["structure"],
-                key=info["key"],
+                key=key,
                 status=info["status"],
                 reason=info.get("flag" if flagged else "message", ""),
                 rung=info.get("rung", 0),

@@ -128,6 +128,7 @@ def test_a_raised_budget_is_spent_on_what_was_left(shop):
     frames = shop.label(first)
     assert [f.info["status"] for f in frames] == ["ok"] * 5 + [NOT_COMPUTED] * 7
     assert "energy" not in frames[5].info
+    assert len({frame.info["level"] for frame in frames}) == 1  # the page wants it of all frames
     for number in range(2):
         verdict = {"decision": "budget_spent"}
         files.write_json(shop.folder / f"gen00{number}/verdict.json", verdict)
