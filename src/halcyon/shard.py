@@ -100,7 +100,6 @@ class Shard:
         others = [path for path in mine if path.parent != self.work]
         told = iter(compute(flat, others=others, report=report))
         labelled = [spin.lowest([next(told) for _ in frame]) for frame in states]
-        # Which program said that a frame is no good is not for the checks: they take good ones.
         judged = sanity.judge(
             labelled,
             plan.settings.sanity,

@@ -221,6 +221,21 @@ def test_checked_forces_are_paid_for_and_not_twice(shop):
     assert shop.spent == 14
 
 
+def test_every_spin_is_paid_for(shop, tmp_path):
+    (tmp_path / "systems/water.yaml").write_text(
+        "name: water\nstructures: [{name: water, smiles: O, multiplicities: [1, 3]}]\n"
+    )
+    shop.limit(5)
+    reference = Hourly()
+    frames = shop.label(reference, frames=3)
+    assert len(reference.asked) == 5
+    # Of the third frame one spin is missing: it might be the lower one.
+    assert [f.info["status"] for f in frames] == ["ok", "ok", NOT_COMPUTED]
+    assert [f.info["paid"] / HOUR for f in frames] == [2, 2, 1]
+    assert shop.spent == 5
+    assert ledgers.total(ledgers.costs(shop.campaign, "water")) == 5
+
+
 @pytest.fixture
 def books(shop):
     """A campaign with one of everything."""
