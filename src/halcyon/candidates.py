@@ -165,7 +165,7 @@ class Candidates:
     def propose(
         self, member: int, step: int, positions: torch.Tensor, cell: torch.Tensor, **info: Any
     ) -> None:
-        """Add a frame of a replica, at a step of it; `info` as `frames.INFO` and `frames.PER_ATOM` name it."""
+        """Add a frame of a replica, at a step; `info` as `frames.INFO` and `PER_ATOM` name it."""
         mine = self.entries.setdefault(member, [])
         mine.append(
             {

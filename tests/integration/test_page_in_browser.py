@@ -1,12 +1,12 @@
-"""The page in a real browser: no error, no request, plots answer, the molecule turns, print fits."""
+"""The page in a browser: no error, no request, plots answer, the molecule turns, print fits."""
 
 import browser
 import pytest
 from browser import Browser
-from toy_campaign import write_diagnoses
 
 from halcyon import report
 from halcyon.page import render
+from toy_campaign import write_diagnoses
 
 pytestmark = [
     pytest.mark.slow,

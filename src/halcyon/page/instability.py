@@ -26,8 +26,8 @@ from halcyon.stability import TIERS
 
 MEANING = {
     "label": "Leaving it: inaccurate, a frame worth a label. It decides about saturation.",
-    "guard": "Leaving it: beyond the force field's frames, too. Meant to foretell failures; not yet "
-    "validated.",
+    "guard": "Leaving it: beyond the force field's frames, too. Meant to foretell failures; not "
+    "yet validated.",
 }
 SAME = "The same as the label domain: there was no pre-training."
 
@@ -316,8 +316,8 @@ def _excursion_rates(report: SystemReport) -> Figure:
         id="excursions",
         title="What the verdict rests on",
         caption=f"Excursions per atom and ps in the late window; the bar ends at their exact "
-        f"one-sided {level} bound. Below the dashed line, {limit:g}/ps, a generation without failure "
-        "is saturated. None is drawn where every replica failed.",
+        f"one-sided {level} bound. Below the dashed line, {limit:g}/ps, a generation without "
+        "failure is saturated. None is drawn where every replica failed.",
         alt=f"Excursion rate per generation against the limit {limit:g}/ps; {'; '.join(told)}.",
         data=data,
         x=titled("generation", dtick=1, range=[-0.6, report.last.number + 0.6]),

@@ -62,8 +62,8 @@ def _means(report: SystemReport, g: Generation) -> list[tuple[dict[str, Any], At
         scene = _geometry(picture) | {
             "kind": "mean",
             "generation": g.number,
-            "title": f"Λ of each atom of {structure} when its replicas ended, mean of {len(known)}, "
-            f"generation {g.number}",
+            "title": f"Λ of each atom of {structure} when its replicas ended, mean of "
+            f"{len(known)}, generation {g.number}",
             "atom": None,
             "scores": None,
             "cli": rounded(np.mean(known, axis=0)),

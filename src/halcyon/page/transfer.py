@@ -139,13 +139,14 @@ def _drift(report: SystemReport, measure: str) -> Figure:
             told.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
             data.append(
                 _dots(
-                    g.number,
-                    word,
-                    classes,
-                    rounded(values),
-                    [[found[name]["atoms"], found[name]["axes"]] for name in classes],
-                    colours[g.number],
+                    number=g.number,
+                    word=word,
+                    classes=classes,
+                    values=rounded(values),
+                    customdata=[[found[name]["atoms"], found[name]["axes"]] for name in classes],
+                    colour=colours[g.number],
                 )
+            )
             )
     return Figure(
         id=f"drift-{measure.removesuffix('_new')}",
@@ -160,6 +161,7 @@ def _drift(report: SystemReport, measure: str) -> Figure:
 
 
 def _dots(
+    *,
     number: int,
     word: str,
     classes: list[str],
