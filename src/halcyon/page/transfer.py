@@ -147,7 +147,6 @@ def _drift(report: SystemReport, measure: str) -> Figure:
                     colour=colours[g.number],
                 )
             )
-            )
     return Figure(
         id=f"drift-{measure.removesuffix('_new')}",
         title=title,
