@@ -76,8 +76,9 @@ def label_frames(
             missing.setdefault(key, frame)
     extra = provenance | {"level": store.level, "host": socket.gethostname()}
     done = len(frames) - len(missing)
-    records = reference.label(list(missing.values()), work, cores)
-    for (key, frame), record in zip(missing.items(), records, strict=True):
+    waiting = [list(missing.items())[index] for index in reference.order(list(missing.values()))]
+    records = reference.label([frame for _, frame in waiting], work, cores)
+    for (key, frame), record in zip(waiting, records, strict=True):
         labelled = _labelled(frame, record, extra | {"key": key})
         journal.append(labelled)
         known[key] = labelled

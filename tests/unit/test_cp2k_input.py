@@ -16,8 +16,10 @@ from ase.build import molecule
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
 from halcyon.reference import Status, make_reference
-from halcyon.reference.cp2k import abort_message, read_outcome
-from halcyon.reference.cp2k_input import Entry, frame_input, read_entries, read_level
+from halcyon.reference.cp2k_entries import Entry, read_entries
+from halcyon.reference.cp2k_input import frame_input
+from halcyon.reference.cp2k_level import read_level
+from halcyon.reference.cp2k_output import abort_message, read_outcome
 
 DATA = Path(__file__).parent.parent / "data" / "cp2k"
 SHIPPED = Path(__file__).parent.parent.parent / "config" / "cp2k" / "pbe-d3-dzvp.yaml"
