@@ -7,7 +7,7 @@ import pytest
 
 from halcyon.config.reference import Rung
 from halcyon.reference.base import Status
-from halcyon.reference.cp2k_attempts import _may_be_rescued
+from halcyon.reference.cp2k_attempts import may_be_rescued
 from halcyon.reference.cp2k_output import Outcome
 from halcyon.reference.cp2k_rescue import RUNGS, STEPS, rescue_tree
 
@@ -76,4 +76,4 @@ def test_smearing_keeps_the_multiplicity():
     ],
 )
 def test_only_what_another_road_may_help_is_rescued(outcome, rescued):
-    assert _may_be_rescued(outcome) is rescued
+    assert may_be_rescued(outcome) is rescued

@@ -41,7 +41,7 @@ def twisted(angle):
 
 
 def write_orbitals(path, shells, coefficients):
-    """A file as CP2K writes it; `shells` are numbers of functions per atom, orbitals are columns."""
+    """A file as CP2K writes it: functions per shell of each atom, a column per orbital."""
     atoms, most = len(shells), max(map(len, shells))
     padded = np.zeros((atoms, 1, most), np.int32)
     for atom, sizes in enumerate(shells):

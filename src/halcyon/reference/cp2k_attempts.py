@@ -62,9 +62,9 @@ class Attempts:
             What came of it, and the rung: 0 without rescue.
         """
         outcome = self._label(self._folder, guess=guess)
-        if guess and _may_be_rescued(outcome):  # the guess is ours, not the level's: without it
+        if guess and may_be_rescued(outcome):  # the guess is ours, not the level's: without it
             outcome = self._label(self._folder / "atomic_guess", guess=False)
-        return self._rescue(outcome) if _may_be_rescued(outcome) else (outcome, 0)
+        return self._rescue(outcome) if may_be_rescued(outcome) else (outcome, 0)
 
     def _label(self, folder: Path, *, guess: bool) -> Outcome:
         tree = self._tree
@@ -138,7 +138,8 @@ class Attempts:
         return outcome
 
 
-def _may_be_rescued(outcome: Outcome) -> bool:
+def may_be_rescued(outcome: Outcome) -> bool:
+    """Whether another road may lead to a label: no convergence, or an abort of linear algebra."""
     if outcome.status is Status.CRASHED:
         return bool(NUMERICAL.search(outcome.message))
     return outcome.status is Status.UNCONVERGED

@@ -30,6 +30,14 @@ LAST_WORDS = re.compile(
     re.MULTILINE,
 )
 """What a Fortran program, a launcher or the system says when a program dies."""
+HINTS = {
+    "SIGKILL": "out of memory, perhaps, or ended by the queueing system",
+    "SIGSEGV": "out of memory or stack, perhaps",
+    "SIGBUS": "the disk is full, perhaps",
+    "SIGXFSZ": "a file became larger than the limit on files allows",
+    "SIGXCPU": "the limit on processor time was reached",
+}
+"""What the user should look at first, by the signal that ended CP2K."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
 
 
@@ -147,8 +155,7 @@ def _death(output: str, stdout: str, exit_status: int) -> str:
     cause = ""
     if exit_status < 0:
         name = signal.Signals(-exit_status).name
-        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-        cause = f"killed by {name}{hint}; "
+        cause = f"killed by {name}" + (f" ({HINTS[name]}); " if name in HINTS else "; ")
     words = LAST_WORDS.search(stdout) or LAST_WORDS.search(output)
     if words:
         return f"CP2K ended early: {cause}{words[0].strip()[-300:]}"
