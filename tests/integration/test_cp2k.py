@@ -95,7 +95,8 @@ def reference(level=SMALL_LEVEL, **settings):
 
 
 def label(backend, atoms, work):
-    return next(backend.label([atoms], work, 1))
+    (record,) = backend.label([atoms], work, 1)
+    return record
 
 
 @pytest.fixture
