@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -132,9 +133,12 @@ def compare(frames: Sequence[Atoms], settings: Cp2kReference, work: Path, cores:
         "reused": Labelling(settings, frames, work / "reused", cores),
         "naive": Labelling(naive_settings, frames, work / "naive", cores),
     }
-    for _ in frames:
-        for way in ways.values():
+    for number, _ in enumerate(frames, start=1):
+        for name, way in ways.items():
             way.next()
+            steps, spent = way.records[-1].scf_steps, way.processor_s / number
+            note = f"{number:3} {name:6} {steps} steps; {spent:.1f} s of processor a frame so far"
+            print(note, file=sys.stderr, flush=True)
     pairs = list(zip(ways["reused"].records, ways["naive"].records, strict=True))
     bad = [r.message for pair in pairs for r in pair if r.status is not Status.OK]
     if bad:
