@@ -76,7 +76,8 @@ def label_frames(
             missing.setdefault(key, frame)
     extra = provenance | {"level": store.level, "host": socket.gethostname()}
     done = len(frames) - len(missing)
-    waiting = [list(missing.items())[index] for index in reference.order(list(missing.values()))]
+    items = list(missing.items())
+    waiting = [items[index] for index in reference.order([frame for _, frame in items])]
     records = reference.label([frame for _, frame in waiting], work, cores)
     for (key, frame), record in zip(waiting, records, strict=True):
         labelled = _labelled(frame, record, extra | {"key": key})
