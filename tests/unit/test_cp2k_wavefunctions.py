@@ -227,3 +227,10 @@ def test_only_so_many_are_kept(tmp_path, orbitals, monkeypatch):
     monkeypatch.setattr(cp2k_wavefunctions, "KEPT_BYTES", 1)
     known.add("last", water(), orbitals())
     assert [path.stem for path in (tmp_path / "kept").glob("*.wfn")] == ["last"]
+
+
+def test_orbitals_that_cannot_be_kept_cost_a_guess_and_no_label(tmp_path):
+    known = Wavefunctions(tmp_path / "kept")
+    known.add("lost", water(), tmp_path / "nowhere.wfn")
+    assert not known.guess(water(), tmp_path / "guess")
+    assert list((tmp_path / "kept").iterdir()) == []

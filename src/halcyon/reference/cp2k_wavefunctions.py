@@ -41,12 +41,19 @@ class Wavefunctions:
         self._known = {path: frame for path in paths if (frame := _read_frame(path)) is not None}
 
     def add(self, key: str, atoms: Atoms, orbitals: Path) -> None:
-        """Take the orbitals of a labelled frame over; the file is moved."""
+        """Take the orbitals of a labelled frame over; the file is moved.
+
+        Where that fails, on a full disk, there is one guess less: the label must not be lost to it.
+        """
         path = self._folder / f"{key}{SUFFIX}"
-        _write_frame(path, atoms)
-        orbitals.replace(path)
         self._known.pop(path, None)
         self._known[path] = atoms.copy()
+        try:
+            _write_frame(path, atoms)
+            orbitals.replace(path)
+        except OSError:
+            self._forget(path)
+            return
         sizes = {known: known.stat().st_size for known in self._known}
         while len(sizes) > KEPT or (len(sizes) > 1 and sum(sizes.values()) > KEPT_BYTES):
             oldest = next(iter(sizes))
@@ -66,10 +73,11 @@ class Wavefunctions:
         try:
             content = path.read_bytes()
             content = content if atoms.pbc.any() else turned(content, rotations(alike[path], atoms))
+            target.write_bytes(content)
         except (OSError, ValueError):  # torn by a kill, or of a version that writes them otherwise
             self._forget(path)
+            target.unlink(missing_ok=True)
             return False
-        target.write_bytes(content)
         return True
 
     def clear(self) -> None:
