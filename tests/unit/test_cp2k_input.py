@@ -465,7 +465,8 @@ def test_output_of_another_version_than_the_levels_is_no_label():
             + output
         )
     )
-    assert read_outcome(named, forces, 6, version="2023.1").status is Status.OK
+    for version in ("2023.1", "2023.1 git:abc123", ""):
+        assert read_outcome(named, forces, 6, version=version).status is Status.OK
     outcome = read_outcome(named, forces, 6, version="2024.1")
     assert outcome.status is Status.CRASHED
     assert outcome.message == "the output is of CP2K 2023.1, the level of theory of 2024.1"

@@ -169,7 +169,9 @@ def test_order_is_that_of_the_shortest_tree():
 def test_order_is_a_permutation_where_frames_cannot_be_compared():
     frames = [ethanol(), with_spin(molecule("H2O", cell=[9.0] * 3)), ethanol(), ethanol()]
     frames[3].info["charge"] = 1
-    assert sorted(nearest_first(frames)) == [0, 1, 2, 3]
+    frames.append(ethanol())
+    frames[4].positions[0] = np.nan  # the label stage will reject it
+    assert sorted(nearest_first(frames)) == [0, 1, 2, 3, 4]
     assert nearest_first(frames)[:2] == [0, 2]
 
 

@@ -79,14 +79,14 @@ class Attempts:
         for rung, name in enumerate(self._settings.rescue, start=1):
             tried.append(name)
             tree = rescue_tree(self._tree, name)
-            folder = self._folder / name
+            folder = self._folder / f"rung{rung}-{name}"
             folder.mkdir()
             if name in CONTINUED and self.orbitals.exists():
                 shutil.copy(self.orbitals, folder / GUESS_FILE)
                 start_from_guess(tree)
             outcome = self._run(tree, folder, forces=False)
             if outcome.status is Status.OK and self.orbitals.exists():
-                label = self._folder / f"{name}-label"
+                label = self._folder / f"rung{rung}-label"
                 label.mkdir()
                 shutil.copy(self.orbitals, label / GUESS_FILE)
                 outcome = self._label(label, guess=True)

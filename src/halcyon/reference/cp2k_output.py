@@ -73,7 +73,7 @@ def read_outcome(
         atoms: number of atoms.
         stdout: what went to standard output and standard error.
         exit_status: of the process; only for the message.
-        version: that CP2K must have; empty: any.
+        version: that CP2K must have, with or without its revision; empty: any.
     """
     # Some aborts come before CP2K has opened its output file.
     said = output + stdout
@@ -91,12 +91,12 @@ def read_outcome(
     energies = ENERGY.findall(output)
     energy = _number(energies[0]) if len(energies) == 1 else None
     vectors = np.zeros((atoms, 3)) if forces is None else _forces(forces)
-    ran = VERSION.findall(output)
+    ran = VERSION.findall(output) if version else []
     if abort:
         fault = abort
     elif "SCF run converged" not in output:
         fault = _death(output, stdout, exit_status)
-    elif version and ran and ran[0] != version:
+    elif ran and not version.startswith(ran[0]):
         fault = f"the output is of CP2K {ran[0]}, the level of theory of {version}"
     elif energy is None:
         fault = (

@@ -222,6 +222,7 @@ def _comparable(one: Atoms, other: Atoms) -> bool:
         and np.array_equal(one.pbc, other.pbc)
         and np.allclose(one.cell.array, other.cell.array, atol=1e-6)
         and all(one.info[k] == other.info[k] for k in ("charge", "multiplicity"))
+        and bool(np.isfinite([one.positions, other.positions]).all())
     )
 
 
