@@ -334,9 +334,8 @@ HYBRID = "_: PBE}, hf: {fraction: 0.25, interaction_potential: {POTENTIAL}}"
     ],
 )
 def test_exchange_must_end_within_half_a_periodic_cell(write, data_dir, potential, fault):
-    level = read_level(
-        write(LEVEL.replace("_: PBE}", HYBRID.replace("{POTENTIAL}", potential)[:-1]))
-    )
+    hybrid = HYBRID.replace("{POTENTIAL}", potential)
+    level = read_level(write(LEVEL.replace("_: PBE}", hybrid)))
     frame_input(level, water(), data_dir)  # of molecules it may reach to infinity
     atoms = water()
     atoms.pbc = True
