@@ -115,4 +115,4 @@ def test_killed_again_and_again_every_frame_has_one_record_and_none_is_paid_twic
     found = verify(store)
     # The frame that failed is kept beside the labels, so that nobody pays for it again.
     assert (found.labels, found.repeated, found.damaged, found.faults) == (7, 0, 0, [])
-    assert not list(work.rglob("*.wfn"))
+    assert list((work / "wavefunctions").iterdir()) == []
