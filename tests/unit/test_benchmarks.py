@@ -139,7 +139,7 @@ def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):
 @pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here")
 def test_labelling_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     written = tmp_path / "speed.json"
-    options = ["--system", "methanol", "--frames", "2", "--cutoff", "40", "--box", "6.5"]
+    options = ["--system", "methanol", "--frames", "2", "--cutoff", "40", "--box", "7.5"]
     benchmark("labelling_speed").main([*options, "--json", str(written)])
     found = json.loads(written.read_text())
     assert found["frames"] == len(found["reused"]["scf_steps_of_frames"]) == 2
