@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from halcyon.config import Cp2kReference
@@ -122,7 +122,7 @@ class Program:
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its own process group: a launcher's ranks die with it
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - takes no lock a thread could hold
+                preexec_fn=partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - takes no lock a thread could hold
             )
             try:
                 return process.wait(timeout_s)
@@ -200,10 +200,12 @@ class Program:
         return answer.stdout.decode(errors="replace")
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Where Linux is the system: `kill -9` of this process ends CP2K, too, not only us."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # killed in the meantime: nobody would send the signal any more
+            os._exit(1)
 
 
 def _end_group(process: subprocess.Popen) -> None:
