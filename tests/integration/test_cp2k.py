@@ -343,7 +343,7 @@ def test_timeout_ends_every_process(tmp_path):
     wrapper.chmod(0o755)
     start = time.monotonic()
     record = label(reference(command=str(wrapper), frame_timeout_s=1), hydrogen(), tmp_path)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60  # of 300, on a busy machine
     assert record.status is Status.TIMEOUT
     assert "frame_timeout_s" in record.message
     grandchild = int((tmp_path / "pid").read_text())

@@ -125,10 +125,7 @@ class Cp2k(Reference):
             known.add(folder.name, atoms, attempts.orbitals)
         _clean(folder, labelled=outcome.status is Status.OK)
         if outcome.status is Status.CRASHED:
-            # The same words for every frame of a shard, or nobody would see that it is one fault.
-            outcome = replace(
-                outcome, message=f"{outcome.message} (CP2K's files: {work}/<key of the frame>)"
-            )
+            outcome = replace(outcome, message=f"{outcome.message} (CP2K's files: {folder})")
         return replace(outcome, scf_steps=attempts.scf_steps or outcome.scf_steps), rung
 
 
