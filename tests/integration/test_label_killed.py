@@ -29,7 +29,7 @@ KILLS = 5
 
 def hydrogen(bond):
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, bond]], cell=[6.0] * 3)
-    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "hydrogen", "split": "train"}
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "methanol", "split": "train"}
     return atoms
 
 
