@@ -22,7 +22,8 @@ HERE = Path(workflow.basedir)
 shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
-from halcyon.campaign import Campaign, begin
+from halcyon.campaign import Campaign
+from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.saturation import goes_on
@@ -38,7 +39,7 @@ DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 try:
     if workflow.is_main_process:
-        CAMPAIGN = begin(config, CONFIG_FILE, dry=DRY)
+        CAMPAIGN = begin_once(config, CONFIG_FILE, dry=DRY)
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
             CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
