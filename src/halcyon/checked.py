@@ -26,8 +26,9 @@ from halcyon import config, files
 from halcyon.campaign import PREPARED, Campaign, begin
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "CP2K_DATA_DIR", "AMBERHOME", "PYTHONPATH")
-"""Variables that decide which programs are found, and with which data."""
+ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")
+"""Variables that decide which data programs find."""
+PROGRAMS = ("antechamber", "parmchk2", "sqm")
 LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
 
 
@@ -94,17 +95,18 @@ def _content(path: Path) -> list[Any]:
 
 
 def _programs(reference: config.ReferenceSettings) -> list[Any]:
-    """State of CP2K's program and data, which decide the level of theory."""
+    """State of AmberTools and CP2K, and of CP2K's data, which decide the level of theory."""
+    ours = [Path(program) for name in PROGRAMS if (program := shutil.which(name))]
     if not isinstance(reference, config.Cp2kReference):
-        return []
+        return [_state(path) for path in ours]
     try:
         words = shlex.split(reference.command)
     except ValueError:
-        return []
+        words = []
     folders = [reference.data_dir, os.environ.get("CP2K_DATA_DIR"), "/usr/share/cp2k"]
     data = [p for f in folders if f and Path(f).is_dir() for p in sorted(Path(f).iterdir())]
     found = [Path(program) for word in words if (program := shutil.which(word))]
-    return [_state(path) for path in [*found, *data]]
+    return [_state(path) for path in [*ours, *found, *data]]
 
 
 def _state(path: Path) -> list[Any]:

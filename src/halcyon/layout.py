@@ -9,11 +9,14 @@ campaign by it, `plan` counts with it.
 Not for: running jobs, or what is in the files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
+from halcyon import files
 from halcyon.campaign import Campaign, SystemPlan
+from halcyon.saturation import goes_on
 
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select")
@@ -154,3 +157,59 @@ def cores_of(plan: SystemPlan, stage: str) -> int:
         "explore": resources.explore_cores,
     }
     return cores.get(stage, 1)
+
+
+def settled(campaign: Campaign, system: str) -> int:
+    """Generations, from the first on, that are whole, in order of time, and lead to another.
+
+    In order: nothing that a job reads is newer than what it wrote, back to the force field's
+    files. Whoever builds the job graph need not ask about these one by one.
+    """
+    plan = campaign.systems[system]
+    start: dict[str, list[Job]] = {}
+    for job in start_jobs(campaign, system):
+        start.setdefault(job.stage, []).append(job)
+    given = [path for path in plan.system.forcefield.paths if path.exists()]
+    sampled = _after(_newest(given), start["forcefield"])
+    labelled = _after(_after(sampled, start["seed"]), start["label"])
+    model = plan.settings.pretraining.start
+    taught = max(sampled, _newest([model] if model else []))
+    newest = max(labelled, _after(taught, start.get("pretrain", [])))
+    for number in range(plan.settings.limits.max_generations):
+        jobs = generation_jobs(campaign, system, number)
+        for stage in GENERATION:
+            end = _after(newest, [job for job in jobs if job.stage == stage])
+            if stage != "verdict":  # a leaf: the next generation does not read it
+                newest = end
+        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings.limits):
+            return number
+    return plan.settings.limits.max_generations
+
+
+def behind(number: int) -> str:
+    """Regular expression to stand after a system's name: no path of its first generations.
+
+    Args:
+        number: of these generations; with the first go the force field's frames and the seed.
+    """
+    if not number:
+        return ""
+    batches = "|".join(f"gen{generation:03d}" for generation in range(number))
+    return f"(?!/(?:teacher|seed|{batches})/)"
+
+
+def _newest(paths: Sequence[Path]) -> float:
+    """Time of the newest file; infinite where one is missing."""
+    try:
+        return max((path.stat().st_mtime for path in paths), default=0.0)
+    except FileNotFoundError:
+        return inf
+
+
+def _after(read: float, jobs: Sequence[Job]) -> float:
+    """Time of the newest output of jobs; infinite where one is older than what they read."""
+    paths = [path for job in jobs for path in job.outputs]
+    newest = _newest(paths)
+    if newest == inf or any(path.stat().st_mtime < read for path in paths):
+        return inf
+    return max(newest, read)
