@@ -5,8 +5,8 @@ import re
 import time
 
 import pytest
-
 from fabricated import campaign, finish
+
 from halcyon import layout
 
 

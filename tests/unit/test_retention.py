@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 from ase import Atoms
-
 from fabricated import campaign, finish
+
 from halcyon import files, retention
 from halcyon.cli import main
 from halcyon.errors import InputError
