@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -35,8 +36,10 @@ def test_the_second_time_nothing_is_checked_again(content, monkeypatch, tmp_path
     assert begin_once(content, "trial.yaml") == first
     assert first.file.exists()
     # What may change from one moment to the next still counts.
-    with pytest.raises(InputError, match="min_free_disk_GB"):
-        begin_once(content | {"limits": {"min_free_disk_GB": 1e9}}, "trial.yaml")
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+        with pytest.raises(InputError, match="min_free_disk_GB"):
+            begin_once(content, "trial.yaml")
     files.write_json(tmp_path / "results/trial/identity.json", identity | {"seed": 1})
     with pytest.raises(InputError, match="began with another seed"):
         begin_once(content, "trial.yaml")
