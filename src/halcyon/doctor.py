@@ -291,7 +291,9 @@ def _ask(command: list[str]) -> tuple[int, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
-    return done.returncode, (done.stdout if not done.returncode else done.stderr).strip()
+    if done.returncode:
+        return done.returncode, (done.stderr.strip().splitlines() or ["no word"])[-1]
+    return 0, done.stdout.strip()
 
 
 def disk(key: str, folder: Path, wanted_GB: float) -> Iterator[Check]:
