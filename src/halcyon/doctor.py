@@ -383,10 +383,9 @@ def _remedy(campaign: Campaign, error: str) -> str:
     reference = campaign.settings.reference
     if not isinstance(reference, config.Cp2kReference) or "PATH" not in error:
         return "mend what it names"
-    launcher = shlex.split(reference.command)[:1]
     return (
-        f"get {launcher[0] if launcher else 'CP2K'}: apt-get install cp2k, conda env create -f "
-        "envs/cp2k.yaml, or module load cp2k; or name another in reference.command"
+        "get CP2K: apt-get install cp2k, conda env create -f envs/cp2k.yaml, or module load cp2k; "
+        "or name its command in reference.command"
     )
 
 
