@@ -13,7 +13,6 @@ import fcntl
 import importlib.metadata
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
