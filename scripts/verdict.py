@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, ledgers, saturation, stability, stage
+from halcyon import files, ledgers, retention, saturation, stability, stage
 from halcyon.budget import Spent
 from halcyon.labels import gather
 
@@ -52,6 +52,11 @@ def main(job: stage.Job) -> None:
             ),
         },
     )
+    if settings.retention.automatic:
+        everything = not settings.retention.failed_frames
+        retention.delete(
+            job.campaign, retention.scraps(job.campaign, [args.system], all_frames=everything)
+        )
     ledgers.write(job.campaign, args.system)
     job.done(f"{decision}: {reason}", args.verdict)
 

@@ -113,10 +113,12 @@ def test_killed_again_and_again_every_frame_has_one_record_and_none_is_paid_twic
     assert [frame.info["key"] for frame in labelled] == keys
     statuses = [frame.info["status"] for frame in labelled]
     assert statuses == ["ok", "ok", "crashed", *["ok"] * 6]
-    assert finished(work) == set(keys)
-    assert sum(starts(work).values()) <= len(frames) + KILLS
+    checked = finished(work) - set(keys)
+    assert len(checked) == 2  # beside one frame, to hold its forces against its energy
+    assert finished(work) > set(keys)
+    assert sum(starts(work).values()) <= len(frames) + len(checked) + KILLS
     store = LabelStore(campaign.settings.label_store, campaign.reference().level)
     found = verify(store)
     # The frame that failed is kept beside the labels, so that nobody pays for it again.
-    assert (found.labels, found.repeated, found.damaged, found.faults) == (9, 0, 0, [])
+    assert (found.labels, found.repeated, found.damaged, found.faults) == (11, 0, 0, [])
     assert list((work / "wavefunctions").iterdir()) == []
