@@ -131,12 +131,13 @@ def _check_systemic(
     told = [(frame.info["status"], frame.info["message"]) for frame in fresh]
     if not any(status != Status.OK for status, _ in told):
         return
-    cause = systemic.cause(told, expected=expected)
-    if cause is None and others:
+    infos = [entry["info"] for path in others for entry in journal.entries(path)]
+    elsewhere = [(info["status"], info["message"]) for info in infos]
+    good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
+    cause = systemic.cause(told, expected=expected, good_elsewhere=good_elsewhere)
+    if cause is None:
         # Shards of a few frames: what they share shows only together.
-        elsewhere = [entry["info"] for path in others for entry in journal.entries(path)]
-        told += [(info["status"], info["message"]) for info in elsewhere]
-        cause = systemic.cause(told, expected=expected + len(elsewhere))
+        cause = systemic.cause(told + elsewhere, expected=expected + len(elsewhere))
     if cause is None:
         return
     void = Journal(mine.path.with_name(journal.REPEATED))

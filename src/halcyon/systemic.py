@@ -43,16 +43,19 @@ def pattern(message: str) -> str:
     return NUMBERS.sub("#", NAMES.sub("PATH", message)).strip()
 
 
-def cause(records: Iterable[tuple[str, str]], *, expected: int = 0) -> str | None:
+def cause(
+    records: Iterable[tuple[str, str]], *, expected: int = 0, good_elsewhere: bool = False
+) -> str | None:
     """The failure that most calculations share, in words; None if there is none.
 
     Args:
         records: status and message of each calculation so far, in order.
         expected: how many there will be; while there are fewer, only what cannot change any more
             counts, or `IN_A_ROW` of the same failure from the beginning.
+        good_elsewhere: another shard of the batch has a good calculation.
     """
     done: Sequence[tuple[str, str]] = list(records)
-    good = sum(status == Status.OK for status, _ in done)
+    good = good_elsewhere or any(status == Status.OK for status, _ in done)
     kinds = Counter(
         (status, pattern(message))
         for status, message in done

@@ -20,7 +20,7 @@ def verdict(checkout, name, generation):
     return json.loads(path.read_text())
 
 
-def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(checkout):
+def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(checkout, monkeypatch):
     own = {"label_store": "results/purse-labels", "saturation": {"max_rate_per_atom_ps": 0.51}}
     config = checkout.configure("purse", limits={"max_generations": 1}, **own)
     checkout.run(config)
@@ -53,6 +53,7 @@ def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(check
     assert done["core_hours"]["spent"] > last["core_hours"]["spent"]
 
     # The ledger that is made from the label files, and the journals, tell the same.
-    campaign = Campaign.read(checkout / "results/purse/campaign.json")
+    monkeypatch.chdir(checkout / ".")  # paths of a campaign are seen from its working folder
+    campaign = Campaign.read("results/purse/campaign.json")
     hours = ledgers.total(ledgers.costs(campaign, SYSTEM), "label", ledgers.CHECK_STAGE)
     assert abs(hours - done["core_hours"]["spent"]) < 1e-12

@@ -18,6 +18,8 @@ CHEAP = {
     "level": "cheap.yaml",
     "command": "cp2k.psmp",
 }
+# A grid this coarse gives forces that no campaign should learn from, and they would be rejected.
+TRUSTING = {"net_force_eV_per_A": None, "energy_range_eV": None, "finite_difference": False}
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_killed_while_labelling_no_label_is_computed_twice(cheap_level):
         systems=["water"],
         reference=CHEAP,
         label_store="results/cp2k-labels",
+        sanity=TRUSTING,
         seed_labels={"train": 3, "validation": 5, "test": 5},
     )
     targets = [f"results/cp2k-killed/water/seed/labels/00{shard}.parquet" for shard in (0, 1)]
@@ -77,16 +80,10 @@ def test_killed_while_labelling_no_label_is_computed_twice(cheap_level):
     assert len(labelled) == 13
     assert {frame.info["status"] for frame in labelled} == {"ok"}
     counted = starts(checkout, "cp2k-killed")
-    # Beside the frames, two calculations that hold the forces of one against its energy.
-    assert len(set(counted) - {frame.info["key"] for frame in labelled}) == 2
-    assert {frame.info["key"] for frame in labelled} < set(counted)
-    (slope,) = json.loads(
-        (checkout / "results/cp2k-killed/water/seed/checks/000.json").read_text()
-    )["slopes"]
-    assert slope["passed"], slope["message"]
+    assert set(counted) == {frame.info["key"] for frame in labelled}
     # Only the frame in progress in each of the two shards may have been started again.
     assert all(counted[key] == 1 for key in finished_before)
-    assert sum(counted.values()) <= 13 + 2 + 2
+    assert sum(counted.values()) <= 13 + 2
 
 
 def test_a_frame_that_does_not_converge_is_recorded_and_the_campaign_goes_on(cheap_level):
@@ -101,6 +98,7 @@ def test_a_frame_that_does_not_converge_is_recorded_and_the_campaign_goes_on(che
         systems=["water"],
         reference=CHEAP | {"level": "impatient.yaml", "rescue": []},
         label_store="results/cp2k-labels",
+        sanity=TRUSTING,
         seed_labels={"train": 3, "validation": 5, "test": 5},
     )
     targets = [f"results/cp2k-impatient/water/seed/labels/00{shard}.parquet" for shard in (0, 1)]

@@ -44,6 +44,13 @@ def test_unconverged_is_systemic_only_where_nothing_is_good():
     assert "9 of 9" in cause(unconverged * 9)
 
 
+def test_a_good_calculation_of_another_shard_counts():
+    stubborn = [("unconverged", "SCF run NOT converged")] * 6
+    assert cause(stubborn) is not None
+    assert cause(stubborn, good_elsewhere=True) is None
+    assert cause(crashes(6), good_elsewhere=True) is not None
+
+
 def test_it_stops_as_soon_as_the_rest_cannot_help():
     assert cause(crashes(5), expected=10) is None
     assert cause([GOOD, *crashes(6)], expected=10)
