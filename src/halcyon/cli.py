@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from halcyon import __version__
-from halcyon.commands import completion, labels
+from halcyon.commands import completion, labels, new_system
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-GROUPS = (labels, completion)
+GROUPS = (new_system, labels, completion)
 """Groups of commands, in the order of `--help`."""
 EXIT_CTRL_C = 130
 
