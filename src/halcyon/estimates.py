@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from ase import Atoms
 from rdkit import Chem
-from rdkit.Chem import Descriptors
 
 WALL_A = 3.0
 """From the molecule to each wall of its box, Å: CP2K's frames need 2, and a molecule moves."""
@@ -67,10 +66,14 @@ def liquid_density(molecules: Mapping[str, Chem.Mol], counts: Mapping[str, int])
         molecules: name → molecule with all hydrogens.
         counts: name → how many of it.
     """
-    mass = {name: Descriptors.MolWt(molecule) for name, molecule in molecules.items()}
+    mass = {name: _mass(molecule) for name, molecule in molecules.items()}
     total = sum(mass[name] * count for name, count in counts.items())
     volume = sum(mass[name] * n / _density(molecules[name]) for name, n in counts.items())
     return total / volume
+
+
+def _mass(molecule: Chem.Mol) -> float:
+    return float(sum(atom.GetMass() for atom in molecule.GetAtoms()))
 
 
 def _density(molecule: Chem.Mol) -> float:
@@ -86,4 +89,4 @@ def _density(molecule: Chem.Mol) -> float:
     for index in range(rings.NumRings()):
         corrected += 0.075 if rings.IsRingFused(index) else 0.1
     factor = 1 + min(corrected, MOST_CORRECTED)
-    return float(factor * Descriptors.MolWt(molecule) / (5 * volume))
+    return float(factor * _mass(molecule) / (5 * volume))

@@ -70,6 +70,11 @@ def propose(wish: Wish) -> Proposal:
         InputError: no possible molecule; charge, spin or box do not fit; no force field covers it.
     """
     parts = parts_of(wish)
+    if wish.kind == "molecule" and len(parts[0].atoms) == 1:
+        raise InputError(
+            f"{wish.source}: a single atom has nothing to learn from alone: put it into something, "
+            "e.g. --in-water 32"
+        )
     forcefield, why, files = _forcefield(wish, parts)
     notes = []
     if wish.kind == "molecule":

@@ -216,7 +216,8 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
     from halcyon import campaign, config, files
 
     with tempfile.TemporaryDirectory(prefix="halcyon-new-system-") as folder:
-        text, places = proposal.text, {}
+        text = proposal.text
+        places: dict[str, str] = {}
         for path, content in proposal.files.items():
             places[str(path)] = str(Path(folder, path.name))
             files.write_text(places[str(path)], content)
@@ -224,7 +225,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
         places[str(SYSTEMS)] = folder
         path = Path(folder, f"{name}.yaml")
         files.write_text(path, text)
-        content = {
+        content: dict[str, Any] = {
             "campaign": name,
             "systems": [name],
             "reference": {"backend": "xtb"},
