@@ -17,7 +17,7 @@ from pathlib import Path
 import openmm
 from rdkit import Chem
 
-from halcyon import estimates, gaff2, systems
+from halcyon import gaff2, guesses, systems
 from halcyon.config import (
     Campaign,
     ForceFieldSettings,
@@ -233,7 +233,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
         raise InputError("--reactive: how dense? Give --density (g/cm³) or --box (Å)")
     else:
         molecules = {part.name: part.molecule for part in packed}
-        guessed = estimates.liquid_density(molecules, counts)
+        guessed = guesses.liquid_density(molecules, counts)
         lines.append(
             f"    density_g_per_cm3: {guessed:.3f} # estimated to some 5 %: put yours here"
         )
@@ -251,7 +251,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
 def _structure_lines(part: Part, *, alone: bool) -> list[str]:
     """Lines of one molecule."""
     settings = part.settings
-    length = estimates.longest_distance_A(part.atoms)
+    length = guesses.longest_distance_A(part.atoms)
     size = f"it is {length:.1f} Å long" if len(part.atoms) > 1 else "one atom"
     given = ("file", str(settings.file)) if settings.file else ("smiles", settings.smiles or "")
     why = "as its SMILES says" if settings.smiles else "of the molecule"
@@ -286,7 +286,7 @@ def _contacts(ion: Part, parts: list[Part]) -> list[str]:
         multiplicity=ion.settings.multiplicity + SHELL * (shell.settings.multiplicity - 1),
     )
     known = {part.name: part.settings for part in parts}
-    edge = estimates.box_A(packed_structure(settings, known, seed=0)) + estimates.WALL_A
+    edge = guesses.box_A(packed_structure(settings, known, seed=0)) + guesses.WALL_A
     lines = [
         f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
         f"    pack: {{{ion.name}: 1, {shell.name}: {SHELL}}} # are pre-trained on",

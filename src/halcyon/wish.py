@@ -14,7 +14,7 @@ from ase import Atoms
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
-from halcyon import estimates, systems
+from halcyon import guesses, systems
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 
@@ -147,7 +147,7 @@ def _part(
         )
         if drawn is None:
             systems.start_structure(settings)  # says what is wrong with it
-        guessed, spin = estimates.unpaired_electrons(Chem.AddHs(drawn))
+        guessed, spin = guesses.unpaired_electrons(Chem.AddHs(drawn))
     if multiplicity is None:
         multiplicity = guessed + 1
     else:
@@ -159,7 +159,7 @@ def _part(
             f"{source}: periodic; this command is for molecules. Write the file by hand: "
             "docs/add-a-system.md"
         )
-    settings = settings.model_copy(update={"box_A": box_A or estimates.box_A(atoms)})
+    settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
     atoms = systems.start_structure(settings)
     (molecule, *more) = systems.molecules(settings, atoms, systems.bonds(settings, atoms))
     if more:

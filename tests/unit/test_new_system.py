@@ -8,7 +8,7 @@ import yaml
 from rdkit import Chem
 
 from conftest import ROOT
-from halcyon import cli, config, drawing, estimates
+from halcyon import cli, config, drawing, guesses
 
 
 @pytest.fixture
@@ -39,16 +39,16 @@ def molecule(smiles: str) -> Chem.Mol:
     [("O", 0.997), ("CCO", 0.785), ("CC(=O)O", 1.044), ("c1ccccc1", 0.877), ("CS(C)=O", 1.095)],
 )
 def test_density_is_near_the_measured_one(smiles, measured):
-    guessed = estimates.liquid_density({"it": molecule(smiles)}, {"it": 3})
+    guessed = guesses.liquid_density({"it": molecule(smiles)}, {"it": 3})
     assert guessed == pytest.approx(measured, rel=0.1)
 
 
 def test_mixture_adds_volumes():
     both = {"a": molecule("CCO"), "b": molecule("O")}
-    alone = [estimates.liquid_density({n: m}, {n: 1}) for n, m in both.items()]
+    alone = [guesses.liquid_density({n: m}, {n: 1}) for n, m in both.items()]
     masses = [46.069 * 2, 18.015 * 3]  # g/mol, from tables
     by_hand = sum(masses) / sum(m / d for m, d in zip(masses, alone, strict=True))
-    assert estimates.liquid_density(both, {"a": 2, "b": 3}) == pytest.approx(by_hand, rel=1e-4)
+    assert guesses.liquid_density(both, {"a": 2, "b": 3}) == pytest.approx(by_hand, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_mixture_adds_volumes():
     [("CCO", 0), ("[OH]", 1), ("O=O", 2), ("[O]", 2), ("C[CH2]", 1), ("[Na+]", 0), ("[Cu+2]", 1)],
 )
 def test_unpaired_electrons(smiles, unpaired):
-    assert estimates.unpaired_electrons(molecule(smiles))[0] == unpaired
+    assert guesses.unpaired_electrons(molecule(smiles))[0] == unpaired
 
 
 def test_metal_is_to_be_checked():
-    assert "check" in estimates.unpaired_electrons(molecule("[Fe+2]"))[1]
+    assert "check" in guesses.unpaired_electrons(molecule("[Fe+2]"))[1]
 
 
 def test_drawing_numbers_atoms_as_frames_do():
