@@ -31,7 +31,8 @@ SHOWN = {
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }
 """Blocks that are not run, by how they begin: they install, or take minutes or a cluster."""
-RUN_S = 240
+RUN_S = 900
+"""A hung block is an error; on a quiet core each takes seconds."""
 NAMED = re.compile(r"(?:#|<!--) *([\w./-]+\.(?:yaml|xml|txt))\b")
 
 
