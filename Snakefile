@@ -22,9 +22,11 @@ HERE = Path(workflow.basedir)
 shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
-from halcyon.campaign import Campaign, begin
+from halcyon.campaign import Campaign
+from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
+from halcyon.layout import behind, settled
 from halcyon.saturation import goes_on
 
 if not config:
@@ -38,7 +40,7 @@ DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 try:
     if workflow.is_main_process:
-        CAMPAIGN = begin(config, CONFIG_FILE, dry=DRY)
+        CAMPAIGN = begin_once(config, CONFIG_FILE, dry=DRY)
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
             CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
@@ -52,13 +54,30 @@ ROOT = str(CAMPAIGN.folder)
 SYSTEMS = list(CAMPAIGN.systems)
 SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
 
+# Generations that are over and in order are files like any other, without jobs: the graph does not
+# grow with a campaign's history. Who forces a rule, names a target or asks about the whole
+# campaign gets the whole graph.
+RUNNING = set(
+    "-n -p -np -pn -q -k --dry-run --dryrun --configfile --cores -c --profile".split()
+)
+RUNNING |= set(
+    "--workflow-profile --jobs -j --quiet --printshellcmds --keep-going".split()
+)
+OPTIONS = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("-")}
+PLAIN = (
+    workflow.is_main_process
+    and OPTIONS <= RUNNING
+    and not any(word.startswith(ROOT) for word in sys.argv)
+)
+SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+
 
 pathvars:
     campaign=ROOT,
 
 
 wildcard_constraints:
-    system="|".join(SYSTEMS),
+    system="|".join(name + behind(number) for name, number in SETTLED.items()),
     gen=r"\d{3}",
     batch=r"seed|gen\d{3}",
     shard=r"\d{3}",

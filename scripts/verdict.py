@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, saturation, stability, stage
+from halcyon import files, retention, saturation, stability, stage
 from halcyon.labels import gather
 
 
@@ -39,6 +39,11 @@ def main(job: stage.Job) -> None:
             ),
         },
     )
+    if settings.retention.automatic:
+        everything = not settings.retention.failed_frames
+        retention.delete(
+            job.campaign, retention.scraps(job.campaign, [args.system], all_frames=everything)
+        )
     job.done(f"{decision}: {reason}", args.verdict)
 
 

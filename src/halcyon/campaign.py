@@ -14,19 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase import Atoms
-from rdkit import Chem
-
 from halcyon import config, files
 from halcyon.errors import InputError
-from halcyon.label_store import level_hash
-from halcyon.packing import packed_bonds, packed_structure
-from halcyon.reference import make_reference
-from halcyon.reference.base import Reference
-from halcyon.saturation import rate_bound
-from halcyon.systems import atom_classes, bonds, molecules, start_structure
 
+# Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
+# for as long as a campaign lasts, and every cluster job reads it twice.
 if TYPE_CHECKING:
+    from ase import Atoms
+    from rdkit import Chem
+
+    from halcyon.reference.base import Reference
     from halcyon.teachers import Teacher
 
 SCHEMA_VERSION = 1
@@ -56,8 +53,11 @@ class SystemPlan:
         """Start structures by name."""
         return {structure.name: structure for structure in self.system.structures}
 
-    def start(self, structure: str) -> Atoms:
+    def start(self, structure: str) -> "Atoms":
         """Start structure with charge, multiplicity and structure in `info`."""
+        from halcyon.packing import packed_structure
+        from halcyon.systems import start_structure
+
         settings = self.structures[structure]
         if settings.pack:
             return packed_structure(settings, self.structures, seed=self.seed, cache=self.prepared)
@@ -65,13 +65,18 @@ class SystemPlan:
 
     def bonds(self, structure: str) -> list[tuple[int, int]]:
         """Bonded pairs of a structure."""
+        from halcyon.packing import packed_bonds
+        from halcyon.systems import bonds
+
         settings = self.structures[structure]
         if settings.pack:
             return packed_bonds(settings, self.structures)
         return bonds(settings, self.start(structure))
 
-    def molecules(self, structure: str) -> dict[str, list[Chem.Mol]]:
+    def molecules(self, structure: str) -> "dict[str, list[Chem.Mol]]":
         """Different molecules of a structure, with bond orders; by structure that declares them."""
+        from halcyon.systems import molecules
+
         names = list(self.structures[structure].pack) or [structure]
         return {
             name: molecules(self.structures[name], self.start(name), self.bonds(name))
@@ -96,6 +101,8 @@ class SystemPlan:
 
     def classes(self, structure: str) -> list[str]:
         """Class of each atom of a structure; its element where environments are the classes."""
+        from halcyon.systems import atom_classes
+
         mode = self.settings.domain.classes
         if mode == "auto":
             mode = "symmetry" if self.system.kind == "molecule" else "element"
@@ -150,8 +157,10 @@ class Campaign:
         """Scratch folder of a stage; it survives kills and is not declared to Snakemake."""
         return self.folder / "work" / Path(system, *stage)
 
-    def reference(self) -> Reference:
+    def reference(self) -> "Reference":
         """The label backend."""
+        from halcyon.reference import make_reference
+
         return make_reference(self.settings.reference)
 
     @classmethod
@@ -249,7 +258,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_start(plan, source)
         check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
-    check_identity(campaign, dry=dry)
+    check_identity(campaign, level_of_theory(campaign), dry=dry)
     if not dry:
         campaign.write()
     return campaign
@@ -307,6 +316,8 @@ def check_teacher(plan: SystemPlan) -> None:
 
 def check_numbers(plan: SystemPlan, source: str) -> None:
     """Refuse settings that cannot work together."""
+    from halcyon.saturation import rate_bound
+
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
     if atoms := [name for name in plan.explored if name not in plan.sampled]:
@@ -380,7 +391,7 @@ def check_start(plan: SystemPlan, source: str) -> None:
         raise InputError(f"{source}: pretraining.start = {str(path)!r}: no such model file")
 
 
-def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:
+def check_bias(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
     """Refuse collective variables that the start structures do not have."""
     from halcyon.bias import check_variables  # torch: only where it is needed
 
@@ -391,7 +402,14 @@ def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:
                 check_variables(bias, start, source)
 
 
-def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
+def level_of_theory(campaign: Campaign) -> str:
+    """Hash of the level of theory that labels are computed at."""
+    from halcyon.label_store import level_hash
+
+    return level_hash(campaign.reference().level)
+
+
+def check_identity(campaign: Campaign, level: str, *, dry: bool = False) -> None:
     """Refuse to go on with a campaign whose identity has changed.
 
     Seed, level of theory, structures and the number of label shards decide which jobs exist and
@@ -400,7 +418,7 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     path = campaign.folder / "identity.json"
     now: dict[str, Any] = {
         "seed": campaign.settings.seed,
-        "level_of_theory": level_hash(campaign.reference().level),
+        "level_of_theory": level,
         "systems": {
             name: {
                 "structures": _hash([s.model_dump(mode="json") for s in plan.system.structures]),

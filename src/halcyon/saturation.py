@@ -9,13 +9,13 @@ Not for: predicting failures from Λ (survival analysis), or certifying a model.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from scipy import stats
+from typing import TYPE_CHECKING, Any
 
 from halcyon.config import LimitSettings, SaturationSettings, Settings
+
+# Snakemake asks this module whether a campaign goes on: it need not load tables for that.
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Decision(StrEnum):
@@ -51,7 +51,7 @@ class Exposure:
 
 
 def exposures(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
+    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
 ) -> list[Exposure]:
     """Late windows of all replicas, from exact cumulative counts.
 
@@ -86,6 +86,8 @@ def rate_bound(events: int, time_ps: float, confidence: float) -> float:
 
     Zero events in W ps give 3.0/W at 95 %.
     """
+    from scipy import stats
+
     return float(stats.gamma.ppf(confidence, events + 1) / time_ps)
 
 
@@ -94,6 +96,9 @@ def homogeneity(exposures: Sequence[Exposure]) -> float | None:
 
     None where the expected count is too small (under 1 per replica) for the test to mean anything.
     """
+    import numpy as np
+    from scipy import stats
+
     # A replica that began or failed outside the window says nothing.
     exposures = [exposure for exposure in exposures if exposure.atom_time_ps > 0]
     events = np.array([exposure.excursions for exposure in exposures])
@@ -152,7 +157,7 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[
 
 
 def assess_run(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], settings: Settings
+    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], settings: Settings
 ) -> dict[str, Any]:
     """`assess` for a whole exploration, as its settings say."""
     windows = exposures(

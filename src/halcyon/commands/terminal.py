@@ -22,9 +22,9 @@ def console() -> Console:
     return Console(highlight=False, width=found.width if found.is_terminal else WIDTH)
 
 
-def tell(line: str) -> None:
-    """A complaint, on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, style="red", markup=False)
+def tell(line: str, style: str = "red") -> None:
+    """A complaint, or what goes on, on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, style=style, markup=False)
 
 
 def print_json(content: Any) -> None:

@@ -65,6 +65,19 @@ class ResourceSettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """What is kept of the scratch files in `work`. All results are kept, whatever is set here."""
+
+    automatic: bool = Field(
+        True,
+        description="Delete a generation's scratch files (states of trainings and explorations, "
+        "files of labelled frames) when its verdict is there. `halcyon clean` does the same.",
+    )
+    failed_frames: bool = Field(
+        True, description="Keep the files of frames that got no label: they say why."
+    )
+
+
 class Settings(Section):
     """All that steers one system's loop. A system's `overrides` may change any of it."""
 
@@ -85,6 +98,7 @@ class Settings(Section):
     )
     limits: LimitSettings = Field(LimitSettings(), description=LimitSettings.__doc__)
     resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
+    retention: RetentionSettings = Field(RetentionSettings(), description=RetentionSettings.__doc__)
 
 
 class Campaign(Settings):
