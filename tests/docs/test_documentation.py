@@ -27,7 +27,7 @@ PAGES = sorted(
 PARTS = ("Snakefile", "workflow", "profiles", "scripts", "src", "config", "docs", "pyproject.toml")
 SHOWN = {
     "README.md": ["make run ", "make run CONFIG", "source .venv"],
-    "docs/add-a-system.md": ["snakemake --configfile config/acetic_acid.yaml"],
+    "docs/add-a-system.md": ["halcyon plan"],
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }
 """Blocks that are not run, by how they begin: they install, or take minutes or a cluster."""

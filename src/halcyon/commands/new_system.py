@@ -28,7 +28,7 @@ ROWS = 30
 """Atoms shown of a molecule."""
 EXAMPLES = """\
 examples:
-  halcyon new-system "CC(=O)O" --name acetic_acid --campaign xtb
+  halcyon new-system "CC(=O)O" --name acetic_acid --campaign xtb --cost
   halcyon new-system "CCO" --name liquid_ethanol --liquid 32 --density 0.785
   halcyon new-system "CO" --name wet_methanol --liquid 24 --with O:8
   halcyon new-system "[Na+]" --name sodium --in-water 32
@@ -92,6 +92,11 @@ def register(groups: Commands) -> None:
         help="write config/NAME.yaml, too: a campaign with labels from there",
     )
     add("--level", type=Path, help=f"CP2K's level of theory; implies cp2k (default {LEVEL})")
+    add(
+        "--cost",
+        action="store_true",
+        help="measure, by tiny jobs, what the campaign will cost, as `halcyon plan` does: minutes",
+    )
     add("--force", action="store_true", help="write over files that are there")
     command.set_defaults(run=_new_system)
 
@@ -165,7 +170,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
             markup=False,
         )
         return 0
-    return _look_at(campaign_file)
+    return _look_at(campaign_file, cost=arguments.cost)
 
 
 def _wish(arguments: argparse.Namespace) -> "Wish":
@@ -189,6 +194,8 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
         raise InputError("--may-form: only with --reactive; otherwise no bond breaks")
     if arguments.box and arguments.density:
         raise InputError("--box and --density both say how large the box is; give one")
+    if arguments.cost and not (arguments.campaign or arguments.level):
+        raise InputError("--cost: of which campaign? Give --campaign")
     if arguments.campaign == "xtb" and arguments.level:
         raise InputError("--level is CP2K's level of theory: expected --campaign cp2k, not xtb")
     if arguments.in_water:
@@ -271,9 +278,9 @@ def _show(proposal: "Proposal", plan: "SystemPlan", written: dict[Path, str]) ->
         out.print(f"→ {path}", markup=False)
 
 
-def _look_at(path: Path) -> int:
-    """Say how to run the campaign, or why it cannot run here yet."""
-    from halcyon import campaign, config
+def _look_at(path: Path, *, cost: bool) -> int:
+    """Say how to run the campaign and what it will cost, or why it cannot run here yet."""
+    from halcyon import campaign, cli, config
 
     content: dict[str, Any] = config.read_yaml(path)
     try:
@@ -281,5 +288,9 @@ def _look_at(path: Path) -> int:
     except InputError as error:
         tell(f"{path} was written, and cannot run here yet: {error}")
         return 1
+    if cost:
+        cli.main(["plan", "--configfile", str(path)])
+    else:
+        console().print(f"what it will cost: halcyon plan --configfile {path}", markup=False)
     console().print(f"next: snakemake --configfile {path}", markup=False)
     return 0
