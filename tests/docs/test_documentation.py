@@ -2,7 +2,8 @@
 
 Blocks are found by Sybil. `python` and `bash` blocks run, page by page from the top, in a copy of
 the repository; `yaml` blocks are checked against the configuration's models, and any block whose
-first line is a comment with a path is put there first. `sh` is only shown: `SHOWN` lists it.
+first line is a comment with a path is put there first. `sh` and `py` are only shown: `SHOWN` lists
+them.
 """
 
 import os
@@ -82,7 +83,13 @@ def check_yaml(example) -> None:
     system = {"name": "it", "structures": [{"name": "it", "smiles": "CCO"}]}
     source = f"{example.path}:{example.line}"
     if content.keys() & {"structures", "forcefield", "overrides"}:
-        parsed = config.System.model_validate(system | content)
+        whole = system | content
+        named = {entry["name"] for entry in whole["structures"]}
+        packed = {name for entry in whole["structures"] for name in entry.get("pack", ())}
+        left_out = [{"name": name, "smiles": "C"} for name in sorted(packed - named)]
+        parsed = config.System.model_validate(
+            whole | {"structures": whole["structures"] + left_out}
+        )
         config.settings_for(config.parse_campaign(campaign, source), parsed)
     else:
         config.parse_campaign(campaign | content, source)
@@ -95,6 +102,7 @@ SYBIL = Sybil(
         CodeBlockParser("yaml", check_yaml),
         CodeBlockParser("xml", put_in_place),
         CodeBlockParser("sh", ignored),
+        CodeBlockParser("py", ignored),
     ]
 )
 
@@ -109,7 +117,7 @@ def name(page: Path) -> str:
 
 def test_every_language_is_known():
     """A block of another language would be neither run nor listed."""
-    known = {"python", "bash", "yaml", "xml", "sh", "text"}
+    known = {"python", "bash", "yaml", "xml", "sh", "py", "text"}
     for page in PAGES:
         fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert set(fences[::2]) <= known, name(page)
