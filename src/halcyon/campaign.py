@@ -320,9 +320,9 @@ def check_numbers(plan: SystemPlan, source: str) -> None:
 
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
-    if atoms := [name for name in plan.explored if name not in plan.sampled]:
+    if alone := [s for s in plan.explored if s not in plan.sampled]:
         raise InputError(
-            f"{source}: system {name}: structure {', '.join(atoms)}: a single atom has no dynamics "
+            f"{source}: system {name}: structure {', '.join(alone)}: a single atom has no dynamics "
             "of its own: `explore: false`, and `pack` it with others"
         )
     if settings.pretraining.enabled and not any(plan.structures[s].pretrain for s in plan.sampled):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import openmm
+import yaml
 from rdkit import Chem
 
 from halcyon import gaff2, guesses, systems
@@ -34,7 +35,7 @@ from halcyon.wish import Part, Wish, parts_of
 
 WATER = "O"
 WATER_AND_IONS = Path("amber14/tip3p.xml")
-"""Comes with OpenMM: flexible here, and with the ions of J. Chem. Theory Comput. 9, 2733 (2013)."""
+"""Comes with OpenMM: TIP3P, flexible here, and some thirty kinds of monatomic ions."""
 COMBUSTION = Path("config/forcefields/hydrogen-combustion.xml")
 TEMPLATES = Path("config/forcefields")
 CHARGE_TOLERANCE = 0.05
@@ -92,7 +93,7 @@ def propose(wish: Wish) -> Proposal:
         f"# {'; '.join(_words(part) for part in parts)}.",
         "# Written by `halcyon new-system`: every choice is a proposal. More:",
         "# docs/add-a-system.md",
-        f"name: {wish.name}",
+        f"name: {_plain(wish.name)}",
         f"description: {_description(wish, parts)}",
         f"kind: {wish.kind} # {KINDS[wish.kind]}",
         *_forcefield_lines(forcefield, why),
@@ -128,8 +129,8 @@ def campaign_text(name: str, level: Path | None) -> str:
             "# yaml-language-server: $schema=schema/campaign.schema.json",
             f"# {name}, labelled by {about}. Written by `halcyon new-system`. What is left out has",
             "# its default: config/config.yaml has them all.",
-            f"campaign: {name} # results lie in results/{name}",
-            f"systems: [{name}] # config/systems/{name}.yaml",
+            f"campaign: {_plain(name)} # results lie in results/{name}",
+            f"systems: [{_plain(name)}] # config/systems/{name}.yaml",
             "reference: # where labels come from",
             *reference,
             "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
@@ -223,7 +224,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
     unpaired = sum((part.settings.multiplicity - 1) * part.count for part in packed)
     lines = [
         "  - name: box",
-        f"    pack: {{{', '.join(f'{name}: {count}' for name, count in counts.items())}}}",
+        f"    pack: {{{', '.join(f'{_plain(n)}: {count}' for n, count in counts.items())}}}",
     ]
     if wish.box_A is not None:
         lines.append(f"    box_A: {wish.box_A:g} # edge of the periodic cube")
@@ -234,9 +235,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
     else:
         molecules = {part.name: part.molecule for part in packed}
         guessed = guesses.liquid_density(molecules, counts)
-        lines.append(
-            f"    density_g_per_cm3: {guessed:.3f} # estimated to some 5 %: put yours here"
-        )
+        lines.append(f"    density_g_per_cm3: {guessed:.3f} # estimated to some 10 %")
         notes.append(f"the density, {guessed:.2f} g/cm³, is an estimate: put in what was measured")
     if charge:
         lines.append(f"    charge: {charge} # a uniform background neutralises the periodic cell")
@@ -256,7 +255,7 @@ def _structure_lines(part: Part, *, alone: bool) -> list[str]:
     given = ("file", str(settings.file)) if settings.file else ("smiles", settings.smiles or "")
     why = "as its SMILES says" if settings.smiles else "of the molecule"
     lines = [
-        f"  - name: {settings.name}",
+        f"  - name: {_plain(settings.name)}",
         f"    {given[0]}: {_quoted(given[1])}",
         f"    charge: {settings.charge} # {why}",
         f"    multiplicity: {settings.multiplicity} # 2S+1: {part.spin}",
@@ -289,7 +288,7 @@ def _contacts(ion: Part, parts: list[Part]) -> list[str]:
     edge = guesses.box_A(packed_structure(settings, known, seed=0)) + guesses.WALL_A
     lines = [
         f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
-        f"    pack: {{{ion.name}: 1, {shell.name}: {SHELL}}} # are pre-trained on",
+        f"    pack: {{{_plain(ion.name)}: 1, {_plain(shell.name)}: {SHELL}}} # are pre-trained on",
         f"    density_g_per_cm3: {CLUSTER_DENSITY:g}",
         "    periodic: false",
         f"    box_A: {edge:g}",
@@ -306,7 +305,7 @@ def _contacts(ion: Part, parts: list[Part]) -> list[str]:
 def _forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:
     lines = [f"forcefield: # {why}", f"  kind: {settings.kind}"]
     if isinstance(settings, XmlForceField):
-        lines.append(f"  files: [{', '.join(map(str, settings.files))}]")
+        lines.append(f"  files: [{', '.join(_plain(str(path)) for path in settings.files)}]")
     return lines
 
 
@@ -334,9 +333,7 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         exploration["time_ps"] = f"{math.ceil(ps * least / wanted):.1f}"
     if exploration:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
-        few = (
-            " # so few atoms need that long to show a low rate" if "time_ps" in exploration else ""
-        )
+        few = " # few atoms need long to show a low rate" if "time_ps" in exploration else ""
         lines.append(f"  exploration: {{{words}}}{few}")
     return ["overrides: # of the campaign's settings, for this system", *lines] if lines else []
 
@@ -351,6 +348,12 @@ def _description(wish: Wish, parts: list[Part]) -> str:
         return f"One molecule of {wish.name} in the gas phase."
     packed = ", ".join(f"{part.count} {part.name}" for part in parts if part.count)
     return f"{packed} in a periodic box."
+
+
+def _plain(value: str) -> str:
+    """A text as YAML: quoted where YAML would read something else, as the name NO for false."""
+    simple = value.replace("/", "").replace(".", "").replace("_", "").replace("-", "").isalnum()
+    return value if simple and yaml.safe_load(value) == value else _quoted(value)
 
 
 def _quoted(value: str) -> str:

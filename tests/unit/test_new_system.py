@@ -135,6 +135,15 @@ def test_reactive_mixture_is_that_of_the_shipped_file(here):
     assert system.forcefield == shipped.forcefield
 
 
+def test_names_that_yaml_would_misread(here):
+    del here
+    mine = ("--forcefield", "config/forcefields/small-molecules.xml")
+    assert new("CO", "--name", "NO", *mine, "--liquid", "8", "--with", "O:4:1e3") == 0
+    system = config.System.model_validate(config.read_yaml("config/systems/NO.yaml"))
+    assert system.name == "NO"
+    assert system.structures[0].pack == {"NO": 8, "1e3": 4}
+
+
 def test_few_atoms_run_longer(here):
     del here
     assert new("N#N", "--name", "nitrogen") == 0

@@ -225,10 +225,10 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
     with tempfile.TemporaryDirectory(prefix="halcyon-new-system-") as folder:
         text = proposal.text
         places: dict[str, str] = {}
-        for path, content in proposal.files.items():
-            places[str(path)] = str(Path(folder, path.name))
-            files.write_text(places[str(path)], content)
-            text = text.replace(str(path), places[str(path)])
+        for made, xml in proposal.files.items():
+            places[str(made)] = str(Path(folder, made.name))
+            files.write_text(places[str(made)], xml)
+            text = text.replace(str(made), places[str(made)])
         places[str(SYSTEMS)] = folder
         path = Path(folder, f"{name}.yaml")
         files.write_text(path, text)
