@@ -1,8 +1,7 @@
-"""What a long campaign costs Snakemake: time, memory and files of the job graph on the real Snakefile.
+"""What a long campaign costs Snakemake: time, memory and files of the real Snakefile's job graph.
 
 Fabricates campaigns whose generations are all finished but the last, through the library's own
-writers (frames, verdicts, the label store), lets Snakemake note them as done (`--touch`), and then
-measures, each in a process of its own:
+writers (frames, verdicts, the label store), and then measures, each in a process of its own:
 
 - `dag_seconds`, `dag_mb`: `snakemake -n`, from the command to the table of what there is to do:
   Python's start, the campaign's checks, and the job graph, unrolled verdict by verdict;
@@ -10,7 +9,8 @@ measures, each in a process of its own:
 - `begin_seconds`: of that, the campaign's own checks;
 - `overhead_per_job_s`: wall time of label jobs whose labels are all known, less what the jobs say
   they took: Python's start, imports and Snakemake's own work, one job after another on one core;
-- `jobs`: of the whole campaign; `files`: of the campaign and of Snakemake, in all and per shard job.
+- `jobs`: of the whole campaign; `jobs_left`: in the graph; `files`: of the campaign and of
+  Snakemake, in all and per shard job.
 
     python benchmarks/workflow_scale.py --quick                 one small campaign: a minute
     python benchmarks/workflow_scale.py --json scale.json       both of the table: some minutes
@@ -304,12 +304,6 @@ def measure(name: str, size: Size, work: Path) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env=environment)
     Fabricator(folder, size).all(generations=size.generations - 1)
-    done = [
-        f"results/scale/s{system:03d}/gen{number:03d}/verdict.json"
-        for system in range(size.systems)
-        for number in range(size.generations - 1)
-    ]
-    touch = snakemake(folder, "--touch", "--cores", "1", *done)
     there = number_of_files(folder)
     dag = dry_run(folder)
     jobs = size.systems * (4 + size.shards + size.generations * (5 + size.shards)) + 1
@@ -323,7 +317,6 @@ def measure(name: str, size: Size, work: Path) -> dict[str, Any]:
         "dag_new_seconds": new.seconds,
         "dag_new_cpu_seconds": new.cpu_seconds,
         "begin_seconds": begin_seconds(folder),
-        "touch_seconds": touch.seconds,
         "jobs": jobs,
         "jobs_left": total_jobs(dag.printed),
         "overhead_per_job_s": per_job,

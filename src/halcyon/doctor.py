@@ -13,7 +13,6 @@ import fcntl
 import importlib.metadata
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -291,7 +290,9 @@ def _ask(command: list[str]) -> tuple[int, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
-    return done.returncode, (done.stdout if not done.returncode else done.stderr).strip()
+    if done.returncode:
+        return done.returncode, (done.stderr.strip().splitlines() or ["no word"])[-1]
+    return 0, done.stdout.strip()
 
 
 def disk(key: str, folder: Path, wanted_GB: float) -> Iterator[Check]:
@@ -381,10 +382,9 @@ def _remedy(campaign: Campaign, error: str) -> str:
     reference = campaign.settings.reference
     if not isinstance(reference, config.Cp2kReference) or "PATH" not in error:
         return "mend what it names"
-    launcher = shlex.split(reference.command)[:1]
     return (
-        f"get {launcher[0] if launcher else 'CP2K'}: apt-get install cp2k, conda env create -f "
-        "envs/cp2k.yaml, or module load cp2k; or name another in reference.command"
+        "get CP2K: apt-get install cp2k, conda env create -f envs/cp2k.yaml, or module load cp2k; "
+        "or name its command in reference.command"
     )
 
 

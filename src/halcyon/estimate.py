@@ -17,7 +17,7 @@ from halcyon.campaign import SystemPlan
 from halcyon.trial import md_steps
 
 SHORT = (0.5, 2.0)
-"""What a trial of seconds says about jobs of hours, as factors: measured, see docs/commands.md."""
+"""What a trial of seconds says about jobs of hours, as factors: assumed, not measured."""
 LEDGER = (0.8, 1.5)
 """What jobs say that ran before: the least and the greatest of them, times these."""
 ATOMS_POWER = (1.0, 3.0)

@@ -78,7 +78,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def shown(check: Check) -> Text:
     """One line, and what to do."""
     line = Text.assemble(
-        (f"{check.verdict:<8}", STYLES[check.verdict]), (f"{check.name:<16}", "bold"), check.found
+        (f"{check.verdict:<8}", STYLES[check.verdict]), (f"{check.name:<15} ", "bold"), check.found
     )
     if check.remedy:
         line.append(f"\n{'':<24}→ {check.remedy}", style="italic")

@@ -3,7 +3,6 @@
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from halcyon import config
     from halcyon.campaign import Campaign
     from halcyon.plan import measure, plan
+    from halcyon.trial import cpu_clock
 
     campaign = Campaign.resolve(config.read_yaml(arguments.configfile), str(arguments.configfile))
-    begun = time.perf_counter()
+    begun = cpu_clock()
     subprocess.run([sys.executable, "-c", "import halcyon.stage, halcyon.mace_model"], check=True)
-    start_s = time.perf_counter() - begun
+    start_s = cpu_clock() - begun
     trials: dict[str, Any] = {}
     if not arguments.no_measure:
         quiet = arguments.json or not sys.stderr.isatty()
@@ -78,7 +78,7 @@ def _show(system: dict[str, Any]) -> None:
         _row(table, "before the first" if number is None else f"generation {number}", part)
     table.add_section()
     _row(table, "at least (one generation)", system["least"])
-    _row(table, "at most (all that are allowed)", system["most"])
+    _row(table, "at most (all allowed)", system["most"])
     out.print(table)
     for rate in system["rates"]:
         low, likely, high = rate["seconds"]
