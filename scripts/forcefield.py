@@ -12,7 +12,6 @@ from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon import distributions
     from halcyon.sampling import sample, without_walls
 
     def progress(done: int, asked: int) -> None:
@@ -36,7 +35,6 @@ def main(job: stage.Job) -> None:
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))
     write_frames(job.arguments.frames, frames)
     files.write_json(job.arguments.counts, counts)
-    files.write_text(job.arguments.plot, distributions.page(frames))
     job.done(f"{len(frames)} force-field frames", job.arguments.frames)
 
 
@@ -44,5 +42,4 @@ if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="labelled frames, written")
     arguments.add_argument("--counts", required=True, type=Path, help="fate of frames, written")
-    arguments.add_argument("--plot", required=True, type=Path, help="distributions, written")
     stage.run(arguments, main)

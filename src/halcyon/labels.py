@@ -109,12 +109,15 @@ def _records(
     cores: int,
     may_start: Callable[[], bool],
 ) -> Iterator[tuple[str, Atoms, Record]]:
-    """Compute frames one by one, as long as another may be started."""
-    records = reference.label(list(missing.values()), work, cores)
-    for key, frame in missing.items():
+    """Compute frames one by one, in the reference's order, as long as another may be started."""
+    items = list(missing.items())
+    waiting = [items[index] for index in reference.order([frame for _, frame in items])]
+    records = reference.label([frame for _, frame in waiting], work, cores)
+    for key, frame in waiting:
         if not may_start():
             return
         yield key, frame, next(records)
+    next(records, None)  # all are done: the reference cleans up
 
 
 def _check_systemic(

@@ -99,7 +99,7 @@ def test_a_frame_that_does_not_converge_is_recorded_and_the_campaign_goes_on(che
     config = checkout.configure(
         "cp2k-impatient",
         systems=["water"],
-        reference=CHEAP | {"level": "impatient.yaml"},
+        reference=CHEAP | {"level": "impatient.yaml", "rescue": []},
         label_store="results/cp2k-labels",
         seed_labels={"train": 3, "validation": 5, "test": 5},
     )
