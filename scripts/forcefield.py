@@ -19,7 +19,8 @@ def main(job: stage.Job) -> None:
             raise Interrupted(f"stopped after {done} of {asked} frames")
 
     frames, counts, settings = [], {}, job.plan.settings
-    for name, structure in job.plan.structures.items():
+    for name in job.plan.sampled:
+        structure = job.plan.structures[name]
         asked = settings.teacher
         if not structure.pretrain:
             asked = without_walls(asked, settings.seed_labels.max_temperature_K)

@@ -116,6 +116,15 @@ class SystemPlan:
         return [name for name, structure in self.structures.items() if structure.explore]
 
     @property
+    def sampled(self) -> list[str]:
+        """Names of the structures that frames are drawn of: a single atom has but one frame."""
+        return [
+            name
+            for name, structure in self.structures.items()
+            if structure.pack or len(self.start(name)) > 1
+        ]
+
+    @property
     def elements(self) -> list[int]:
         """Atomic numbers of all structures, ascending."""
         return sorted({int(z) for name in self.structures for z in self.start(name).numbers})
@@ -124,7 +133,7 @@ class SystemPlan:
     def seed_labels(self) -> int:
         """Labels that the seed takes."""
         seed = self.settings.seed_labels
-        return (seed.train + seed.validation + seed.test) * len(self.structures)
+        return (seed.train + seed.validation + seed.test) * len(self.sampled)
 
 
 @dataclass(frozen=True)
@@ -312,7 +321,12 @@ def check_numbers(plan: SystemPlan, source: str) -> None:
 
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
-    if settings.pretraining.enabled and not any(s.pretrain for s in plan.structures.values()):
+    if alone := [s for s in plan.explored if s not in plan.sampled]:
+        raise InputError(
+            f"{source}: system {name}: structure {', '.join(alone)}: a single atom has no dynamics "
+            "of its own: `explore: false`, and `pack` it with others"
+        )
+    if settings.pretraining.enabled and not any(plan.structures[s].pretrain for s in plan.sampled):
         raise InputError(
             f"{source}: system {name}: nothing to pre-train on: give the molecules that are packed "
             "as structures with `pretrain: true`, or set pretraining.enabled to false"

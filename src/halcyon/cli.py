@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from halcyon import __version__, ledger_commands
-from halcyon.commands import completion, doctor, labels, plan, status
+from halcyon.commands import completion, doctor, labels, new_system, plan, status
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-GROUPS = (doctor, plan, status, ledger_commands, labels, completion)
+GROUPS = (new_system, doctor, plan, status, ledger_commands, labels, completion)
 """Groups of commands, in the order of `--help`."""
 EXIT_CTRL_C = 130
 
