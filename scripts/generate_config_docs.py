@@ -36,6 +36,7 @@ EXAMPLES = {
 }
 """Values in config.yaml of keys that have no default."""
 UNITS = {
+    "_meV_per_atom_ps": "meV/(atom ps)",
     "_per_atom_ps": "1/(atom ps)",
     "_eV_per_A": "eV/Å",
     "_per_ps": "1/ps",
