@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -30,14 +30,14 @@ from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from halcyon import files
+from halcyon.batched_mace import BatchedMace
 from halcyon.domain import Domain
 from halcyon.errors import InputError
-from halcyon.mace_model import BatchedMace, load
+from halcyon.mace_model import load
 from halcyon.watch import Alarm, Thresholds, Watch, Watched
 
 MODEL, DOMAIN, CARD = "model.model", "domain.json", "card.json"
 """Files of a `final` folder that are read here."""
-ATOMS_OF = {"mean": 0, "max": 1}
 
 logger = logging.getLogger("halcyon")
 
@@ -69,7 +69,7 @@ class MonitoredMace(Calculator):
     inside), each of shape (N,).
     """
 
-    implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc]
+    implemented_properties: ClassVar[list[str]] = [
         "energy",
         "free_energy",
         "forces",
@@ -139,7 +139,7 @@ class MonitoredMace(Calculator):
     ) -> None:
         """Predict; see ASE."""
         super().calculate(atoms, properties, system_changes)
-        mine: Atoms = self.atoms
+        mine = cast("Atoms", self.atoms)
         watched = self.watched(mine)
         periodic = bool(mine.pbc.all())
         if mine.pbc.any() and not periodic:

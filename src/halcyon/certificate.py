@@ -231,7 +231,9 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
     Not stable: a replica failed, or an energy drifts, or the model is shown to leave its domain
     too often at a temperature. Not enough data: the runs cannot tell whether it does.
     """
-    against, open_questions, for_it = [], [], []
+    against: list[str] = []
+    open_questions: list[str] = []
+    for_it: list[str] = []
     for run in runs:
         failed = run.whole.failures
         words = f"{run.ensemble}: {failed.failures} of {run.whole.replicas} replicas failed"

@@ -17,6 +17,7 @@ import torch
 from ase import Atoms
 
 from halcyon import __version__
+from halcyon.batched_mace import BatchedMace
 from halcyon.certificate import Level, Runs, Software, hash_of
 from halcyon.config import (
     CertificateSettings,
@@ -31,7 +32,6 @@ from halcyon.evidence import Criteria, ReplicaEnd, examine
 from halcyon.explore import Progress, Replica, explore
 from halcyon.frames import structure_only
 from halcyon.label_store import levels
-from halcyon.mace_model import BatchedMace
 from halcyon.traces import write_traces
 
 PACKAGES = ("torch", "mace-torch", "torch-sim-atomistic", "ase", "numpy")
@@ -102,7 +102,8 @@ def starts(
         InputError: a structure without a labelled training frame.
     """
     random = np.random.default_rng(seed)
-    replicas, keys = [], {}
+    replicas: list[Replica] = []
+    keys: dict[int, str] = {}
     for structure in structures:
         mine = [frame for frame in train if frame.info["structure"] == structure]
         if not mine:

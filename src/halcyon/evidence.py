@@ -272,7 +272,7 @@ def contradictions(
             found.append(f"replica {entry.replica}: ends at {last:g} ps, not {entry.time_ps:g} ps")
         elif entry.failure is None and not whole:
             found.append(
-                f"replica {entry.replica}: stopped at {last:g} of {time_ps:g} ps, unfailed"
+                f"replica {entry.replica}: stopped at {last:g} of {time_ps:g} ps, not failed"
             )
         if set(mine["target_temperature"]) != {entry.temperature_K}:
             found.append(f"replica {entry.replica}: not at {entry.temperature_K:g} K")

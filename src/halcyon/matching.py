@@ -66,9 +66,9 @@ def match(atoms: Atoms, domain: Domain, kind: str) -> Match:
             order = np.empty(len(atoms), dtype=int)
             order[np.argsort(numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
             return Match(structure, order)
-        order = _by_graph(numbers, [(i, j) for i, j, _ in bonds], atoms)
-        if order is not None:
-            return Match(structure, order)
+        found = _by_graph(numbers, [(i, j) for i, j, _ in bonds], atoms)
+        if found is not None:
+            return Match(structure, found)
     known = ", ".join(f"{name} ({len(classes)} atoms)" for name, classes in domain.classes.items())
     raise InputError(
         f"{atoms.get_chemical_formula()}, {len(atoms)} atoms: none of the structures that the "

@@ -60,7 +60,7 @@ def _verdict(card: Mapping[str, Any]) -> str:
     if certificate is None:
         return f"{said} **No certificate**: {card['no_certificate']}."
     return (
-        f"{said}\n\n**Certificate: {certificate['conclusion']}.** {certificate['sentence']}\n\n"
+        f"{said}\n\n**Certificate.** {certificate['sentence']}\n\n"
         "Check it: `halcyon verify certificate.json`."
     )
 
@@ -128,12 +128,14 @@ ASE, with the monitor on (it stops the run where the model does not know what it
 from ase import units
 from ase.io import read
 from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
 from halcyon.calculator import CliMonitor, MonitoredMace
 
 atoms = read("{structure["file"]}")
 atoms.calc = MonitoredMace(".")
-dynamics = Langevin(atoms, {card["timestep_fs"]:g} * units.fs, temperature_K={kelvin}, \
-friction=0.005 / units.fs)
+thermalize_momenta(atoms, temperature_K={kelvin})
+dynamics = Langevin(atoms, {card["timestep_fs"]:g} * units.fs, temperature_K={kelvin},
+                    friction=0.005 / units.fs, fixcm=False)
 monitor = CliMonitor(atoms, dynamics)
 dynamics.run(2000)
 ```
