@@ -23,6 +23,7 @@ HERE = Path(workflow.basedir)
 shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
+from halcyon.budget import reopen
 from halcyon.campaign import Campaign, begin
 from halcyon.certificate import wanted
 from halcyon.errors import InputError
@@ -44,6 +45,9 @@ try:
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
             CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
+            # What a spent budget left undone is done where the budget was raised.
+            for line in reopen(CAMPAIGN):
+                print(line, file=sys.stderr)
     else:
         CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
 except InputError as error:

@@ -53,6 +53,7 @@ from halcyon.config import (
     read_system,
 )
 from halcyon.errors import InputError
+from pretraining_figures import draw
 from pretraining_summary import CAMPAIGN, lines, summarised
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -424,6 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="say what is done and what is missing")
     parser.add_argument("--summary", action="store_true", help="compute nothing: read the cells")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures")
     parser.add_argument("--cells", type=Path, metavar="DIR", help="folder of the cells")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
     parser.add_argument("--smoke", action="store_true", help="tiny models and runs, elsewhere")
@@ -447,12 +449,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             torch.set_num_threads(1)
             compute(cells, plan, folder, work)
-        summary = summarised(read_cells(folder, plan), seed=SEED)
+        done = read_cells(folder, plan)
+        summary = summarised(done, seed=SEED)
     except InputError as error:
         sys.exit(str(error))
     print(*lines(summary), sep="\n")
     if args.json:
         files.write_json(args.json, summary)
+    if args.plots:
+        draw(done, summary, args.plots)
 
 
 if __name__ == "__main__":

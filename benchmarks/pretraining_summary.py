@@ -19,7 +19,7 @@ def summarised(cells: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     """Stability and errors of each group; ratios of restricted means; labels until saturation."""
     points: dict[str, dict[str, list[dict[str, Any]]]] = {}
     campaigns: dict[str, list[dict[str, Any]]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: (cell["system"], cell["labels"], -cell["kelvin"])):
         if cell["group"].startswith(CAMPAIGN):
             group = cell["group"].removeprefix(f"{CAMPAIGN}-")
             campaigns.setdefault(group, []).append(
@@ -49,6 +49,7 @@ def described(cells: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     ends = [row["end_ps"] for row in rows]
     mean = restricted_mean_ps(ends, failed, horizon_ps=max(ends), seed=seed)
     errors = [cell["errors"]["300"] for cell in cells]
+    shifts = [row["shift"] for cell in cells for row in cell["drift"].values()]
     return {
         "seeds": len(cells),
         "replicas": len(rows),
@@ -58,7 +59,9 @@ def described(cells: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
         ],
         "restricted_mean_ps": {"value": mean.value, "low": mean.low, "high": mean.high},
         "force_mae_meV_per_A": float(np.mean([e["forces_mae_meV_per_A"] for e in errors])),
+        "force_mae_by_seed": [e["forces_mae_meV_per_A"] for e in errors],
         "energy_mae_meV_per_atom": float(np.mean([e["energy_mae_meV_per_atom"] for e in errors])),
+        "median_shift": float(np.median([shift for shift in shifts if shift is not None])),
     }
 
 
@@ -97,8 +100,9 @@ def ratio(
 
 def lines(summary: dict[str, Any]) -> Iterator[str]:
     """The summary as a Markdown table."""
-    yield "| point | group | seeds | failed | restricted mean, ps | ratio to scratch | F | E |"
-    yield "|---|---|---|---|---|---|---|---|"
+    head = "| point | group | seeds | failed | restricted mean, ps | ratio to scratch "
+    yield head + "| F, meV/Å | E, meV/atom | shift |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for point, groups in summary["points"].items():
         for group, row in groups.items():
             mean = "{value:.2f} ({low:.2f}–{high:.2f})".format(**row["restricted_mean_ps"])
@@ -110,7 +114,7 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"| {point} | {group} | {row['seeds']} | {row['failed']} of {row['replicas']} | "
                 f"{mean} | {text} | {row['force_mae_meV_per_A']:.0f} | "
-                f"{row['energy_mae_meV_per_atom']:.1f} |"
+                f"{row['energy_mae_meV_per_atom']:.1f} | {row['median_shift']:.1f} |"
             )
     for group, runs in summary["labels_to_saturation"].items():
         ends = ", ".join(f"{run['labels']} ({run['decision']})" for run in runs)

@@ -41,6 +41,7 @@ UNITS = {
     "_meV_per_atom_ps": "meV/(atom ps)",
     "_per_atom_ps": "1/(atom ps)",
     "_eV_per_A": "eV/Å",
+    "_eV_per_atom": "eV/atom",
     "_per_ps": "1/ps",
     "_ps": "ps",
     "_fs": "fs",

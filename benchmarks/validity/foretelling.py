@@ -5,7 +5,7 @@
 
 Replicas are the independent units: they are resampled, not points.
 
-Not for: the estimators (see `halcyon.survival`).
+Not for: the estimators (see `halcyon.detection`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from halcyon import survival
+from halcyon import detection
+from halcyon.estimates import Estimate
 from validity.cells import SEED
 from validity.replicas import CellDict, cli_ps
 
@@ -101,7 +102,7 @@ def foretelling(
     """
     columns = ("time_ps", "end_ps", "failed", "replica")
     time_ps, end_ps, failed, replica = (points[name].to_numpy() for name in columns)
-    truth, usable = survival.fails_within(time_ps, end_ps, failed, horizon_ps=horizon_ps)
+    truth, usable = detection.fails_within(time_ps, end_ps, failed, horizon_ps=horizon_ps)
     if by:
         strata = points[by].to_numpy()
         mixed = points[usable].assign(truth=truth[usable]).groupby(by)["truth"].nunique() == 2
@@ -116,12 +117,12 @@ def foretelling(
     found: dict[str, Any] = {}
     for (signal, score), column in scores.items():
         values = column.to_numpy()
-        seen = survival.detection(
+        seen = detection.detection(
             comparable(values), truth[usable], replica[usable], against=against, **options
         )
         entry = {"auroc": asdict(seen.auroc), "gain": asdict(seen.gain) | {"over": baseline}}
         if not by:
-            lead = survival.lead_time(values, time_ps, replica, end_ps, failed, **options)
+            lead = detection.lead_time(values, time_ps, replica, end_ps, failed, **options)
             entry |= {
                 "hit_rate": asdict(seen.hit_rate),
                 "lead_time_fs": in_fs(lead.median_ps),
@@ -148,7 +149,7 @@ def placement(score: np.ndarray, truth: np.ndarray, strata: np.ndarray) -> np.nd
     return placed
 
 
-def in_fs(estimate: survival.Estimate) -> dict[str, Any]:
+def in_fs(estimate: Estimate) -> dict[str, Any]:
     """An estimate in ps as one in fs."""
     ends = ("value", "low", "high")
     content = asdict(estimate)

@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from halcyon import survival
+from halcyon import detection, survival
 from halcyon.errors import InputError
+from halcyon.estimates import CONFIDENCE
 from validity.cells import GROUPS, SEED
 from validity.foretelling import (
     FALSE_ALARM_RATE,
@@ -113,14 +114,14 @@ def rho(x: np.ndarray, y: np.ndarray, over: str) -> dict[str, Any]:
         values = np.nanmean(np.where(silent_x, np.nan, each), axis=1)
     if np.isnan(values[0]) or np.isnan(values[1:]).all():
         return undefined
-    tail = (1 - survival.CONFIDENCE) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(values[1:], [tail, 1 - tail])
     return {
         "outcome": "estimated",
         "value": float(values[0]),
         "low": float(low),
         "high": float(high),
-        "confidence": survival.CONFIDENCE,
+        "confidence": CONFIDENCE,
     }
 
 
@@ -174,7 +175,7 @@ def fraction(flags: Sequence[bool] | np.ndarray) -> dict[str, Any]:
     true, of = int(np.sum(flags)), len(flags)
     if not of:
         return {"value": None, "low": None, "high": None, "successes": 0, "of": 0}
-    interval = stats.binomtest(true, of).proportion_ci(survival.CONFIDENCE)
+    interval = stats.binomtest(true, of).proportion_ci(CONFIDENCE)
     ends = {"low": float(interval.low), "high": float(interval.high)}
     return {"value": true / of} | ends | {"successes": true, "of": of}
 
@@ -196,7 +197,7 @@ def extension_test(
     found: dict[str, Any] = {}
     for signal in signals_of(replicas) if runs else []:
         late = through[f"late {signal}"].to_numpy()
-        seen = survival.detection(late, ~survived, np.arange(len(late)), **options)
+        seen = detection.detection(late, ~survived, np.arange(len(late)), **options)
         found[signal] = fraction(survived[late == 0]) | {
             "not_saturated": fraction(survived[late > 0]),
             "auroc": asdict(seen.auroc),
@@ -295,7 +296,7 @@ def summarised(
             "false_alarm_rate": FALSE_ALARM_RATE,
             "late_part": LATE,
             "resamples": resamples,
-            "confidence": survival.CONFIDENCE,
+            "confidence": CONFIDENCE,
             "simulated_ps": float(alone["end_ps"].sum()),
             "failed_replicas": int(alone["failed"].sum()),
             "replicas": len(alone),

@@ -240,6 +240,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_start(plan, source)
         check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
+    check_scan(campaign, source)
     check_identity(campaign, dry=dry)
     if not dry:
         campaign.write()
@@ -359,6 +360,22 @@ def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
         )
 
 
+def check_scan(campaign: Campaign, source: str) -> None:
+    """Refuse to look for the lowest spin where the reference cannot tell."""
+    why = {
+        "xtb": "GFN-xTB without spin polarisation puts low spin lowest, that of O2 too",
+        "dataset": "a published set has each frame in one spin",
+    }.get(campaign.settings.reference.backend)
+    for name, plan in campaign.systems.items():
+        for structure in plan.system.structures:
+            if why and structure.multiplicities:
+                raise InputError(
+                    f"{source}: system {name}: structure {structure.name}: multiplicities = "
+                    f"{structure.multiplicities}: expected none with `reference: {{backend: "
+                    f"{campaign.settings.reference.backend}}}`: {why}"
+                )
+
+
 def check_start(plan: SystemPlan, source: str) -> None:
     """Refuse a start model that is not there."""
     path = plan.settings.pretraining.start
@@ -389,7 +406,7 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
         "level_of_theory": level_hash(campaign.reference().level),
         "systems": {
             name: {
-                "structures": _hash([s.model_dump(mode="json") for s in plan.system.structures]),
+                "structures": _hash([_identity(s) for s in plan.system.structures]),
                 "label_shards": plan.settings.resources.label_shards,
             }
             for name, plan in campaign.systems.items()
@@ -414,6 +431,12 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     merged = before | {"systems": before["systems"] | now["systems"]}
     if merged != before and not dry:
         files.write_json(path, merged)
+
+
+def _identity(structure: config.StructureSettings) -> dict[str, Any]:
+    """What a structure is; keys that came later count where they are used."""
+    said = structure.model_dump(mode="json")
+    return {k: v for k, v in said.items() if k != "multiplicities" or v}
 
 
 def _hash(content: Sequence[Any]) -> str:

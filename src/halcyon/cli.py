@@ -16,7 +16,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from halcyon import __version__, verify_command
+from halcyon import __version__, ledger_commands, verify_command
 from halcyon.config import DatasetLayout, EnergyUnit, LengthUnit
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 from halcyon.reference.base import Status
@@ -45,9 +45,12 @@ def parser() -> argparse.ArgumentParser:
         "snakemake --configfile config/quickstart.yaml",
     )
     top.add_argument("--version", action="version", version=f"halcyon {__version__}")
-    named = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    verify_command.register(named)
-    labels = named.add_parser("labels", help="list, export, import or verify the labels of a store")
+    groups = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    ledger_commands.register(groups)
+    verify_command.register(groups)
+    labels = groups.add_parser(
+        "labels", help="list, export, import or verify the labels of a store"
+    )
     commands = labels.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_export(commands)

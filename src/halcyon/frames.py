@@ -68,13 +68,27 @@ INFO: dict[str, Column] = {
         "descriptors per class of atoms in their standard deviations",
     ),
     "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
-    "status": Column(pa.string(), "", "ok, unconverged, crashed, timeout or rejected"),
+    "status": Column(
+        pa.string(),
+        "",
+        "ok, unconverged, crashed, timeout or rejected; not computed: the budget was spent",
+    ),
+    "xtb_shift": Column(pa.float64(), "eV", "energy minus that of GFN2-xTB"),
+    "xtb_force": Column(
+        pa.float64(), "eV/Å", "root mean square difference of forces from GFN2-xTB's"
+    ),
+    "flag": Column(pa.string(), "", "why a good label is worth a look, see sanity"),
     "message": Column(pa.string(), "", "the program's own words where status is not ok"),
     "level": Column(pa.string(), "", "hash of the level of theory"),
     "scf_steps": Column(pa.int32(), "", "SCF steps"),
     "rung": Column(pa.int32(), "", "rung of the rescue ladder that succeeded; 0: as configured"),
     "seconds": Column(pa.float64(), "s", "wall time of the calculation"),
     "core_seconds": Column(pa.float64(), "s", "wall time times cores"),
+    "paid": Column(
+        pa.float64(),
+        "s",
+        "core-seconds that this campaign paid for the frame; 0: its label was in the store",
+    ),
     "host": Column(pa.string(), "", "machine the label was computed on"),
     "campaign": Column(pa.string(), "", "campaign that paid for the label"),
     "system": Column(pa.string(), "", "system that asked for the label"),

@@ -318,7 +318,7 @@ def _contacts(
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
     system.addForce(springs)
     context = teacher.context(openmm.VerletIntegrator(TIMESTEP_FS / 1000), system)
-    for index, (frame, i, j, target) in enumerate(drawn):
+    for index, (frame, *_) in enumerate(drawn):
         for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
             if other >= 0:
                 a, b, (_, length) = springs.getBondParameters(other)
@@ -327,7 +327,6 @@ def _contacts(
         rotation = teacher.place(context, frame)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
         frame.positions[teacher.order] = _positions(context) @ rotation
-        del i, j, target
     return [frame for frame, *_ in drawn]
 
 

@@ -165,7 +165,13 @@ def assess_run(
 
 
 def decide(
-    assessment: dict[str, Any], *, generation: int, labels: int, limits: LimitSettings
+    assessment: dict[str, Any],
+    *,
+    generation: int,
+    labels: int,
+    limits: LimitSettings,
+    core_hours: float = 0.0,
+    not_computed: int = 0,
 ) -> tuple[Decision, str]:
     """What to do after a generation, and why.
 
@@ -173,11 +179,18 @@ def decide(
         assessment: from `assess`.
         generation: counted from 0.
         labels: label calculations spent so far, failed ones included.
-        limits: budget and generations.
+        limits: budgets and generations.
+        core_hours: what the whole campaign has spent so far.
+        not_computed: frames that the budget of core-hours did not reach.
     """
+    left = f", {not_computed} frames not computed" if not_computed else ""
     if assessment["finding"] == Finding.SATURATED:
-        return Decision.SATURATED, assessment["reason"]
+        return Decision.SATURATED, assessment["reason"] + left
     finding = f"{assessment['finding']}: {assessment['reason']}"
+    if not_computed or (limits.core_hours is not None and core_hours >= limits.core_hours):
+        limit = "unlimited" if limits.core_hours is None else f"{limits.core_hours:.4g}"
+        spent = f"{core_hours:.4g} of {limit} core-hours spent{left}"
+        return Decision.BUDGET_SPENT, f"{spent}; {finding}"
     if labels >= limits.label_budget:
         return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
     if generation + 1 >= limits.max_generations:
@@ -188,10 +201,13 @@ def decide(
 def goes_on(verdict: dict[str, Any], limits: LimitSettings) -> bool:
     """Whether a written verdict leads to another generation under the limits that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised; its verdict stays.
+    A campaign that ended at a limit goes on when that limit is raised; its verdict stays. (Where
+    frames were left for want of core-hours, it is made anew: see `budget.reopen`.)
     """
+    core_hours = verdict.get("core_hours", {}).get("spent", 0.0)  # older verdicts have none
     allowed = (
         verdict["generation"] + 1 < limits.max_generations
         and verdict["labels"]["spent"] < limits.label_budget
+        and (limits.core_hours is None or core_hours < limits.core_hours)
     )
     return allowed and verdict["decision"] != Decision.SATURATED

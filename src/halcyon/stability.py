@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from halcyon import files, survival
-from halcyon.survival import Ending, Outcome
+from halcyon.estimates import FEWEST_FAILURES, Outcome
+from halcyon.survival import Ending
 
 TIERS = ("label", "guard")
 
@@ -138,7 +139,7 @@ def estimate_text(told: Mapping[str, Any], *, scale: float = 1.0) -> str:
     """An estimate with its interval, or why there is none.
 
     Args:
-        told: a `survival.Estimate` as a dictionary.
+        told: a `estimates.Estimate` as a dictionary.
         scale: factor of the numbers, e.g. 100 for per cent.
     """
     low, high = (None if told[k] is None else f"{told[k] * scale:.3g}" for k in ("low", "high"))
@@ -163,7 +164,7 @@ def critical_text(told: Mapping[str, Any], tier: str) -> str:
     of = f"{failed} of {failed + survivors} replicas failed"
     match median["outcome"]:
         case Outcome.NOT_ENOUGH_FAILURES:
-            return f"There is no {name} yet: {of}, and at least {survival.FEWEST_FAILURES} must."
+            return f"There is no {name} yet: {of}, and at least {FEWEST_FAILURES} must."
         case Outcome.NOT_REACHED:
             low = median["low"]
             bound = "" if low is None else f" Its {level} interval begins at {low:.3g} ps."

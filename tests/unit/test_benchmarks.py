@@ -69,19 +69,21 @@ def pretraining_cell(group, seed, ends):
         "kelvin": 1100,
         "seed": seed,
         "errors": {"300": errors},
+        "drift": {"C": {"shift": 0.5}, "H": {"shift": None}},
         "replicas": [
             {"end_ps": end, "failure": None if end == 4.0 else "bond broken"} for end in ends
         ],
     }
 
 
-def test_pretraining_tells_how_much_longer_replicas_hold(benchmark):
+def test_pretraining_tells_how_much_longer_replicas_hold(benchmark, tmp_path):
     summary = benchmark("pretraining_summary")
+    asked = {"system": "ethanol", "kelvin": 500, "seed": 1}
     cells = [
         *(pretraining_cell("scratch", seed, [1.0, 2.0, 3.0] * 3) for seed in (1, 2)),
         *(pretraining_cell("pretrained", seed, [4.0] * 9) for seed in (1, 2)),
-        {"group": "campaign-scratch", "seed": 1, "labels": 200, "decision": "label_budget"},
-        {"group": "campaign-pretrained", "seed": 1, "labels": 75, "decision": "saturated"},
+        {**asked, "group": "campaign-scratch", "labels": 200, "decision": "label_budget"},
+        {**asked, "group": "campaign-pretrained", "labels": 75, "decision": "saturated"},
     ]
     found = summary.summarised(cells, seed=1)
     point = found["points"]["ethanol-50_1100K"]
@@ -92,6 +94,8 @@ def test_pretraining_tells_how_much_longer_replicas_hold(benchmark):
     assert 1.5 < ratio["low"] < 2.0 < ratio["high"]
     assert "| pretrained | 2 | 0 of 18 |" in "\n".join(summary.lines(found))
     assert found["labels_to_saturation"]["pretrained"][0]["labels"] == 75
+    benchmark("pretraining_figures").draw(cells, found, tmp_path)
+    assert (tmp_path / "pretraining.png").stat().st_size > 10_000
 
 
 def test_pretraining_draws_models_not_replicas_alone(benchmark):

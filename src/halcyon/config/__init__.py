@@ -51,6 +51,7 @@ from halcyon.config.reference import (
     ReferenceSettings,
     XtbReference,
 )
+from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import (
     Count,
     Name,
@@ -97,6 +98,7 @@ __all__ = [
     "PretrainingSettings",
     "RampBias",
     "ReferenceSettings",
+    "SanitySettings",
     "SaturationSettings",
     "Section",
     "SelectionSettings",

@@ -15,6 +15,7 @@ from halcyon.config.learning import (
     TrainingSettings,
 )
 from halcyon.config.reference import ReferenceSettings
+from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import Count, Name, Section
 
 
@@ -40,6 +41,18 @@ class LimitSettings(Section):
     max_generations: Count = Field(8, description="Generations at most.")
     label_budget: Count = Field(
         500, description="Labels at most, the seed's included; failed calculations count too."
+    )
+    core_hours: float | None = Field(
+        None,
+        ge=0,
+        description="Core-hours at most, of the whole campaign, all its systems together: once "
+        "they are spent, no label calculation is started. What runs is finished: at most one frame "
+        "per running label job more. null: no limit.",
+    )
+    core_hours_of: Literal["labels", "everything"] = Field(
+        "labels",
+        description="What counts as spent. labels: label calculations, failed ones and checks "
+        "included. everything: all finished stages besides.",
     )
     min_free_disk_GB: float = Field(
         1.0, ge=0, description="The campaign does not start with less free disk, GB."
@@ -81,6 +94,7 @@ class Settings(Section):
         ExplorationSettings(), description=ExplorationSettings.__doc__
     )
     selection: SelectionSettings = Field(SelectionSettings(), description=SelectionSettings.__doc__)
+    sanity: SanitySettings = Field(SanitySettings(), description=SanitySettings.__doc__)
     saturation: SaturationSettings = Field(
         SaturationSettings(), description=SaturationSettings.__doc__
     )
