@@ -108,10 +108,11 @@ def furthest_bond(atoms, folder):
 
 
 def test_it_predicts_what_the_model_predicts_and_scores_by_the_intervals(atoms, folder):
-    atoms.rattle(0.4, seed=3)
+    atoms.rattle(0.05, seed=3)
+    atoms.positions *= 0.75  # squeezed: far outside
     known = mace_model.evaluate(folder / "model.model", [atoms])
     assert atoms.get_potential_energy() == pytest.approx(known.energy[0], abs=1e-5)
-    np.testing.assert_allclose(atoms.get_forces(), known.forces[0], atol=1e-5)
+    np.testing.assert_allclose(atoms.get_forces(), known.forces[0], rtol=1e-5, atol=1e-5)
     told = json.loads((folder / "domain.json").read_text())
     for tier in ("label", "guard"):
         bounds = np.array([told[tier][name] for name in CLASSES])
@@ -119,7 +120,7 @@ def test_it_predicts_what_the_model_predicts_and_scores_by_the_intervals(atoms, 
         outside = np.maximum(np.maximum(bounds[:, 0] - energy, energy - bounds[:, 1]), 0)
         expected = outside / (bounds[:, 1] - bounds[:, 0])
         found = atoms.calc.results[f"score_{tier}"]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         assert found.max() > 0
 
 
