@@ -4,7 +4,8 @@
     snakemake --configfile config/quickstart.yaml -n       show what there is to do
 
 forcefield → pretrain → seed → label, then generation after generation
-train → domain → explore → select → label → verdict, until the verdict is not `continue`.
+train → domain → explore → select → label → verdict, until the verdict is not `continue`; then
+certify → final, the model as a product.
 """
 
 import json
@@ -24,6 +25,7 @@ sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen
 from halcyon.campaign import Campaign
+from halcyon.certificate import wanted
 from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
@@ -105,6 +107,8 @@ include: "workflow/rules/domain.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/verdict.smk"
+include: "workflow/rules/certify.smk"
+include: "workflow/rules/final.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -115,3 +119,4 @@ rule all:
     input:
         **{name: unroll(name) for name in SYSTEMS},
         reports=[f"{ROOT}/{name}/report.html" for name in SYSTEMS],
+        finals=[f"{ROOT}/{name}/final/manifest.json" for name in SYSTEMS],

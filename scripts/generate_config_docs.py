@@ -4,7 +4,8 @@
     python scripts/generate_config_docs.py --check    name those that are out of date; exit 1 if any
 
 Writes config/schema/{campaign,system}.schema.json (editors complete keys from them),
-config/config.yaml (every key with its default) and docs/configuration.md (reference tables).
+config/schema/certificate.schema.json (the form of a model's certificate), config/config.yaml (every
+key with its default) and docs/configuration.md (reference tables).
 """
 
 import argparse
@@ -19,6 +20,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
 from halcyon import config, files
+from halcyon.certificate import Certificate
 from halcyon.faults import NAME
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,7 @@ EXAMPLES = {
 }
 """Values in config.yaml of keys that have no default."""
 UNITS = {
+    "_meV_per_atom_ps": "meV/(atom ps)",
     "_per_atom_ps": "1/(atom ps)",
     "_eV_per_A": "eV/Å",
     "_eV_per_atom": "eV/atom",
@@ -110,6 +113,18 @@ def schema_of(model: type[config.Section], title: str) -> Node:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": title,
+    }
+
+
+def certificate_schema() -> Node:
+    """JSON schema of a model's certificate."""
+    schema = Certificate.model_json_schema(schema_generator=_Schema)
+    for entry in schema["$defs"].values():
+        entry.pop("title", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Halcyon stability certificate",
     }
 
 
@@ -306,6 +321,7 @@ def generate() -> dict[str, str]:
     return {
         "config/schema/campaign.schema.json": _json(campaign),
         "config/schema/system.schema.json": _json(system),
+        "config/schema/certificate.schema.json": _json(certificate_schema()),
         "config/config.yaml": config_yaml(),
         "docs/configuration.md": page(),
     }

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from halcyon import __version__, ledger_commands
+from halcyon import __version__, ledger_commands, verify_command
 from halcyon.commands import completion, doctor, labels, new_system, plan, status
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-GROUPS = (new_system, doctor, plan, status, ledger_commands, labels, completion)
+GROUPS = (new_system, doctor, plan, status, ledger_commands, verify_command, labels, completion)
 """Groups of commands, in the order of `--help`."""
 EXIT_CTRL_C = 130
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ import yaml
 
 from halcyon import parity
 from halcyon.frames import read_frames
+from halcyon.verify import verify
 
 NOTHING = "Nothing to be done"
 
@@ -75,6 +77,45 @@ def test_a_finished_campaign_has_nothing_to_do(checkout, finished):
             path.touch()
     (checkout / "Snakefile").touch()
     assert NOTHING in checkout.run(config, "-n")
+
+
+def test_the_end_of_a_campaign_is_a_model_that_can_be_handed_on(checkout, finished):  # noqa: ARG001
+    final = checkout / "results/undisturbed/methanol/final"
+    card = json.loads((final / "card.json").read_text())
+    assert card["verdict"]["decision"] == "max_generations"
+    assert card["certificate"] is None
+    assert card["errors"]["test"]["frames"] == 5
+    assert "No certificate" in (final / "README.md").read_text()
+    last = checkout / "results/undisturbed/methanol/gen001"
+    assert (final / "model.model").read_bytes() == (last / "model.model").read_bytes()
+    assert card["lammps"]["largest_difference"] < 1e-5
+
+
+def test_a_certificate_is_only_long_runs_and_is_made_anew_when_the_campaign_goes_on(
+    checkout,
+    finished,  # noqa: ARG001
+    tmp_path,
+):
+    asked = {"when": "always", "replicas": 2, "time_ps": 0.1, "nve_time_ps": 0.1}
+    config = checkout.configure("undisturbed", certificate=asked)
+    try:
+        assert jobs(checkout.run(config, "-n")) == {"all": 1, "certify": 1, "final": 1}
+        checkout.run(config)
+        assert NOTHING in checkout.run(config, "-n")
+        shutil.copytree(checkout / "results/undisturbed/methanol/final", tmp_path / "final")
+        for folder in (
+            checkout / "results/undisturbed/methanol/certificate",
+            checkout / "results/undisturbed/methanol/final",
+            tmp_path / "final",
+        ):
+            found = verify(folder / "certificate.json", store=checkout / "results/labels")
+            assert [check.text for check in found if check.holds is not True] == []
+        longer = checkout.configure("undisturbed", certificate=asked, limits={"max_generations": 3})
+        planned = jobs(checkout.run(longer, "-n"))
+        assert planned["train"] == 1
+    finally:
+        checkout.configure("undisturbed")
+        checkout.run(config)  # other tests count on the end of the campaign as it was
 
 
 def test_another_generation_is_only_new_work(checkout, finished):  # noqa: ARG001

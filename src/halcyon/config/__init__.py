@@ -18,6 +18,7 @@ from halcyon.config.campaign import (
     SaturationSettings,
     Settings,
 )
+from halcyon.config.certificate import CertificateSettings
 from halcyon.config.exploration import (
     VARIABLES_AT_MOST,
     BiasSettings,
@@ -74,6 +75,7 @@ __all__ = [
     "AseReference",
     "BiasSettings",
     "Campaign",
+    "CertificateSettings",
     "CoordinationVariable",
     "Count",
     "Cp2kReference",

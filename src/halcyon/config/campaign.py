@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from halcyon.config.certificate import CertificateSettings
 from halcyon.config.exploration import DomainSettings, ExplorationSettings, SelectionSettings
 from halcyon.config.learning import (
     ModelSettings,
@@ -111,6 +112,9 @@ class Settings(Section):
         SaturationSettings(), description=SaturationSettings.__doc__
     )
     limits: LimitSettings = Field(LimitSettings(), description=LimitSettings.__doc__)
+    certificate: CertificateSettings = Field(
+        CertificateSettings(), description=CertificateSettings.__doc__
+    )
     resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
     retention: RetentionSettings = Field(RetentionSettings(), description=RetentionSettings.__doc__)
 

@@ -1,0 +1,107 @@
+"""Put the final model to the test: long runs with and without a thermostat, and a certificate."""
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from halcyon import certificate, certify, files, mace_model, stage
+from halcyon.certificate import Certificate, Runs
+from halcyon.domain import Domain
+from halcyon.explore import Progress
+from halcyon.labels import gather
+
+
+def main(job: stage.Job) -> None:
+    args, settings = job.arguments, job.plan.settings
+    torch.set_num_threads(args.threads)
+    verdict = files.read_json(args.verdict)
+    device, dtype = settings.resources.device, settings.model.dtype
+    model = mace_model.BatchedMace(mace_model.load(args.model, device=device, dtype=dtype))
+    committee = mace_model.load_committee(settings.domain, device=device, dtype=dtype)
+    labels = gather(args.labels)
+    frames = [frame for mine in labels.values() for frame in mine]
+    criteria = certify.criteria_of(
+        job.plan.system.kind, settings.exploration, settings.saturation, settings.certificate
+    )
+    inputs = [args.model, args.domain, *(settings.domain.committee if committee else [])]
+    identity = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+
+    def report(progress: Progress) -> None:
+        job.say(
+            f"{progress.done:.0%}, {progress.ns_per_day:.1f} ns/day over all replicas, "
+            f"{progress.failed} failed, about {stage.duration(progress.seconds_left)} left"
+        )
+
+    def tested(ensemble: str) -> Runs:
+        asked = certify.run_settings(settings.exploration, settings.certificate, ensemble)
+        kelvin = ", ".join(f"{t:g}" for t in asked.temperatures_K)
+        job.say(
+            f"{ensemble}: {asked.replicas} replicas × {asked.time_ps:g} ps of "
+            f"{', '.join(job.plan.explored)} at {kelvin} K each"
+        )
+        with files.only_one(job.folder, wait_s=60):
+            return certify.put_to_test(
+                model,
+                Domain.read(args.domain),
+                labels["train"],
+                job.plan.explored,
+                settings=asked,
+                criteria=criteria,
+                indicator=settings.domain,
+                traces=args.certificate.with_name(f"{ensemble}.parquet"),
+                relative_to=args.certificate.parent,
+                work=job.folder,
+                identity=identity,
+                seed=job.seed(ensemble, verdict["generation"]),
+                committee=committee,
+                stop=job.stopping,
+                report=report,
+            )
+
+    runs = [tested("nvt"), tested("nve")]
+    conclusion, reasons = certificate.conclude(runs, criteria)
+    made = Certificate(
+        schema=certificate.SCHEMA_VERSION,
+        conclusion=conclusion,
+        sentence=certificate.sentence(conclusion, reasons, runs),
+        reasons=reasons,
+        not_covered=certificate.not_covered(
+            runs, structures=job.plan.explored, verdict=verdict["decision"]
+        ),
+        campaign=job.campaign.settings.campaign,
+        system=args.system,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        verdict=certificate.Verdict(
+            **{name: verdict[name] for name in certificate.Verdict.model_fields}
+        ),
+        model=certificate.hash_of(args.model, args.certificate.parent),
+        domain=certificate.hash_of(args.domain, args.certificate.parent),
+        data=certificate.Data(
+            files=[certificate.hash_of(path, args.certificate.parent) for path in args.labels],
+            splits={split: len(mine) for split, mine in labels.items()},
+            sha256=certificate.data_digest(frames),
+            store=str(job.campaign.settings.label_store),
+        ),
+        level_of_theory=certify.level_of(frames, job.campaign.settings.label_store),
+        criteria=criteria,
+        signals=["node_energy", "guard"]
+        + [name for name in settings.domain.signals if name not in ("node_energy", "guard")],
+        runs=runs,
+        software=certify.software(model, args.threads),
+    )
+    made.sealed().write(args.certificate)
+    job.done(made.sentence, args.certificate)
+
+
+if __name__ == "__main__":
+    arguments = stage.parser(__doc__)
+    arguments.add_argument("--verdict", required=True, type=Path, help="the last verdict")
+    arguments.add_argument("--model", required=True, type=Path, help="MACE model")
+    arguments.add_argument("--domain", required=True, type=Path, help="its domain")
+    arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
+    arguments.add_argument(
+        "--certificate", required=True, type=Path, help="certificate, written; traces beside it"
+    )
+    stage.run(arguments, main)

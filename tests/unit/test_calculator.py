@@ -1,0 +1,384 @@
+"""The monitored calculator in ASE and OpenMM, with a small model that dynamics soon break."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+from openmm import Platform, VerletIntegrator, unit
+from openmm.app import Simulation
+from test_mace_model import fit, springs
+
+from conftest import ROOT
+from halcyon import domain as domains
+from halcyon import lammps_export, mace_model, product
+from halcyon.calculator import (
+    CliMonitor,
+    MonitoredMace,
+    UnreliableDynamics,
+    UnreliableDynamicsWarning,
+    thresholds_of,
+)
+from halcyon.config import FitSettings
+from halcyon.domain import Domain, by_class
+from halcyon.errors import InputError
+from halcyon.matching import match
+from halcyon.openmm_monitor import CliReporter, mace_system, topology
+from halcyon.watch import Thresholds
+
+CLASSES = ["C", "O", "H", "H", "H", "H"]
+STOPPED_A = 0.75
+BONDS = [(0, 1), (0, 2), (0, 4), (0, 5), (1, 3)]
+"""Of ASE's CH3OH."""
+NEVER = {"bond_stretch_A": 1e9, "min_distance_A": 1e-9}
+"""Nothing counts as a failure."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A `final` folder of methanol, with an under-trained model."""
+    folder = tmp_path_factory.mktemp("final")
+    frames = springs("CH3OH", 24, energy_zero=-310.0, seed=2, stiffness=20.0)
+    fit(
+        folder,
+        frames[:8],
+        frames[8:12],
+        fit=FitSettings(epochs=60, batch_size=5, learning_rate=0.02),
+        out=folder / "model.model",
+        work=folder / "work",
+    )
+    for frame in frames:
+        frame.info["structure"] = "methanol"
+    nodes = mace_model.evaluate(folder / "model.model", frames).node_energy
+    groups = [by_class([values], [CLASSES]) for values in nodes]
+    lengths = {pair: np.mean([frame.get_distance(*pair) for frame in frames[:8]]) for pair in BONDS}
+    domains.build(
+        train=by_class(nodes[:8], [CLASSES] * 8),
+        teacher={},
+        held_out=groups[8:16],
+        check=groups[16:],
+        classes={"methanol": CLASSES},
+        bonds={"methanol": [(i, j, float(length)) for (i, j), length in lengths.items()]},
+        alpha=1e-2,
+        seed=1,
+    ).write(folder / "domain.json")
+    start = molecule("CH3OH")
+    start.info = {"charge": 0, "multiplicity": 1, "structure": "methanol"}
+    product.write_structures({"methanol": start}, folder)
+    card = {"kind": "molecule", "dtype": "float64", "watch": {"rate": 0.05}}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture
+def atoms(folder):
+    atoms = read(folder / "structures/methanol.xyz")
+    atoms.calc = MonitoredMace(folder)
+    return atoms
+
+
+def hot(atoms, kelvin, *, seed=1):
+    thermalize_momenta(atoms, kelvin, rng=np.random.default_rng(seed))
+    return Langevin(
+        atoms,
+        0.5 * units.fs,
+        temperature_K=kelvin,
+        friction=0.005 / units.fs,
+        fixcm=False,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def furthest_bond(atoms, folder):
+    """Greatest deviation of a bond from its mean, Å."""
+    bonds = json.loads((folder / "domain.json").read_text())["bonds"]["methanol"]
+    return max(
+        abs(np.linalg.norm(atoms.positions[i] - atoms.positions[j]) - r) for i, j, r in bonds
+    )
+
+
+def test_it_predicts_what_the_model_predicts_and_scores_by_the_intervals(atoms, folder):
+    atoms.rattle(0.05, seed=3)
+    atoms.positions *= 0.75  # squeezed: far outside
+    known = mace_model.evaluate(folder / "model.model", [atoms])
+    assert atoms.get_potential_energy() == pytest.approx(known.energy[0], abs=1e-5)
+    np.testing.assert_allclose(atoms.get_forces(), known.forces[0], rtol=1e-5, atol=1e-5)
+    told = json.loads((folder / "domain.json").read_text())
+    for tier in ("label", "guard"):
+        bounds = np.array([told[tier][name] for name in CLASSES])
+        energy = known.node_energy[0]
+        outside = np.maximum(np.maximum(bounds[:, 0] - energy, energy - bounds[:, 1]), 0)
+        expected = outside / (bounds[:, 1] - bounds[:, 0])
+        found = atoms.calc.results[f"score_{tier}"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert found.max() > 0
+
+
+def test_the_monitor_counts_every_step_once_and_nothing_else(atoms):
+    dynamics = hot(atoms, 1000)
+    monitor = CliMonitor(atoms, dynamics, action="warn", frame=None)
+    outside = []
+    dynamics.attach(lambda: outside.append(atoms.calc.results["score_label"] > 0), interval=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableDynamicsWarning)
+        dynamics.run(60)
+        for _ in range(5):  # energies of other positions: no time passes
+            moved = atoms.copy()
+            moved.rattle(0.3)
+            atoms.calc.get_property("energy", moved)
+        dynamics.run(60)
+    steps = np.array(outside[1:])  # ASE also calls before the first step
+    assert monitor.watch.steps == len(steps) == 120
+    assert steps.any()
+    np.testing.assert_allclose(monitor.watch.cli[0], 0.0005 * steps.sum(axis=0))
+    begun = steps & ~np.vstack([np.zeros(6, bool), steps[:-1]])
+    np.testing.assert_array_equal(monitor.watch.excursions[0], begun.sum(axis=0))
+    assert monitor.watch.rate[0] == pytest.approx(steps.sum() / 6 / 200)
+    assert monitor.summary()["cli_label_ps"] == pytest.approx(0.0005 * steps.sum() / 6)
+
+
+def test_unwatched_the_molecule_flies_apart_and_watched_it_is_stopped(folder, tmp_path):
+    def start():
+        atoms = read(folder / "structures/methanol.xyz")
+        atoms.calc = MonitoredMace(folder)
+        return atoms, hot(atoms, 1500)
+
+    atoms, dynamics = start()
+    greatest = []
+    dynamics.attach(lambda: greatest.append(furthest_bond(atoms, folder)), interval=1)
+    dynamics.run(160)
+    assert max(greatest) > 2.0
+
+    atoms, dynamics = start()
+    frame = tmp_path / "stopped.xyz"
+    CliMonitor(atoms, dynamics, frame=frame)
+    with pytest.raises(UnreliableDynamics):
+        dynamics.run(160)
+    # One step beyond 0.5 Å at most: this model breaks before it leaves its domain.
+    assert furthest_bond(atoms, folder) < STOPPED_A
+    np.testing.assert_allclose(read(frame).positions, atoms.positions, atol=1e-6)
+
+
+def test_a_warning_is_given_once_and_the_run_goes_on(atoms):
+    dynamics = hot(atoms, 1500)
+    # Bonds are not watched here: a broken one would be an alarm of its own.
+    monitor = CliMonitor(atoms, dynamics, action="warn", frame=None, **NEVER)
+    with pytest.warns(UnreliableDynamicsWarning) as given:
+        dynamics.run(150)
+    assert dynamics.nsteps == 150
+    causes = [alarm.cause for alarm in monitor.alarms]
+    assert len(given) == len(causes) < 20
+    assert "rate" in causes or "atom_rate" in causes
+
+
+def test_a_broken_bond_stops_whatever_the_rates_may_be(atoms):
+    dynamics = hot(atoms, 1500)
+    CliMonitor(atoms, dynamics, frame=None, rate=1.0, atom_rate=1.0)
+    with pytest.raises(UnreliableDynamics, match="bond broken") as stopped:
+        dynamics.run(400)
+    assert stopped.value.alarm.cause == "failure"
+
+
+def test_a_limit_of_the_cli_stops(atoms):
+    dynamics = hot(atoms, 1500)
+    monitor = CliMonitor(
+        atoms, dynamics, frame=None, rate=1.0, atom_rate=1.0, cli_ps=0.005, **NEVER
+    )
+    with pytest.raises(UnreliableDynamics, match="Λ of atom") as stopped:
+        dynamics.run(400)
+    assert stopped.value.alarm.cause == "cli"
+    assert monitor.watch.cli[0].max() == pytest.approx(0.0055)  # the first step beyond
+
+
+def test_atoms_in_another_order_get_the_same_scores(atoms, folder):
+    atoms.rattle(0.05, seed=4)
+    atoms.get_potential_energy()
+    order = [3, 5, 1, 0, 2, 4]
+    other = atoms[order]
+    other.calc = MonitoredMace(folder)
+    other.get_potential_energy()
+    for name in ("score_label", "score_guard"):
+        np.testing.assert_allclose(
+            other.calc.results[name], atoms.calc.results[name][order], atol=1e-6
+        )
+
+
+def test_atoms_of_another_molecule_are_refused(folder):
+    for name in ("C2H6", "H2O"):
+        other = molecule(name)
+        other.calc = MonitoredMace(folder)
+        with pytest.raises(InputError, match=r"methanol \(6 atoms\)"):
+            other.get_potential_energy()
+
+
+def test_what_is_missing_is_said(atoms, folder, tmp_path):
+    with pytest.raises(InputError, match=r"give its domain\.json"):
+        MonitoredMace(folder / "model.model")
+    with pytest.raises(InputError, match="no such file"):
+        MonitoredMace(tmp_path)
+    with pytest.raises(InputError, match="expected 'stop' or 'warn'"):
+        CliMonitor(atoms, hot(atoms, 300), action="shout")
+    with pytest.raises(InputError, match="expected at least the time step"):
+        CliMonitor(atoms, hot(atoms, 300), window_ps=1e-6)
+    plain = molecule("CH3OH")
+    with pytest.raises(InputError, match="expected a MonitoredMace"):
+        CliMonitor(plain, VelocityVerlet(plain, 1.0))
+
+
+def test_model_and_domain_alone_are_enough(folder):
+    atoms = molecule("CH3OH")
+    atoms.calc = MonitoredMace(folder / "model.model", Domain.read(folder / "domain.json"))
+    assert np.isfinite(atoms.get_potential_energy())
+    assert atoms.calc.thresholds == Thresholds()
+    assert MonitoredMace(folder).thresholds.rate == 0.05
+    assert thresholds_of({}) == Thresholds()
+
+
+def openmm_run(calculator, atoms, kelvin=0.0):
+    simulation = Simulation(
+        topology(atoms),
+        mace_system(calculator, atoms),
+        VerletIntegrator(0.0005),
+        Platform.getPlatformByName("Reference"),
+    )
+    simulation.context.setPositions(atoms.positions / 10)
+    if kelvin:
+        simulation.context.setVelocitiesToTemperature(kelvin, 1)
+    return simulation
+
+
+def test_openmm_takes_energies_and_forces_and_looks_at_every_step(atoms):
+    atoms.rattle(0.05, seed=5)
+    simulation = openmm_run(atoms.calc, atoms)
+    state = simulation.context.getState(getEnergy=True, getForces=True)
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    assert energy == pytest.approx(atoms.get_potential_energy() * 96.48533, rel=1e-6)
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    np.testing.assert_allclose(forces, atoms.get_forces() * 964.8533, rtol=1e-5, atol=1e-3)
+    calls = []
+    calculate = atoms.calc.calculate
+    atoms.calc.calculate = lambda *args, **kwargs: (calls.append(1), calculate(*args, **kwargs))
+    monitor = CliReporter(atoms.calc, atoms, action="warn", frame=None)
+    simulation.reporters.append(monitor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableDynamicsWarning)
+        simulation.step(30)
+    assert monitor.watch.steps == 30
+    assert monitor.watch.time_ps == pytest.approx(0.015)
+    # The pass that the monitor looks at is the next step's, too.
+    assert len(calls) <= 31
+
+
+def test_the_example_in_openmm_stops_where_the_molecule_breaks(folder, tmp_path):
+    stopped_by(example("openmm_md.py", folder, tmp_path), folder, tmp_path)
+
+
+def test_the_example_in_ase_stops_where_the_molecule_breaks(folder, tmp_path):
+    stopped_by(example("ase_md.py", folder, tmp_path), folder, tmp_path)
+
+
+def example(name, folder, tmp_path):
+    return subprocess.run(
+        [sys.executable, ROOT / "examples" / name, folder, "methanol", "1500"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def stopped_by(done, folder, tmp_path):
+    assert done.returncode == 1
+    assert "UnreliableDynamics: " in done.stderr, done.stderr
+    assert "the frame is in unreliable.xyz" in done.stderr
+    assert furthest_bond(read(tmp_path / "unreliable.xyz"), folder) < STOPPED_A
+
+
+def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
+    model = mace_model.load(folder / "model.model", device="cpu")
+    frames = springs("CH3OH", 3, energy_zero=-310.0, seed=9)
+    lammps_export.export(model, tmp_path / "m-lammps.pt")
+    # MACE's own forward, without anything of ours in between
+    exported = lammps_export.predict(tmp_path / "m-lammps.pt", model, frames)
+    from mace.calculators import MACECalculator
+
+    theirs = MACECalculator(
+        model_paths=str(folder / "model.model"), device="cpu", default_dtype="float64"
+    )
+    for frame, energy, forces in zip(frames, exported.energy, exported.forces, strict=True):
+        plain = Atoms(frame.numbers, frame.positions, calculator=theirs)
+        assert energy == pytest.approx(plain.get_potential_energy(), abs=1e-7)
+        np.testing.assert_allclose(forces, plain.get_forces(), atol=1e-7)
+    assert lammps_export.check(tmp_path / "m-lammps.pt", model, frames) < 1e-5
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    with pytest.raises(InputError, match="differs from the model"):
+        lammps_export.check(tmp_path / "m-lammps.pt", model, frames)
+
+
+def waters(number, *, order=None):
+    """Waters on a line, in a periodic box; `order` lists their atoms."""
+    parts = Atoms()
+    for index in range(number):
+        one = molecule("H2O")
+        one.positions += [4.0 * index, 0, 0]
+        parts += one
+    parts.set_cell([4.0 * number, 12, 12])
+    parts.pbc = True
+    return parts if order is None else parts[order]
+
+
+def test_molecules_of_a_liquid_are_found_in_any_order():
+    bonds = [(3 * m, 3 * m + i, 0.97) for m in range(3) for i in (1, 2)]
+    domain = Domain(
+        classes={"water": ["O", "H", "H"] * 3},
+        label={},
+        guard={},
+        margin=None,
+        bonds={"water": bonds},
+        report={},
+    )
+    order = [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    found = match(waters(3, order=order), domain, "liquid")
+    mixed = waters(3, order=order)
+    for i, j, length in bonds:
+        apart = mixed.get_distance(found.order[i], found.order[j], mic=True)
+        assert apart == pytest.approx(length, abs=0.05)
+    assert sorted(found.order) == list(range(9))
+    # Of a reactive system any atom of the element will do.
+    loose = match(waters(3, order=order), domain, "reactive")
+    np.testing.assert_array_equal(mixed.numbers[loose.order], [8, 1, 1] * 3)
+
+
+def test_recommended_thresholds_would_not_have_stopped_those_that_lived():
+    import pandas as pd
+
+    times = np.arange(1, 41) * 0.025
+    calm = pd.DataFrame({"replica": 0, "time": times, "cli_label": 0.01 * times})
+    # 0.03 ps within the 0.1 ps from 0.5 ps on
+    jump = np.clip(times - 0.5, 0, 0.1) * 0.3
+    one = pd.DataFrame({"replica": 1, "time": times, "cli_label": jump})
+    broken = pd.DataFrame({"replica": 2, "time": times, "cli_label": times})
+    traces = pd.concat([calm, one, broken])
+    found = product.recommended(traces, [2], Thresholds(rate=0.05))
+    assert found.rate == pytest.approx(0.3)
+    assert product.recommended(calm, [], Thresholds(rate=0.05)).rate == 0.05
+
+
+def test_a_folder_made_again_keeps_what_a_person_put_there(tmp_path):
+    (tmp_path / "card.json").write_text("{}")
+    product.write_manifest(tmp_path)
+    (tmp_path / "my-notes.txt").write_text("mine")
+    product.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["my-notes.txt"]

@@ -1,0 +1,45 @@
+# Put the final model to the test: long runs, and what they show. Resumes after a kill.
+
+from types import SimpleNamespace
+
+
+def of_last(name):
+    """Input function: a file of the generation whose verdict ended the campaign."""
+
+    def path(wildcards):
+        return str(Path(unroll(wildcards.system)(wildcards)[-1]).with_name(name))
+
+    return path
+
+
+def labels_of_last(wildcards):
+    """Label shards that its model may have learned from."""
+    verdict = of_last("verdict.json")(wildcards)
+    generation = Path(verdict).parent.name.removeprefix("gen")
+    return labels_before(SimpleNamespace(system=wildcards.system, gen=generation))
+
+
+rule certify:
+    input:
+        verdict=of_last("verdict.json"),
+        model=of_last("model.model"),
+        domain=of_last("domain.json"),
+        labels=labels_of_last,
+    output:
+        certificate="<campaign>/{system}/certificate/certificate.json",
+        nvt="<campaign>/{system}/certificate/nvt.parquet",
+        nve="<campaign>/{system}/certificate/nve.parquet",
+    log:
+        "<campaign>/{system}/logs/certify.log",
+    conda:
+        "../../envs/mace.yaml"
+    threads: lambda wc: SETTINGS[wc.system].resources.explore_cores
+    params:
+        program=SCRIPTS / "certify.py",
+        campaign=CAMPAIGN.file,
+        seconds=budgeted_seconds,
+    shell:
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --seconds {params.seconds}"
+        " --verdict {input.verdict:q} --model {input.model:q} --domain {input.domain:q}"
+        " --labels {input.labels:q} --certificate {output.certificate:q}"

@@ -1,0 +1,36 @@
+# The model as a product: model, LAMMPS export, domain, card, and its certificate if it has one.
+
+
+def certificate_of(wildcards):
+    """The certificate and its traces, where the campaign's end asks for one."""
+    verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
+    if wanted(verdict, SETTINGS[wildcards.system]):
+        return [rules.certify.output[part] for part in ("certificate", "nvt", "nve")]
+    return []
+
+
+rule final:
+    input:
+        verdict=of_last("verdict.json"),
+        model=of_last("model.model"),
+        domain=of_last("domain.json"),
+        metrics=of_last("metrics.json"),
+        labels=labels_of_last,
+        certificate=certificate_of,
+    output:
+        manifest="<campaign>/{system}/final/manifest.json",
+    log:
+        "<campaign>/{system}/logs/final.log",
+    conda:
+        "../../envs/mace.yaml"
+    params:
+        program=SCRIPTS / "final.py",
+        campaign=CAMPAIGN.file,
+        certificate=lambda wc, input: (
+            f"--certificate {quote(input.certificate[0])}" if input.certificate else ""
+        ),
+    shell:
+        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {log:q} --verdict {input.verdict:q} --model {input.model:q}"
+        " --domain {input.domain:q} --metrics {input.metrics:q} --labels {input.labels:q}"
+        " {params.certificate} --manifest {output.manifest:q}"
