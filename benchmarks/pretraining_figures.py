@@ -80,7 +80,7 @@ def _survival(axes: Any, cells: Sequence[dict[str, Any]]) -> None:
         ylabel="replicas that hold",
         ylim=(-0.02, 1.05),
     )
-    axes.legend(loc="center left", fontsize=7)
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.62), fontsize=7)
 
 
 def _against_labels(times: Any, errors: Any, summary: dict[str, Any]) -> None:
@@ -127,6 +127,7 @@ def _against_labels(times: Any, errors: Any, summary: dict[str, Any]) -> None:
         axes.set_xticks([25, 50, 100, 200], ["25", "50", "100", "200"])
         axes.minorticks_off()
         axes.set_xlabel("labels")
-        axes.legend(fontsize=7)
+    times.legend(loc="upper left", bbox_to_anchor=(0.0, 0.8), fontsize=7)
+    errors.legend(fontsize=7)
     times.set(title="ethanol: mean time without failure", ylabel="of 4 ps (95 %)", ylim=(0, 4.3))
     errors.set(title="ethanol: error of forces at 300 K", ylabel="MAE, meV/Å", ylim=(0, None))
