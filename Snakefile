@@ -8,6 +8,7 @@ train → domain → explore → select → label → verdict, until the verdict
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -19,13 +20,16 @@ min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
 # Jobs import the library from here, in whatever environment they run.
-shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
+# exec: a signal to the job reaches the stage program, and no shell dies of it before that has saved.
+shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; exec ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.campaign import Campaign, begin
 from halcyon.errors import InputError
 from halcyon.files import take_lock
+from halcyon.job_sizes import SEED, JobSizes, batch_number
 from halcyon.saturation import goes_on
+from halcyon.stage import RUN_VARIABLE
 
 if not config:
 
@@ -41,9 +45,16 @@ try:
         CAMPAIGN = begin(config, CONFIG_FILE, dry=DRY)
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
-            CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
+            CAMPAIGN_LOCK = take_lock(CAMPAIGN.lock, wait_s=5)
+            # On a cluster, jobs outlive a workflow that is killed: they can tell whose they are.
+            os.environ[RUN_VARIABLE] = CAMPAIGN.run()
     else:
         CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
+        if os.environ.get(RUN_VARIABLE, CAMPAIGN.run()) != CAMPAIGN.run():
+            # Here no file has been touched yet. The later run has submitted this work itself.
+            raise InputError(
+                f"this job belongs to {os.environ[RUN_VARIABLE]}; {CAMPAIGN.run()} has taken over"
+            )
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,6 +84,7 @@ localrules:
 
 include: "workflow/rules/terminal.smk"
 include: "workflow/rules/inputs.smk"
+include: "workflow/rules/sizes.smk"
 include: "workflow/rules/forcefield.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/seed.smk"

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from halcyon import files, stage
+from halcyon import stage
 from halcyon.frames import read_frames, write_frames
 from halcyon.label_store import LabelStore
 from halcyon.labels import label_frames
@@ -39,13 +39,13 @@ def main(job: stage.Job) -> None:
         told = time.monotonic()
 
     work = job.folder / f"{args.batch}-{args.shard:03d}"
-    with files.only_one(work, wait_s=60):
+    with job.alone(work):
         labelled = label_frames(
             frames,
             reference,
             store,
             work=work,
-            cores=args.threads,
+            cores=args.threads * args.ranks,
             provenance={"campaign": job.campaign.settings.campaign, "system": args.system},
             stop=job.stopping,
             report=report,
@@ -66,5 +66,8 @@ if __name__ == "__main__":
     arguments.add_argument("--selected", required=True, type=Path, help="frames to label")
     arguments.add_argument("--shard", required=True, type=int, help="number of this shard, from 0")
     arguments.add_argument("--of", required=True, type=int, help="number of shards")
+    arguments.add_argument(
+        "--ranks", type=int, default=1, help="processes that the reference's launcher starts"
+    )
     arguments.add_argument("--out", required=True, type=Path, help="frames and records, written")
     stage.run(arguments, main)

@@ -78,6 +78,10 @@ def label_frames(
     done = len(frames) - len(missing)
     records = reference.label(list(missing.values()), work, cores)
     for (key, frame), record in zip(missing.items(), records, strict=True):
+        if record.status is not Status.OK and stop():
+            # What asks a job to stop asks the program that it started, too: that one's end says
+            # nothing about the frame.
+            raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
         labelled = _labelled(frame, record, extra | {"key": key})
         journal.append(labelled)
         known[key] = labelled

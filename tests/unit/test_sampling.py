@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon import sampling
+from halcyon import sampling, teacher_dynamics
 from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
 from halcyon.distributions import page
 from halcyon.packing import packed_bonds, packed_structure
@@ -122,7 +122,7 @@ def test_springs_do_not_enter_the_labels(ethanol):
 
 
 def test_molecules_of_a_box_are_pushed_together(waters, monkeypatch):
-    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
     monkeypatch.setattr(sampling, "CONTACT", (0.4, 0.4))
     teacher, atoms = waters
     molecule = np.arange(24) // 3
@@ -187,7 +187,7 @@ def test_same_seed_same_frames_of_all_origins(ethanol):
 
 
 def test_same_seed_same_frames_of_a_liquid(waters, monkeypatch):
-    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
     teacher, atoms = waters
     settings = TeacherSettings(
         md_frames=3,
