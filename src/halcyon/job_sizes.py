@@ -111,7 +111,7 @@ class JobSizes:
         memory *= GROWTH ** count(before, Ended.KILLED)
         return Size(
             runtime_min=math.floor(
-                min(max(LEAST_MIN, math.ceil(minutes)), 60 * limits.longest_job_h)
+                min(max(LEAST_MIN, math.ceil(round(minutes, 6))), 60 * limits.longest_job_h)
             ),
             memory_mb=math.ceil(min(memory + OVERHEAD_MB, 1000 * limits.most_memory_GB)),
         )

@@ -13,8 +13,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "nsenter", "ip")
 ADDRESS = "10.81.19.1"
@@ -151,21 +154,36 @@ class PrivateSlurm:
         """kill -9 of slurmctld: what a crash of its machine looks like from outside."""
         self.run("kill", "-9", (self.folder / "slurmctld.pid").read_text().strip())
 
-    def jobs(self, *states: str) -> dict[int, str]:
+    def kill_node(self, node: str) -> None:
+        """kill -9 of all that runs on a node: what its power failing looks like from outside."""
+        running = ("squeue", "-h", "--states=running", f"--nodelist={node}", "-o", "%i")
+        jobs = self.run(*running).split()
+        titles = (f"slurmd -N {node}", *(f"slurmstepd: [{job}." for job in jobs))
+        doomed: list[psutil.Process] = []
+        for process in psutil.Process(self.init.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(titles):
+                    doomed += [process, *process.children(recursive=True)]
+        assert len(doomed) > len(titles)
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def jobs(self, *states: str, partition: str = "cpu,gpu") -> dict[int, str]:
         """What jobs are there for (rule and wildcards), by job id; only of these states."""
-        wanted = ",".join(states) or "all"
-        lines = self.run("squeue", "-h", f"--states={wanted}", "-o", "%i %k", fails=True)
+        words = ["squeue", "-h", f"--states={','.join(states)}", f"--partition={partition}"]
+        lines = self.run(*words, "-o", "%i %k", fails=True)
         found = (line.split(maxsplit=1) for line in lines.splitlines())
         return {int(words[0]): words[1] for words in found if words[0].isdigit()}
 
-    def running(self, rule: str) -> int | None:
+    def running(self, rule: str, partition: str) -> int | None:
         """A running job of a rule."""
-        return next(
-            (i for i, k in self.jobs("running").items() if k.startswith(f"rule_{rule}")), None
-        )
+        found = self.jobs("running", partition=partition).items()
+        return next((i for i, what in found if what.startswith(f"rule_{rule}")), None)
 
     def state(self, job: int) -> str:
-        return self.run("squeue", "-h", "--states=all", "-j", str(job), "-o", "%T").strip()
+        words = ("squeue", "-h", "--states=all", "-j", str(job), "-o", "%T")
+        return self.run(*words, fails=True).strip()
 
     @staticmethod
     def wait(happened: Callable[[], object], seconds: float = 240, every: float = 0.2) -> object:
@@ -181,4 +199,3 @@ def kill_group(process: subprocess.Popen) -> None:
     """kill -9 of all processes of a group: no time to say good-bye."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-

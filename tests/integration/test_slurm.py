@@ -5,9 +5,8 @@ What is tried in `make test` are the faults that happen every day; those marked 
 """
 
 import json
-import os
 import subprocess
-from pathlib import Path
+import time
 
 import pytest
 from private_slurm import PrivateSlurm, kill_group, missing
@@ -34,7 +33,7 @@ SMALL = {
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
-        "time_ps": 1.0,
+        "time_ps": 2.0,
         "candidate_interval_fs": 20.0,
         "checkpoint_s": 0.5,
     },
@@ -46,7 +45,7 @@ QUICK = (
     # Without accounting, and asking often: the cluster is this machine.
     *("--slurm-no-account", "--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "2"),
-    *("--latency-wait", "5", "--default-resources", "slurm_partition=cpu", "mem_mb=1000"),
+    *("--latency-wait", "5"),
 )
 
 
@@ -66,37 +65,39 @@ class Cluster:
         content = SMALL | {"label_store": f"results/{name}-labels"} | changes
         return self.checkout.configure(name, **content)
 
-    def command(self, config: str, *more: str) -> list[str]:
+    def command(self, config: str, *more: str, profile: str, partition: str) -> list[str]:
         snakemake = self.checkout.command(config)[0]
-        words = [snakemake, "--configfile", config, "--workflow-profile", "profiles/slurm"]
-        return self.slurm.command([*words, *QUICK, *more], self.checkout.folder)
+        words = [snakemake, "--configfile", config, "--workflow-profile", f"profiles/{profile}"]
+        resources = [f"slurm_partition={partition}", "mem_mb=1000", "disk_mb=1000"]
+        words += [*QUICK, "--default-resources", *resources, *more]
+        return self.slurm.command(words, self.checkout.folder)
 
     @property
     def environment(self) -> dict[str, str]:
         return self.checkout.environment | {"OMP_NUM_THREADS": "1"}
 
-    def start(self, config: str, *more: str) -> subprocess.Popen:
+    def start(
+        self, config: str, *more: str, profile: str = "slurm", partition: str = "cpu"
+    ) -> subprocess.Popen:
         with (self.checkout / f"{config}.out").open("ab") as out:
             return subprocess.Popen(
-                self.command(config, *more),
+                self.command(config, *more, profile=profile, partition=partition),
                 env=self.environment,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
 
-    def run(self, config: str, *more: str) -> str:
-        return self.finish(self.start(config, *more), config)
-
-    def finish(self, process: subprocess.Popen, config: str, seconds: float = 600) -> str:
+    def finish(self, process: subprocess.Popen, config: str, seconds: float = 1800) -> None:
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             kill_group(process)
             code = -1
-        said = (self.checkout / f"{config}.out").read_text()
-        assert code == 0, said
-        return said
+        assert code == 0, self.said(config)
+
+    def said(self, config: str) -> str:
+        return (self.checkout / f"{config}.out").read_text()
 
     def outcome(self, name: str, system: str = "methanol") -> dict:
         """All labels, bit by bit, and all verdicts."""
@@ -122,16 +123,163 @@ def cluster(checkout, slurm):
     return Cluster(checkout, slurm)
 
 
-@pytest.fixture(scope="session")
-def undisturbed(cluster):
+@pytest.fixture(scope="session", autouse=True)
+def calm(cluster):
+    """The undisturbed campaign: it runs on the GPUs' node, while faults are made on the other."""
     config = cluster.configure("calm")
-    cluster.run(config)
+    process = cluster.start(config, profile="slurm-gpu", partition="gpu")
+    yield config, process
+    if process.poll() is None:
+        kill_group(process)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, calm):
+    config, process = calm
+    cluster.finish(process, config)
     return cluster.outcome("calm")
+
+
+class Storm:
+    """A campaign that things happen to while it explores."""
+
+    def __init__(self, cluster: Cluster, name: str, *options: str) -> None:
+        self.cluster, self.slurm, self.name = cluster, cluster.slurm, name
+        self.options = options
+        self.config = cluster.configure(name)
+        self.process = cluster.start(self.config, *options)
+        self.work = cluster.checkout / f"results/{name}/work/methanol"
+        self.hit: list[int] = []
+        self.seen: list[str] = []
+
+    def exploring(self) -> int:
+        """Wait for a job that explores, was not hit yet, and has saved something; gives its id."""
+
+        def ours() -> int | None:
+            assert self.process.poll() is None, (
+                self.cluster.checkout / f"{self.config}.out"
+            ).read_text()
+            job = self.slurm.running("explore", "cpu")
+            return None if job in self.hit else job
+
+        job = self.slurm.wait(ours, 900)
+        self.hit.append(job)
+        self.saves(time.time())
+        return job
+
+    def saves(self, since: float) -> None:
+        """Wait for the exploration to save something."""
+
+        def newer() -> bool:
+            checkpoints = (self.work / "gen000/explore").glob("*.checkpoint")
+            return any(path.stat().st_mtime > since + 0.1 for path in checkpoints)
+
+        self.slurm.wait(newer, 300)
+
+    def note(self, what: str, job: int) -> None:
+        """Write down what was seen of a fault."""
+        told = self.work / "attempts/gen000-explore.jsonl"
+        ends = [line for line in told.read_text().splitlines() if '"ended"' in line]
+        restarts = (
+            self.slurm.run("scontrol", "show", "job", str(job)).split("Restarts=")[1].split()[0]
+        )
+        state = self.slurm.state(job)
+        self.seen.append(
+            f"{what}: SLURM says {state}, {restarts} restarts; saved {len(ends)} times"
+        )
+        print(time.strftime("%H:%M:%S"), self.seen[-1], flush=True)  # noqa: T201 - for the table
+
+    def over(self, job: int, *states: str, seconds: float = 300) -> None:
+        """Wait until a job is in one of these states."""
+        self.slurm.wait(lambda: self.slurm.state(job) in states, seconds)
+
+    # What can happen.
+
+    def scancel(self) -> None:
+        job = self.exploring()
+        self.slurm.run("scancel", str(job))
+        self.over(job, "CANCELLED")
+        self.note("scancel", job)
+
+    def walltime(self) -> None:
+        job = self.exploring()
+        self.slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+        self.over(job, "TIMEOUT")
+        self.note("walltime", job)
+
+    def requeued_from_a_drained_node(self) -> None:
+        job = self.exploring()
+        self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=drain", "Reason=test")
+        self.slurm.run("scontrol", "requeue", str(job))
+        self.over(job, "PENDING")
+        time.sleep(5)
+        assert self.slurm.state(job) == "PENDING"
+        self.note("node drained, job requeued", job)
+        self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=resume")
+        self.over(job, "RUNNING")
+        self.saves(time.time())
+
+    def node_dies(self) -> None:
+        job = self.exploring()
+        self.slurm.kill_node("cpu1")
+        self.over(job, "PENDING", "NODE_FAIL")
+        self.note("node dies", job)
+        self.slurm.run("slurmd", "-N", "cpu1")
+        self.over(job, "RUNNING")
+        self.saves(time.time())
+
+    def controller_restarts(self) -> None:
+        job = self.exploring()
+        self.slurm.kill_controller()
+        time.sleep(20)
+        self.slurm.start_controller()
+        self.slurm.wait(lambda: self.slurm.state(job), 60)
+        self.note("slurmctld killed, back after 20 s", job)
+
+    def workflow_killed(self) -> None:
+        job = self.exploring()
+        kill_group(self.process)
+        assert self.slurm.state(job) == "RUNNING"
+        self.process = self.cluster.start(self.config, *self.options)
+        self.over(job, "FAILED", "COMPLETED")
+        self.note("Snakemake killed and started again", job)
+
+    def finish(self) -> dict:
+        self.cluster.finish(self.process, self.config)
+        return self.cluster.outcome(self.name)
+
+
+def test_cancelled_and_the_workflow_killed(cluster, request):
+    storm = Storm(cluster, "everyday")
+    storm.scancel()
+    storm.workflow_killed()
+    assert storm.finish() == request.getfixturevalue("undisturbed")
+
+
+@pytest.mark.faults
+def test_everything_dies_once(cluster, request):
+    # 200 MB are not enough for PyTorch; the second attempt is given 1600 MB.
+    storm = Storm(cluster, "storm", "--set-resources", "explore:mem_mb=200*attempt**3")
+    job = storm.slurm.wait(lambda: storm.slurm.running("explore", "cpu"), 900)
+    storm.hit.append(job)
+    storm.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED", "COMPLETED")
+    storm.note("out of memory", job)
+    for fault in (
+        storm.scancel,
+        storm.walltime,
+        storm.requeued_from_a_drained_node,
+        storm.node_dies,
+        storm.controller_restarts,
+        storm.workflow_killed,
+    ):
+        fault()
+    assert storm.finish() == request.getfixturevalue("undisturbed")
+    assert len(storm.seen) == 7
 
 
 def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
     assert list(undisturbed["verdicts"]) == ["gen000"]
     assert len(undisturbed["labels"]["seed/labels/000.parquet"]) == 19
-    done = cluster.slurm.jobs("completed").values()
+    done = cluster.slurm.jobs("completed", partition="gpu").values()
     rules = {what.removeprefix("rule_").split("_")[0] for what in done}
     assert rules == {"forcefield", "label", "train", "domain", "explore", "select"}
