@@ -32,7 +32,7 @@ def campaign(tmp_path, **changes):
     return found
 
 
-def learn(found, stage, number, seconds, peak_mb, units):
+def learn(found, stage, number, *, seconds, peak_mb, units):
     entry = {"system": "thing", "stage": stage, "number": number}
     entry |= {"seconds": seconds, "peak_mb": peak_mb, "work": units}
     with (found.folder / "stages.jsonl").open("a") as ledger:
@@ -49,12 +49,14 @@ def test_work_is_counted_by_hand(tmp_path):
         resources=resources,
         seed_labels=seed,
         selection={"frames": 10},
+        training={"epochs": 7, "updates": None},
     ).systems["thing"]
     assert plan.atoms == {"water": 3, "box": 24}
     assert work(plan, "explore", 0) == 6 * 4000 * 24  # of the box alone: water is not explored
     assert work(plan, "label", SEED) == pytest.approx(7 * 24**1.5)  # 14 × 2 / 4 frames
     assert work(plan, "label", 3) == pytest.approx(3 * 24**1.5)  # ceil(10 / 4)
-    assert work(plan, "train", 5) > work(plan, "train", 0)
+    assert work(plan, "train", 0) == 28 * 7 * 24  # labels × epochs × atoms of the largest
+    assert work(plan, "train", 5) == (28 + 5 * 10) * 7 * 24
 
 
 def test_before_anything_is_learned_much_is_asked(tmp_path):
