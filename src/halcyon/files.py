@@ -98,10 +98,18 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
 
     Raises:
         Held: another process holds the lock after `wait_s` seconds.
-        InputError: this file system has no locks.
+        InputError: this file system has no locks, or nothing can be written to it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{path.parent}: nothing can be written here ({error.strerror}), and what works here "
+            "must: make it writable. To look on, use a dry run (-n) or the halcyon commands"
+        ) from error
     deadline = time.monotonic() + wait_s
     while True:
         try:

@@ -56,11 +56,18 @@ PartitionName=gpu Nodes=gpu1 MaxTime=120
 # An address that is not the loopback's own makes glibc look up names at all (AI_ADDRCONFIG).
 INIT = """\
 set -e
+shopt -s nullglob
 ip link set lo up
 ip addr add {address}/32 dev lo
 hostname controller
 mount --bind {folder}/etc /etc/slurm
 mount --bind {folder}/hosts /etc/hosts
+# Debian's SLURM looks for PMIx, which MPI programs under srun need, by its development name.
+for lib in /usr/lib/*/pmix2/lib; do
+  cp -a $lib {folder}/pmix
+  ln -sf libpmix.so.2 {folder}/pmix/libpmix.so
+  mount --bind {folder}/pmix $lib
+done
 munged --force --key-file={folder}/munge/key --socket={folder}/munge/socket \
   --pid-file={folder}/munge/pid --log-file={folder}/munge/log --seed-file={folder}/munge/seed
 echo ready

@@ -5,10 +5,12 @@ What is tried in `make test` are the faults that happen every day; those marked 
 """
 
 import json
+import shutil
 import subprocess
 import time
 
 import pytest
+from cheap_cp2k import CHEAP
 from private_slurm import PrivateSlurm, kill_group, missing
 
 from halcyon.frames import read_frames
@@ -123,7 +125,7 @@ def cluster(checkout, slurm):
     return Cluster(checkout, slurm)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def calm(cluster):
     """The undisturbed campaign: it runs on the GPUs' node, while faults are made on the other."""
     config = cluster.configure("calm")
@@ -141,25 +143,30 @@ def undisturbed(cluster, calm):
 
 
 class Storm:
-    """A campaign that things happen to while it explores."""
+    """A campaign that things happen to, while one of its stages works."""
 
-    def __init__(self, cluster: Cluster, name: str, *options: str) -> None:
-        self.cluster, self.slurm, self.name = cluster, cluster.slurm, name
-        self.options = options
-        self.config = cluster.configure(name)
+    system = "methanol"
+    rule = "explore"
+    job = "gen000-explore"
+    saved = "gen000/explore/*.checkpoint"
+
+    def __init__(self, cluster: Cluster, config: str, *options: str) -> None:
+        self.cluster, self.slurm = cluster, cluster.slurm
+        self.name = config.removesuffix(".yaml")
+        self.config, self.options = config, options
         self.process = cluster.start(self.config, *options)
-        self.work = cluster.checkout / f"results/{name}/work/methanol"
+        self.work = cluster.checkout / f"results/{self.name}/work/{self.system}"
         self.hit: list[int] = []
         self.seen: list[str] = []
 
-    def exploring(self) -> int:
-        """Wait for a job that explores, was not hit yet, and has saved something; gives its id."""
+    def working(self) -> int:
+        """Wait for a job of the rule that was not hit yet and has saved something; gives its id."""
 
         def ours() -> int | None:
             assert self.process.poll() is None, (
                 self.cluster.checkout / f"{self.config}.out"
             ).read_text()
-            job = self.slurm.running("explore", "cpu")
+            job = self.slurm.running(self.rule, "cpu")
             return None if job in self.hit else job
 
         job = self.slurm.wait(ours, 900)
@@ -168,18 +175,18 @@ class Storm:
         return job
 
     def saves(self, since: float) -> None:
-        """Wait for the exploration to save something."""
+        """Wait for the stage to save something."""
 
         def newer() -> bool:
-            checkpoints = (self.work / "gen000/explore").glob("*.checkpoint")
-            return any(path.stat().st_mtime > since + 0.1 for path in checkpoints)
+            return any(p.stat().st_mtime > since + 0.1 for p in self.work.glob(self.saved))
 
         self.slurm.wait(newer, 300)
 
     def note(self, what: str, job: int) -> None:
         """Write down what was seen of a fault."""
-        told = self.work / "attempts/gen000-explore.jsonl"
-        ends = [line for line in told.read_text().splitlines() if '"ended"' in line]
+        told = self.work / f"attempts/{self.job}.jsonl"
+        lines = told.read_text().splitlines() if told.exists() else []
+        ends = [line for line in lines if '"ended"' in line]
         restarts = (
             self.slurm.run("scontrol", "show", "job", str(job)).split("Restarts=")[1].split()[0]
         )
@@ -196,19 +203,19 @@ class Storm:
     # What can happen.
 
     def scancel(self) -> None:
-        job = self.exploring()
+        job = self.working()
         self.slurm.run("scancel", str(job))
         self.over(job, "CANCELLED")
         self.note("scancel", job)
 
     def walltime(self) -> None:
-        job = self.exploring()
+        job = self.working()
         self.slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
         self.over(job, "TIMEOUT")
         self.note("walltime", job)
 
     def requeued_from_a_drained_node(self) -> None:
-        job = self.exploring()
+        job = self.working()
         self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=drain", "Reason=test")
         self.slurm.run("scontrol", "requeue", str(job))
         self.over(job, "PENDING")
@@ -220,7 +227,7 @@ class Storm:
         self.saves(time.time())
 
     def node_dies(self) -> None:
-        job = self.exploring()
+        job = self.working()
         self.slurm.kill_node("cpu1")
         self.over(job, "PENDING", "NODE_FAIL")
         self.note("node dies", job)
@@ -229,7 +236,7 @@ class Storm:
         self.saves(time.time())
 
     def controller_restarts(self) -> None:
-        job = self.exploring()
+        job = self.working()
         self.slurm.kill_controller()
         time.sleep(20)
         self.slurm.start_controller()
@@ -237,7 +244,7 @@ class Storm:
         self.note("slurmctld killed, back after 20 s", job)
 
     def workflow_killed(self) -> None:
-        job = self.exploring()
+        job = self.working()
         kill_group(self.process)
         assert self.slurm.state(job) == "RUNNING"
         self.process = self.cluster.start(self.config, *self.options)
@@ -246,20 +253,22 @@ class Storm:
 
     def finish(self) -> dict:
         self.cluster.finish(self.process, self.config)
-        return self.cluster.outcome(self.name)
+        return self.cluster.outcome(self.name, self.system)
 
 
-def test_cancelled_and_the_workflow_killed(cluster, request):
-    storm = Storm(cluster, "everyday")
+def test_cancelled_and_the_workflow_killed(cluster, calm, request):  # noqa: ARG001 - both at a time
+    storm = Storm(cluster, cluster.configure("everyday"))
     storm.scancel()
     storm.workflow_killed()
     assert storm.finish() == request.getfixturevalue("undisturbed")
 
 
 @pytest.mark.faults
-def test_everything_dies_once(cluster, request):
+def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
     # 200 MB are not enough for PyTorch; the second attempt is given 1600 MB.
-    storm = Storm(cluster, "storm", "--set-resources", "explore:mem_mb=200*attempt**3")
+    storm = Storm(
+        cluster, cluster.configure("storm"), "--set-resources", "explore:mem_mb=200*attempt**3"
+    )
     job = storm.slurm.wait(lambda: storm.slurm.running("explore", "cpu"), 900)
     storm.hit.append(job)
     storm.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED", "COMPLETED")
@@ -283,3 +292,51 @@ def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
     done = cluster.slurm.jobs("completed", partition="gpu").values()
     rules = {what.removeprefix("rule_").split("_")[0] for what in done}
     assert rules == {"forcefield", "label", "train", "domain", "explore", "select"}
+
+
+class Labelling(Storm):
+    """Things happen while CP2K labels the seed."""
+
+    system = "water"
+    rule = "label"
+    job = "seed-label-000"
+    saved = "start/label/seed-000/journal.jsonl"
+
+
+MPI = ("--set-resources", "label:mpi=srun", "label:tasks=2")
+
+
+@pytest.mark.cp2k
+@pytest.mark.faults
+@pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
+def test_labels_of_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001 - makes water and its level
+    def configure(name):
+        return cluster.configure(
+            name,
+            systems=["water"],
+            reference=CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"},
+            seed_labels={"train": 3, "validation": 5, "test": 5},
+            selection={"frames": 2},
+        )
+
+    config = configure("calm-cp2k")
+    calm = cluster.start(config, *MPI, partition="gpu")
+    try:
+        storm = Labelling(cluster, configure("storm-cp2k"), *MPI)
+        storm.scancel()
+        storm.walltime()
+        storm.workflow_killed()
+        found = storm.finish()
+        cluster.finish(calm, config)
+        assert found == cluster.outcome("calm-cp2k", "water")
+    finally:
+        if calm.poll() is None:
+            kill_group(calm)
+    statuses = [status for _, status, *_ in found["labels"]["seed/labels/000.parquet"]]
+    assert statuses == ["ok"] * 13
+    folder = cluster.checkout / "results/storm-cp2k/work/water/start/label/seed-000"
+    outputs = [path.read_text() for path in folder.glob("*/cp2k.out")]
+    assert outputs
+    ranks = "Total number of message passing processes"
+    for said in outputs:
+        assert next(line for line in said.splitlines() if ranks in line).split()[-1] == "2"
