@@ -53,12 +53,16 @@ PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=120
 PartitionName=gpu Nodes=gpu1 MaxTime=120
 """
 # The first process of the namespaces: it ends with its standard input, and all others with it.
-# An address that is not the loopback's own makes glibc look up names at all (AI_ADDRCONFIG).
+# A network beside the loopback: else glibc looks no name up (AI_ADDRCONFIG), and OpenMPI does not
+# start.
 INIT = """\
 set -e
 shopt -s nullglob
 ip link set lo up
-ip addr add {address}/32 dev lo
+ip link add here type veth peer name there
+ip addr add {address}/24 dev here
+ip link set here up
+ip link set there up
 hostname controller
 mount --bind {folder}/etc /etc/slurm
 mount --bind {folder}/hosts /etc/hosts
