@@ -132,4 +132,5 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
         os.ftruncate(handle, 0)
         since = datetime.now().astimezone().isoformat()
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename} since {since}".encode())
+        os.fsync(handle)  # other nodes read it while we hold it open
         return handle
