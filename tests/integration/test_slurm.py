@@ -31,11 +31,11 @@ SMALL = {
         "temperatures_K": [300.0],
     },
     "seed_labels": {"train": 8, "validation": 6, "test": 5},
-    "training": {"epochs": 20, "updates": None},
+    "training": {"epochs": 120, "updates": None},
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
-        "time_ps": 2.0,
+        "time_ps": 1.0,
         "candidate_interval_fs": 20.0,
         "checkpoint_s": 0.5,
     },
@@ -148,9 +148,9 @@ class Storm:
     """A campaign that things happen to, while one of its stages works."""
 
     system = "methanol"
-    rule = "explore"
-    job = "gen000-explore"
-    saved = "gen000/explore/*.checkpoint"
+    rule = "train"
+    job = "gen000-train"
+    saved = "gen000/train/mace-run/checkpoint.pt"
 
     def __init__(self, cluster: Cluster, config: str, *options: str) -> None:
         self.cluster, self.slurm = cluster, cluster.slurm
@@ -267,11 +267,10 @@ def test_cancelled_and_the_workflow_killed(cluster, calm, request):  # noqa: ARG
 
 @pytest.mark.faults
 def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
-    # 200 MB are not enough for PyTorch; the second attempt is given 1600 MB.
-    storm = Storm(
-        cluster, cluster.configure("storm"), "--set-resources", "explore:mem_mb=200*attempt**3"
-    )
-    job = storm.slurm.wait(lambda: storm.slurm.running("explore", "cpu"), 900)
+    # 700 MB are not enough for two Snakemakes and PyTorch; the second attempt is given 2800 MB.
+    memory = ("--set-resources", "train:mem_mb=700*attempt**2")
+    storm = Storm(cluster, cluster.configure("storm"), *memory)
+    job = storm.slurm.wait(lambda: storm.slurm.running("train", "cpu"), 900)
     storm.hit.append(job)
     storm.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED", "COMPLETED")
     storm.note("out of memory", job)
@@ -305,39 +304,52 @@ class Labelling(Storm):
     saved = "start/label/seed-000/journal.jsonl"
 
 
-MPI = ("--set-resources", "label:mpi=srun", "label:tasks=2")
+CP2K = {
+    "systems": ["water"],
+    "reference": CHEAP,
+    "seed_labels": {"train": 3, "validation": 5, "test": 5},
+    "selection": {"frames": 2},
+    "training": {"epochs": 5, "updates": None},
+}
+cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
 
 
 @pytest.mark.cp2k
 @pytest.mark.faults
-@pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
-def test_labels_of_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001 - makes water and its level
-    def configure(name):
-        return cluster.configure(
-            name,
-            systems=["water"],
-            reference=CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"},
-            seed_labels={"train": 3, "validation": 5, "test": 5},
-            selection={"frames": 2},
-        )
-
-    config = configure("calm-cp2k")
-    calm = cluster.start(config, *MPI, partition="gpu")
+@cp2k
+def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and its level
+    config = cluster.configure("calm-cp2k", **CP2K)
+    calm = cluster.start(config, partition="gpu")
     try:
-        storm = Labelling(cluster, configure("storm-cp2k"), *MPI)
+        storm = Labelling(cluster, cluster.configure("storm-cp2k", **CP2K))
         storm.scancel()
         storm.workflow_killed()
         found = storm.finish()
         cluster.finish(calm, config)
-        assert found == cluster.outcome("calm-cp2k", "water")
     finally:
         if calm.poll() is None:
             kill_group(calm)
+    assert found == cluster.outcome("calm-cp2k", "water")
     statuses = [status for _, status, *_ in found["labels"]["seed/labels/000.parquet"]]
     assert statuses == ["ok"] * 13
-    folder = cluster.checkout / "results/storm-cp2k/work/water/start/label/seed-000"
-    outputs = [path.read_text() for path in folder.glob("*/cp2k.out")]
-    assert outputs
+
+
+@pytest.mark.cp2k
+@pytest.mark.faults
+@cp2k
+def test_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001
+    reference = CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"}
+    config = cluster.configure("mpi", **CP2K | {"reference": reference})
+    mpi = ("--set-resources", "label:mpi=srun", "label:tasks=2")
+    label = "results/mpi/water/seed/labels/000.parquet"
+    cluster.finish(cluster.start(config, *mpi, "--", label), config)
+    work = cluster.checkout / "results/mpi/work/water/start/label/seed-000"
+    outputs = [path.read_text() for path in work.glob("*/cp2k.out")]
+    assert len(outputs) == 13
     ranks = "Total number of message passing processes"
     for said in outputs:
         assert next(line for line in said.splitlines() if ranks in line).split()[-1] == "2"
+    spent = {
+        f.info["core_seconds"] / f.info["seconds"] for f in read_frames(cluster.checkout / label)
+    }
+    assert spent == {2.0}
