@@ -42,6 +42,9 @@ LOOK_EVERY_S = 5.0
 """Time between two looks whether a later run has taken over, s."""
 WAIT_S = 900.0
 """How long a job waits for one of an earlier run to let go of the same work, s."""
+STEP_VARIABLES = ("SLURM_STEP", "PMI_", "PMIX_")
+"""With these, a program built with MPI takes itself for a rank of the step that this process is the
+only task of, and dies looking for the others: CP2K alone, with OpenMPI, does."""
 MOST_FAILURES = 2
 """A stage that failed of itself so often is not begun once more in the same run."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -273,6 +276,9 @@ def run(
     parsed = arguments.parse_args(command_line)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(parsed.threads)
+    if getattr(parsed, "ranks", 1) == 1:
+        for variable in [name for name in os.environ if name.startswith(STEP_VARIABLES)]:
+            del os.environ[variable]
     try:
         job = Job(parsed)
     except InputError as error:
