@@ -31,7 +31,7 @@ SMALL = {
         "temperatures_K": [300.0],
     },
     "seed_labels": {"train": 8, "validation": 6, "test": 5},
-    "training": {"epochs": 120, "updates": None},
+    "training": {"epochs": 300, "updates": None},
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
@@ -226,7 +226,7 @@ class Storm:
         self.note("node drained, job requeued", job)
         self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=resume")
         self.over(job, "RUNNING")
-        self.saves(time.time())
+        self.hit.remove(job)  # the same job, and the next to be hit
 
     def node_dies(self) -> None:
         job = self.working()
@@ -235,7 +235,7 @@ class Storm:
         self.note("node dies", job)
         self.slurm.run("slurmd", "-N", "cpu1")
         self.over(job, "RUNNING")
-        self.saves(time.time())
+        self.hit.remove(job)
 
     def controller_restarts(self) -> None:
         job = self.working()
@@ -244,6 +244,7 @@ class Storm:
         self.slurm.start_controller()
         self.slurm.wait(lambda: self.slurm.state(job), 60)
         self.note("slurmctld killed, back after 20 s", job)
+        self.hit.remove(job)
 
     def workflow_killed(self) -> None:
         job = self.working()
