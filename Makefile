@@ -1,6 +1,7 @@
 # make run                                    quickstart: ethanol, labelled by GFN2-xTB
 # make run CONFIG=config/methanol-cp2k.yaml   the same loop, labelled by CP2K
 # make test                                   everything that is tested, fast tests first
+# make docs                                   the documentation's pages, into site/
 #
 # Variables: CONFIG  campaign to run
 #            CORES   cores to use (default: all)
@@ -17,7 +18,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test lint unit integration faults install cp2k sqm slurm pretraining clean
+.PHONY: run test lint docs unit integration faults install cp2k sqm slurm pretraining clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
@@ -32,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv (some minutes, once)"
 	@$(PYTHON) -m venv .venv || { echo "No venv: Debian and Ubuntu have it in the package python3-venv."; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt torch $(PIP)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 # CP2K is no Python package: take the one on PATH, else Debian's where we may install it.
@@ -82,7 +83,7 @@ test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory slurm
 	@$(MAKE) --no-print-directory lint unit integration
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) docs
 	ruff check .
 	ruff format --check .
 	mypy
@@ -90,8 +91,12 @@ lint: $(INSTALLED)
 	snakemake --lint --configfile config/quickstart.yaml
 	python scripts/generate_config_docs.py --check
 
+# A broken link or anchor is an error. No network is needed, neither to build nor to read.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 pytest tests/unit
+	OMP_NUM_THREADS=1 pytest tests/unit tests/docs
 
 integration: $(INSTALLED)
 	pytest tests/integration -m 'not faults'
@@ -105,4 +110,4 @@ pretraining: $(INSTALLED)
 	OMP_NUM_THREADS=1 python benchmarks/pretraining.py --json benchmarks/work/pretraining.json
 
 clean:
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .snakemake site .pytest_cache .mypy_cache .ruff_cache

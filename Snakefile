@@ -24,10 +24,13 @@ HERE = Path(workflow.basedir)
 shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; exec ")
 sys.path.insert(0, str(HERE / "src"))
 
-from halcyon.campaign import Campaign, begin
+from halcyon.budget import reopen
+from halcyon.campaign import Campaign
+from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.job_sizes import SEED, JobSizes, batch_number
+from halcyon.layout import behind, settled
 from halcyon.saturation import goes_on
 from halcyon.stage import RUN_VARIABLE
 
@@ -42,12 +45,15 @@ DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 try:
     if workflow.is_main_process:
-        CAMPAIGN = begin(config, CONFIG_FILE, dry=DRY)
+        CAMPAIGN = begin_once(config, CONFIG_FILE, dry=DRY)
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
             CAMPAIGN_LOCK = take_lock(CAMPAIGN.lock, wait_s=5)
             # On a cluster, jobs outlive a workflow that is killed: they can tell whose they are.
             os.environ[RUN_VARIABLE] = CAMPAIGN.run()
+            # What a spent budget left undone is done where the budget was raised.
+            for line in reopen(CAMPAIGN):
+                print(line, file=sys.stderr)
     else:
         CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
         if os.environ.get(RUN_VARIABLE, CAMPAIGN.run()) != CAMPAIGN.run():
@@ -63,13 +69,30 @@ ROOT = str(CAMPAIGN.folder)
 SYSTEMS = list(CAMPAIGN.systems)
 SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
 
+# Generations that are over and in order are files like any other, without jobs: the graph does not
+# grow with a campaign's history. Who forces a rule, names a target or asks about the whole
+# campaign gets the whole graph.
+RUNNING = set(
+    "-n -p -np -pn -q -k --dry-run --dryrun --configfile --cores -c --profile".split()
+)
+RUNNING |= set(
+    "--workflow-profile --jobs -j --quiet --printshellcmds --keep-going".split()
+)
+OPTIONS = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("-")}
+PLAIN = (
+    workflow.is_main_process
+    and OPTIONS <= RUNNING
+    and not any(word.startswith(ROOT) for word in sys.argv)
+)
+SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+
 
 pathvars:
     campaign=ROOT,
 
 
 wildcard_constraints:
-    system="|".join(SYSTEMS),
+    system="|".join(name + behind(number) for name, number in SETTLED.items()),
     gen=r"\d{3}",
     batch=r"seed|gen\d{3}",
     shard=r"\d{3}",

@@ -27,7 +27,7 @@ def main(job: stage.Job) -> None:
     labels = gather(args.labels)
     classes = {name: job.plan.classes(name) for name in job.plan.structures}
     bonds = {}
-    for name in job.plan.structures:
+    for name in job.plan.sampled:
         distances = [
             frame.get_all_distances(mic=bool(frame.pbc.any()))
             for frame in labels["train"]

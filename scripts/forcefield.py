@@ -13,7 +13,6 @@ from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon import distributions
     from halcyon.sampling import sample, without_walls
 
     def progress(done: int, asked: int) -> None:
@@ -21,7 +20,8 @@ def main(job: stage.Job) -> None:
             raise Interrupted(f"stopped after {done} of {asked} frames")
 
     frames, counts, settings = [], {}, job.plan.settings
-    for name, structure in job.plan.structures.items():
+    for name in job.plan.sampled:
+        structure = job.plan.structures[name]
         asked = settings.teacher
         if not structure.pretrain:
             asked = without_walls(asked, settings.seed_labels.max_temperature_K)
@@ -38,7 +38,6 @@ def main(job: stage.Job) -> None:
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))
     write_frames(job.arguments.frames, frames)
     files.write_json(job.arguments.counts, counts)
-    files.write_text(job.arguments.plot, distributions.page(frames))
     shutil.rmtree(job.folder, ignore_errors=True)
     job.done(f"{len(frames)} force-field frames", job.arguments.frames)
 
@@ -47,5 +46,4 @@ if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="labelled frames, written")
     arguments.add_argument("--counts", required=True, type=Path, help="fate of frames, written")
-    arguments.add_argument("--plot", required=True, type=Path, help="distributions, written")
     stage.run(arguments, main)

@@ -38,6 +38,7 @@ EXAMPLES = {
 UNITS = {
     "_per_atom_ps": "1/(atom ps)",
     "_eV_per_A": "eV/Å",
+    "_eV_per_atom": "eV/atom",
     "_per_ps": "1/ps",
     "_ps": "ps",
     "_fs": "fs",

@@ -1,18 +1,40 @@
 """Label one shard of selected frames with the reference method.
 
 Frames that were labelled before come from the label store; a frame that cannot be labelled is a
-record, not a failure.
+record, not a failure. Good labels are judged before they are handed on.
 """
 
 import time
 from collections import Counter
 from pathlib import Path
 
-from halcyon import stage
+from halcyon import files, stage
+from halcyon.budget import CHECKS
 from halcyon.frames import read_frames, write_frames
 from halcyon.label_store import LabelStore
-from halcyon.labels import label_frames
+from halcyon.labels import NOT_COMPUTED
 from halcyon.reference.base import Record, Status
+from halcyon.shard import Labelled, Shard
+
+
+def tell_of(job: stage.Job, labelled: Labelled) -> None:
+    """Say what the checks found."""
+    for frame in labelled.frames:
+        info = frame.info
+        if info["status"] == Status.REJECTED:
+            job.say(f"rejected: {info['message']}", "yellow")
+        elif "flag" in info:
+            job.say(f"worth a look: {info['structure']} {info['key']}: {info['flag']}", "yellow")
+    for slope in labelled.slopes:
+        said = {True: "sound", False: "WRONG", None: "not checked"}[slope.passed]
+        job.say(f"forces {said}: {slope.message}", "default" if slope.passed else "bold yellow")
+    if left := sum(frame.info["status"] == NOT_COMPUTED for frame in labelled.frames):
+        limit = job.plan.settings.limits.core_hours
+        job.say(
+            f"{left} frames not computed: {limit:g} core-hours are spent. Raise limits.core_hours "
+            "and run the same command: they are computed then",
+            "bold yellow",
+        )
 
 
 def main(job: stage.Job) -> None:
@@ -31,27 +53,34 @@ def main(job: stage.Job) -> None:
     def report(done: int, record: Record) -> None:
         nonlocal told
         if record.status is not Status.OK:
-            job.say(f"frame {done} of {len(frames)}: {record.status}: {record.message}", "yellow")
+            job.say(f"label {done}: {record.status}: {record.message}", "yellow")
         elif time.monotonic() - told > stage.TELL_EVERY_S:
-            job.say(f"label {done} of {len(frames)}, {record.seconds:.1f} s each")
+            job.say(f"label {done} for {len(frames)} frames, {record.seconds:.1f} s each")
         else:
             return
         told = time.monotonic()
 
-    work = job.folder / f"{args.batch}-{args.shard:03d}"
-    with job.alone(work):
-        labelled = label_frames(
+    shard = Shard(
+        campaign=job.campaign,
+        system=args.system,
+        batch=args.batch,
+        number=args.shard,
+        seed=job.seed(args.batch),
+    )
+    with job.alone(shard.work):
+        labelled = shard.label(
             frames,
             reference,
             store,
-            work=work,
             cores=args.threads * args.ranks,
-            provenance={"campaign": job.campaign.settings.campaign, "system": args.system},
             stop=job.stopping,
             report=report,
         )
-    write_frames(args.out, labelled)
-    counts = Counter(frame.info["status"] for frame in labelled)
+        tell_of(job, labelled)
+        checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
+        files.write_json(checks, {"schema": 1, "slopes": [s.as_json for s in labelled.slopes]})
+        write_frames(args.out, labelled.frames)
+    counts = Counter(frame.info["status"] for frame in labelled.frames)
     job.done(
         f"shard {args.shard + 1} of {args.of}: "
         + (", ".join(f"{n} {status}" for status, n in counts.items()) or "nothing to label")

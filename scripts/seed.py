@@ -23,7 +23,7 @@ def main(job: stage.Job) -> None:
     ]
     published = job.campaign.reference().pool
     selected = []
-    for name in job.plan.structures:
+    for name in job.plan.sampled:
         mine = [frame for frame in pool if frame.info["structure"] == name]
         if published is not None:
             mine = frames_like(published, job.plan.start(name))

@@ -7,7 +7,7 @@ import pandas as pd
 from halcyon import files, saturation, stage
 from halcyon.config import DatasetReference
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels import gather
+from halcyon.labels import NOT_COMPUTED, gather
 from halcyon.pool import frames_like, nearest
 
 
@@ -36,7 +36,8 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
         settings.selection,
         settings.exploration,
         kind=job.plan.system.kind,
-        limit=settings.limits.label_budget - len(known),
+        limit=settings.limits.label_budget
+        - sum(frame.info["status"] != NOT_COMPUTED for frame in known),
     )
     return chosen.frames, chosen.fates
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, saturation, stability, stage
+from halcyon import files, ledgers, retention, saturation, stability, stage
+from halcyon.budget import Spent
 from halcyon.labels import gather
 
 
@@ -18,9 +19,16 @@ def main(job: stage.Job) -> None:
     confidence = settings.saturation.confidence
     assessment = saturation.assess_run(mine.traces, mine.replicas, settings)
     labels = gather(args.labels)
-    spent = sum(len(frames) for frames in labels.values())
+    not_computed = len(labels["not_computed"])
+    spent = sum(len(frames) for frames in labels.values()) - not_computed
+    hours = Spent(job.campaign, settings.limits).core_hours()
     decision, reason = saturation.decide(
-        assessment, generation=args.generation, labels=spent, limits=settings.limits
+        assessment,
+        generation=args.generation,
+        labels=spent,
+        limits=settings.limits,
+        core_hours=hours,
+        not_computed=not_computed,
     )
     files.write_json(
         args.verdict,
@@ -32,6 +40,11 @@ def main(job: stage.Job) -> None:
             "reason": reason,
             "labels": {split: len(frames) for split, frames in labels.items()} | {"spent": spent},
             "label_budget": settings.limits.label_budget,
+            "core_hours": {
+                "spent": hours,
+                "limit": settings.limits.core_hours,
+                "of": settings.limits.core_hours_of,
+            },
             "saturation": assessment,
             "failures": stability.failures(mine.replicas, confidence=confidence),
             "critical_cli": stability.critical_cli(
@@ -39,6 +52,12 @@ def main(job: stage.Job) -> None:
             ),
         },
     )
+    if settings.retention.automatic:
+        everything = not settings.retention.failed_frames
+        retention.delete(
+            job.campaign, retention.scraps(job.campaign, [args.system], all_frames=everything)
+        )
+    ledgers.write(job.campaign, args.system)
     job.done(f"{decision}: {reason}", args.verdict)
 
 

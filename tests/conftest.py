@@ -8,6 +8,8 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from toy_campaign import toy  # noqa: F401 - a fixture for all
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 

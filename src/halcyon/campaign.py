@@ -15,19 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ase import Atoms
-from rdkit import Chem
-
 from halcyon import config, files
 from halcyon.errors import InputError
-from halcyon.label_store import level_hash
-from halcyon.packing import packed_bonds, packed_structure
-from halcyon.reference import make_reference
-from halcyon.reference.base import Reference
-from halcyon.saturation import rate_bound
-from halcyon.systems import atom_classes, bonds, molecules, start_structure
 
+# Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
+# for as long as a campaign lasts, and every cluster job reads it twice.
 if TYPE_CHECKING:
+    from ase import Atoms
+    from rdkit import Chem
+
+    from halcyon.reference.base import Reference
     from halcyon.teachers import Teacher
 
 SCHEMA_VERSION = 1
@@ -57,8 +54,11 @@ class SystemPlan:
         """Start structures by name."""
         return {structure.name: structure for structure in self.system.structures}
 
-    def start(self, structure: str) -> Atoms:
+    def start(self, structure: str) -> "Atoms":
         """Start structure with charge, multiplicity and structure in `info`."""
+        from halcyon.packing import packed_structure
+        from halcyon.systems import start_structure
+
         settings = self.structures[structure]
         if settings.pack:
             return packed_structure(settings, self.structures, seed=self.seed, cache=self.prepared)
@@ -66,13 +66,18 @@ class SystemPlan:
 
     def bonds(self, structure: str) -> list[tuple[int, int]]:
         """Bonded pairs of a structure."""
+        from halcyon.packing import packed_bonds
+        from halcyon.systems import bonds
+
         settings = self.structures[structure]
         if settings.pack:
             return packed_bonds(settings, self.structures)
         return bonds(settings, self.start(structure))
 
-    def molecules(self, structure: str) -> dict[str, list[Chem.Mol]]:
+    def molecules(self, structure: str) -> "dict[str, list[Chem.Mol]]":
         """Different molecules of a structure, with bond orders; by structure that declares them."""
+        from halcyon.systems import molecules
+
         names = list(self.structures[structure].pack) or [structure]
         return {
             name: molecules(self.structures[name], self.start(name), self.bonds(name))
@@ -97,6 +102,8 @@ class SystemPlan:
 
     def classes(self, structure: str) -> list[str]:
         """Class of each atom of a structure; its element where environments are the classes."""
+        from halcyon.systems import atom_classes
+
         mode = self.settings.domain.classes
         if mode == "auto":
             mode = "symmetry" if self.system.kind == "molecule" else "element"
@@ -119,6 +126,15 @@ class SystemPlan:
         return [name for name, structure in self.structures.items() if structure.explore]
 
     @property
+    def sampled(self) -> list[str]:
+        """Names of the structures that frames are drawn of: a single atom has but one frame."""
+        return [
+            name
+            for name, structure in self.structures.items()
+            if structure.pack or len(self.start(name)) > 1
+        ]
+
+    @property
     def elements(self) -> list[int]:
         """Atomic numbers of all structures, ascending."""
         return sorted({int(z) for name in self.structures for z in self.start(name).numbers})
@@ -127,7 +143,7 @@ class SystemPlan:
     def seed_labels(self) -> int:
         """Labels that the seed takes."""
         seed = self.settings.seed_labels
-        return (seed.train + seed.validation + seed.test) * len(self.structures)
+        return (seed.train + seed.validation + seed.test) * len(self.sampled)
 
 
 @dataclass(frozen=True)
@@ -167,8 +183,10 @@ class Campaign:
         """Where the attempts at a job are kept; `job` is the stem of its log file's name."""
         return self.work(system, "attempts", f"{job}.jsonl")
 
-    def reference(self) -> Reference:
+    def reference(self) -> "Reference":
         """The label backend."""
+        from halcyon.reference import make_reference
+
         return make_reference(self.settings.reference)
 
     @classmethod
@@ -266,7 +284,8 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_start(plan, source)
         check_pool(campaign, plan, source)
     _in(source, lambda: campaign.reference().check(starts))
-    check_identity(campaign, dry=dry)
+    check_scan(campaign, source)
+    check_identity(campaign, level_of_theory(campaign), dry=dry)
     if not dry:
         campaign.write()
     return campaign
@@ -324,9 +343,16 @@ def check_teacher(plan: SystemPlan) -> None:
 
 def check_numbers(plan: SystemPlan, source: str) -> None:
     """Refuse settings that cannot work together."""
+    from halcyon.saturation import rate_bound
+
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
-    if settings.pretraining.enabled and not any(s.pretrain for s in plan.structures.values()):
+    if alone := [s for s in plan.explored if s not in plan.sampled]:
+        raise InputError(
+            f"{source}: system {name}: structure {', '.join(alone)}: a single atom has no dynamics "
+            "of its own: `explore: false`, and `pack` it with others"
+        )
+    if settings.pretraining.enabled and not any(plan.structures[s].pretrain for s in plan.sampled):
         raise InputError(
             f"{source}: system {name}: nothing to pre-train on: give the molecules that are packed "
             "as structures with `pretrain: true`, or set pretraining.enabled to false"
@@ -385,6 +411,22 @@ def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
         )
 
 
+def check_scan(campaign: Campaign, source: str) -> None:
+    """Refuse to look for the lowest spin where the reference cannot tell."""
+    why = {
+        "xtb": "GFN-xTB without spin polarisation puts low spin lowest, that of O2 too",
+        "dataset": "a published set has each frame in one spin",
+    }.get(campaign.settings.reference.backend)
+    for name, plan in campaign.systems.items():
+        for structure in plan.system.structures:
+            if why and structure.multiplicities:
+                raise InputError(
+                    f"{source}: system {name}: structure {structure.name}: multiplicities = "
+                    f"{structure.multiplicities}: expected none with `reference: {{backend: "
+                    f"{campaign.settings.reference.backend}}}`: {why}"
+                )
+
+
 def check_start(plan: SystemPlan, source: str) -> None:
     """Refuse a start model that is not there."""
     path = plan.settings.pretraining.start
@@ -392,7 +434,7 @@ def check_start(plan: SystemPlan, source: str) -> None:
         raise InputError(f"{source}: pretraining.start = {str(path)!r}: no such model file")
 
 
-def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:
+def check_bias(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
     """Refuse collective variables that the start structures do not have."""
     from halcyon.bias import check_variables  # torch: only where it is needed
 
@@ -403,7 +445,14 @@ def check_bias(plan: SystemPlan, starts: Sequence[Atoms], source: str) -> None:
                 check_variables(bias, start, source)
 
 
-def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
+def level_of_theory(campaign: Campaign) -> str:
+    """Hash of the level of theory that labels are computed at."""
+    from halcyon.label_store import level_hash
+
+    return level_hash(campaign.reference().level)
+
+
+def check_identity(campaign: Campaign, level: str, *, dry: bool = False) -> None:
     """Refuse to go on with a campaign whose identity has changed.
 
     Seed, level of theory, structures and the number of label shards decide which jobs exist and
@@ -412,10 +461,10 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     path = campaign.folder / "identity.json"
     now: dict[str, Any] = {
         "seed": campaign.settings.seed,
-        "level_of_theory": level_hash(campaign.reference().level),
+        "level_of_theory": level,
         "systems": {
             name: {
-                "structures": _hash([s.model_dump(mode="json") for s in plan.system.structures]),
+                "structures": _hash([_identity(s) for s in plan.system.structures]),
                 "label_shards": plan.settings.resources.label_shards,
             }
             for name, plan in campaign.systems.items()
@@ -440,6 +489,12 @@ def check_identity(campaign: Campaign, *, dry: bool = False) -> None:
     merged = before | {"systems": before["systems"] | now["systems"]}
     if merged != before and not dry:
         files.write_json(path, merged)
+
+
+def _identity(structure: config.StructureSettings) -> dict[str, Any]:
+    """What a structure is; keys that came later count where they are used."""
+    said = structure.model_dump(mode="json")
+    return {k: v for k, v in said.items() if k != "multiplicities" or v}
 
 
 def _hash(content: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 
 from halcyon.dynamics import Replica
-from halcyon.frames import structure_only
+from halcyon.frames import PER_ATOM, structure_only
 
 FRAMES_BEFORE_FAILURE = 4
 """Frames kept before a failure, one every half of a candidate interval."""
@@ -88,6 +88,8 @@ class Slot:
                     reason=reason,
                     atom=atom,
                     score=kept.score,
+                    scores=kept.scores.double().cpu().clone(),
+                    cli_atoms=kept.cli.double().cpu().clone(),
                     cli=float(kept.cli.mean()),
                     cli_atom=float(kept.cli[atom]),
                     cli_gain=gain,
@@ -111,6 +113,7 @@ class Slot:
                 cell,
                 reason="before failure",
                 atom=atom,
+                cli_atoms=cli_then.double().cpu().clone(),
                 cli=float(cli_then.mean()),
                 cli_atom=float(cli_then[atom]),
                 cli_gain=self._gained(cli),
@@ -162,7 +165,7 @@ class Candidates:
     def propose(
         self, member: int, step: int, positions: torch.Tensor, cell: torch.Tensor, **info: Any
     ) -> None:
-        """Add a frame of a replica, at a step of it; `info` as `frames.INFO` names it."""
+        """Add a frame of a replica, at a step; `info` as `frames.INFO` and `PER_ATOM` name it."""
         mine = self.entries.setdefault(member, [])
         mine.append(
             {
@@ -196,6 +199,9 @@ class Candidates:
                 if frame.pbc.any():
                     frame.cell = entry["cell"].numpy().T
                 frame.info |= {"replica": replica.number, "temperature": replica.temperature_K}
-                frame.info |= {k: v for k, v in entry.items() if k not in ("positions", "cell")}
+                told = {k: v for k, v in entry.items() if k not in ("positions", "cell")}
+                for name in PER_ATOM.keys() & told.keys():
+                    frame.arrays[name] = told.pop(name).numpy()
+                frame.info |= told
                 found.append(frame)
         return found

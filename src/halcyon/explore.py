@@ -66,7 +66,8 @@ class Exploration:
         traces: one row per replica and trace point, columns as `traces.trace_columns`.
         candidates: frames outside the label domain or shortly before a failure.
         replicas: per replica: number, structure, temperature, time_ps, atoms, failure (or null),
-            and `began_ps`, when it took the place of a failed one.
+            `began_ps`, when it took the place of a failed one, and `cli_atoms_ps`, the CLI of each
+            atom against the label domain at its end.
         steps: replica-steps integrated, up to each replica's failure.
         passed_over: candidates that gave way to others of their replica, since memory is bounded.
         trajectory: files with the trajectory, in order; none unless asked for.
@@ -183,6 +184,7 @@ class _Run:
         self.step = 0
         self.replica_steps = 0
         self.failures: dict[int, tuple[float, str]] = {}
+        self.cli_at_failure: dict[int, torch.Tensor] = {}
         self.began: dict[int, int] = {}
         self.replaced: list[int] = []
         self.pending: list[int] = []
@@ -352,6 +354,7 @@ class _Run:
             slot.propose_ring(cli, self.book)
             slot.close_interval(cli, self.book)
             steps = self.step - len(block.made) + k + 1 - slot.began
+            self.cli_at_failure[slot.member] = cli.double().cpu().clone()
             self.failures[slot.member] = (steps * self.timestep_ps, reason)
             self._succeed(slot.member)
         self.batch.keep([i for i in range(len(self.batch)) if i not in block.failed])
@@ -377,6 +380,7 @@ class _Run:
             "pending": self.pending,
             "began": self.began,
             "failures": self.failures,
+            "cli_at_failure": self.cli_at_failure,
             "batch": self.batch.checkpoint(),
             "book": self.book.state(),
             "traces": self.traces.state(),
@@ -393,6 +397,7 @@ class _Run:
             self._succeed(member)
         for name in ("step", "replica_steps", "pending", "began", "failures"):
             setattr(self, name, saved[name])
+        self.cli_at_failure = saved.get("cli_at_failure", {})  # older checkpoints lack it
         self.batch.restore(saved["batch"], self.members)
         self.book.restore(saved["book"])
         self.traces.restore(saved["traces"].cpu())
@@ -429,6 +434,9 @@ class _Run:
     def replica_reports(self) -> list[dict[str, Any]]:
         """How each replica that ran ended."""
         reports = []
+        ended_with = dict(self.cli_at_failure)
+        for _, slot, atoms in self._places():
+            ended_with[slot.member] = self.batch.index.cli[LABEL, atoms].double().cpu()
         for i, began in sorted(self.began.items()):
             replica = self.members[i]
             whole = (self.steps - began) * self.timestep_ps
@@ -442,6 +450,7 @@ class _Run:
                     "began_ps": began * self.timestep_ps,
                     "time_ps": ended,
                     "failure": reason,
+                    "cli_atoms_ps": ended_with[i].tolist() if i in ended_with else None,
                 }
             )
         return reports

@@ -3,8 +3,8 @@
 One row is one frame. Positions and forces are list columns; the unit and meaning of every
 column stand in the file's own metadata, with the schema's version.
 
-In memory the scalar columns live in `atoms.info` under the same names, forces in
-`atoms.arrays["forces"]`. A name that is not declared in `COLUMNS` is refused, so that a typo
+In memory the scalar columns live in `atoms.info` under the same names, forces and `PER_ATOM` in
+`atoms.arrays`. A name that is not declared in `COLUMNS` is refused, so that a typo
 cannot make data vanish.
 
 Not for: trajectories of every step (see `explore`), or what makes a label trustworthy
@@ -43,6 +43,13 @@ STRUCTURE: dict[str, Column] = {
     "pbc": Column(pa.list_(pa.bool_()), "", "periodic along each cell vector"),
 }
 FORCES = Column(pa.list_(pa.float64()), "eV/Å", "x, y, z of each atom, 3N values")
+PER_ATOM: dict[str, Column] = {
+    "scores": Column(pa.list_(pa.float32()), "", "score of each atom: distance outside / width"),
+    "cli_atoms": Column(
+        pa.list_(pa.float32()), "ps", "atomic cumulative latent instability of each atom"
+    ),
+}
+"""What a candidate may tell of each of its atoms; in memory in `atoms.arrays`."""
 INFO: dict[str, Column] = {
     "charge": Column(pa.int32(), "e", "total charge"),
     "multiplicity": Column(pa.int32(), "", "spin multiplicity 2S+1"),
@@ -68,13 +75,27 @@ INFO: dict[str, Column] = {
         "descriptors per class of atoms in their standard deviations",
     ),
     "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
-    "status": Column(pa.string(), "", "ok, unconverged, crashed, timeout or rejected"),
+    "status": Column(
+        pa.string(),
+        "",
+        "ok, unconverged, crashed, timeout or rejected; not computed: the budget was spent",
+    ),
+    "xtb_shift": Column(pa.float64(), "eV", "energy minus that of GFN2-xTB"),
+    "xtb_force": Column(
+        pa.float64(), "eV/Å", "root mean square difference of forces from GFN2-xTB's"
+    ),
+    "flag": Column(pa.string(), "", "why a good label is worth a look, see sanity"),
     "message": Column(pa.string(), "", "the program's own words where status is not ok"),
     "level": Column(pa.string(), "", "hash of the level of theory"),
     "scf_steps": Column(pa.int32(), "", "SCF steps"),
     "rung": Column(pa.int32(), "", "rung of the rescue ladder that succeeded; 0: as configured"),
     "seconds": Column(pa.float64(), "s", "wall time of the calculation"),
     "core_seconds": Column(pa.float64(), "s", "wall time times cores"),
+    "paid": Column(
+        pa.float64(),
+        "s",
+        "core-seconds that this campaign paid for the frame; 0: its label was in the store",
+    ),
     "host": Column(pa.string(), "", "machine the label was computed on"),
     "campaign": Column(pa.string(), "", "campaign that paid for the label"),
     "system": Column(pa.string(), "", "system that asked for the label"),
@@ -116,6 +137,10 @@ def table_of(frames: Sequence[Atoms]) -> pa.Table:
                 for atoms in frames
             ],
         )
+    for name, column in PER_ATOM.items():
+        if any(name in atoms.arrays for atoms in frames):
+            fields[name] = column
+            columns[name] = _column(column, [atoms.arrays.get(name) for atoms in frames])
     for name, column in INFO.items():
         if name in used:
             fields[name] = column
@@ -246,5 +271,9 @@ def _atoms(row: dict) -> Atoms:
     forces = row.pop("forces", None)
     if forces is not None:
         atoms.arrays["forces"] = np.reshape(forces, (-1, 3))
+    for name in PER_ATOM:
+        values = row.pop(name, None)
+        if values is not None:
+            atoms.arrays[name] = np.array(values)
     atoms.info = {name: value for name, value in row.items() if value is not None}
     return atoms

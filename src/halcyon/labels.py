@@ -4,32 +4,27 @@ What the label store knows is not computed again. Frames that could not be label
 beside the labels, with what the program said: they are not paid for a second time, and they are
 counted. A journal keeps every record from the moment it is known.
 
-Not for: how labels are kept (`label_store`), or computing them (`reference`).
+Not for: how labels are kept (`label_store`), computing them (`reference`), or whether a label that
+the program calls good can be trusted (`sanity`).
 """
 
-import json
-import os
 import socket
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from halcyon import files
+from halcyon import journal, systemic
 from halcyon.errors import Interrupted
 from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
+from halcyon.journal import Journal
 from halcyon.label_store import LabelStore
 from halcyon.reference.base import Record, Reference, Status
+from halcyon.systemic import SystemicFailure
 
-SYSTEMIC_FRACTION = 0.5
-SYSTEMIC_AT_LEAST = 4
-"""The same abort in more than half of at least this many calculations of a shard is systemic."""
-
-
-class SystemicFailure(Exception):  # noqa: N818 - the name says what it is
-    """Most calculations of a shard died of the same cause: going on would burn the budget."""
+NOT_COMPUTED = "not computed"
+"""Status of a frame that the budget did not reach: no backend was asked, nothing is stored."""
 
 
 def label_frames(
@@ -40,6 +35,8 @@ def label_frames(
     work: Path,
     cores: int,
     provenance: dict[str, str],
+    others: Sequence[Path] = (),
+    may_start: Callable[[], bool] = lambda: True,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, Record], None] = lambda _n, _record: None,
 ) -> list[Atoms]:
@@ -55,48 +52,104 @@ def label_frames(
         work: this shard's own folder; survives kills.
         cores: for the reference.
         provenance: campaign and system, put on every record.
+        others: journals of the other shards of this batch: a failure that they share is systemic.
+        may_start: asked before each calculation; false: the rest is `not computed`.
         stop: asked after every frame; true: stop in good order, all is in the journal.
         report: called with the number of frames done and the last record.
 
     Returns:
         The frames in their own order and with their `info`, plus record and, where ok, energy and
-        forces.
+        forces; `paid` is what this shard paid for it, core-seconds, 0 where it was in the store.
 
     Raises:
-        SystemicFailure: most calculations failed with one message.
+        SystemicFailure: most calculations failed alike; see `systemic`.
         Interrupted: `stop` said so.
     """
     keys = [structure_key(frame) for frame in frames]
-    journal = _Journal(work / "journal.jsonl")
+    mine = Journal(work / journal.NAME)
+    written = mine.read()
     known = store.find(keys)
-    known |= {key: frame for key, frame in journal.read().items() if key not in known}
+    known |= {key: frame for key, frame in written.items() if key not in known}
     missing: dict[str, Atoms] = {}
     for key, frame in zip(keys, frames, strict=True):
         if key not in known:
             missing.setdefault(key, frame)
     extra = provenance | {"level": store.level, "host": socket.gethostname()}
     done = len(frames) - len(missing)
-    records = reference.label(list(missing.values()), work, cores)
-    for (key, frame), record in zip(missing.items(), records, strict=True):
+    asked = set(keys)
+    fresh = [frame for key, frame in written.items() if key in asked]
+    expected = len(fresh) + len(missing)
+    for key, frame, record in _records(reference, missing, work, cores, may_start):
         if record.status is not Status.OK and stop():
             # What asks a job to stop asks the program that it started, too: that one's end says
             # nothing about the frame.
             raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
         labelled = _labelled(frame, record, extra | {"key": key})
-        journal.append(labelled)
+        mine.append(labelled)
         known[key] = labelled
+        fresh.append(labelled)
         done += 1
         report(done, record)
+        if record.status is not Status.OK:
+            _check_systemic(mine, fresh, others, expected)
         if stop():
             raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-    asked = set(keys)
-    fresh = [frame for key, frame in journal.read().items() if key in asked]
-    if cause := _systemic(fresh):
-        journal.keep([frame for frame in fresh if frame.info["status"] == Status.OK])
-        raise SystemicFailure(cause)
+    _check_systemic(mine, fresh, others, expected=0)
     # Where another campaign was faster, its record holds: a structure has one label.
     known |= store.find(sorted(store.add(fresh)))
-    return [_with_record(frame, known[key]) for key, frame in zip(keys, frames, strict=True)]
+    paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
+    return [
+        _with_record(frame, known[key], paid.pop(key, 0.0))
+        if key in known
+        else _left(frame, key, store.level)
+        for key, frame in zip(keys, frames, strict=True)
+    ]
+
+
+def _records(
+    reference: Reference,
+    missing: dict[str, Atoms],
+    work: Path,
+    cores: int,
+    may_start: Callable[[], bool],
+) -> Iterator[tuple[str, Atoms, Record]]:
+    """Compute frames one by one, in the reference's order, as long as another may be started."""
+    items = list(missing.items())
+    waiting = [items[index] for index in reference.order([frame for _, frame in items])]
+    records = reference.label([frame for _, frame in waiting], work, cores)
+    for key, frame in waiting:
+        if not may_start():
+            return
+        yield key, frame, next(records)
+    next(records, None)  # all are done: the reference cleans up
+
+
+def _check_systemic(
+    mine: Journal, fresh: Sequence[Atoms], others: Sequence[Path], expected: int
+) -> None:
+    """Stop where one failure explains most calculations, and void its records.
+
+    Raises:
+        SystemicFailure: they are computed again by the next run; good labels are kept.
+    """
+    told = [(frame.info["status"], frame.info["message"]) for frame in fresh]
+    if not any(status != Status.OK for status, _ in told):
+        return
+    infos = [entry["info"] for path in others for entry in journal.entries(path)]
+    elsewhere = [(info["status"], info["message"]) for info in infos]
+    good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
+    cause = systemic.cause(told, expected=expected, good_elsewhere=good_elsewhere)
+    if cause is None:
+        # Shards of a few frames: what they share shows only together.
+        cause = systemic.cause(told + elsewhere, expected=expected + len(elsewhere))
+    if cause is None:
+        return
+    void = Journal(mine.path.with_name(journal.REPEATED))
+    for frame in fresh:
+        if frame.info["status"] != Status.OK:
+            void.append(frame)
+    mine.keep([frame for frame in mine.read().values() if frame.info["status"] == Status.OK])
+    raise SystemicFailure(cause)
 
 
 def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
@@ -106,69 +159,17 @@ def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
         paths: label files that the label stage wrote.
 
     Returns:
-        `train`, `validation`, `test` and, of any split, `bad`: frames without a label.
+        `train`, `validation`, `test` and, of any split, `bad`: frames without a label, and
+        `not_computed`: frames that the budget did not reach.
     """
-    frames: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": [], "bad": []}
+    kinds = ("train", "validation", "test", "bad", "not_computed")
+    frames: dict[str, list[Atoms]] = {kind: [] for kind in kinds}
     for path in paths:
         for frame in read_frames(path):
-            good = frame.info["status"] == Status.OK
-            frames[frame.info["split"] if good else "bad"].append(frame)
+            status = frame.info["status"]
+            kind = "not_computed" if status == NOT_COMPUTED else "bad"
+            frames[frame.info["split"] if status == Status.OK else kind].append(frame)
     return frames
-
-
-class _Journal:
-    """One JSON line per record, appended and synced; a torn last line is ignored."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A kill in mid-write leaves a line without its end; the next one must not join it.
-        written = path.read_bytes() if path.exists() else b""
-        self.torn = bool(written) and not written.endswith(b"\n")
-
-    def keep(self, frames: Sequence[Atoms]) -> None:
-        with files.replacing(self.path) as temporary:
-            temporary.write_bytes(b"".join(_line(frame) for frame in frames))
-
-    def append(self, frame: Atoms) -> None:
-        with self.path.open("ab") as journal:
-            if self.torn:
-                journal.write(b"\n")
-                self.torn = False
-            journal.write(_line(frame))
-            journal.flush()
-            os.fsync(journal.fileno())
-
-    def read(self) -> dict[str, Atoms]:
-        if not self.path.exists():
-            return {}
-        found = {}
-        for line in self.path.read_bytes().splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill in mid-write: that frame is computed again
-            frame = Atoms(
-                entry["numbers"], entry["positions"], cell=entry["cell"], pbc=entry["pbc"]
-            )
-            if entry["forces"] is not None:
-                frame.arrays["forces"] = np.array(entry["forces"])
-            frame.info = entry["info"]
-            found[frame.info["key"]] = frame
-        return found
-
-
-def _line(frame: Atoms) -> bytes:
-    forces = frame.arrays.get("forces")
-    entry = {
-        "numbers": frame.numbers.tolist(),
-        "positions": frame.positions.tolist(),
-        "cell": frame.cell.array.tolist(),
-        "pbc": frame.pbc.tolist(),
-        "forces": None if forces is None else forces.tolist(),
-        "info": frame.info,
-    }
-    return json.dumps(entry, allow_nan=False).encode() + b"\n"
 
 
 def _labelled(frame: Atoms, record: Record, extra: dict[str, str]) -> Atoms:
@@ -206,11 +207,11 @@ RECORD_KEYS = (
 )
 
 
-def _with_record(frame: Atoms, known: Atoms) -> Atoms:
+def _with_record(frame: Atoms, known: Atoms, paid: float) -> Atoms:
     """The frame, in its own order of atoms, with what is known of its structure."""
     labelled = structure_only(frame)
     labelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
-    labelled.info |= {k: known.info[k] for k in RECORD_KEYS if k in known.info}
+    labelled.info |= {k: known.info[k] for k in RECORD_KEYS if k in known.info} | {"paid": paid}
     if "forces" in known.arrays:
         forces = np.empty((len(frame), 3))
         forces[canonical_order(frame)] = known.arrays["forces"][canonical_order(known)]
@@ -218,12 +219,10 @@ def _with_record(frame: Atoms, known: Atoms) -> Atoms:
     return labelled
 
 
-def _systemic(fresh: Sequence[Atoms]) -> str | None:
-    """The message that most calculations died of, if there is one."""
-    crashes = Counter(f.info["message"] for f in fresh if f.info["status"] == Status.CRASHED)
-    if not crashes:
-        return None
-    message, count = crashes.most_common(1)[0]
-    if count >= SYSTEMIC_AT_LEAST and count > SYSTEMIC_FRACTION * len(fresh):
-        return f"{count} of {len(fresh)} calculations failed alike: {message}"
-    return None
+def _left(frame: Atoms, key: str, level: str) -> Atoms:
+    """A frame that was not computed."""
+    left = structure_only(frame)
+    left.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
+    left.info |= {"key": key, "level": level, "status": NOT_COMPUTED, "paid": 0.0}
+    left.info["message"] = "the budget of core-hours was spent (limits.core_hours)"
+    return left

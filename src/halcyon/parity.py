@@ -25,8 +25,9 @@ UNITS = {"energy": "eV/atom", "force": "eV/Å"}
 
 
 def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
-    """Write a row per point: `quantity`, `element`, `reference`, `predicted`.
+    """Write a row per point: `quantity`, `element`, `frame`, `reference`, `predicted`.
 
+    `frame` counts the frames from 0: errors within one are alike, so intervals draw whole frames.
     Energies are per atom, counted from the mean of the reference energies per atom, so that single
     meV remain visible; `element` is 0 for them. Forces are components.
 
@@ -44,20 +45,24 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
     forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
     elements = np.concatenate([np.repeat(atoms.numbers, 3) for atoms in frames])
     said = np.concatenate([part.ravel() for part in predictions.forces])
+    order = np.arange(len(frames))
+    no_element = np.zeros(len(frames), int)
     parts = [
-        ("energy", np.zeros(len(frames), int), energies - zero, predictions.energy / sizes - zero),
-        ("force", elements, forces, said),
+        ("energy", no_element, order, energies - zero, predictions.energy / sizes - zero),
+        ("force", elements, np.repeat(order, 3 * sizes), forces, said),
     ]
     columns: dict[str, list[Any]] = {
         "quantity": [],
         "element": [],
+        "frame": [],
         "reference": [],
         "predicted": [],
     }
-    for quantity, element, reference, predicted in parts:
+    for quantity, element, frame, reference, predicted in parts:
         kept = _thinned(len(reference))
         columns["quantity"] += [quantity] * len(kept)
         columns["element"] += element[kept].tolist()
+        columns["frame"] += frame[kept].tolist()
         columns["reference"] += reference[kept].tolist()
         columns["predicted"] += predicted[kept].tolist()
     unit = {"unit": "energies: eV/atom from the mean reference energy; forces: eV/Å"}
@@ -65,6 +70,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         [
             pa.field("quantity", pa.string(), metadata={"meaning": "energy or force"}),
             pa.field("element", pa.int16(), metadata={"meaning": "atomic number; 0 for energies"}),
+            pa.field("frame", pa.int32(), metadata={"meaning": "number of the frame, from 0"}),
             pa.field("reference", pa.float32(), metadata=unit),
             pa.field("predicted", pa.float32(), metadata=unit),
         ],
@@ -79,7 +85,9 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
 
 
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """What `write` wrote, by quantity: `element`, `reference`, `predicted`, each of shape (n,).
+    """What `write` wrote, by quantity: its columns by name, each of shape (n,).
+
+    Older tables have no `frame`.
 
     Raises:
         InputError: no such file, or none of this schema.
@@ -94,7 +102,8 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     return {
         name: {
             column: table[column].to_numpy()[quantity == name]
-            for column in ("element", "reference", "predicted")
+            for column in ("element", "frame", "reference", "predicted")
+            if column in table.column_names
         }
         for name in UNITS
     }

@@ -9,13 +9,13 @@ Not for: predicting failures from Λ (survival analysis), or certifying a model.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from scipy import stats
+from typing import TYPE_CHECKING, Any
 
 from halcyon.config import LimitSettings, SaturationSettings, Settings
+
+# Snakemake asks this module whether a campaign goes on: it need not load tables for that.
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Decision(StrEnum):
@@ -51,7 +51,7 @@ class Exposure:
 
 
 def exposures(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
+    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
 ) -> list[Exposure]:
     """Late windows of all replicas, from exact cumulative counts.
 
@@ -86,6 +86,8 @@ def rate_bound(events: int, time_ps: float, confidence: float) -> float:
 
     Zero events in W ps give 3.0/W at 95 %.
     """
+    from scipy import stats
+
     return float(stats.gamma.ppf(confidence, events + 1) / time_ps)
 
 
@@ -94,6 +96,9 @@ def homogeneity(exposures: Sequence[Exposure]) -> float | None:
 
     None where the expected count is too small (under 1 per replica) for the test to mean anything.
     """
+    import numpy as np
+    from scipy import stats
+
     # A replica that began or failed outside the window says nothing.
     exposures = [exposure for exposure in exposures if exposure.atom_time_ps > 0]
     events = np.array([exposure.excursions for exposure in exposures])
@@ -152,7 +157,7 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[
 
 
 def assess_run(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], settings: Settings
+    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], settings: Settings
 ) -> dict[str, Any]:
     """`assess` for a whole exploration, as its settings say."""
     windows = exposures(
@@ -165,7 +170,13 @@ def assess_run(
 
 
 def decide(
-    assessment: dict[str, Any], *, generation: int, labels: int, limits: LimitSettings
+    assessment: dict[str, Any],
+    *,
+    generation: int,
+    labels: int,
+    limits: LimitSettings,
+    core_hours: float = 0.0,
+    not_computed: int = 0,
 ) -> tuple[Decision, str]:
     """What to do after a generation, and why.
 
@@ -173,11 +184,18 @@ def decide(
         assessment: from `assess`.
         generation: counted from 0.
         labels: label calculations spent so far, failed ones included.
-        limits: budget and generations.
+        limits: budgets and generations.
+        core_hours: what the whole campaign has spent so far.
+        not_computed: frames that the budget of core-hours did not reach.
     """
+    left = f", {not_computed} frames not computed" if not_computed else ""
     if assessment["finding"] == Finding.SATURATED:
-        return Decision.SATURATED, assessment["reason"]
+        return Decision.SATURATED, assessment["reason"] + left
     finding = f"{assessment['finding']}: {assessment['reason']}"
+    if not_computed or (limits.core_hours is not None and core_hours >= limits.core_hours):
+        limit = "unlimited" if limits.core_hours is None else f"{limits.core_hours:.4g}"
+        spent = f"{core_hours:.4g} of {limit} core-hours spent{left}"
+        return Decision.BUDGET_SPENT, f"{spent}; {finding}"
     if labels >= limits.label_budget:
         return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
     if generation + 1 >= limits.max_generations:
@@ -188,10 +206,13 @@ def decide(
 def goes_on(verdict: dict[str, Any], limits: LimitSettings) -> bool:
     """Whether a written verdict leads to another generation under the limits that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised; its verdict stays.
+    A campaign that ended at a limit goes on when that limit is raised; its verdict stays. (Where
+    frames were left for want of core-hours, it is made anew: see `budget.reopen`.)
     """
+    core_hours = verdict.get("core_hours", {}).get("spent", 0.0)  # older verdicts have none
     allowed = (
         verdict["generation"] + 1 < limits.max_generations
         and verdict["labels"]["spent"] < limits.label_budget
+        and (limits.core_hours is None or core_hours < limits.core_hours)
     )
     return allowed and verdict["decision"] != Decision.SATURATED

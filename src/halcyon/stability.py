@@ -7,7 +7,7 @@
 Dictionaries here are what `verdict.json` holds, so that a page made from an old file can say the
 same as one made from a new one.
 
-Not for: the estimators (`survival`), the decision (`saturation`), or drawing (`figures`).
+Not for: the estimators (`survival`), the decision (`saturation`), or drawing (`page`).
 """
 
 import math

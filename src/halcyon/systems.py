@@ -312,16 +312,19 @@ def _from_file(settings: StructureSettings) -> Atoms:
 
 
 def check_spin(settings: StructureSettings, atoms: Atoms) -> None:
-    """Refuse a multiplicity that the number of electrons does not allow."""
+    """Refuse multiplicities that the number of electrons does not allow."""
     electrons = int(atoms.numbers.sum()) - settings.charge
-    unpaired = settings.multiplicity - 1
-    if electrons < unpaired or (electrons - unpaired) % 2:
-        parity = "odd" if electrons % 2 == 0 else "even"
-        expected = (
-            f"{atoms.get_chemical_formula()} with charge {settings.charge} has {electrons} "
-            f"electrons; expected an {parity} multiplicity of at most {electrons + 1}"
-        )
-        refuse(settings, "multiplicity", settings.multiplicity, expected)
+    asked = {"multiplicity": [settings.multiplicity], "multiplicities": settings.multiplicities}
+    for key, values in asked.items():
+        for value in values:
+            if electrons >= value - 1 and (electrons - value + 1) % 2 == 0:
+                continue
+            parity = "odd" if electrons % 2 == 0 else "even"
+            expected = (
+                f"{atoms.get_chemical_formula()} with charge {settings.charge} has {electrons} "
+                f"electrons; expected an {parity} multiplicity of at most {electrons + 1}"
+            )
+            refuse(settings, key, value, expected)
 
 
 def put_in_box(settings: StructureSettings, atoms: Atoms, edge: float) -> None:

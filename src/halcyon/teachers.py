@@ -251,7 +251,13 @@ def _from_templates(
         raise InputError(
             f"forcefield: {named}: OpenMM cannot use it ({type(error).__name__}: {error})"
         ) from error
-    if missing := forcefield.getUnmatchedResidues(topology):
+    try:
+        missing = forcefield.getUnmatchedResidues(topology)
+    except Exception as error:  # two templates of the same elements and bonds, e.g. Fe²⁺ and Fe³⁺
+        raise InputError(
+            f"{structure}: forcefield: {named}: {error} Take a file that has the one that is meant"
+        ) from error
+    if missing:
         atoms_of = {_formula(residue): residue for residue in missing}
         formulas = ", ".join(
             f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"

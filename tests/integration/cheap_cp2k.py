@@ -5,3 +5,6 @@ CHEAP = {
     "level": "cheap.yaml",
     "command": "cp2k.psmp",
 }
+
+# A grid this coarse gives forces that no campaign should learn from, and they would be rejected.
+TRUSTING = {"net_force_eV_per_A": None, "energy_range_eV": None, "finite_difference": False}

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import yaml
-from cheap_cp2k import CHEAP
+from cheap_cp2k import CHEAP, TRUSTING
 from test_campaign import kill_when
 
 from halcyon.frames import read_frames
@@ -28,6 +28,7 @@ def test_killed_while_labelling_no_label_is_computed_twice(cheap_level):
         systems=["water"],
         reference=CHEAP,
         label_store="results/cp2k-labels",
+        sanity=TRUSTING,
         seed_labels={"train": 3, "validation": 5, "test": 5},
     )
     targets = [f"results/cp2k-killed/water/seed/labels/00{shard}.parquet" for shard in (0, 1)]
@@ -64,8 +65,9 @@ def test_a_frame_that_does_not_converge_is_recorded_and_the_campaign_goes_on(che
     config = checkout.configure(
         "cp2k-impatient",
         systems=["water"],
-        reference=CHEAP | {"level": "impatient.yaml"},
+        reference=CHEAP | {"level": "impatient.yaml", "rescue": []},
         label_store="results/cp2k-labels",
+        sanity=TRUSTING,
         seed_labels={"train": 3, "validation": 5, "test": 5},
     )
     targets = [f"results/cp2k-impatient/water/seed/labels/00{shard}.parquet" for shard in (0, 1)]

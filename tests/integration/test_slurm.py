@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from cheap_cp2k import CHEAP
+from cheap_cp2k import CHEAP, TRUSTING
 from private_slurm import PrivateSlurm, kill_group, missing
 
 from halcyon.frames import read_frames
@@ -308,6 +308,7 @@ class Labelling(Storm):
 CP2K = {
     "systems": ["water"],
     "reference": CHEAP,
+    "sanity": TRUSTING,
     "seed_labels": {"train": 3, "validation": 5, "test": 5},
     "selection": {"frames": 2},
     "training": {"epochs": 5, "updates": None},

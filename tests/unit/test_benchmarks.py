@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 
 import pytest
@@ -132,3 +133,19 @@ def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):
     assert found["look_up"]["memory_MiB"] >= found["idle"]["memory_MiB"] > 10
     assert found["look_up"]["cold_s"] > 0
     assert "1,500 labels of 21 atoms" in capsys.readouterr().out
+
+
+@pytest.mark.cp2k
+@pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here")
+def test_labelling_speed_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "speed.json"
+    options = ["--system", "methanol", "--frames", "2", "--cutoff", "40", "--box", "7.5"]
+    benchmark("labelling_speed").main([*options, "--json", str(written)])
+    found = json.loads(written.read_text())
+    assert found["frames"] == len(found["reused"]["scf_steps_of_frames"]) == 2
+    # The first frame of a shard has nobody to learn from.
+    assert found["reused"]["scf_steps_of_frames"][0] == found["naive"]["scf_steps_of_frames"][0]
+    assert found["ratio_scf_steps"] > 1
+    assert found["ratio_vs_naive"] > 0
+    assert found["largest_energy_difference_Ha"] < 1e-6
+    assert "naive / reused" in capsys.readouterr().out

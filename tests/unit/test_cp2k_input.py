@@ -16,11 +16,13 @@ from ase.build import molecule
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
 from halcyon.reference import Status, make_reference
-from halcyon.reference.cp2k import abort_message, read_outcome
-from halcyon.reference.cp2k_input import Entry, frame_input, read_entries, read_level
+from halcyon.reference.cp2k_entries import Entry, read_entries
+from halcyon.reference.cp2k_input import frame_input
+from halcyon.reference.cp2k_level import read_level
+from halcyon.reference.cp2k_output import abort_message, read_outcome
 
 DATA = Path(__file__).parent.parent / "data" / "cp2k"
-SHIPPED = Path(__file__).parent.parent.parent / "config" / "cp2k" / "pbe-d3-dzvp.yaml"
+SHIPPED = sorted((Path(__file__).parent.parent.parent / "config" / "cp2k").glob("*.yaml"))
 
 # Invented numbers in CP2K's layout: enough for what reads the files, useless for CP2K.
 BASIS = """\
@@ -102,10 +104,29 @@ def section(text, name):
     return re.search(rf"&{name}\b.*?&END {name}", text, re.DOTALL)[0]
 
 
-def test_shipped_level_is_valid_and_covers_organic_elements():
-    level = read_level(SHIPPED)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_level_is_valid_and_covers_organic_elements(path):
+    level = read_level(path)
     assert {"H", "C", "N", "O", "F", "P", "S", "Cl"} <= level.kinds.keys()
     assert level.molecule_solver == "WAVELET"
+    scf = level.dft["+SCF"]
+    # Looser than 1e-6, two starts gave forces that differed by 1.5e-5 Ha/bohr.
+    assert scf["EPS_SCF"] == scf["+OUTER_SCF"]["EPS_SCF"] == 1e-6
+
+
+def test_a_pbe_a_revpbe_and_a_hybrid_are_shipped():
+    assert [path.stem for path in SHIPPED] == ["pbe-d3-dzvp", "pbe0-d3-admm", "revpbe-d3-dzvp"]
+    pbe, pbe0, revpbe = (read_level(path).dft["+XC"] for path in SHIPPED)
+    pairs = [xc["+VDW_POTENTIAL"]["+PAIR_POTENTIAL"][0] for xc in (pbe, pbe0, revpbe)]
+    assert [(p["TYPE"], p["REFERENCE_FUNCTIONAL"]) for p in pairs] == [
+        ("DFTD3(BJ)", "PBE"),
+        ("DFTD3(BJ)", "PBE0"),
+        ("DFTD3", "revPBE"),
+    ]
+    assert revpbe["+XC_FUNCTIONAL"]["+PBE"]["PARAMETRIZATION"] == "REVPBE"
+    assert pbe0["+HF"][0]["FRACTION"] == 0.25
+    assert pbe0["+XC_FUNCTIONAL"]["+PBE"]["SCALE_X"] == 0.75
+    assert pbe0["+HF"][0]["+SCREENING"]["SCREEN_ON_INITIAL_P"] is False
 
 
 def test_yaml_and_plain_input_are_the_same_level(write, data_dir):
@@ -207,6 +228,10 @@ def test_unnamed_solver_is_the_default_solver(write, data_dir):
         (("  subsys:", "  subsys:\n    coord: {'*': [H 0 0 0]}"), r"SUBSYS/COORD: belongs to the"),
         (("psolver: WAVELET", "periodic: NONE"), r"keyword PERIODIC = NONE: belongs"),
         (
+            ("    mgrid", "    wfn_restart_file_name: old.wfn\n    mgrid"),
+            r"WFN_RESTART_FILE_NAME: a level of theory cannot start from a file",
+        ),
+        (
             ("_: PBE}", "_: PBE}, vdw_potential: {pair_potential: {type: DFTD3}}"),
             r"PARAMETER_FILE_NAME, usually dftd3.dat",
         ),
@@ -291,6 +316,46 @@ def test_periodic_frame_keeps_cell_and_positions(write, data_dir):
     assert "PERIODIC XYZ" in section(text, "CELL")
     assert "POISSON_SOLVER PERIODIC" in section(text, "POISSON")
     assert f"H 0.000000000000 {atoms.positions[1, 1]:.12f}" in section(text, "COORD")
+
+
+HYBRID = "_: PBE}, hf: {fraction: 0.25, interaction_potential: {POTENTIAL}}"
+
+
+@pytest.mark.parametrize(
+    ("potential", "fault"),
+    [
+        ("{potential_type: COULOMB}", r"POTENTIAL_TYPE COULOMB: expected TRUNCATED .* 3.75 Å"),
+        (
+            "{potential_type: TRUNCATED, cutoff_radius: 4.5}",
+            r"TRUNCATED, CUTOFF_RADIUS 4.5 Å: expected TRUNCATED with a radius of at most 3.75 Å",
+        ),
+        ("{potential_type: TRUNCATED, cutoff_radius: 3.7}", None),
+        ("{potential_type: SHORTRANGE, omega: 0.11}", None),
+    ],
+)
+def test_exchange_must_end_within_half_a_periodic_cell(write, data_dir, potential, fault):
+    hybrid = HYBRID.replace("{POTENTIAL}", potential)
+    level = read_level(write(LEVEL.replace("_: PBE}", hybrid)))
+    frame_input(level, water(), data_dir)  # of molecules it may reach to infinity
+    atoms = water()
+    atoms.pbc = True
+    atoms.cell[2, 0] = 3.0  # the height on the first vector: 8·8/√(8² + 3²) = 7.49 Å
+    if fault is None:
+        frame_input(level, atoms, data_dir)
+    else:
+        with pytest.raises(InputError, match=fault):
+            frame_input(level, atoms, data_dir)
+
+
+def test_orbitals_to_start_from_are_named(write, data_dir):
+    level = read_level(write(LEVEL.replace("eps_scf", "scf_guess: ATOMIC, eps_scf")))
+    text = frame_input(level, water(), data_dir)
+    assert "SCF_GUESS ATOMIC" in text
+    assert "WFN_RESTART" not in text
+    text = frame_input(level, water(), data_dir, guess=True)
+    assert "SCF_GUESS RESTART" in text
+    assert "WFN_RESTART_FILE_NAME guess.wfn" in text
+    assert level.dft["+SCF"]["SCF_GUESS"] == "ATOMIC"
 
 
 def test_charge_and_spin_are_the_frames_own(write, data_dir):
@@ -388,9 +453,59 @@ def test_output_of_2025_is_read():
     assert outcome.forces[0, 0] == pytest.approx(-1.97e-3 * 51.4220670, rel=1e-7)
 
 
+def test_output_of_another_version_than_the_levels_is_no_label():
+    output = (DATA / "methanol_2023.1.out").read_text()
+    forces = (DATA / "methanol_2023.1.forces").read_text()
+    named = (
+        output
+        if "CP2K| version string:" in output
+        else (
+            " CP2K| version string:                                          CP2K version 2023.1\n"
+            + output
+        )
+    )
+    for version in ("2023.1", "2023.1 git:abc123", ""):
+        assert read_outcome(named, forces, 6, version=version).status is Status.OK
+    outcome = read_outcome(named, forces, 6, version="2024.1")
+    assert outcome.status is Status.CRASHED
+    assert outcome.message == "the output is of CP2K 2023.1, the level of theory of 2024.1"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "exit_status", "expected"),
+    [
+        ("", -9, "killed by SIGKILL (out of memory, perhaps, or ended by the queueing system)"),
+        ("", -25, "killed by SIGXFSZ (a file became larger than the limit on files allows)"),
+        (
+            "At line 3 of x.F\nFortran runtime error: No space left on device\n#0 0x7f\n#1 0x7e\n",
+            2,
+            "Fortran runtime error: No space left on device",
+        ),
+        ("srun: error: node1: task 0: Out Of Memory\n", 137, ""),
+        ("Error allocating 1073741824 bytes\nError termination: Out of memory\n", 1, "memory"),
+    ],
+)
+def test_what_ended_cp2k_is_said(stdout, exit_status, expected):
+    outcome = read_outcome(" SCF WAVEFUNCTION", "", 2, stdout=stdout, exit_status=exit_status)
+    assert outcome.status is Status.CRASHED
+    assert outcome.message.startswith("CP2K ended")
+    assert expected in outcome.message
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
+        (
+            lambda output, forces: (
+                output + "\n ENERGY| Total FORCE_EVAL ( QS ) energy [a.u.]: 1.0",
+                forces,
+            ),
+            "CP2K wrote 2 energies",
+        ),
+        (
+            lambda output, forces: (output, forces.replace("[a.u.]", "[eV/A]")),
+            "forces has an unknown format",
+        ),
         (lambda output, forces: (output.replace("SCF run converged", ""), forces), "whether SCF"),
         (lambda output, forces: (output.split(" ENERGY|")[0], forces), "no energy"),
         (lambda output, forces: (output.replace("-24.0212642", "NaN"), forces), "energy is nan"),

@@ -53,7 +53,8 @@ def test_pins_agree_with_constraints(env):
 def test_constraints_satisfy_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = constraints()
-    for line in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    extras = project["optional-dependencies"].values()
+    for line in project["dependencies"] + [line for extra in extras for line in extra]:
         requirement = Requirement(line)
         assert known[canonicalize_name(requirement.name)] in requirement.specifier, line
 

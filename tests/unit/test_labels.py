@@ -63,6 +63,21 @@ def test_nothing_is_computed_twice(label, rattled):
     assert [f.info["energy"] for f in again[:6]] == [f.info["energy"] for f in first]
 
 
+def test_frames_are_labelled_in_the_references_order_and_keep_their_own(label, rattled):
+    class Backwards(Counted):
+        def order(self, frames):
+            return list(reversed(range(len(frames))))
+
+    frames = rattled(4)
+    reference = Backwards(fail=lambda n: Status.CRASHED if n == 1 else None)
+    labelled = label(frames, reference)
+    assert [f.info["key"] for f in labelled] == [structure_key(f) for f in frames]
+    # The last frame was the first to be tried; energies are each frame's own.
+    assert [f.info["status"] for f in labelled] == ["ok", "ok", "ok", "crashed"]
+    for frame, found in zip(frames[:3], labelled[:3], strict=True):
+        assert found.info["energy"] == pytest.approx(frame.positions.sum())
+
+
 def test_forces_follow_the_order_of_atoms(label, rattled):
     (frame,) = rattled(1)
     label([frame], Counted())
@@ -116,7 +131,8 @@ def test_a_bad_frame_is_a_record_and_is_not_tried_again(label, rattled):
 
 
 def test_the_same_crash_everywhere_stops_before_the_budget_burns(label, rattled):
-    with pytest.raises(SystemicFailure, match="5 of 6 calculations failed alike: no luck"):
+    # After four of six nothing can change any more: the sixth is not computed.
+    with pytest.raises(SystemicFailure, match="4 of 5 calculations failed alike: no luck"):
         label(rattled(6), Counted(lambda n: Status.CRASHED if n > 1 else None))
     # Mended, it goes on: the good label is kept, the crashes are computed again.
     reference = Counted()
@@ -147,4 +163,5 @@ def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):
         "validation": 1,
         "test": 1,
         "bad": 1,
+        "not_computed": 0,
     }

@@ -61,6 +61,12 @@ def test_check_accepts_what_can_be_labelled(reference):
     reference.check([hydrogen(0.75), hydrogen(0.75, multiplicity=3)])
 
 
+def test_every_frame_has_its_place_in_the_order(reference):
+    frames = [hydrogen(0.65), hydrogen(0.75, multiplicity=3), hydrogen(0.0), hydrogen(1.0)]
+    assert sorted(reference.order(frames)) == [0, 1, 2, 3]
+    assert reference.order([]) == []
+
+
 def test_every_frame_gets_its_record_in_order(reference, tmp_path):
     frames = [hydrogen(0.65), hydrogen(0.75, multiplicity=2), hydrogen(0.0), hydrogen(1.0)]
     before = [atoms.copy() for atoms in frames]

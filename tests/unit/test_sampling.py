@@ -7,7 +7,6 @@ from ase import Atoms
 from conftest import ROOT
 from halcyon import sampling, teacher_dynamics
 from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
-from halcyon.distributions import page
 from halcyon.errors import Interrupted
 from halcyon.packing import packed_bonds, packed_structure
 from halcyon.sampling import ORIGINS, sample, without_walls
@@ -216,16 +215,6 @@ def test_structures_not_pretrained_on_get_dynamics_alone():
     assert settings.md_frames == 300
     assert not any(getattr(settings, f"{o}_frames") for o in ORIGINS if o != "md")
     assert without_walls(TeacherSettings(), 100.0).temperatures_K == [300.0, 600.0, 1200.0]
-
-
-def test_distributions_are_a_page_of_their_own(ethanol):
-    teacher, atoms = ethanol
-    frames, _ = sample(teacher, atoms, TeacherSettings(md_frames=30, dissociated_frames=10), seed=1)
-    html = page(frames)
-    for origin in ORIGINS:
-        assert f'"name":"{origin}"' in html
-    assert "<script src=" not in html
-    assert "<html>" in page([])
 
 
 def test_frames_of_one_atom():

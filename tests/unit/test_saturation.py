@@ -98,3 +98,24 @@ def test_a_campaign_goes_on_when_its_limit_is_raised():
     assert goes_on(verdict("continue"), raised)
     assert not goes_on(verdict("continue", generation=2), raised)
     assert not goes_on(verdict("saturated"), raised)
+
+
+def test_core_hours_end_a_campaign_and_raised_let_it_go_on():
+    wild = assess(replicas([50] * 8), SETTINGS)
+    calm = assess(replicas([0] * 8), SETTINGS)
+    limits = LimitSettings(core_hours=2.0)
+    asked = {"generation": 0, "labels": 10, "limits": limits}
+    assert decide(wild, core_hours=1.9, **asked)[0] is Decision.CONTINUE
+    decision, reason = decide(wild, core_hours=2.5, not_computed=3, **asked)
+    assert decision is Decision.BUDGET_SPENT
+    assert reason.startswith("2.5 of 2 core-hours spent, 3 frames not computed; not saturated")
+    # What was left undone counts as spent even where another limit holds by now.
+    assert decide(wild, core_hours=1.0, not_computed=3, **asked)[0] is Decision.BUDGET_SPENT
+    assert decide(calm, core_hours=2.5, **asked)[0] is Decision.SATURATED
+
+    verdict = {"decision": "budget_spent", "generation": 0, "labels": {"spent": 9}}
+    spent = verdict | {"core_hours": {"spent": 2.5}}
+    assert not goes_on(spent, limits)
+    assert goes_on(spent, LimitSettings(core_hours=3.0))
+    assert goes_on(spent, LimitSettings())
+    assert goes_on(verdict, limits)  # an older verdict does not tell

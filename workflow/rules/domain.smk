@@ -7,7 +7,12 @@ rule domain:
         labels=labels_before,
         teacher=rules.forcefield.output.frames,
     output:
-        domain="<campaign>/{system}/gen{gen}/domain.json",
+        domain=report(
+            "<campaign>/{system}/gen{gen}/domain.json",
+            caption="../report/domain.rst",
+            category="Generations",
+            labels={"system": "{system}", "generation": "{gen}", "what": "domain"},
+        ),
     log:
         "<campaign>/{system}/logs/gen{gen}-domain.log",
     conda:

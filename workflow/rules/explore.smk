@@ -9,7 +9,12 @@ rule explore:
     output:
         traces="<campaign>/{system}/gen{gen}/traces.parquet",
         candidates="<campaign>/{system}/gen{gen}/candidates.parquet",
-        summary="<campaign>/{system}/gen{gen}/exploration.json",
+        summary=report(
+            "<campaign>/{system}/gen{gen}/exploration.json",
+            caption="../report/exploration.rst",
+            category="Generations",
+            labels={"system": "{system}", "generation": "{gen}", "what": "replicas"},
+        ),
     log:
         "<campaign>/{system}/logs/gen{gen}-explore.log",
     conda:

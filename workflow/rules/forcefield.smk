@@ -10,8 +10,12 @@ rule forcefield:
         ],
     output:
         frames="<campaign>/{system}/teacher/frames.parquet",
-        counts="<campaign>/{system}/teacher/counts.json",
-        plot="<campaign>/{system}/teacher/distributions.html",
+        counts=report(
+            "<campaign>/{system}/teacher/counts.json",
+            caption="../report/teacher.rst",
+            category="Teacher",
+            labels={"system": "{system}", "what": "frames"},
+        ),
     log:
         "<campaign>/{system}/logs/forcefield.log",
     conda:
@@ -25,5 +29,5 @@ rule forcefield:
         seconds=budgeted_seconds,
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --log {log:q} --seconds {params.seconds} --frames {output.frames:q} --counts {output.counts:q}"
-        " --plot {output.plot:q}"
+        " --threads {threads} --log {log:q} --seconds {params.seconds}"
+        " --frames {output.frames:q} --counts {output.counts:q}"

@@ -5,8 +5,12 @@ def unroll(system):
     """Input function of a system: its verdicts, up to the one that does not lead on."""
 
     def verdicts(wildcards):
-        limits, found = SETTINGS[system].limits, []
-        for number in range(limits.max_generations):
+        limits = SETTINGS[system].limits
+        found = [
+            f"{ROOT}/{system}/gen{number:03d}/verdict.json"
+            for number in range(SETTLED[system])
+        ]
+        for number in range(SETTLED[system], limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
             found.append(path)
             if not goes_on(json.loads(Path(path).read_text()), limits):

@@ -7,7 +7,12 @@ rule pretrain:
         start=lambda wc: SETTINGS[wc.system].pretraining.start or [],
     output:
         model="<campaign>/{system}/teacher/pretrained.model",
-        metrics="<campaign>/{system}/teacher/pretrained.json",
+        metrics=report(
+            "<campaign>/{system}/teacher/pretrained.json",
+            caption="../report/pretrained.rst",
+            category="Teacher",
+            labels={"system": "{system}", "what": "pre-training"},
+        ),
     log:
         "<campaign>/{system}/logs/pretrain.log",
     conda:

@@ -1,11 +1,16 @@
-# The page a person looks at.
+# The page a person looks at, at the end. After each generation, rule verdict makes it, too.
 
 
 rule report:
     input:
         verdicts=lambda wc: unroll(wc.system)(wc),
     output:
-        page="<campaign>/{system}/report.html",
+        page=report(
+            "<campaign>/{system}/report.html",
+            caption="../report/page.rst",
+            category="Result",
+            labels={"system": "{system}", "what": "page"},
+        ),
     log:
         "<campaign>/{system}/logs/report.log",
     conda:

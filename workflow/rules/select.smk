@@ -11,7 +11,12 @@ rule select:
         labels=labels_before,
     output:
         selected="<campaign>/{system}/gen{gen}/selected.parquet",
-        fates="<campaign>/{system}/gen{gen}/selection.json",
+        fates=report(
+            "<campaign>/{system}/gen{gen}/selection.json",
+            caption="../report/selection.rst",
+            category="Generations",
+            labels={"system": "{system}", "generation": "{gen}", "what": "candidates"},
+        ),
     log:
         "<campaign>/{system}/logs/gen{gen}-select.log",
     conda:

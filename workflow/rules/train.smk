@@ -8,9 +8,23 @@ rule train:
         replay=replayed_frames,
     output:
         model="<campaign>/{system}/gen{gen}/model.model",
-        metrics="<campaign>/{system}/gen{gen}/metrics.json",
+        metrics=report(
+            "<campaign>/{system}/gen{gen}/metrics.json",
+            caption="../report/metrics.rst",
+            category="Generations",
+            labels={"system": "{system}", "generation": "{gen}", "what": "errors"},
+        ),
         parity="<campaign>/{system}/gen{gen}/parity.parquet",
-        drift="<campaign>/{system}/gen{gen}/drift.json",
+        drift=report(
+            "<campaign>/{system}/gen{gen}/drift.json",
+            caption="../report/drift.rst",
+            category="Generations",
+            labels={
+                "system": "{system}",
+                "generation": "{gen}",
+                "what": "drift of features",
+            },
+        ),
     log:
         "<campaign>/{system}/logs/gen{gen}-train.log",
     conda:

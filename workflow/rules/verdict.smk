@@ -1,4 +1,6 @@
 # The one checkpoint: whether there is another generation. A leaf: training does not wait for it.
+# It renews the page as well, which is no output of it: a page that cannot be made stops nothing, and
+# a page of its own per generation would have to be waited for by something.
 
 
 checkpoint verdict:
@@ -7,7 +9,12 @@ checkpoint verdict:
         summary=rules.explore.output.summary,
         labels=labels_with,
     output:
-        verdict="<campaign>/{system}/gen{gen}/verdict.json",
+        verdict=report(
+            "<campaign>/{system}/gen{gen}/verdict.json",
+            caption="../report/verdict.rst",
+            category="Generations",
+            labels={"system": "{system}", "generation": "{gen}", "what": "verdict"},
+        ),
     log:
         "<campaign>/{system}/logs/gen{gen}-verdict.log",
     conda:
@@ -16,7 +23,17 @@ checkpoint verdict:
         program=SCRIPTS / "verdict.py",
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
+        show=SCRIPTS / "report.py",
+        so_far=lambda wc: [
+            f"{ROOT}/{wc.system}/gen{number:03d}/verdict.json"
+            for number in range(int(wc.gen) + 1)
+        ],
+        page=lambda wc: f"{ROOT}/{wc.system}/report.html",
+        page_log=lambda wc: f"{ROOT}/{wc.system}/logs/report.log",
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --traces {input.traces:q}"
-        " --summary {input.summary:q} --labels {input.labels:q} --verdict {output.verdict:q}"
+        " --summary {input.summary:q} --labels {input.labels:q} --verdict {output.verdict:q}\n"
+        "python {params.show:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        " --threads {threads} --log {params.page_log:q} --verdicts {params.so_far:q}"
+        " --page {params.page:q} || echo 'the page could not be made; the campaign goes on' >&2"

@@ -50,6 +50,7 @@ from halcyon.config.reference import (
     ReferenceSettings,
     XtbReference,
 )
+from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import (
     Count,
     Name,
@@ -95,6 +96,7 @@ __all__ = [
     "PretrainingSettings",
     "RampBias",
     "ReferenceSettings",
+    "SanitySettings",
     "SaturationSettings",
     "Section",
     "SelectionSettings",

@@ -14,6 +14,7 @@ from halcyon.config.learning import (
     TrainingSettings,
 )
 from halcyon.config.reference import ReferenceSettings
+from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import Count, Name, Section
 
 
@@ -39,6 +40,18 @@ class LimitSettings(Section):
     max_generations: Count = Field(8, description="Generations at most.")
     label_budget: Count = Field(
         500, description="Labels at most, the seed's included; failed calculations count too."
+    )
+    core_hours: float | None = Field(
+        None,
+        ge=0,
+        description="Core-hours at most, of the whole campaign, all its systems together: once "
+        "they are spent, no label calculation is started. What runs is finished: at most one frame "
+        "per running label job more. null: no limit.",
+    )
+    core_hours_of: Literal["labels", "everything"] = Field(
+        "labels",
+        description="What counts as spent. labels: label calculations, failed ones and checks "
+        "included. everything: all finished stages besides.",
     )
     min_free_disk_GB: float = Field(
         1.0, ge=0, description="The campaign does not start with less free disk, GB."
@@ -74,6 +87,19 @@ class ResourceSettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """What is kept of the scratch files in `work`. All results are kept, whatever is set here."""
+
+    automatic: bool = Field(
+        True,
+        description="Delete a generation's scratch files (states of trainings and explorations, "
+        "files of labelled frames) when its verdict is there. `halcyon clean` does the same.",
+    )
+    failed_frames: bool = Field(
+        True, description="Keep the files of frames that got no label: they say why."
+    )
+
+
 class Settings(Section):
     """All that steers one system's loop. A system's `overrides` may change any of it."""
 
@@ -89,11 +115,13 @@ class Settings(Section):
         ExplorationSettings(), description=ExplorationSettings.__doc__
     )
     selection: SelectionSettings = Field(SelectionSettings(), description=SelectionSettings.__doc__)
+    sanity: SanitySettings = Field(SanitySettings(), description=SanitySettings.__doc__)
     saturation: SaturationSettings = Field(
         SaturationSettings(), description=SaturationSettings.__doc__
     )
     limits: LimitSettings = Field(LimitSettings(), description=LimitSettings.__doc__)
     resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
+    retention: RetentionSettings = Field(RetentionSettings(), description=RetentionSettings.__doc__)
 
 
 class Campaign(Settings):

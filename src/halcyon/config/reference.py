@@ -7,6 +7,9 @@ from pydantic import Field
 
 from halcyon.config.section import Count, Section
 
+Rung = Literal["more_steps", "conjugate_gradients", "diagonalisation", "smearing", "finer_grid"]
+"""A way to rescue a frame whose SCF does not converge; see `halcyon.reference.cp2k_rescue`."""
+
 
 class Cp2kReference(Section):
     """Labels from CP2K."""
@@ -28,7 +31,19 @@ class Cp2kReference(Section):
         "else the usual places.",
     )
     frame_timeout_s: float = Field(
-        3600, gt=0, description="Wall time after which one frame is given up, s."
+        3600, gt=0, description="Wall time after which one frame, rescue included, is given up, s."
+    )
+    reuse_wavefunctions: bool = Field(
+        True,
+        description="Start the SCF of a closed-shell frame from the orbitals of the most similar "
+        "frame of its shard.",
+    )
+    rescue: list[Rung] = Field(
+        ["more_steps", "conjugate_gradients", "diagonalisation"],
+        description="Tried in this order where SCF does not converge: more steps; conjugate "
+        "gradients with a careful preconditioner; diagonalisation with Broyden mixing; the same "
+        "with smeared electrons; a grid half as fine again. Each only makes orbitals: the label "
+        "is computed from them as the level says.",
     )
 
 

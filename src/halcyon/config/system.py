@@ -27,6 +27,12 @@ class StructureSettings(Section):
     )
     charge: int = Field(0, ge=-20, le=20, description="Total charge, e.")
     multiplicity: int = Field(1, ge=1, le=20, description="Spin multiplicity 2S+1.")
+    multiplicities: list[Annotated[int, Field(ge=1, le=20)]] = Field(
+        [],
+        description="Spin multiplicities among which `multiplicity`, e.g. [1, 3, 5] where bonds "
+        "break and form: every frame is labelled in each of them, at that cost, and the lowest "
+        "energy is its label. By default all frames keep `multiplicity`.",
+    )
     box_A: float | None = Field(
         None,
         gt=0,
@@ -61,6 +67,12 @@ class StructureSettings(Section):
         here = f"structure {self.name}"
         if [self.smiles is None, self.file is None, not self.pack].count(False) != 1:
             raise ValueError(f"{here}: give one of `smiles`, `file` and `pack`")
+        scan = self.multiplicities
+        if scan and (self.multiplicity not in scan or len(set(scan)) < len(scan)):
+            raise ValueError(
+                f"{here}: multiplicities = {scan}: expected different ones, `multiplicity` = "
+                f"{self.multiplicity} among them"
+            )
         if self.density_g_per_cm3 is not None and not self.pack:
             raise ValueError(f"{here}: density_g_per_cm3: only for `pack`; give `box_A`")
         if self.pack and self.density_g_per_cm3 is None and self.box_A is None:

@@ -85,6 +85,10 @@ class Reference(ABC):
             InputError: naming the file or setting at fault, its value and what was expected.
         """
 
+    def order(self, frames: Sequence[Atoms]) -> list[int]:
+        """Order in which these frames are best labelled: a permutation of their indices."""
+        return list(range(len(frames)))
+
     @abstractmethod
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Label frames one after another.

@@ -1,17 +1,15 @@
-"""What a campaign came to, in numbers and sentences: what the terminal and the page say.
+"""Reading what a system's campaign has written, all of it, once.
 
     found = collect(campaign, "ethanol", verdicts)
-    print(verdict_sentence(found))
+    found.last.forces_mae  # meV/Å
 
-`collect` reads the files of a system; everything else computes from what it returned.
-
-Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
+Not for: telling it (`sentences`, `summary`, `halcyon.page`), or deciding anything (`saturation`).
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from rich import box
-from rich.table import Table
+from ase import Atoms
 
-from halcyon import files, stability
+from halcyon import files, parity, stability
 from halcyon.campaign import Campaign, SystemPlan
 from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.label_store import DAMAGED
 from halcyon.reference.base import Status
-from halcyon.saturation import Decision, Finding
+from halcyon.report.costs import StageTime, stage_times
+from halcyon.saturation import Decision
 from halcyon.stability import Run
 
 
@@ -57,6 +55,11 @@ class Generation:
         candidates: number of candidate frames.
         fates: of the candidates, by reason.
         domain: what its model knows.
+        parity: predictions against test labels, see `parity.read`; None in older campaigns.
+        drift: of latent features, see `drift`; None in older campaigns.
+        selected: frames that were selected after it, with what selected them.
+        asked: what is written about the calculations of their labels, by the frame's key.
+        model_hash: SHA-256 of its model; empty where the file is missing.
     """
 
     number: int
@@ -78,6 +81,11 @@ class Generation:
     candidates: int
     fates: dict[str, int]
     domain: Domain
+    parity: dict[str, dict[str, np.ndarray]] | None
+    drift: dict[str, Any] | None
+    selected: list[Atoms]
+    asked: dict[str, dict[str, Any]]
+    model_hash: str
 
     @property
     def simulated_ps(self) -> float:
@@ -98,22 +106,33 @@ class Generation:
         """Last value of a trace column of each replica."""
         return self.traces.groupby("replica")[column].last()
 
-    def late_rate(self, begin_ps: float) -> float | None:
-        """Mean λ = dΛ/dt from `begin_ps` on; None where every replica failed.
+    def late_rates(self, begin_ps: float) -> dict[int, float]:
+        """Mean λ = dΛ/dt from `begin_ps` on, of each replica that reached the end.
 
         As in the verdict, a failed replica has no late window.
         """
-        gained = elapsed = 0.0
+        return {r: gained / elapsed for r, gained, elapsed in self._late(begin_ps)}
+
+    def late_rate(self, begin_ps: float) -> float | None:
+        """Mean λ = dΛ/dt from `begin_ps` on, of all of them; None where every replica failed."""
+        late = self._late(begin_ps)
+        elapsed = sum(each[2] for each in late)
+        return float(sum(each[1] for each in late) / elapsed) if elapsed > 0 else None
+
+    def _late(self, begin_ps: float) -> list[tuple[int, float, float]]:
+        """Replica, Λ gained in the late window, and its length, both in ps."""
+        found = []
+        by_replica = dict(list(self.traces.groupby("replica")[["time", "cli_label"]]))
         for entry in self.replicas:
-            mine = self.traces[self.traces["replica"] == entry["replica"]]
-            if entry["failure"] is not None or mine.empty:
+            mine = by_replica.get(entry["replica"])
+            if entry["failure"] is not None or mine is None:
                 continue
             early = mine[mine["time"] <= begin_ps]
-            since, before = (0.0, 0.0) if early.empty else early[["time", "cli_label"]].iloc[-1]
-            until, after = mine[["time", "cli_label"]].iloc[-1]
-            gained += after - before
-            elapsed += until - since
-        return float(gained / elapsed) if elapsed > 0 else None
+            since, before = (0.0, 0.0) if early.empty else early.iloc[-1]
+            until, after = mine.iloc[-1]
+            if until > since:
+                found.append((entry["replica"], float(after - before), float(until - since)))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +146,6 @@ class BadFrame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTime:
-    """What one stage has cost so far, repetitions included."""
-
-    stage: str
-    runs: int
-    seconds: float
-    core_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class SystemReport:
     """All that is reported about one system.
 
@@ -146,7 +155,9 @@ class SystemReport:
         plan: the system and its settings.
         generations: in order; at least one.
         teacher: per structure, frames kept and dropped, see `teachers.sample`.
+        taught: the teacher's frames; none where their file is gone.
         pretraining: as `Generation.curve`; None without pre-training.
+        label_infos: what is written about each label calculation, by batch.
         quarantined: frames without a label.
         damaged_shards: files of the label store that were found damaged, and set aside.
         stages: in the order in which they first finished.
@@ -162,7 +173,9 @@ class SystemReport:
     plan: SystemPlan
     generations: list[Generation]
     teacher: dict[str, dict[str, int]]
+    taught: list[Atoms]
     pretraining: list[dict[str, Any]] | None
+    label_infos: dict[str, list[dict[str, Any]]]
     quarantined: list[BadFrame]
     damaged_shards: list[Path]
     stages: list[StageTime]
@@ -232,7 +245,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
     for number, verdict in enumerate(verdicts):
         known = [frame for batch in list(labels.values())[: number + 2] for frame in batch]
         runs[number] = stability.read_run(verdict.parent)
-        generations.append(_generation(verdict, known, runs))
+        generations.append(_generation(verdict, known, labels[verdict.parent.name], runs))
     pretrained = plan.settings.pretraining.enabled
     levels = sorted({info["level"] for batch in labels.values() for info in batch})
     model = verdicts[-1].parent / "model.model"
@@ -246,9 +259,11 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         plan=plan,
         generations=generations,
         teacher=files.read_json(folder / "teacher/counts.json"),
+        taught=_frames(folder / "teacher/frames.parquet"),
         pretraining=files.read_json(folder / "teacher/pretrained.json")["curve"]
         if pretrained
         else None,
+        label_infos=labels,
         quarantined=[
             BadFrame(
                 batch=batch,
@@ -265,10 +280,10 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
             for level in levels
             for path in sorted((campaign.settings.label_store / level).glob(f"*{DAMAGED}"))
         ],
-        stages=_stage_times(read_ledger(folder.parent / "stages.jsonl", system)),
+        stages=stage_times(read_ledger(folder.parent / "stages.jsonl", system)),
         level=_level(campaign.settings.label_store, levels),
         model=model,
-        model_hash=hashlib.sha256(model.read_bytes()).hexdigest() if model.exists() else "",
+        model_hash=generations[-1].model_hash,
         seed=campaign.settings.seed,
         configuration=yaml.safe_dump(everything, sort_keys=False, allow_unicode=True),
     )
@@ -281,7 +296,17 @@ def _labels(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _generation(verdict: Path, known: list[dict[str, Any]], runs: dict[int, Run]) -> Generation:
+def _frames(path: Path) -> list[Atoms]:
+    """Frames of a file that need not be there."""
+    return read_frames(path) if path.exists() else []
+
+
+def _generation(
+    verdict: Path,
+    known: list[dict[str, Any]],
+    asked: list[dict[str, Any]],
+    runs: dict[int, Run],
+) -> Generation:
     folder, told = verdict.parent, files.read_json(verdict)
     number, confidence = told["generation"], told["saturation"]["confidence"]
     replicas, traces = runs[number].replicas, runs[number].traces
@@ -309,22 +334,14 @@ def _generation(verdict: Path, known: list[dict[str, Any]], runs: dict[int, Run]
         candidates=selection["candidates"],
         fates=selection["fates"],
         domain=Domain.read(folder / "domain.json"),
+        parity=parity.read(compared) if (compared := folder / "parity.parquet").exists() else None,
+        drift=files.read_json(drifted) if (drifted := folder / "drift.json").exists() else None,
+        selected=_frames(folder / "selected.parquet"),
+        asked={info["key"]: info for info in asked if "key" in info},
+        model_hash=hashlib.sha256(model.read_bytes()).hexdigest()
+        if (model := folder / "model.model").exists()
+        else "",
     )
-
-
-def _stage_times(ledger: Sequence[dict[str, Any]]) -> list[StageTime]:
-    by_stage: dict[str, list[dict[str, Any]]] = {}
-    for entry in ledger:
-        by_stage.setdefault(entry["stage"], []).append(entry)
-    return [
-        StageTime(
-            stage=stage,
-            runs=len(entries),
-            seconds=sum(entry["seconds"] for entry in entries),
-            core_seconds=sum(entry["seconds"] * entry["cores"] for entry in entries),
-        )
-        for stage, entries in by_stage.items()
-    ]
 
 
 def _level(store: Path, hashes: Sequence[str]) -> dict[str, Any]:
@@ -334,156 +351,3 @@ def _level(store: Path, hashes: Sequence[str]) -> dict[str, Any]:
     if level["hash"] and description.exists():
         level |= files.read_json(description)
     return level
-
-
-def verdict_sentence(report: SystemReport) -> str:
-    """The verdict and the numbers it rests on, in a sentence or two."""
-    last, number = report.last, len(report.generations)
-    found = last.saturation
-    under = conditions(report)
-    count = f"{number} generation" + ("s" if number > 1 else "")
-    failed = f"{found['failed']} of {found['replicas']} replicas failed"
-    confidence = f"{found['confidence'] * 100:g} % bound"
-    if last.decision is Decision.SATURATED:
-        return (
-            f"Saturated{under} after {count}: fewer than {found['rate_bound_per_atom_ps']:.3g} "
-            f"excursions per atom and ps ({confidence}, limit "
-            f"{found['rate_limit_per_atom_ps']:g}), {failed}."
-        )
-    match last.decision:
-        case Decision.MAX_GENERATIONS:
-            said = f"NOT saturated{under}: the campaign ended after {count}, the most allowed."
-        case Decision.BUDGET_SPENT:
-            said = (
-                f"NOT saturated{under}: the label budget is spent ({last.spent} of {last.budget}) "
-                f"after {count}."
-            )
-        case _:
-            said = f"Not finished: not saturated{under} after {count} so far."
-    if found["failed"]:
-        return f"{said} {failed}."
-    if found["finding"] == Finding.NOT_ENOUGH_DATA:
-        return f"{said} {failed}, but {found['reason']}."
-    return (
-        f"{said} {failed}, but there may be up to {found['rate_bound_per_atom_ps']:.3g} excursions "
-        f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g})."
-    )
-
-
-def conditions(report: SystemReport) -> str:
-    """What set the exploration apart from plain dynamics at constant volume and temperature."""
-    settings, said = report.plan.settings.exploration, ""
-    match settings.bias.kind:
-        case "ramp":
-            said = f" on a temperature ramp to {settings.bias.to_K:g} K"
-        case "metadynamics":
-            said = " under metadynamics"
-    match settings.ensemble:
-        case "nve":
-            said += " without a thermostat (NVE)"
-        case "npt":
-            said += f" at constant pressure (NPT, {settings.pressure_bar:g} bar)"
-    return said
-
-
-def coverage_sentence(report: SystemReport) -> str:
-    """What the verdict rests on, and that it says nothing beyond."""
-    last, settings = report.last, report.plan.settings.exploration
-    kelvin = ", ".join(
-        f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
-    )
-    first = len(last.replicas) - last.replaced
-    fresh = ""
-    if last.replaced:
-        took = "places of failed ones" if last.replaced > 1 else "place of a failed one"
-        fresh = f" and {last.replaced} that took the {took},"
-    beyond = "Longer times and other temperatures are not covered."
-    if settings.bias.kind != "none":
-        beyond = (
-            "Λ and its rates are those of the biased dynamics, not of plain dynamics. Longer times "
-            "are not covered."
-        )
-    return (
-        f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
-        f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
-        f"{stability.plain(last.simulated_ps)} ps in all. {beyond}"
-    )
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the summary: heading in the terminal and on the page, and a cell's text."""
-
-    short: str
-    heading: str
-    cell: Callable[[Generation], str]
-
-
-def columns_of(report: SystemReport) -> list[Column]:
-    """The summary's columns."""
-    confidence = f"{report.last.saturation['confidence'] * 100:g} %"
-    return [
-        Column("gen", "Generation", lambda g: str(g.number)),
-        Column(
-            "labels\nt/v/test",
-            "Labels learned: training / validation / test",
-            lambda g: "/".join(str(g.learned[name]) for name in ("train", "validation", "test")),
-        ),
-        Column("spent", "Labels spent / budget", lambda g: f"{g.spent}/{g.budget}"),
-        Column(
-            "no\nlabel",
-            "Frames without label",
-            lambda g: ", ".join(f"{n}\xa0{status}" for status, n in g.unlabelled.items()) or "0",
-        ),
-        Column("F MAE\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
-        Column("E MAE\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
-        Column(
-            "failed",
-            "Replicas failed / all",
-            lambda g: f"{g.saturation['failed']}/{g.saturation['replicas']}",
-        ),
-        Column(
-            "Λ\nps", "Mean Λ at the end, ps", lambda g: number_text(g.final("cli_label").mean())
-        ),
-        Column(
-            "max Λ\nps",
-            "Largest atomic Λ, ps",
-            lambda g: number_text(g.final("cli_label_max").max()),
-        ),
-        Column(
-            "late\nλ",
-            "λ, late window",
-            lambda g: number_text(g.late_rate(report.late_begin_ps)),
-        ),
-        Column(
-            "rate\n1/ps",
-            "Excursions per atom, 1/ps",
-            lambda g: number_text(g.saturation["rate_per_atom_ps"]),
-        ),
-        Column(
-            "bound\n1/ps",
-            f"their {confidence} bound, 1/ps",
-            lambda g: number_text(g.saturation["rate_bound_per_atom_ps"]),
-        ),
-        Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
-    ]
-
-
-def number_text(value: float | None) -> str:
-    """Three significant digits; a dash for what cannot be told."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
-
-
-def summary_table(report: SystemReport) -> Table:
-    """The summary for a terminal of 100 columns, one row per generation."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
-    columns = columns_of(report)
-    for column in columns:
-        words = column.short in ("gen", "decision")
-        table.add_column(column.short, justify="left" if words else "right", no_wrap=True)
-    for generation in report.generations:
-        cells = {column.short: column.cell(generation) for column in columns}
-        cells["no\nlabel"] = str(sum(generation.unlabelled.values()))
-        cells["decision"] = cells["decision"].replace("generations", "gen.")
-        table.add_row(*cells.values())
-    return table

@@ -1,0 +1,46 @@
+"""`halcyon completion`: what a shell needs to complete commands, options and file names."""
+
+import argparse
+from pathlib import Path
+
+import shtab
+
+from halcyon.commands.terminal import Commands
+
+SHELLS = {
+    "bash": 'eval "$(halcyon completion bash)"     in ~/.bashrc',
+    "zsh": "halcyon completion zsh > FOLDER/_halcyon, with FOLDER in fpath before compinit",
+    "tcsh": "halcyon completion tcsh > FILE, and `source FILE` in ~/.cshrc",
+}
+
+
+def register(groups: Commands) -> None:
+    """Add `halcyon completion`."""
+    command = groups.add_parser(
+        "completion",
+        help="print what makes a shell complete this command",
+        description="Print a script that makes a shell complete this command.",
+        epilog="\n".join(f"{shell}: {how}" for shell, how in SHELLS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("shell", choices=sorted(SHELLS))
+    command.set_defaults(run=_completion)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from halcyon.cli import parser
+
+    top = parser()
+    _complete_files(top)
+    print(shtab.complete(top, arguments.shell))  # noqa: T201
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Let the shell offer files wherever an option is one."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way through a parser
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                _complete_files(command)
+        elif action.type is Path:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]

@@ -1,0 +1,205 @@
+"""`halcyon labels`: options and tables of what `label_commands` does."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.table import Table
+
+from halcyon.commands.terminal import Commands, console, tell
+from halcyon.config import DatasetLayout, EnergyUnit, LengthUnit
+from halcyon.errors import InputError
+from halcyon.reference.base import Status
+
+STORE = Path("results/labels")
+
+
+def register(groups: Commands) -> None:
+    """Add `halcyon labels` and its commands."""
+    labels = groups.add_parser(
+        "labels", help="list, export, import or verify the labels of a store"
+    )
+    commands = labels.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_list(commands)
+    _add_export(commands)
+    _add_import(commands)
+    _add_verify(commands)
+
+
+def _command(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
+    words = about.split(". ", maxsplit=1)
+    command = commands.add_parser(name, help=words[0].rstrip("."), description=about)
+    command.add_argument(
+        "--store", type=Path, default=STORE, help=f"the label store (default {STORE})"
+    )
+    return command
+
+
+def _add_list(commands: Commands) -> None:
+    command = _command(commands, "list", "Count labels by level of theory, campaign and system.")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_list)
+
+
+def _add_export(commands: Commands) -> None:
+    command = _command(commands, "export", "Write labels to a file. In eV and Å.")
+    command.add_argument("out", type=Path, help="a new file: .xyz or .extxyz, or .db (ASE)")
+    command.add_argument(
+        "--level", help="name or beginning of the hash (see list); needed if there are several"
+    )
+    command.add_argument("--campaign", help="only labels of this campaign")
+    command.add_argument("--system", help="only labels of this system")
+    command.add_argument(
+        "--status", default="ok", choices=[s.value for s in Status], help="(default ok)"
+    )
+    command.set_defaults(run=_export)
+
+
+def _add_import(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "import",
+        "Store the labels of a published set. They get a level of theory of their own, marked as "
+        "imported; a structure that has a label there already keeps it.",
+    )
+    command.add_argument("files", type=Path, nargs="+", help="extended XYZ or npz, all alike")
+    command.add_argument("--level", required=True, help="name of the level, e.g. wB97X-V/cc-pVTZ")
+    command.add_argument("--source", required=True, help="where it is published, e.g. its DOI")
+    command.add_argument("--system", help="system that the labels are of, for list and export")
+    for name, about in DatasetLayout.model_fields.items():
+        options: dict[str, Any] = {"help": about.description, "default": about.default}
+        match name:
+            case "forces_unit":
+                options |= {"nargs": 2, "metavar": ("ENERGY", "LENGTH")}
+            case "energy_unit":
+                options |= {"choices": get_args(EnergyUnit)}
+            case "positions_unit":
+                options |= {"choices": get_args(LengthUnit)}
+            case "charge":
+                options |= {"type": int}
+        command.add_argument(f"--{name.replace('_', '-')}", **options)
+    command.set_defaults(run=_import)
+
+
+def _add_verify(commands: Commands) -> None:
+    command = _command(
+        commands,
+        "verify",
+        "Check every label: checksums, keys against structures, counts. A damaged shard is set "
+        "aside under the ending .damaged, and its labels are computed again when they are asked "
+        "for. Exits with 1 if there are faults.",
+    )
+    command.add_argument("--level", help="only this level: name or beginning of the hash")
+    command.set_defaults(run=_verify)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from halcyon.label_commands import count, level_words
+    from halcyon.label_store import LabelStore, levels
+
+    found: list[dict[str, Any]] = []
+    for name, level in levels(arguments.store).items():
+        store = LabelStore(arguments.store, level, tell)
+        rows = [
+            {
+                "campaign": campaign,
+                "system": system,
+                "labels": counts.labels,
+                "status": dict(counts.status),
+                "core_hours": counts.core_hours,
+            }
+            for (campaign, system), counts in sorted(count(store).items())
+        ]
+        entry: dict[str, Any] = {"level": name, "about": level_words(level), "labels": rows}
+        found.append(entry | {"damaged_shards": len(store.damaged())})
+    if arguments.json:
+        print(json.dumps(found, indent=2))  # noqa: T201
+        return 0
+    out = console()
+    for entry in found:
+        title = f"{entry['level']}  {entry['about']}"
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for heading in ("campaign", "system", "labels", "by status", "core-hours"):
+            right = heading in {"labels", "core-hours"}
+            table.add_column(heading, justify="right" if right else "left")
+        for row in entry["labels"]:
+            by_status = ", ".join(f"{n:,} {status}" for status, n in row["status"].items())
+            cost = f"{row['core_hours']:,.3f}"
+            table.add_row(row["campaign"], row["system"], f"{row['labels']:,}", by_status, cost)
+        out.print(table)
+        if entry["damaged_shards"]:
+            out.print(f"{entry['damaged_shards']} damaged shards are set aside", style="red")
+    if not found:
+        out.print(f"{arguments.store}: no labels yet")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from halcyon import files
+    from halcyon.label_commands import export, level_words, open_level
+
+    store = open_level(arguments.store, arguments.level, tell)
+    wanted = {name: getattr(arguments, name) for name in ("status", "campaign", "system")}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    level = files.read_json(store.folder / "level.json")
+    number = export(store, arguments.out, level, wanted)
+    console().print(f"{number:,} labels of {level_words(level)} → {arguments.out}", markup=False)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from halcyon.label_commands import import_sets, imported_level
+    from halcyon.label_store import LabelStore
+
+    options = {name: getattr(arguments, name) for name in DatasetLayout.model_fields}
+    try:
+        layout = DatasetLayout.model_validate(options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        option = str(fault["loc"][0]).replace("_", "-")
+        raise InputError(f"--{option} {fault['input']}: {fault['msg']}") from None
+    if missing := [str(path) for path in arguments.files if not path.is_file()]:
+        raise InputError(f"{', '.join(missing)}: no such file")
+    level = imported_level(arguments.level, arguments.source)
+    store = LabelStore(arguments.store, level, tell)
+    result = import_sets(store, arguments.files, layout, arguments.system)
+    out = console()
+    out.print(
+        f"{result.new:,} new labels of {arguments.level} (level {store.level}); {result.known:,} "
+        "duplicates passed over",
+        markup=False,
+    )
+    if result.different:
+        out.print(
+            f"{result.different:,} of them have another energy or other forces than the label "
+            "that stays: the set contradicts itself, or the store",
+            style="yellow",
+        )
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from halcyon.label_commands import open_level, verify
+    from halcyon.label_store import levels
+
+    names = [arguments.level] if arguments.level else list(levels(arguments.store))
+    out = console()
+    table = Table()
+    for heading in ("level", "labels", "shards", "set aside", "repeated", "faults"):
+        table.add_column(heading, justify="left" if heading == "level" else "right")
+    faults: list[str] = []
+    for name in names:
+        store = open_level(arguments.store, name, lambda _line: None)
+        found = verify(store)
+        numbers = (found.labels, found.shards, found.damaged, found.repeated, len(found.faults))
+        table.add_row(store.level, *(f"{number:,}" for number in numbers))
+        faults += found.faults
+    out.print(table)
+    for fault in faults:
+        tell(fault)
+    if not faults:
+        out.print("every label is as it was written", style="green")
+    return 1 if faults else 0

@@ -1,0 +1,175 @@
+"""What all figures of the page share: their form, the generations' colours, thinning.
+
+Traces of one generation carry its number in `meta`: the page's legends show and hide them by it.
+
+Not for: any one figure (its module), or where it stands on the page (the templates).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from halcyon.report import SystemReport
+
+MAX_POINTS = 20_000
+"""Points drawn in one figure; more are thinned, so that the page stays small and quick."""
+COLOURS = (
+    (59, 111, 212),
+    (20, 150, 165),
+    (78, 160, 70),
+    (196, 138, 24),
+    (212, 84, 56),
+    (178, 70, 156),
+)
+"""Red, green, blue of the generations, from first to last; each reads on white and on black."""
+NEUTRAL = "#8a8f98"
+PRETRAINING = -1
+"""Stands for pre-training where a generation's number is expected."""
+CONFIDENCE = 0.95
+
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure with all that is said about it.
+
+    Attributes:
+        id: of its place on the page.
+        title: heading.
+        caption: how to read it.
+        alt: what it shows, for those who cannot see it.
+        data: traces, as Plotly reads them.
+        x: axis, as Plotly reads it.
+        y: likewise.
+        layout: further entries of Plotly's layout.
+        thinned: points there are and points drawn, where these are not all.
+        key: colour by name, where colours are not those of the generations.
+    """
+
+    id: str
+    title: str
+    caption: str
+    alt: str
+    data: list[Trace]
+    x: dict[str, Any]
+    y: dict[str, Any]
+    layout: dict[str, Any] = field(default_factory=dict)
+    thinned: tuple[int, int] | None = None
+    key: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """What thinning has left out, in a sentence; empty where it left out nothing."""
+        if self.thinned is None or self.thinned[0] <= self.thinned[1]:
+            return ""
+        there, drawn = self.thinned
+        return f"{drawn:,} of {there:,} points are drawn, chosen so that the picture is the same."
+
+    def plotly(self) -> dict[str, Any]:
+        """Data and layout, as Plotly reads them."""
+        axis = {
+            "zeroline": False,
+            "showline": True,
+            "ticks": "outside",
+            "automargin": True,
+            "exponentformat": "power",
+        }
+        return {
+            "data": self.data,
+            "layout": {
+                "xaxis": axis | self.x,
+                "yaxis": axis | self.y,
+                "showlegend": False,
+                "hovermode": "closest",
+                "margin": {"l": 56, "r": 10, "t": 10, "b": 44},
+                "paper_bgcolor": "rgba(0,0,0,0)",
+                "plot_bgcolor": "rgba(0,0,0,0)",
+            }
+            | self.layout,
+        }
+
+
+def titled(text: str, **more: Any) -> dict[str, Any]:
+    """An axis with its title."""
+    return {"title": {"text": text}} | more
+
+
+def gradient(number: int, of: int) -> str:
+    """Colour of one of several, as `#rrggbb`."""
+    place = number / max(1, of - 1) * (len(COLOURS) - 1)
+    red, green, blue = (
+        round(np.interp(place, range(len(COLOURS)), channel))
+        for channel in zip(*COLOURS, strict=True)
+    )
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def faint(colour: str, opacity: float) -> str:
+    """A colour `#rrggbb` seen through."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def colours_of(report: SystemReport) -> dict[int, str]:
+    """Colour of each generation and, under `PRETRAINING`, of pre-training."""
+    of = len(report.generations)
+    colours = {g.number: gradient(g.number, of) for g in report.generations}
+    if report.pretraining:
+        colours[PRETRAINING] = NEUTRAL
+    return colours
+
+
+def rounded(values: Iterable[float]) -> list[float | None]:
+    """Four significant digits: less than a pixel, and half the page's size."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def curve_points(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
+    """Which points of a curve to draw so that it looks the same, ends included.
+
+    MinMaxLTTB: J. Van Der Donckt et al., IEEE VIS 2023, arXiv:2305.00332.
+
+    Args:
+        x: ascending, shape (n,).
+        y: shape (n,).
+        most: points to keep, at least 3.
+
+    Returns:
+        Indices, ascending.
+    """
+    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if len(known) <= most:
+        return known
+    from tsdownsample import MinMaxLTTBDownsampler
+
+    x, y = (np.ascontiguousarray(values[known], dtype=np.float64) for values in (x, y))
+    kept: np.ndarray = known[MinMaxLTTBDownsampler().downsample(x, y, n_out=most).astype(int)]
+    return kept
+
+
+def cloud_points(error: np.ndarray, most: int, *, worst: float = 0.2) -> np.ndarray:
+    """Which points of a cloud to draw: the furthest off, and a draw of the others.
+
+    Args:
+        error: how far off each point is, shape (n,).
+        most: points to keep.
+        worst: share of them that are the furthest off.
+
+    Returns:
+        Indices, ascending; the draw depends on nothing but n.
+    """
+    n = len(error)
+    if n <= most:
+        return np.arange(n)
+    order = np.argsort(-np.abs(error), kind="stable")
+    first = int(most * worst)
+    drawn = np.random.default_rng(n).choice(order[first:], most - first, replace=False)
+    return np.sort(np.concatenate([order[:first], drawn]))
+
+
+def words(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

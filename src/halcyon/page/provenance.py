@@ -1,0 +1,77 @@
+"""Where everything on the page comes from: hashes, versions, sources.
+
+Not for: the evidence that a model is stable (a certificate).
+"""
+
+import importlib.metadata
+import platform
+
+import halcyon
+from halcyon import config
+from halcyon.report import SystemReport
+
+PACKAGES = (
+    "mace-torch",
+    "torch",
+    "torch-sim-atomistic",
+    "openmm",
+    "tblite",
+    "rdkit",
+    "ase",
+    "numpy",
+    "scipy",
+    "snakemake",
+    "plotly",
+)
+
+
+def _forcefield(settings: config.ForceFieldSettings) -> str:
+    """Kind, files and charges of the teacher's force field."""
+    said = [settings.kind, *(str(path) for path in settings.paths)]
+    if isinstance(settings, config.Gaff2ForceField):
+        said.append(f"charges {settings.charges}")
+    return ", ".join(said)
+
+
+def _source(structure: config.StructureSettings) -> str:
+    """What a structure is made from."""
+    packed = " + ".join(f"{count} {name}" for name, count in structure.pack.items())
+    return str(structure.smiles or structure.file or packed)
+
+
+def provenance(report: SystemReport) -> dict[str, str]:
+    """Hashes, sources, seed and versions."""
+    said = [
+        f"{k} {v}"
+        for k, v in report.level.items()
+        if k != "hash" and isinstance(v, str | int | float)
+    ]
+    return {
+        "Level of theory": "; ".join([*said, f"hash {report.level['hash'] or 'unknown'}"]),
+        "Model": f"{report.model}, SHA-256 {report.model_hash or 'unknown: the file is missing'}",
+        "Earlier models, SHA-256": "; ".join(
+            f"generation {g.number}: {g.model_hash or 'the file is missing'}"
+            for g in report.generations[:-1]
+        )
+        or "none",
+        "Force field": _forcefield(report.plan.system.forcefield),
+        "Structures": "; ".join(
+            f"{s.name}: {_source(s)}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
+            for s in report.plan.system.structures
+        ),
+        "Seed": str(report.seed),
+        "Versions where this page was made": ", ".join(
+            [
+                f"Halcyon {halcyon.__version__}",
+                f"Python {platform.python_version()}",
+                *(f"{name} {version}" for name in PACKAGES if (version := _version(name))),
+            ]
+        ),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

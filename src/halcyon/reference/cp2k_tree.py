@@ -1,0 +1,190 @@
+"""CP2K input as a tree: read from YAML or plain input, walked, and written.
+
+The tree is cp2k-input-tools' canonical one: section names start with `+`, a section's parameter
+has the name `_`, repeating sections and keywords are lists, aliases are resolved and values
+converted to CP2K's default units.
+
+Not for: what the sections mean; see `cp2k_level` and `cp2k_input`.
+"""
+
+import gc
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from cp2k_input_tools.generator import CP2KInputGenerator
+from cp2k_input_tools.parser import CP2KInputParser
+
+from halcyon.errors import InputError
+
+Tree: TypeAlias = dict[str, Any]
+TreePath: TypeAlias = tuple[str | int, ...]
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def read_tree(path: Path, text: str) -> Tree:
+    """Parse CP2K input, YAML or plain by the suffix of `path`.
+
+    Raises:
+        InputError: not valid; the message names the file, and the section and keyword at fault.
+    """
+    # cp2k-input-tools reads CP2K's whole schema, 27 MB of XML: 1 s, but 5 s when the garbage
+    # collector looks through it again and again while it grows.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        if path.suffix in YAML_SUFFIXES:
+            text = _plain_input(path, text)
+        return _parse(path, text)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def leaves(tree: Any, path: TreePath = ()) -> Iterator[tuple[TreePath, Any]]:
+    """Every keyword's value, with the names that lead to it; an empty section counts as one."""
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from leaves(value, (*path, name))
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        for index, value in enumerate(tree):
+            yield from leaves(value, (*path, index))
+    elif path:
+        yield path, tree
+
+
+def branches(tree: Tree) -> Iterator[Tree]:
+    """Yield the section and every section below it."""
+    yield tree
+    for name, value in tree.items():
+        if name.startswith("+"):
+            for section in value if isinstance(value, list) else [value]:
+                yield from branches(section)
+
+
+def without_print(tree: Tree) -> Tree:
+    """Copy of the tree without any PRINT section."""
+    copied: Tree = {}
+    for name, value in tree.items():
+        if name == "+PRINT":
+            continue
+        if name.startswith("+"):
+            sections = value if isinstance(value, list) else [value]
+            sections = [without_print(section) for section in sections]
+            copied[name] = sections if isinstance(value, list) else sections[0]
+        else:
+            copied[name] = value
+    return copied
+
+
+def lines(tree: Tree, indent: str = "") -> Iterator[str]:
+    """Write a tree as CP2K input, line by line."""
+    for name, value in tree.items():
+        if name.startswith("+"):
+            for section in value if isinstance(value, list) else [value]:
+                parameter = f" {_written(section['_'])}" if "_" in section else ""
+                yield f"{indent}&{name[1:]}{parameter}"
+                yield from lines(section, indent + "  ")
+                yield f"{indent}&END {name[1:]}"
+        elif name == "*":
+            yield from (f"{indent}{line}" for line in value)
+        elif name != "_":
+            for one in value if isinstance(value, list) else [value]:
+                yield f"{indent}{name} {_written(one)}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(_written(one) for one in value)
+    if isinstance(value, bool):
+        return ".TRUE." if value else ".FALSE."
+    text = str(value)
+    return f'"{text}"' if any(character.isspace() for character in text) else text
+
+
+def _parse(path: Path, text: str) -> Tree:
+    handle = io.StringIO(text)
+    parser = CP2KInputParser(base_dir=str(path.parent), key_trafo=str.upper)
+    try:
+        return parser.parse(handle)
+    except Exception as error:
+        # The parser stumbles over its own missing context where a section's parameter is wrong.
+        fault = error.__context__ if isinstance(error, IndexError) else error
+        said = [str(one.args[0]) for one in (fault, fault and fault.__cause__) if one and one.args]
+        # It does not always tell where it was; how far it read does.
+        read = text[: handle.tell()].splitlines()
+        where = f"{path}:{len(read)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
+        raise InputError(
+            f"{where}: section {_section_at(read)}: {read[-1].strip() if read else ''!r}: "
+            f"{': '.join(said) or type(error).__name__} "
+            "(says cp2k-input-tools, which knows CP2K 2024.1)"
+        ) from error
+
+
+def _section_at(lines: list[str]) -> str:
+    """Path of the section that the last of these lines of CP2K input is in."""
+    names: list[str] = []
+    for line in lines[:-1]:
+        words = line.split()
+        if not words or not words[0].startswith("&"):
+            continue
+        if words[0].upper().startswith("&END"):
+            names = names[:-1]
+        else:
+            names.append(words[0][1:].upper())
+    return "/".join(names) or "(top)"
+
+
+def _plain_input(path: Path, text: str) -> str:
+    """Turn YAML into plain CP2K input."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+    content = _content(path, node) if node is not None else {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected CP2K's sections as `name: …` lines")
+    generator = CP2KInputGenerator()
+    try:
+        return "\n".join(generator.line_iter(content))
+    except Exception as error:
+        # The generator does not say where: find the first value that it refuses alone.
+        fault, where = error, ""
+        for leaf, value in leaves(content):
+            try:
+                list(generator.line_iter(_branch(leaf, value)))
+            except Exception as alone:  # noqa: BLE001 — its exceptions have no common base
+                names = [str(name).upper() for name in leaf if not isinstance(name, int)]
+                where = f"section {'/'.join(names[:-1]) or '(top)'}: keyword {names[-1]}: "
+                fault = alone
+                break
+        raise InputError(
+            f"{path}: {where}{fault or type(fault).__name__} "
+            "(says cp2k-input-tools, which knows CP2K 2024.1)"
+        ) from error
+
+
+def _content(path: Path, node: yaml.Node) -> Any:
+    """Value of a YAML node with all scalars as text, so that OFF stays OFF and 1E-6 itself."""
+    if isinstance(node, yaml.MappingNode):
+        content: Tree = {}
+        for key, value in node.value:
+            if key.value.lower() in {known.lower() for known in content}:
+                raise InputError(
+                    f"{path}:{key.start_mark.line + 1}: {key.value}: stands twice in one section"
+                )
+            content[key.value] = _content(path, value)
+        return content
+    if isinstance(node, yaml.SequenceNode):
+        return [_content(path, value) for value in node.value]
+    return {} if node.tag == "tag:yaml.org,2002:null" else node.value
+
+
+def _branch(path: TreePath, value: Any) -> Any:
+    """Build the tree with one leaf only."""
+    for name in reversed(path):
+        value = [value] if isinstance(name, int) else {name: value}
+    return value

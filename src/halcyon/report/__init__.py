@@ -1,0 +1,42 @@
+"""What a campaign came to, in numbers and sentences: what the terminal and the page say.
+
+    found = collect(campaign, "ethanol", verdicts)
+    print(verdict_sentence(found))
+
+`collect` reads the files of a system; everything else computes from what it returned.
+
+Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
+"""
+
+from halcyon.report.collected import (
+    BadFrame,
+    Generation,
+    SystemReport,
+    collect,
+    find_verdicts,
+    read_ledger,
+)
+from halcyon.report.costs import LabelCost, StageTime, label_costs, stage_times
+from halcyon.report.sentences import conditions, coverage_sentence, next_step, verdict_sentence
+from halcyon.report.summary import Column, columns_of, number_text, summary_table
+
+__all__ = [
+    "BadFrame",
+    "Column",
+    "Generation",
+    "LabelCost",
+    "StageTime",
+    "SystemReport",
+    "collect",
+    "columns_of",
+    "conditions",
+    "coverage_sentence",
+    "find_verdicts",
+    "label_costs",
+    "next_step",
+    "number_text",
+    "read_ledger",
+    "stage_times",
+    "summary_table",
+    "verdict_sentence",
+]

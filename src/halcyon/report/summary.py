@@ -1,0 +1,92 @@
+"""The campaign as a table, a row per generation: in the terminal, and at the top of the page.
+
+Not for: the page's other tables (`halcyon.page.tables`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from halcyon.report.collected import Generation, SystemReport
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the summary: heading in the terminal and on the page, and a cell's text."""
+
+    short: str
+    heading: str
+    cell: Callable[[Generation], str]
+
+
+def columns_of(report: SystemReport) -> list[Column]:
+    """The summary's columns."""
+    confidence = f"{report.last.saturation['confidence'] * 100:g} %"
+    return [
+        Column("gen", "Generation", lambda g: str(g.number)),
+        Column(
+            "labels\nt/v/test",
+            "Labels learned: training / validation / test",
+            lambda g: "/".join(str(g.learned[name]) for name in ("train", "validation", "test")),
+        ),
+        Column("spent", "Labels spent / budget", lambda g: f"{g.spent}/{g.budget}"),
+        Column(
+            "no\nlabel",
+            "Frames without label",
+            lambda g: ", ".join(f"{n}\xa0{status}" for status, n in g.unlabelled.items()) or "0",
+        ),
+        Column("F MAE\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
+        Column("E MAE\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
+        Column(
+            "failed",
+            "Replicas failed / all",
+            lambda g: f"{g.saturation['failed']}/{g.saturation['replicas']}",
+        ),
+        Column(
+            "Λ\nps", "Mean Λ at the end, ps", lambda g: number_text(g.final("cli_label").mean())
+        ),
+        Column(
+            "max Λ\nps",
+            "Largest atomic Λ, ps",
+            lambda g: number_text(g.final("cli_label_max").max()),
+        ),
+        Column(
+            "late\nλ",
+            "λ, late window",
+            lambda g: number_text(g.late_rate(report.late_begin_ps)),
+        ),
+        Column(
+            "rate\n1/ps",
+            "Excursions per atom, 1/ps",
+            lambda g: number_text(g.saturation["rate_per_atom_ps"]),
+        ),
+        Column(
+            "bound\n1/ps",
+            f"their {confidence} bound, 1/ps",
+            lambda g: number_text(g.saturation["rate_bound_per_atom_ps"]),
+        ),
+        Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
+    ]
+
+
+def number_text(value: float | None) -> str:
+    """Three significant digits; a dash for what cannot be told."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
+
+
+def summary_table(report: SystemReport) -> Table:
+    """The summary for a terminal of 100 columns, one row per generation."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
+    columns = columns_of(report)
+    for column in columns:
+        words = column.short in ("gen", "decision")
+        table.add_column(column.short, justify="left" if words else "right", no_wrap=True)
+    for generation in report.generations:
+        cells = {column.short: column.cell(generation) for column in columns}
+        cells["no\nlabel"] = str(sum(generation.unlabelled.values()))
+        cells["decision"] = cells["decision"].replace("generations", "gen.")
+        table.add_row(*cells.values())
+    return table

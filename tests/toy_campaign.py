@@ -1,0 +1,391 @@
+"""A campaign whose files are made up, written as the stages write them, and its page taken apart.
+
+Not for: how the stages compute what they write.
+"""
+
+import json
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from halcyon import config, drift, files, parity, report
+from halcyon.campaign import Campaign, SystemPlan
+from halcyon.domain import Domain, Margin
+from halcyon.frames import write_frames
+from halcyon.page import render
+from halcyon.traces import trace_columns, write_traces
+
+TIME_PS = 2.0
+HOSTILE = 'SCF </script><script>alert(1)</script> & "gave up"'
+
+
+def make_campaign(
+    folder, *, structures=("water",), pretraining=True, description="", exploration=()
+):
+    """A campaign whose results lie under `folder`."""
+    settings = config.Campaign(
+        campaign="trial",
+        systems=["toy"],
+        reference={"backend": "xtb"},
+        results=folder,
+        label_store=folder / "labels",
+        pretraining={"enabled": pretraining},
+        exploration={"replicas": 4, "time_ps": TIME_PS} | dict(exploration),
+    )
+    system = config.System(
+        name="toy",
+        description=description,
+        forcefield={"kind": "forcefield_xml", "files": ["small.xml"]},
+        structures=[{"name": name, "smiles": "O"} for name in structures],
+    )
+    campaign = Campaign(
+        settings, {"toy": SystemPlan(system, config.settings_for(settings, system))}
+    )
+    campaign.write()
+    return campaign
+
+
+def write_labels(path, frames, *, bad=()):
+    """Label shard: frames with a record each, those named in `bad` without a label."""
+    for number, frame in enumerate(frames):
+        status, message = bad[number] if number < len(bad) else ("ok", "")
+        frame.info |= {"status": status, "message": message, "level": "abc123", "split": "train"}
+    write_frames(path, frames)
+
+
+def curve(epochs, error):
+    return [
+        {
+            "epoch": epoch,
+            "of": epochs,
+            "loss": error / epoch,
+            "forces_mae_meV_per_A": error * (1 + 1 / epoch),
+            "forces_rmse_meV_per_A": error * (1 + 2 / epoch),
+            "energy_mae_meV_per_atom": error / 20 * (1 + 1 / epoch),
+            "energy_rmse_meV_per_atom": error / 10 * (1 + 1 / epoch),
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def make_traces(replicas, growth, points_per_ps=100, signals=()):
+    """Λ grows by `growth` of the time, in the first half faster than in the second."""
+    columns = list(trace_columns(["label", "guard", *signals], variables=1 if signals else 0))
+    rows = []
+    for entry in replicas:
+        random = np.random.default_rng(entry["replica"])
+        time = np.arange(1, max(2, int(entry["time_ps"] * points_per_ps) + 1)) / points_per_ps
+        steps = random.exponential(growth, size=len(time)) * np.where(time > TIME_PS / 2, 0.5, 1)
+        index = np.cumsum(steps) / points_per_ps
+        rows.append(
+            pd.DataFrame(
+                {
+                    "replica": entry["replica"],
+                    "structure": entry["structure"],
+                    "target_temperature": entry["temperature_K"],
+                    "time": time,
+                    "cli_label": index,
+                    "cli_label_max": 3 * index,
+                    "rate_label": steps,
+                    "excursions_label": np.arange(len(time)),
+                    "cli_guard": 0.1 * index,
+                    "cli_guard_max": 0.3 * index,
+                    "rate_guard": 0.1 * steps,
+                    "excursions_guard": np.arange(len(time)) // 10,
+                    "potential_energy": -10.0,
+                    "temperature": entry["temperature_K"],
+                    "bias_energy": 0.2,
+                    "variable_1": 60.0,
+                }
+                | {
+                    pattern.format(name): value
+                    for name in signals
+                    for pattern, value in (
+                        ("cli_{}", 0.5 * index),
+                        ("cli_{}_max", index),
+                        ("rate_{}", 0.5 * steps),
+                        ("excursions_{}", np.arange(len(time))),
+                    )
+                }
+            )[columns]
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def make_domain():
+    exceedance = {"fraction": 0.012, "low": 0.001, "high": 0.034, "atoms": 60}
+    return Domain(
+        classes={"water": ["water:O0", "water:H0", "water:H0"]},
+        label={"water:O0": (-1.0, -0.5), "water:H0": (-0.2, 0.1)},
+        guard={"water:O0": (-2.0, 1.5), "water:H0": (-0.9, 0.8)},
+        margin=Margin(
+            value=0.345, low=0.21, high=0.56, method="peaks-over-threshold", alpha=1e-4, n=45
+        ),
+        bonds={"water": [(0, 1, 0.97)]},
+        report={
+            "training_frames_values": {"water:O0": 20, "water:H0": 40},
+            "held_out_frames": 15,
+            "check_frames": 20,
+            "exceedance_bare": {},
+            "exceedance_with_margin": exceedance,
+            "mean_width_label_eV": 0.4,
+            "mean_width_guard_eV": 2.6,
+        },
+    )
+
+
+def make_saturation(failed, replicas, *, saturated):
+    """As `saturation.assess` tells it."""
+    alone = failed == replicas
+    return {
+        "finding": "saturated" if saturated else "not saturated",
+        "reason": "as made up for a test",
+        "excursions": 0 if alone else 3,
+        "atom_time_ps": 0.0 if alone else 36.0,
+        "rate_per_atom_ps": None if alone else 0.0123,
+        "rate_bound_per_atom_ps": None if alone else 0.0456,
+        "rate_limit_per_atom_ps": 0.1,
+        "confidence": 0.95,
+        "replicas": replicas,
+        "failed": failed,
+        "homogeneity_p": None,
+    }
+
+
+@pytest.fixture
+def toy(tmp_path, rattled):
+    """Writes a campaign with the given decisions, returns it and its verdict files."""
+
+    def make(
+        decisions=("continue", "saturated"),
+        *,
+        structures=("water",),
+        pretraining=True,
+        failing=lambda number: 2 if number == 0 else 0,
+        candidates=10,
+        bad=(("unconverged", "no luck"), ("crashed", HOSTILE)),
+        description="",
+        points_per_ps=100,
+        replicas=4,
+        began=lambda _: (),
+        signals=(),
+        exploration=(),
+    ):
+        campaign = make_campaign(
+            tmp_path,
+            structures=structures,
+            pretraining=pretraining,
+            description=description,
+            exploration=exploration,
+        )
+        system = tmp_path / "trial/toy"
+        write_labels(system / "seed/labels/000.parquet", rattled(5), bad=bad[:1])
+        write_labels(system / "seed/labels/001.parquet", [])
+        files.write_json(
+            system / "teacher/counts.json",
+            {
+                s: {"md": 290, "displaced": 140, "force_cap": 17, "not_finite": 3}
+                for s in structures
+            },
+        )
+        if pretraining:
+            files.write_json(system / "teacher/pretrained.json", {"curve": curve(25, 900.0)})
+        verdicts = []
+        for number, decision in enumerate(decisions):
+            folder = system / f"gen{number:03d}"
+            failed = failing(number)
+            ends = [
+                {
+                    "replica": i,
+                    "structure": structures[i % len(structures)],
+                    "temperature_K": 500.0,
+                    "atoms": 3,
+                    "time_ps": 0.05 + 0.2 * i if i < failed else TIME_PS,
+                    "failure": "bond broken" if i < failed else None,
+                }
+                for i in range(replicas)
+            ] + [
+                {
+                    "replica": replicas + i,
+                    "structure": structures[0],
+                    "temperature_K": 500.0,
+                    "atoms": 3,
+                    "began_ps": ps,
+                    "time_ps": TIME_PS - ps,
+                    "failure": None,
+                }
+                for i, ps in enumerate(began(number))
+            ]
+            taken = 6 if candidates else 0
+            write_labels(
+                folder / "labels/000.parquet", rattled(taken), bad=bad[1:] if taken else ()
+            )
+            write_frames(folder / "candidates.parquet", rattled(candidates))
+            traces = make_traces(ends, 0.3 / (number + 1), points_per_ps, signals)
+            write_traces(folder / "traces.parquet", traces)
+            files.write_json(folder / "exploration.json", {"replicas": ends, "replica_steps": 1})
+            fates = {"selected": taken, "dropped: atoms overlap": candidates - taken}
+            files.write_json(
+                folder / "selection.json",
+                {"candidates": candidates, "fates": fates if candidates else {}},
+            )
+            test = {
+                "forces_mae_meV_per_A": 123.4 / (number + 1),
+                "energy_mae_meV_per_atom": 5.67,
+                "frames": 20,
+            }
+            files.write_json(
+                folder / "metrics.json",
+                {
+                    "train": {"frames": 21 + 5 * number},
+                    "validation": {"frames": 15 + number},
+                    "test": test,
+                    "best_epoch": 7,
+                    "curve": curve(9, 100.0 / (number + 1)),
+                },
+            )
+            make_domain().write(folder / "domain.json")
+            (folder / "model.model").write_bytes(b"model")
+            spent = 55 + 6 * (number + 1)
+            files.write_json(
+                folder / "verdict.json",
+                {
+                    "schema": 1,
+                    "system": "toy",
+                    "generation": number,
+                    "decision": decision,
+                    "reason": "",
+                    "labels": {"spent": spent},
+                    "label_budget": 500,
+                    "saturation": make_saturation(
+                        failed, len(ends), saturated=decision == "saturated"
+                    ),
+                },
+            )
+            verdicts.append(folder / "verdict.json")
+        stages = [("train", 0, 90.0, 2), ("train", 1, 30.0, 2), ("label", None, 60.0, 4)]
+        with (tmp_path / "trial/stages.jsonl").open("w") as ledger:
+            for stage, generation, seconds, cores in stages:
+                entry = {"system": "toy", "generation": generation, "stage": stage, "what": "x y"}
+                entry |= {"seconds": seconds, "cores": cores, "finished": "2026-01-01T00:00:00"}
+                ledger.write(json.dumps(entry) + "\n")
+            ledger.write('{"system": "toy", "sta')
+        return campaign, verdicts
+
+    return make
+
+
+def write_diagnoses(verdicts, rattled):
+    """What else stages write: the teacher's frames, parity, drift, selected frames, atomic CLI."""
+    random = np.random.default_rng(3)
+    system = verdicts[0].parents[1]
+
+    def labelled(number, **info):
+        frames = rattled(number)
+        for frame in frames:
+            frame.info |= {"energy": float(random.normal()), **info}
+            frame.arrays["forces"] = random.normal(size=(3, 3))
+        return frames
+
+    write_frames(
+        system / "teacher/frames.parquet",
+        labelled(30, origin="md") + labelled(10, origin="displaced"),
+    )
+    classes = {"water": ["water:O0", "water:H0", "water:H0"]}
+    for number, verdict in enumerate(verdicts):
+        folder = verdict.parent
+        test = labelled(20)
+        off = 0.1 / (number + 1)
+        predicted = SimpleNamespace(
+            energy=np.array([frame.info["energy"] + 3 * off for frame in test]),
+            forces=[frame.arrays["forces"] + off for frame in test],
+        )
+        parity.write(folder / "parity.parquet", test, predicted)
+        known, new = (
+            drift.by_class(rattled(n), random.normal(size=(n, 3, 4)), classes) for n in (40, 30)
+        )
+        found = drift.compared(known, new)
+        before = None if number else found
+        told = {"schema": drift.SCHEMA, "frames": 30, "before": before, "after": found}
+        files.write_json(folder / "drift.json", told)
+        selected = rattled(3)
+        for place, frame in enumerate(selected):
+            frame.info |= {"replica": place, "time": 0.5, "temperature": 500.0, "atom": 2}
+            frame.info |= {
+                "key": f"key{place}",
+                "reason": "excursion",
+                "score": 0.3,
+                "split": "train",
+            }
+            frame.info |= {"cli_atom": 0.004}
+            frame.arrays["cli_atoms"] = np.array([0.001, 0.002, 0.004])
+            if place:
+                frame.arrays["scores"] = np.array([0.0, 0.1, 0.3])
+        write_frames(folder / "selected.parquet", selected)
+        exploration = files.read_json(folder / "exploration.json")
+        for entry in exploration["replicas"]:
+            entry["cli_atoms_ps"] = [0.01 * entry["replica"], 0.5, 0.25]
+        files.write_json(folder / "exploration.json", exploration)
+
+
+class Page(HTMLParser):
+    """What a browser would find: tables by id, texts by id, and every address it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.texts, self.loads, self.links, self.scripts = {}, {}, [], [], []
+        self.plots = {}
+        self._rows, self._cell, self._id, self._script = None, None, None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "table":
+            self._rows = self.tables.setdefault(given.get("id", ""), [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._cell = ""
+        elif tag == "script":
+            self._script = given.get("id", "")
+            self.scripts.append(self._script)
+        elif tag == "a":
+            self.links.append(given["href"])
+        if given.get("class") == "plot":
+            self.plots[given["id"]] = given.get("aria-label")
+        if tag != "a":
+            self.loads += [v for k, v in attributes if k in ("src", "href", "srcset", "data")]
+        if given.get("id"):
+            self._id = given["id"]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._rows[-1].append(self._cell)
+            self._cell = None
+        elif tag == "script":
+            self._script = None
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell += data.replace("\xa0", " ")
+        elif self._script == "figures":
+            self.figures = json.loads(data)
+        elif self._script == "scenes":
+            self.scenes = json.loads(data)
+        elif self._script is None and self._id:
+            self.texts[self._id] = self.texts.get(self._id, "") + data
+
+    def column(self, table, heading):
+        """Cells under the one heading that begins so."""
+        rows = self.tables[table]
+        (place,) = [i for i, name in enumerate(rows[0]) if name.startswith(heading)]
+        return [row[place] for row in rows[1:]]
+
+
+def show(campaign, verdicts):
+    text = render(report.collect(campaign, "toy", verdicts))
+    assert len(text.encode()) < 7_000_000
+    return Page(text)

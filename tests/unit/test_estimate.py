@@ -1,0 +1,85 @@
+"""Work and its cost, against numbers worked out by hand."""
+
+import json
+
+import pytest
+from fabricated import campaign
+
+from conftest import ROOT
+from halcyon import config, estimate
+from halcyon.campaign import Campaign
+from halcyon.plan import plan
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    source = ROOT / "config/quickstart.yaml"
+    content = config.read_yaml(source)
+    content["systems_folder"] = str(ROOT / "config/systems")
+    return Campaign.resolve(content, str(source)).systems["ethanol"]
+
+
+WORK = [
+    # 8 replicas × 2 ps at 0.5 fs; 360 of 400 frames × 25 epochs; 20 frames × 225 epochs, since
+    # 900 updates of 4 batches are the least; then 16 of every 20 new labels are learned from, with
+    # 52 frames 90 epochs: as the quickstart's own output says.
+    ("explore", 0, 32_000),
+    ("pretrain", None, 9_000),
+    ("train", 0, 4_500),
+    ("train", 2, 52 * 90),
+    ("label", None, 55),
+    ("label", 0, 20),
+    ("domain", 0, 400 + 55),
+    ("select", 1, 8 * 40 + 55 + 20),
+    ("verdict", 3, 1),
+]
+
+
+@pytest.mark.parametrize(("stage", "generation", "wanted"), WORK)
+def test_units_of_work(quickstart, stage, generation, wanted):
+    assert estimate.units(quickstart, stage, generation) == wanted
+
+
+def test_labels_end_with_the_budget(tmp_path):
+    one = campaign(tmp_path, limits={"max_generations": 9, "label_budget": 100}).systems["methanol"]
+    assert [estimate.labels(one, g) for g in (None, 0, 1, 2, 3)] == [55, 20, 20, 5, 0]
+
+
+def test_a_rate_from_earlier_jobs(quickstart):
+    entries = [
+        {"stage": "explore", "generation": g, "seconds": s, "cores": 1}
+        for g, s in ((0, 32.0), (1, 64.0), (2, 96.0))
+    ]
+    rate = estimate.from_ledger(quickstart, entries, "campaign x")["explore"]
+    low, high = estimate.LEDGER
+    assert (rate.low, rate.likely, rate.high) == pytest.approx((low * 1e-3, 2e-3, high * 3e-3))
+    assert rate.source == "campaign x, 3 jobs"
+
+
+def test_labels_of_another_size_are_scaled():
+    same = estimate.from_labels({9: (4, 1.0, 2.0, 3.0)}, 9, "store")
+    assert (same.low, same.likely, same.high) == (1.0, 2.0, 3.0)
+    double = estimate.from_labels({9: (4, 1.0, 2.0, 3.0)}, 18, "store")
+    assert (double.low, double.likely, double.high) == pytest.approx((2.0, 8.0, 24.0))
+    assert estimate.from_labels({}, 9, "store") is None
+
+
+def test_sums_of_a_plan(tmp_path):
+    """One core-second a label and nothing else: 55 + 4 × 20 labels, 6 + 4 × 7 starts of 1 s."""
+    found = campaign(tmp_path)
+    result = plan(
+        found, {"methanol": {"label": {"core_seconds": 1.0, "about": "made up"}}}, start_s=1.0
+    )
+    (system,) = result["systems"]
+    starts = 6 + 4 * 7  # force field, pre-training, seed, two shards, report; and of a generation
+    assert system["most"]["jobs"] == starts
+    assert system["most"]["labels"] == 55 + 4 * 20
+    assert system["most"]["core_hours"][1] * 3600 == pytest.approx(starts + 55 + 4 * 20)
+    assert system["least"]["core_hours"][1] * 3600 == pytest.approx(6 + 7 + 55 + 20)
+    assert result["total"]["gpu_hours"] == [0, 0]
+    assert "actual" not in system
+    ledger = found.folder / "stages.jsonl"
+    entry = {"system": "methanol", "stage": "label", "seconds": 90.0, "cores": 2}
+    ledger.write_text(json.dumps(entry | {"generation": None, "what": ""}) + "\n")
+    actual = plan(found, {}, start_s=1.0)["systems"][0]["actual"]
+    assert actual["stages"]["label"]["core_hours"] == pytest.approx(180 / 3600)

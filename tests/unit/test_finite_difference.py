@@ -1,0 +1,87 @@
+"""Forces against the slope of the energy: GFN2-xTB is right, and made wrong in known ways."""
+
+import numpy as np
+import pytest
+
+from halcyon.config import SanitySettings, XtbReference
+from halcyon.finite_difference import STEP_A, check, fault
+from halcyon.frames import structure_key
+from halcyon.reference.xtb import Xtb
+
+SETTINGS = SanitySettings()
+
+
+@pytest.fixture
+def level(rattled):
+    """Frames with labels, and what labels more; `wrong` changes forces, `status` the outcome."""
+
+    def make(wrong=lambda forces: forces, status="ok"):
+        method, asked = Xtb(XtbReference(backend="xtb")), []
+
+        def compute(frames, status=status):
+            asked.append(frames)
+            labelled = []
+            for frame, record in zip(frames, method.label(frames, None, 1), strict=True):
+                mine = frame.copy()
+                mine.info = frame.info | {"status": status, "message": "", "paid": 1.5}
+                mine.info |= {"energy": record.energy, "key": structure_key(frame)}
+                mine.arrays["forces"] = wrong(record.forces)
+                labelled.append(mine)
+            return labelled
+
+        good = compute(rattled(6), "ok")
+        asked.clear()
+        return good, compute, asked
+
+    return make
+
+
+def test_right_forces_pass_with_two_calculations(level):
+    good, compute, asked = level()
+    (slope,) = check(good, compute, SETTINGS, seed=3)
+    assert slope.passed
+    # GFN2-xTB's forces are analytic; what is left is the step's third order.
+    assert abs(slope.force - slope.slope) < 0.005
+    assert abs(slope.force) > 0.5  # the direction is not across the forces
+    assert slope.core_seconds == 3.0
+    (points,) = asked
+    frame = next(f for f in good if f.info["key"] == slope.key)
+    for point in points:
+        assert np.linalg.norm(point.positions - frame.positions) == pytest.approx(STEP_A)
+    assert check(good, compute, SETTINGS, seed=3) == [slope]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda forces: -forces,
+        lambda forces: forces / 0.529177,  # per bohr for per Å
+        lambda forces: np.roll(forces, 1, axis=0),  # atoms in another order
+    ],
+)
+def test_wrong_forces_of_two_frames_are_a_fault_of_the_level(level, wrong):
+    good, compute, asked = level(wrong)
+    slopes = check(good, compute, SETTINGS, seed=3)
+    assert [slope.passed for slope in slopes] == [False, False]
+    assert slopes[0].key != slopes[1].key
+    assert "forces are not the slope of the energy on 2 of 2 frames" in fault(slopes)
+    assert len(asked) == 2
+
+
+def test_one_wrong_frame_is_not_the_levels_fault(level):
+    good, compute, _ = level()
+    (first,) = check(good, compute, SETTINGS, seed=3)
+    bad = next(frame for frame in good if frame.info["key"] == first.key)
+    bad.arrays["forces"] = -bad.arrays["forces"]
+    slopes = check(good, compute, SETTINGS, seed=3)
+    assert [slope.passed for slope in slopes] == [False, True]
+    assert fault(slopes) is None
+
+
+def test_points_without_a_label_say_nothing(level):
+    good, compute, _ = level(status="unconverged")
+    slopes = check(good, compute, SETTINGS, seed=3)
+    assert [slope.passed for slope in slopes] == [None, None]
+    assert "unconverged" in slopes[0].message
+    assert fault(slopes) is None
+    assert check([], compute, SETTINGS, seed=3) == []

@@ -1,0 +1,191 @@
+"""`halcyon new-system`: what it chooses, what it refuses, and that what it writes runs."""
+
+import math
+import shutil
+
+import pytest
+import yaml
+from rdkit import Chem
+
+from conftest import ROOT
+from halcyon import cli, config, drawing, guesses
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def new(*words: str) -> int:
+    try:
+        return cli.main(["new-system", *words])
+    except SystemExit as left:  # argparse's own
+        return left.code
+
+
+def written(name: str) -> config.System:
+    return config.read_system(f"config/systems/{name}.yaml")
+
+
+def molecule(smiles: str) -> Chem.Mol:
+    return Chem.AddHs(Chem.MolFromSmiles(smiles))
+
+
+# Densities measured near 298 K (CRC Handbook), to which the method promises some 10 %.
+@pytest.mark.parametrize(
+    ("smiles", "measured"),
+    [("O", 0.997), ("CCO", 0.785), ("CC(=O)O", 1.044), ("c1ccccc1", 0.877), ("CS(C)=O", 1.095)],
+)
+def test_density_is_near_the_measured_one(smiles, measured):
+    guessed = guesses.liquid_density({"it": molecule(smiles)}, {"it": 3})
+    assert guessed == pytest.approx(measured, rel=0.1)
+
+
+def test_mixture_adds_volumes():
+    both = {"a": molecule("CCO"), "b": molecule("O")}
+    alone = [guesses.liquid_density({n: m}, {n: 1}) for n, m in both.items()]
+    masses = [46.069 * 2, 18.015 * 3]  # g/mol, from tables
+    by_hand = sum(masses) / sum(m / d for m, d in zip(masses, alone, strict=True))
+    assert guesses.liquid_density(both, {"a": 2, "b": 3}) == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "unpaired"),
+    [("CCO", 0), ("[OH]", 1), ("O=O", 2), ("[O]", 2), ("C[CH2]", 1), ("[Na+]", 0), ("[Cu+2]", 1)],
+)
+def test_unpaired_electrons(smiles, unpaired):
+    assert guesses.unpaired_electrons(molecule(smiles))[0] == unpaired
+
+
+def test_metal_is_to_be_checked():
+    assert "check" in guesses.unpaired_electrons(molecule("[Fe+2]"))[1]
+
+
+def test_drawing_numbers_atoms_as_frames_do():
+    lines = drawing.text(molecule("CC(=O)O"))
+    assert all(label in lines for label in ("C0", "C1", "O2", "O3"))
+    assert "H" not in lines
+    assert "=" in lines
+    assert drawing.svg({"acid": molecule("CC(=O)O")}).count("<svg") == 1
+
+
+def test_molecule(here, capsys):
+    assert new("CC(=O)O", "--name", "acetic_acid", "--campaign", "xtb") == 0
+    system = written("acetic_acid")
+    (structure,) = system.structures
+    assert (system.kind, system.forcefield.kind) == ("molecule", "gaff2")
+    assert (structure.charge, structure.multiplicity) == (0, 1)
+    # Longest distance in the acid 4.0 Å (H of the methyl to the acid's), 3 Å on each side.
+    assert structure.box_A == 10.0
+    said = capsys.readouterr().out
+    assert "acetic_acid:H0" in said
+    assert "snakemake --configfile config/acetic_acid.yaml" in said
+    campaign = config.parse_campaign(config.read_yaml("config/acetic_acid.yaml"), "it")
+    assert campaign.systems == ["acetic_acid"]
+    assert (here / "config/systems/acetic_acid.svg").read_text().startswith("<?xml")
+
+
+def test_nothing_is_written_over(here, capsys):
+    assert new("CO", "--name", "methanol") == 2
+    assert "config/systems/methanol.yaml: exists already" in capsys.readouterr().err
+    assert "small-molecules.xml" in (here / "config/systems/methanol.yaml").read_text()
+    assert new("CO", "--name", "methanol", "--force") == 0
+    assert written("methanol").forcefield.kind == "gaff2"
+
+
+def test_ion_in_water(here):
+    del here
+    assert new("[Na+]", "--name", "sodium", "--in-water", "10") == 0
+    system = written("sodium")
+    box, ion, water, shell = system.structures
+    assert [str(path) for path in system.forcefield.files] == ["amber14/tip3p.xml"]
+    assert box.pack == {"sodium": 1, "water": 10}
+    assert (box.charge, ion.charge, shell.charge) == (1, 1, 1)
+    assert (box.explore, ion.explore, water.explore, shell.explore) == (True, False, False, False)
+    assert shell.pretrain
+    # Density of 10 waters and a sodium, by hand: (180.15 + 22.99) u; Girolami's volumes
+    # 4/1.1 for water (hydroxyl), 4 for Na.
+    by_hand = (180.15 + 22.99) / (5 * (10 * 4 / 1.1 + 4))
+    assert math.isclose(box.density_g_per_cm3, by_hand, rel_tol=1e-3)
+
+
+def test_organic_ion_in_water_gets_templates_beside_waters(here):
+    assert new("CC(=O)[O-]", "--name", "acetate", "--in-water", "12", "--with", "[Na+]:1") == 0
+    system = written("acetate")
+    made, water = map(str, system.forcefield.files)
+    assert (made, water) == ("config/forcefields/acetate-acetate.xml", "amber14/tip3p.xml")
+    assert (here / made).exists()
+    assert system.structures[0].charge == 0
+
+
+def test_reactive_mixture_is_that_of_the_shipped_file(here):
+    del here
+    more = ("--reactive", "4", "--with", "O=O:2:O2", "--density", "0.25")
+    assert new("[H][H]", "--name", "H2", *more, "--may-form", "[OH]:OH") == 0
+    system, shipped = written("H2"), written("hydrogen-combustion")
+    box, *species = system.structures
+    mixture = shipped.structures[0]
+    assert box.pack == mixture.pack
+    assert box.multiplicity == mixture.multiplicity
+    known = {s.name: s for s in shipped.structures}
+    for one in species:
+        assert one.multiplicity == known[one.name].multiplicity
+    assert system.forcefield == shipped.forcefield
+
+
+def test_names_that_yaml_would_misread(here):
+    del here
+    mine = ("--forcefield", "config/forcefields/small-molecules.xml")
+    assert new("CO", "--name", "NO", *mine, "--liquid", "8", "--with", "O:4:1e3") == 0
+    system = config.System.model_validate(config.read_yaml("config/systems/NO.yaml"))
+    assert system.name == "NO"
+    assert system.structures[0].pack == {"NO": 8, "1e3": 4}
+
+
+def test_few_atoms_run_longer(here):
+    del here
+    assert new("N#N", "--name", "nitrogen") == 0
+    # ln(20) events at most in 2 atoms × 8 replicas × half the time; half of 0.1/ps is asked.
+    least = math.log(20) / 0.05 / (2 * 8 * 0.5)
+    time = written("nitrogen").overrides["exploration"]["time_ps"]
+    assert least <= time < least + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["CC(C", "--name", "it"], "not valid SMILES"),
+        (["CCO", "--name", "it", "--box", "4"], "expected at least 6.6"),
+        (["CCO", "--name", "it", "--charge", "1"], "expected 0, the sum of the formal charges"),
+        (["C[Si](C)(C)C", "--name", "it"], "GAFF2 has no type for atom Si1"),
+        (["CCO", "--name", "it", "--multiplicity", "2"], "expected an odd multiplicity"),
+        (["[Na+]", "--name", "it"], "--in-water"),
+        (["[Fe+3]", "--name", "it", "--in-water", "8"], "GAFF2 has no type for atom Fe0"),
+        (["CO", "--name", "it", "--with", "O:3"], "only with --liquid"),
+        (["CO", "--name", "it", "--liquid", "4", "--with", "C:0x"], "SMILES:N"),
+        (["CO", "--name", "it", "--liquid", "4", "--in-water", "4"], "expected one of them"),
+        (["[H][H]", "--name", "it", "--reactive", "4"], "how dense?"),
+        (["CO", "--name", "../it"], "letters, digits"),
+        (["CO", "--name", "it", "--cost"], "Give --campaign"),
+        (["CCO", "--name", "it", "--forcefield", "none.xml"], "none.xml: no such file"),
+    ],
+)
+def test_refused_and_nothing_written(here, capsys, words, said):
+    before = sorted(here.rglob("*"))
+    assert new(*words) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_own_forcefield_and_level(here, capsys):
+    level = yaml.safe_load((here / "config/cp2k/pbe-d3-dzvp.yaml").read_text())
+    del level["force_eval"]["subsys"]["kind"]["O"]
+    (here / "level.yaml").write_text(yaml.safe_dump(level))
+    mine = "config/forcefields/small-molecules.xml"
+    # The level knows no oxygen: what was written can be mended, and says so.
+    assert new("CCO", "--name", "it", "--forcefield", mine, "--level", "level.yaml") == 1
+    assert "config/it.yaml was written, and cannot run here yet" in capsys.readouterr().err
+    assert [str(path) for path in written("it").forcefield.files] == [mine]
+    assert config.read_yaml("config/it.yaml")["reference"]["level"] == "level.yaml"
