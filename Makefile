@@ -18,7 +18,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test lint docs unit integration install cp2k sqm pretraining clean
+.PHONY: run test lint docs unit integration faults install cp2k sqm slurm pretraining clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
@@ -64,10 +64,23 @@ sqm:
 	  exit 2; \
 	fi
 
-# Without CP2K or sqm, and without the right to install them, their tests are skipped and named.
+# A SLURM for the tests: its daemons run in namespaces of their own, where only tests see them.
+slurm:
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing SLURM from Debian, for tests; no daemon is started"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
+	    apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 >/dev/null; \
+	else \
+	  echo "SLURM is missing: its tests need slurm-wlm and munge of Debian, and root"; \
+	  exit 2; \
+	fi
+
+# Without CP2K, sqm or SLURM, and without the right to install them, their tests are skipped and named.
 test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory cp2k
 	-@$(MAKE) --no-print-directory sqm
+	-@$(MAKE) --no-print-directory slurm
 	@$(MAKE) --no-print-directory lint unit integration
 
 lint: $(INSTALLED) docs
@@ -86,7 +99,11 @@ unit: $(INSTALLED)
 	OMP_NUM_THREADS=1 pytest tests/unit tests/docs
 
 integration: $(INSTALLED)
-	pytest tests/integration
+	pytest tests/integration -m 'not faults'
+
+# Everything that can die on a cluster, one after the other; docs/cluster.md has the table.
+faults: $(INSTALLED)
+	pytest -s tests/integration/test_slurm.py
 
 # Hours; goes on where it was stopped.
 pretraining: $(INSTALLED)

@@ -9,6 +9,7 @@ certify → final, the model as a product.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -20,7 +21,8 @@ min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
 # Jobs import the library from here, in whatever environment they run.
-shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
+# exec: a signal to the job reaches the stage program, and no shell dies of it before that has saved.
+shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; exec ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen
@@ -29,8 +31,10 @@ from halcyon.certificate import wanted
 from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
+from halcyon.job_sizes import SEED, JobSizes, batch_number
 from halcyon.layout import behind, settled
 from halcyon.saturation import goes_on
+from halcyon.stage import RUN_VARIABLE
 
 if not config:
 
@@ -46,12 +50,19 @@ try:
         CAMPAIGN = begin_once(config, CONFIG_FILE, dry=DRY)
         if not DRY:
             # Held until this process dies, however it dies: no stale lock after a kill.
-            CAMPAIGN_LOCK = take_lock(CAMPAIGN.folder / ".lock", wait_s=5)
+            CAMPAIGN_LOCK = take_lock(CAMPAIGN.lock, wait_s=5)
+            # On a cluster, jobs outlive a workflow that is killed: they can tell whose they are.
+            os.environ[RUN_VARIABLE] = CAMPAIGN.run()
             # What a spent budget left undone is done where the budget was raised.
             for line in reopen(CAMPAIGN):
                 print(line, file=sys.stderr)
     else:
         CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
+        if os.environ.get(RUN_VARIABLE, CAMPAIGN.run()) != CAMPAIGN.run():
+            # Here no file has been touched yet. The later run has submitted this work itself.
+            raise InputError(
+                f"this job belongs to {os.environ[RUN_VARIABLE]}; {CAMPAIGN.run()} has taken over"
+            )
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -98,6 +109,7 @@ localrules:
 
 include: "workflow/rules/terminal.smk"
 include: "workflow/rules/inputs.smk"
+include: "workflow/rules/sizes.smk"
 include: "workflow/rules/forcefield.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/seed.smk"

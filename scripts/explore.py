@@ -75,7 +75,7 @@ def main(job: stage.Job) -> None:
             job.say(f"watched as well: {signal.describe()}")
     inputs = [args.model, args.domain, *(settings.domain.committee if committee else [])]
     identity = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
-    with files.only_one(job.folder, wait_s=60):
+    with job.alone():
         result = explore(
             model,
             domain,

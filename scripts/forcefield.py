@@ -4,6 +4,7 @@ Dynamics at several temperatures, and, of what is pre-trained on, frames up agai
 the potential; all labelled by the force field.
 """
 
+import shutil
 from pathlib import Path
 
 from halcyon import files, stage
@@ -24,17 +25,20 @@ def main(job: stage.Job) -> None:
         asked = settings.teacher
         if not structure.pretrain:
             asked = without_walls(asked, settings.seed_labels.max_temperature_K)
-        sampled, counts[name] = sample(
-            job.plan.teacher(name),
-            job.plan.start(name),
-            asked,
-            seed=job.seed(name),
-            progress=progress,
-        )
+        with job.alone():
+            sampled, counts[name] = sample(
+                job.plan.teacher(name),
+                job.plan.start(name),
+                asked,
+                seed=job.seed(name),
+                saved=job.folder,
+                progress=progress,
+            )
         frames += sampled
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))
     write_frames(job.arguments.frames, frames)
     files.write_json(job.arguments.counts, counts)
+    shutil.rmtree(job.folder, ignore_errors=True)
     job.done(f"{len(frames)} force-field frames", job.arguments.frames)
 
 

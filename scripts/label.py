@@ -67,9 +67,14 @@ def main(job: stage.Job) -> None:
         number=args.shard,
         seed=job.seed(args.batch),
     )
-    with files.only_one(shard.work, wait_s=60):
+    with job.alone(shard.work):
         labelled = shard.label(
-            frames, reference, store, cores=args.threads, stop=job.stopping, report=report
+            frames,
+            reference,
+            store,
+            cores=args.threads * args.ranks,
+            stop=job.stopping,
+            report=report,
         )
         tell_of(job, labelled)
         checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
@@ -90,5 +95,8 @@ if __name__ == "__main__":
     arguments.add_argument("--selected", required=True, type=Path, help="frames to label")
     arguments.add_argument("--shard", required=True, type=int, help="number of this shard, from 0")
     arguments.add_argument("--of", required=True, type=int, help="number of shards")
+    arguments.add_argument(
+        "--ranks", type=int, default=1, help="processes that the reference's launcher starts"
+    )
     arguments.add_argument("--out", required=True, type=Path, help="frames and records, written")
     stage.run(arguments, main)

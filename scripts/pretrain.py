@@ -22,7 +22,8 @@ def main(job: stage.Job) -> None:
         metrics = adopt(job, validation)
         what = f"{settings.start} taken as it is"
     else:
-        metrics = fit(job, train, validation, test=validation, settings=settings, start=None)
+        with job.alone():
+            metrics = fit(job, train, validation, test=validation, settings=settings, start=None)
         what = f"{len(train)} frames"
     files.write_json(job.arguments.metrics, metrics)
     job.done(

@@ -20,16 +20,17 @@ def main(job: stage.Job) -> None:
                 "the program said stands in the label files and in the summary"
             )
     settings = job.plan.settings.training
-    metrics = fit(
-        job,
-        labels["train"],
-        labels["validation"],
-        test=labels["test"],
-        settings=settings,
-        start=args.start,
-        replay=read_frames(args.replay) if args.replay else (),
-        replay_weight=settings.replay_weight,
-    )
+    with job.alone():
+        metrics = fit(
+            job,
+            labels["train"],
+            labels["validation"],
+            test=labels["test"],
+            settings=settings,
+            start=args.start,
+            replay=read_frames(args.replay) if args.replay else (),
+            replay_weight=settings.replay_weight,
+        )
     diagnose(
         job,
         labels["train"],

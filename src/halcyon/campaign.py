@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,15 @@ class SystemPlan:
             mode = "element"
         return atom_classes(self.start(structure), self.bonds(structure), mode)
 
+    @cached_property
+    def atoms(self) -> dict[str, int]:
+        """Number of atoms of each structure."""
+        alone = {name: len(self.start(name)) for name, s in self.structures.items() if not s.pack}
+        return {
+            name: sum(n * alone[part] for part, n in s.pack.items()) if s.pack else alone[name]
+            for name, s in self.structures.items()
+        }
+
     @property
     def explored(self) -> list[str]:
         """Names of the structures that are explored."""
@@ -156,6 +166,22 @@ class Campaign:
     def work(self, system: str, *stage: str) -> Path:
         """Scratch folder of a stage; it survives kills and is not declared to Snakemake."""
         return self.folder / "work" / Path(system, *stage)
+
+    @property
+    def lock(self) -> Path:
+        """Lock file of the workflow that runs the campaign."""
+        return self.folder / ".lock"
+
+    def run(self) -> str:
+        """Which run of the workflow has, or last had, the campaign; empty: none yet."""
+        try:
+            return self.lock.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def attempts(self, system: str, job: str) -> Path:
+        """Where the attempts at a job are kept; `job` is the stem of its log file's name."""
+        return self.work(system, "attempts", f"{job}.jsonl")
 
     def reference(self) -> "Reference":
         """The label backend."""

@@ -5,6 +5,7 @@ Exit codes of every script: 0 done, 1 a bug or an unforeseen failure (traceback 
 goes on (the number is EX_TEMPFAIL of sysexits.h).
 """
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_RESUME = 75
 

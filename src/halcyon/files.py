@@ -3,16 +3,34 @@
 Not for: formats. `frames` knows Parquet, `config` knows YAML; this module only moves bytes.
 """
 
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from halcyon.errors import InputError
+
+
+class Held(InputError):  # noqa: N818 - of the lock, not an error of ours
+    """Another process holds a lock.
+
+    Attributes:
+        holder: that process, as it wrote itself down.
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        """Say which folder, and who."""
+        self.holder = holder
+        super().__init__(
+            f"{folder}: another Halcyon process works here ({holder}). "
+            "Wait for it to end, or stop it, then run the same command again."
+        )
 
 
 @contextmanager
@@ -64,7 +82,7 @@ def only_one(folder: Path | str, *, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: seconds to wait for another process to finish, e.g. an orphan of a killed run.
 
     Raises:
-        InputError: another process still holds it; the message names that process.
+        Held: another process still holds it; the message names that process.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,10 +97,19 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
     """Lock the file `path` until the returned descriptor is closed or the process ends.
 
     Raises:
-        InputError: another process holds the lock after `wait_s` seconds.
+        Held: another process holds the lock after `wait_s` seconds.
+        InputError: this file system has no locks, or nothing can be written to it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{path.parent}: nothing can be written here ({error.strerror}), and what works here "
+            "must: make it writable. To look on, use a dry run (-n) or the halcyon commands"
+        ) from error
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -93,12 +120,19 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
                 continue
             holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown process"
             os.close(handle)
+            raise Held(path.parent, holder) from None
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
             raise InputError(
-                f"{path.parent}: another Halcyon process works here ({holder}). "
-                "Wait for it to end, or stop it, then run the same command again."
-            ) from None
+                f"{path}: this file system has no file locks ({error.strerror}): keep results on "
+                "one that has (for Lustre: mounted with the option flock)"
+            ) from error
         os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        since = datetime.now().astimezone().isoformat()
+        os.write(handle, f"process {os.getpid()} on {os.uname().nodename} since {since}".encode())
+        os.fsync(handle)  # other nodes read it while we hold it open
         return handle
 
 

@@ -80,6 +80,10 @@ def label_frames(
     fresh = [frame for key, frame in written.items() if key in asked]
     expected = len(fresh) + len(missing)
     for key, frame, record in _records(reference, missing, work, cores, may_start):
+        if record.status is not Status.OK and stop():
+            # What asks a job to stop asks the program that it started, too: that one's end says
+            # nothing about the frame.
+            raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
         labelled = _labelled(frame, record, extra | {"key": key})
         mine.append(labelled)
         known[key] = labelled

@@ -17,26 +17,23 @@ The dynamics come first: reference labels are drawn from them.
 Not for: labels of a reference (see `reference`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import openmm
 from ase import Atoms
 from ase.data import covalent_radii, vdw_radii
 from ase.geometry import find_mic
-from openmm import unit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
 from halcyon.config import TeacherSettings
-from halcyon.errors import InputError
 from halcyon.frames import structure_only
+from halcyon.teacher_dynamics import Run, positions_of
 from halcyon.teachers import NM, TIMESTEP_FS, Teacher
 
 ORIGINS = ("md", "displaced", "stretched", "contact", "dissociated")
-EQUILIBRATION_PS = 1.0
-"""Simulated and thrown away before the first frame of each temperature, ps."""
-FRICTION_PER_PS = 5.0
 STRETCH = (0.7, 1.5)
 """Range of a stretched bond, in lengths that it had."""
 DISSOCIATION = (1.5, 2.5)
@@ -65,17 +62,20 @@ def sample(
     settings: TeacherSettings,
     *,
     seed: int,
+    saved: Path | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[list[Atoms], dict[str, int]]:
     """Draw and label frames.
 
-    The same seed gives the same frames, bit for bit, on one machine. One core is used.
+    The same seed gives the same frames, bit for bit, on one machine, also where the process was
+    killed and called again with the same `saved`: there, the dynamics go on. One core is used.
 
     Args:
         teacher: the force field.
         start: where the dynamics start, after a minimisation.
         settings: how many frames of which origin, at which temperatures, how far displaced.
         seed: of all random numbers.
+        saved: folder where the dynamics' state is kept and found again; None: nowhere.
         progress: called with frames done and frames asked; may raise to stop.
 
     Returns:
@@ -92,10 +92,20 @@ def sample(
     displacing, stretching, touching, parting = (np.random.default_rng(s) for s in seeds[runs:])
     dynamics: list[Atoms] = []
     for run, temperature in enumerate(settings.temperatures_K):
-        drawn = _dynamics(teacher, start, temperature, settings.md_interval_fs, seeds[run])
-        for _ in range(run, settings.md_frames, runs):
-            dynamics.append(next(drawn))
-            progress(len(dynamics), total)
+        drawn = Run(
+            teacher,
+            start,
+            temperature,
+            interval_fs=settings.md_interval_fs,
+            seed=seeds[run],
+            saved=saved,
+        )
+        try:
+            for _ in range(run, settings.md_frames, runs):
+                dynamics.append(next(drawn))
+                progress(len(dynamics), total)
+        finally:
+            drawn.save()
     frames = [
         *dynamics,
         *_displaced(dynamics, settings, displacing),
@@ -167,52 +177,6 @@ class _Seen:
             self.means.append(float(mine.mean()))
             self.distances.append(mine)
         return True
-
-
-def _dynamics(
-    teacher: Teacher,
-    start: Atoms,
-    temperature: float,
-    interval_fs: float,
-    seed: np.random.SeedSequence,
-) -> Iterator[Atoms]:
-    """Unlabelled frames, without end, of one Langevin run."""
-    # To OpenMM, the seed 0 means any.
-    thermostat_seed, velocity_seed = (seed.generate_state(2) % (2**31 - 1) + 1).tolist()
-    integrator = openmm.LangevinMiddleIntegrator(temperature, FRICTION_PER_PS, TIMESTEP_FS / 1000)
-    integrator.setRandomNumberSeed(thermostat_seed)
-    context = teacher.context(integrator)
-    rotation = teacher.place(context, start)
-    steps = max(1, round(interval_fs / TIMESTEP_FS))
-    number = 0
-    try:
-        openmm.LocalEnergyMinimizer.minimize(context)
-        context.setVelocitiesToTemperature(temperature, velocity_seed)
-        integrator.step(round(EQUILIBRATION_PS * 1000 / TIMESTEP_FS))
-        while True:
-            integrator.step(steps)
-            number += 1
-            frame = structure_only(start)
-            frame.positions[teacher.order] = _positions(context) @ rotation
-            frame.info["origin"] = "md"
-            frame.info["temperature"] = float(temperature)
-            frame.info["time"] = number * steps * TIMESTEP_FS / 1000
-            yield frame
-    except openmm.OpenMMException as error:
-        raise InputError(
-            f"structure {start.info.get('structure', start.symbols)}: the force field's dynamics "
-            f"at {temperature} K blow up ({error}): is the start structure strained, or the force "
-            "field not meant for it?"
-        ) from error
-
-
-def _positions(context: openmm.Context) -> np.ndarray:
-    """Positions in OpenMM's order and frame, Å, shape (N, 3)."""
-    state = context.getState(positions=True)
-    positions: np.ndarray = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-    if not np.isfinite(positions).all():  # the Reference platform says nothing
-        raise openmm.OpenMMException("coordinates are not finite")
-    return positions
 
 
 def _displaced(
@@ -326,7 +290,7 @@ def _contacts(
         springs.updateParametersInContext(context)
         rotation = teacher.place(context, frame)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
-        frame.positions[teacher.order] = _positions(context) @ rotation
+        frame.positions[teacher.order] = positions_of(context) @ rotation
     return [frame for frame, *_ in drawn]
 
 

@@ -141,7 +141,7 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
 
 def md_steps(interval_fs: float, frames: int, *, temperatures: int) -> int:
     """Steps of the teacher's dynamics of one structure."""
-    from halcyon.sampling import EQUILIBRATION_PS
+    from halcyon.teacher_dynamics import EQUILIBRATION_PS
     from halcyon.teachers import TIMESTEP_FS
 
     simulated_fs = temperatures * EQUILIBRATION_PS * 1000 + frames * interval_fs

@@ -1,5 +1,6 @@
 """A copy of the repository to run campaigns in, as a user would: with snakemake."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -114,3 +115,27 @@ def finished(checkout) -> tuple[str, str]:
     """A tiny campaign that ran undisturbed: its configuration file and what it printed."""
     config = checkout.configure("undisturbed")
     return config, checkout.run(config)
+
+
+@pytest.fixture
+def cheap_level(checkout):
+    """The shipped level of theory on a coarse grid: real, but seconds a frame."""
+    level = yaml.safe_load((checkout / "config/cp2k/pbe-d3-dzvp.yaml").read_text())
+    text = json.dumps(level)
+    assert '"cutoff": ' in text.lower()
+    dft = level["force_eval"]["dft"]
+    dft["mgrid"]["cutoff"] = 120
+    (checkout / "cheap.yaml").write_text(yaml.safe_dump(level))
+    (checkout / "config/systems/water.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": "water",
+                "forcefield": {
+                    "kind": "forcefield_xml",
+                    "files": ["config/forcefields/small-molecules.xml"],
+                },
+                "structures": [{"name": "water", "smiles": "O", "box_A": 6.0}],
+            }
+        )
+    )
+    return checkout

@@ -7,43 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import yaml
+from cheap_cp2k import CHEAP, TRUSTING
 from test_campaign import kill_when
 
 from halcyon.frames import read_frames
 
 pytestmark = pytest.mark.cp2k
-
-CHEAP = {
-    "backend": "cp2k",
-    "level": "cheap.yaml",
-    "command": "cp2k.psmp",
-}
-# A grid this coarse gives forces that no campaign should learn from, and they would be rejected.
-TRUSTING = {"net_force_eV_per_A": None, "energy_range_eV": None, "finite_difference": False}
-
-
-@pytest.fixture
-def cheap_level(checkout):
-    """The shipped level of theory on a coarse grid: real, but seconds a frame."""
-    level = yaml.safe_load((checkout / "config/cp2k/pbe-d3-dzvp.yaml").read_text())
-    text = json.dumps(level)
-    assert '"cutoff": ' in text.lower()
-    dft = level["force_eval"]["dft"]
-    dft["mgrid"]["cutoff"] = 120
-    (checkout / "cheap.yaml").write_text(yaml.safe_dump(level))
-    (checkout / "config/systems/water.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "name": "water",
-                "forcefield": {
-                    "kind": "forcefield_xml",
-                    "files": ["config/forcefields/small-molecules.xml"],
-                },
-                "structures": [{"name": "water", "smiles": "O", "box_A": 6.0}],
-            }
-        )
-    )
-    return checkout
 
 
 def starts(checkout, campaign):

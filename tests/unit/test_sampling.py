@@ -5,8 +5,9 @@ import pytest
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon import sampling
+from halcyon import sampling, teacher_dynamics
 from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
+from halcyon.errors import Interrupted
 from halcyon.packing import packed_bonds, packed_structure
 from halcyon.sampling import ORIGINS, sample, without_walls
 from halcyon.systems import bonds, start_structure
@@ -121,7 +122,7 @@ def test_springs_do_not_enter_the_labels(ethanol):
 
 
 def test_molecules_of_a_box_are_pushed_together(waters, monkeypatch):
-    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
     monkeypatch.setattr(sampling, "CONTACT", (0.4, 0.4))
     teacher, atoms = waters
     molecule = np.arange(24) // 3
@@ -186,7 +187,7 @@ def test_same_seed_same_frames_of_all_origins(ethanol):
 
 
 def test_same_seed_same_frames_of_a_liquid(waters, monkeypatch):
-    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
     teacher, atoms = waters
     settings = TeacherSettings(
         md_frames=3,
@@ -218,3 +219,49 @@ def test_structures_not_pretrained_on_get_dynamics_alone():
 
 def test_frames_of_one_atom():
     assert sampling._Seen(0.1).is_new(Atoms("H"))
+
+
+@pytest.mark.parametrize("box", ["ethanol", "waters"])
+def test_dynamics_that_are_stopped_go_on_to_the_same_frames(request, monkeypatch, tmp_path, box):
+    teacher, atoms = request.getfixturevalue(box)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "SEGMENT", 4)
+    settings = asked(md_frames=24, temperatures_K=[300.0, 600.0], md_interval_fs=2.0)
+    calm, _ = sample(teacher, atoms, settings, seed=3)
+    began = []
+    usual = teacher_dynamics.Run._begin_segment
+    monkeypatch.setattr(
+        teacher_dynamics.Run, "_begin_segment", lambda run: (began.append(1), usual(run))
+    )
+
+    def stop_at(number):
+        def progress(done, _asked):
+            if done == number:
+                raise Interrupted
+
+        return progress
+
+    for stop in (3, 11, 18):  # in the first segment, in the third, and in the other run's second
+        with pytest.raises(Interrupted):
+            sample(teacher, atoms, settings, seed=3, saved=tmp_path, progress=stop_at(stop))
+    resumed, _ = sample(teacher, atoms, settings, seed=3, saved=tmp_path)
+    for one, other in zip(calm, resumed, strict=True):
+        np.testing.assert_array_equal(one.positions, other.positions)
+        assert one.info == other.info
+    # 6 segments in all; each stop costs the one it falls into, and no other.
+    assert len(began) == 6 + 3
+
+
+def test_damaged_or_other_dynamics_are_not_gone_on_with(ethanol, monkeypatch, tmp_path):
+    teacher, atoms = ethanol
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "SEGMENT", 4)
+    settings = asked(md_frames=8, temperatures_K=[300.0], md_interval_fs=2.0)
+    calm, _ = sample(teacher, atoms, settings, seed=3, saved=tmp_path)
+    (saved,) = tmp_path.glob("*.npz")
+    saved.write_bytes(saved.read_bytes()[:200])
+    again, _ = sample(teacher, atoms, settings, seed=3, saved=tmp_path)
+    np.testing.assert_array_equal(calm[-1].positions, again[-1].positions)
+    other, _ = sample(teacher, atoms, settings, seed=4, saved=tmp_path)
+    assert not np.array_equal(calm[-1].positions, other[-1].positions)
+    assert len(list(tmp_path.glob("*.npz"))) == 2

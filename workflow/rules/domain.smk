@@ -17,6 +17,10 @@ rule domain:
         "<campaign>/{system}/logs/gen{gen}-domain.log",
     conda:
         "../../envs/mace.yaml"
+    resources:
+        runtime=sized("domain", "runtime_min"),
+        mem_mb=sized("domain", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "domain.py",
         campaign=CAMPAIGN.file,

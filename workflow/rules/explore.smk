@@ -20,6 +20,10 @@ rule explore:
     conda:
         "../../envs/mace.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.explore_cores
+    resources:
+        runtime=sized("explore", "runtime_min"),
+        mem_mb=sized("explore", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "explore.py",
         campaign=CAMPAIGN.file,

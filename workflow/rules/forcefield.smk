@@ -20,9 +20,14 @@ rule forcefield:
         "<campaign>/{system}/logs/forcefield.log",
     conda:
         "../../envs/openmm.yaml"
+    resources:
+        runtime=sized("forcefield", "runtime_min"),
+        mem_mb=sized("forcefield", "memory_mb"),
     params:
         program=SCRIPTS / "forcefield.py",
         campaign=CAMPAIGN.file,
+        seconds=budgeted_seconds,
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --log {log:q} --frames {output.frames:q} --counts {output.counts:q}"
+        " --threads {threads} --log {log:q} --seconds {params.seconds}"
+        " --frames {output.frames:q} --counts {output.counts:q}"

@@ -58,9 +58,3 @@ def replayed_frames(wildcards):
     if settings.training.replay_weight and settings.pretraining.enabled:
         return [f"{ROOT}/{wildcards.system}/teacher/frames.parquet"]
     return []
-
-
-def budgeted_seconds(wildcards, resources):
-    """Wall time a long job gives itself: 0.9 of its limit, where it has one."""
-    runtime = resources.get("runtime")
-    return 54 * runtime if isinstance(runtime, int) else "inf"

@@ -12,14 +12,18 @@ rule label:
     conda:
         "../../envs/cp2k.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.label_cores
+    resources:
+        runtime=sized("label", "runtime_min"),
+        mem_mb=sized("label", "memory_mb"),
     params:
         program=SCRIPTS / "label.py",
         campaign=CAMPAIGN.file,
         shards=lambda wc: SETTINGS[wc.system].resources.label_shards,
         number=lambda wc: int(wc.shard),
         seconds=budgeted_seconds,
+        ranks=ranks,
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
-        " --threads {threads} --log {log:q} --seconds {params.seconds} --batch {wildcards.batch}"
+        " --threads {threads} --ranks {params.ranks} --log {log:q} --seconds {params.seconds} --batch {wildcards.batch}"
         " --selected {input.selected:q} --shard {params.number} --of {params.shards}"
         " --out {output.labels:q}"

@@ -18,6 +18,10 @@ rule pretrain:
     conda:
         "../../envs/mace.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.train_cores
+    resources:
+        runtime=sized("pretrain", "runtime_min"),
+        mem_mb=sized("pretrain", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "pretrain.py",
         campaign=CAMPAIGN.file,

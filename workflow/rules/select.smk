@@ -21,6 +21,10 @@ rule select:
         "<campaign>/{system}/logs/gen{gen}-select.log",
     conda:
         "../../envs/mace.yaml"
+    resources:
+        runtime=sized("select", "runtime_min"),
+        mem_mb=sized("select", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "select_frames.py",
         campaign=CAMPAIGN.file,

@@ -30,6 +30,10 @@ rule train:
     conda:
         "../../envs/mace.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.train_cores
+    resources:
+        runtime=sized("train", "runtime_min"),
+        mem_mb=sized("train", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "train.py",
         campaign=CAMPAIGN.file,

@@ -60,7 +60,7 @@ class LimitSettings(Section):
 
 
 class ResourceSettings(Section):
-    """Cores per job. On a cluster the profile adds time and memory."""
+    """Cores per job. Time and memory, which a cluster asks for, follow the work."""
 
     label_shards: Count = Field(
         2,
@@ -74,6 +74,15 @@ class ResourceSettings(Section):
         description="Cores of each training job. Small models gain nothing from a second one.",
     )
     explore_cores: Count = Field(1, description="Cores of each exploration job; likewise.")
+    longest_job_h: float = Field(
+        24.0,
+        ge=0.25,
+        description="Longest wall time to ask a cluster for, hours: its queue's limit. Longer work "
+        "is saved in time and goes on in another job.",
+    )
+    most_memory_GB: float = Field(
+        64.0, gt=0, description="Most memory to ask a cluster for, GB: that of a node."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where models run. auto: cuda where there is one."
     )
