@@ -21,8 +21,9 @@ min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
 # Jobs import the library from here, in whatever environment they run.
-# exec: a signal to the job reaches the stage program, and no shell dies of it before that has saved.
-shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; exec ")
+# Rules say `exec python …`: a signal to the job reaches the stage program, and no shell dies of it
+# before that has saved.
+shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen

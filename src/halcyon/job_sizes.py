@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from halcyon.attempts import Attempts, Ended, count
 from halcyon.campaign import Campaign, SystemPlan
-from halcyon.teachers import TIMESTEP_FS
+from halcyon.config.learning import TEACHER_TIMESTEP_FS
 
 SEED = -1
 """Number of the batch before generation 0: the seed, and what is done once."""
@@ -184,7 +184,7 @@ def work(plan: SystemPlan, stage: str, number: int = SEED) -> float:
     labels = per_structure * len(atoms) + generations * selection.frames
     match stage:
         case "forcefield":
-            steps = max(1, round(settings.teacher.md_interval_fs / TIMESTEP_FS))
+            steps = max(1, round(settings.teacher.md_interval_fs / TEACHER_TIMESTEP_FS))
             units = total * steps * taught
         case "pretrain":
             frames = taught * len(atoms)

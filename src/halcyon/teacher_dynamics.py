@@ -25,9 +25,10 @@ from ase import Atoms
 from openmm import unit
 
 from halcyon import files
+from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.frames import structure_only
-from halcyon.teachers import NM, TIMESTEP_FS, Teacher
+from halcyon.teachers import NM, Teacher
 
 EQUILIBRATION_PS = 1.0
 """Simulated and thrown away before the first frame, ps."""
@@ -64,7 +65,7 @@ class Run(Iterator[Atoms]):
             saved: folder where the state is kept and found again; None: nowhere.
         """
         self.teacher, self.start, self.temperature = teacher, start, float(temperature)
-        self.steps = max(1, round(interval_fs / TIMESTEP_FS))
+        self.steps = max(1, round(interval_fs / TEACHER_TIMESTEP_FS))
         self.seed = seed
         self.path = None if saved is None else saved / f"{self._identity()}.npz"
         self.positions: list[np.ndarray] = []
@@ -98,7 +99,7 @@ class Run(Iterator[Atoms]):
         self.given += 1
         frame.info["origin"] = "md"
         frame.info["temperature"] = self.temperature
-        frame.info["time"] = self.given * self.steps * TIMESTEP_FS / 1000
+        frame.info["time"] = self.given * self.steps * TEACHER_TIMESTEP_FS / 1000
         return frame
 
     def save(self) -> None:
@@ -169,7 +170,7 @@ class Run(Iterator[Atoms]):
             + 1
         ).tolist()
         integrator = openmm.LangevinMiddleIntegrator(
-            self.temperature, FRICTION_PER_PS, TIMESTEP_FS / 1000
+            self.temperature, FRICTION_PER_PS, TEACHER_TIMESTEP_FS / 1000
         )
         integrator.setRandomNumberSeed(thermostat_seed)
         context = self.teacher.context(integrator)
@@ -177,7 +178,7 @@ class Run(Iterator[Atoms]):
         if self._state is None:
             openmm.LocalEnergyMinimizer.minimize(context)
             context.setVelocitiesToTemperature(self.temperature, velocity_seed)
-            integrator.step(round(EQUILIBRATION_PS * 1000 / TIMESTEP_FS))
+            integrator.step(round(EQUILIBRATION_PS * 1000 / TEACHER_TIMESTEP_FS))
         else:
             context.setPositions(self._state[0])
             context.setVelocities(self._state[1])

@@ -36,13 +36,13 @@ from halcyon.config import (
     GromacsForceField,
     XmlForceField,
 )
+from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 
 KJ_PER_MOL = ase_units.kJ / ase_units.mol
 """1 kJ/mol in eV."""
 NM = 10.0
 """1 nm in Å."""
-TIMESTEP_FS = 0.5
 REAL_SPACE_CUTOFF_A = 10.0
 """Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
 REFERENCE_PLATFORM_ATOMS = 150
@@ -89,7 +89,7 @@ class Teacher:
         Raises:
             ValueError: a frame has other atoms, another order or another periodicity.
         """
-        context = self.context(openmm.VerletIntegrator(TIMESTEP_FS / 1000))
+        context = self.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000))
         energies = np.empty(len(frames))
         forces = np.empty((len(frames), len(self.numbers), 3))
         for index, atoms in enumerate(frames):

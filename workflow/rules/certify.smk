@@ -39,7 +39,7 @@ rule certify:
         campaign=CAMPAIGN.file,
         seconds=budgeted_seconds,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --verdict {input.verdict:q} --model {input.model:q} --domain {input.domain:q}"
         " --labels {input.labels:q} --certificate {output.certificate:q}"

@@ -26,6 +26,6 @@ rule domain:
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --model {input.model:q}"
         " --labels {input.labels:q} --teacher {input.teacher:q} --domain {output.domain:q}"

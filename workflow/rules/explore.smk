@@ -30,7 +30,7 @@ rule explore:
         number=lambda wc: int(wc.gen),
         seconds=budgeted_seconds,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --model {input.model:q} --domain {input.domain:q} --labels {input.labels:q}"
         " --traces {output.traces:q} --candidates {output.candidates:q}"

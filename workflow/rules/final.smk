@@ -30,7 +30,7 @@ rule final:
             f"--certificate {quote(input.certificate[0])}" if input.certificate else ""
         ),
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --verdict {input.verdict:q} --model {input.model:q}"
         " --domain {input.domain:q} --metrics {input.metrics:q} --labels {input.labels:q}"
         " {params.certificate} --manifest {output.manifest:q}"

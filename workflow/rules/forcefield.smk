@@ -28,6 +28,6 @@ rule forcefield:
         campaign=CAMPAIGN.file,
         seconds=budgeted_seconds,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --frames {output.frames:q} --counts {output.counts:q}"

@@ -23,7 +23,7 @@ rule label:
         seconds=budgeted_seconds,
         ranks=ranks,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --ranks {params.ranks} --log {log:q} --seconds {params.seconds} --batch {wildcards.batch}"
         " --selected {input.selected:q} --shard {params.number} --of {params.shards}"
         " --out {output.labels:q}"

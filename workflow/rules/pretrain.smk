@@ -27,6 +27,6 @@ rule pretrain:
         campaign=CAMPAIGN.file,
         seconds=budgeted_seconds,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --frames {input.frames:q} --model {output.model:q} --metrics {output.metrics:q}"

@@ -19,5 +19,5 @@ rule report:
         program=SCRIPTS / "report.py",
         campaign=CAMPAIGN.file,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --verdicts {input.verdicts:q} --page {output.page:q}"

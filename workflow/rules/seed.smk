@@ -14,5 +14,5 @@ rule seed:
         program=SCRIPTS / "seed.py",
         campaign=CAMPAIGN.file,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --frames {input.frames:q} --selected {output.selected:q}"

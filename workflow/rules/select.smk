@@ -30,7 +30,7 @@ rule select:
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
     shell:
-        "python {params.program:q} --campaign {params.campaign:q}"
+        "exec python {params.program:q} --campaign {params.campaign:q}"
         " --system {wildcards.system} --generation {params.number} --threads {threads} --log {log:q}"
         " --model {input.model:q} --domain {input.domain:q}"
         " --candidates {input.candidates:q} --traces {input.traces:q} --summary {input.summary:q}"

@@ -42,7 +42,7 @@ rule train:
         replay=lambda wc, input: f"--replay {input.replay}" if input.replay else "",
         seconds=budgeted_seconds,
     shell:
-        "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
+        "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --labels {input.labels:q} {params.start} {params.replay} --model {output.model:q}"
         " --metrics {output.metrics:q} --parity {output.parity:q} --drift {output.drift:q}"

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from halcyon.config.section import Count, Positive, Section, Temperatures
 
+TEACHER_TIMESTEP_FS = 0.5
+"""Time step of the teacher's dynamics, fs."""
+
 
 class TeacherSettings(Section):
     """Force-field sampling: what the model learns before it sees a reference label."""
