@@ -29,9 +29,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 
 from halcyon.config import TeacherSettings
+from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.frames import structure_only
 from halcyon.teacher_dynamics import Run, positions_of
-from halcyon.teachers import NM, TIMESTEP_FS, Teacher
+from halcyon.teachers import NM, Teacher
 
 ORIGINS = ("md", "displaced", "stretched", "contact", "dissociated")
 STRETCH = (0.7, 1.5)
@@ -281,7 +282,7 @@ def _contacts(
     # A copy: the teacher's own system labels the frames, without springs.
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
     system.addForce(springs)
-    context = teacher.context(openmm.VerletIntegrator(TIMESTEP_FS / 1000), system)
+    context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
     for index, (frame, *_) in enumerate(drawn):
         for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
             if other >= 0:

@@ -141,11 +141,11 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
 
 def md_steps(interval_fs: float, frames: int, *, temperatures: int) -> int:
     """Steps of the teacher's dynamics of one structure."""
+    from halcyon.config.learning import TEACHER_TIMESTEP_FS
     from halcyon.teacher_dynamics import EQUILIBRATION_PS
-    from halcyon.teachers import TIMESTEP_FS
 
     simulated_fs = temperatures * EQUILIBRATION_PS * 1000 + frames * interval_fs
-    return round(simulated_fs / TIMESTEP_FS)
+    return round(simulated_fs / TEACHER_TIMESTEP_FS)
 
 
 def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
