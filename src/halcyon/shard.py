@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ase import Atoms
 
-from halcyon import finite_difference, sanity, spin
-from halcyon.budget import Spent, journals, label_files, label_work
+from halcyon import finite_difference, journal, sanity, spin
+from halcyon.budget import Spent, label_files, label_work
 from halcyon.campaign import Campaign
 from halcyon.config import RampBias, Settings, XtbReference
 from halcyon.finite_difference import Slope
@@ -84,7 +84,6 @@ class Shard:
             Interrupted: `stop` said so.
         """
         plan = self.campaign.systems[self.system]
-        mine = journals(self.campaign, self.system, self.batch)
         compute = partial(
             label_frames,
             reference=reference,
@@ -97,7 +96,12 @@ class Shard:
         )
         states = spin.candidates(frames, plan.structures)
         flat = [state for frame in states for state in frame]
-        others = [path for path in mine if path.parent != self.work]
+        # Some may not have begun: their journals are looked for when they are wanted.
+        others = [
+            label_work(self.campaign, self.system, self.batch, number) / journal.NAME
+            for number in range(plan.settings.resources.label_shards)
+            if number != self.number
+        ]
         told = iter(compute(flat, others=others, report=report))
         labelled = [spin.lowest([next(told) for _ in frame]) for frame in states]
         judged = sanity.judge(
