@@ -39,5 +39,5 @@ class CertificateSettings(Section):
         1.0,
         gt=0,
         description="Without a thermostat the total energy of no replica may drift faster than "
-        "this, meV/atom/ps.",
+        "this, meV/(atom ps).",
     )
