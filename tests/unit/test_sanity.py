@@ -106,7 +106,7 @@ def test_the_second_witness_flags_and_saves_but_does_not_reject(water_labels):
         frame.info["energy"] -= 2000.0
     water_labels[3].info["energy"] += 1.0
     forces = water_labels[4].arrays["forces"]
-    water_labels[4].arrays["forces"] = [*forces, [3, 0, 0], [-3, 0, 0], [0, 0, 0]]
+    water_labels[4].arrays["forces"] = forces + np.array([[3, 0, 0], [-3, 0, 0], [0, 0, 0]])
     judged = judge(water_labels, SETTINGS, temperature_K=500, witness=xtb_witness())
     assert {frame.info["status"] for frame in judged} == {"ok"}
     assert [number for number, f in enumerate(judged) if "flag" in f.info] == [3, 4]

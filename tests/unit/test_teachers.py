@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from scipy import constants
 
-from halcyon import sampling, teachers
+from halcyon import teacher_dynamics, teachers
 from halcyon.config import (
     AmberForceField,
     GromacsForceField,
@@ -245,7 +245,7 @@ def test_same_seed_same_frames(ethanol):
 
 
 def test_same_seed_same_periodic_frames(waters, monkeypatch):
-    monkeypatch.setattr(sampling, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
     atoms, graph = waters
     teacher = make_teacher(xml(SHIPPED), atoms, graph)
     settings = asked(md_frames=4, displaced_frames=2, temperatures_K=[300])
