@@ -119,6 +119,8 @@ class Cluster:
         }
         assert labels
         assert verdicts
+        for verdict in verdicts.values():
+            verdict.pop("core_hours")  # what it cost is the machine's
         return {"labels": labels, "verdicts": verdicts}
 
 
