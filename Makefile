@@ -76,11 +76,10 @@ slurm:
 	  exit 2; \
 	fi
 
-# Without CP2K, sqm or SLURM, and without the right to install them, their tests are skipped and named.
+# Without CP2K or sqm, and without the right to install them, their tests are skipped and named.
 test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory cp2k
 	-@$(MAKE) --no-print-directory sqm
-	-@$(MAKE) --no-print-directory slurm
 	@$(MAKE) --no-print-directory lint unit integration
 
 lint: $(INSTALLED) docs
@@ -102,8 +101,8 @@ integration: $(INSTALLED)
 	pytest tests/integration -m 'not faults'
 
 # Everything that can die on a cluster, one after the other; docs/cluster.md has the table.
-faults: $(INSTALLED)
-	pytest -s tests/integration/test_slurm.py
+faults: $(INSTALLED) slurm
+	pytest -s tests/integration -m faults
 
 # Hours; goes on where it was stopped.
 pretraining: $(INSTALLED)

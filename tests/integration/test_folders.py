@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.faults
+
 NOTHING = "Nothing to be done"
 NOBODY = 65534
 root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be someone else")

@@ -1,7 +1,6 @@
 """Campaigns on a real SLURM, and everything that dies there: the same labels and the same verdict.
 
-What is tried in `make test` are the faults that happen every day; those marked `faults` take longer
-(`make faults`). Their table: docs/cluster.md.
+All of it takes too long for `make test`: `make faults`. What was seen: docs/cluster.md.
 """
 
 import json
@@ -16,6 +15,7 @@ from private_slurm import PrivateSlurm, kill_group, missing
 from halcyon.frames import read_frames
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.slurm,
     pytest.mark.skipif(bool(missing()), reason=f"no SLURM here: {missing()}"),
 ]
