@@ -1,23 +1,5 @@
 # Put the final model to the test: long runs, and what they show. Resumes after a kill.
 
-from types import SimpleNamespace
-
-
-def of_last(name):
-    """Input function: a file of the generation whose verdict ended the campaign."""
-
-    def path(wildcards):
-        return str(Path(unroll(wildcards.system)(wildcards)[-1]).with_name(name))
-
-    return path
-
-
-def labels_of_last(wildcards):
-    """Label shards that its model may have learned from."""
-    verdict = of_last("verdict.json")(wildcards)
-    generation = Path(verdict).parent.name.removeprefix("gen")
-    return labels_before(SimpleNamespace(system=wildcards.system, gen=generation))
-
 
 rule certify:
     input:

@@ -1,14 +1,6 @@
 # The model as a product: model, LAMMPS export, domain, card, and its certificate if it has one.
 
 
-def certificate_of(wildcards):
-    """The certificate and its traces, where the campaign's end asks for one."""
-    verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
-    if wanted(verdict, SETTINGS[wildcards.system]):
-        return [rules.certify.output[part] for part in ("certificate", "nvt", "nve")]
-    return []
-
-
 rule final:
     input:
         verdict=of_last("verdict.json"),

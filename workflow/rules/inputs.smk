@@ -1,5 +1,7 @@
 # Where a rule finds its inputs when these depend on the generation.
 
+from types import SimpleNamespace
+
 
 def unroll(system):
     """Input function of a system: its verdicts, up to the one that does not lead on."""
@@ -57,4 +59,32 @@ def replayed_frames(wildcards):
     settings = SETTINGS[wildcards.system]
     if settings.training.replay_weight and settings.pretraining.enabled:
         return [f"{ROOT}/{wildcards.system}/teacher/frames.parquet"]
+    return []
+
+
+def of_last(name):
+    """Input function: a file of the generation whose verdict ended the campaign."""
+
+    def path(wildcards):
+        return str(Path(unroll(wildcards.system)(wildcards)[-1]).with_name(name))
+
+    return path
+
+
+def labels_of_last(wildcards):
+    """Label shards that its model may have learned from."""
+    verdict = of_last("verdict.json")(wildcards)
+    generation = Path(verdict).parent.name.removeprefix("gen")
+    return labels_before(SimpleNamespace(system=wildcards.system, gen=generation))
+
+
+def certificate_of(wildcards):
+    """The certificate and its traces, where the campaign's end asks for one."""
+    verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
+    if wanted(verdict, SETTINGS[wildcards.system]):
+        folder = f"{ROOT}/{wildcards.system}/certificate"
+        return [
+            f"{folder}/{name}"
+            for name in ("certificate.json", "nvt.parquet", "nve.parquet")
+        ]
     return []

@@ -1,6 +1,8 @@
 # What a job is asked for where it is not run on this machine: time, memory, GPUs. A profile's
 # `set-resources` overrides each. See halcyon.job_sizes, and docs/cluster.md.
 
+import shutil
+
 SIZES = JobSizes(CAMPAIGN)
 
 
@@ -22,7 +24,7 @@ def sized(stage, what):
 def gpus(wildcards):
     """1 where a model runs on a GPU of this machine; on a cluster the profile says so."""
     device = SETTINGS[wildcards.system].resources.device
-    here = Path("/dev/nvidiactl").exists() and workflow.local_exec
+    here = shutil.which("nvidia-smi") and workflow.local_exec
     on_gpu = device == "cuda" or (
         device == "auto" and here and not workflow.remote_exec
     )
