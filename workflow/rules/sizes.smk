@@ -24,7 +24,7 @@ def sized(stage, what):
 def gpus(wildcards):
     """1 where a model runs on a GPU of this machine; on a cluster the profile says so."""
     device = SETTINGS[wildcards.system].resources.device
-    here = shutil.which("nvidia-smi") and workflow.local_exec
+    here = shutil.which("nvidia-smi") is not None and workflow.local_exec
     on_gpu = device == "cuda" or (
         device == "auto" and here and not workflow.remote_exec
     )
