@@ -122,7 +122,7 @@ def _use(card: Mapping[str, Any]) -> str:
     elements = " ".join(card["model"]["elements"])
     kelvin, lammps = f"{card['temperatures_K'][0]:g}", card["lammps"]
     return f"""\
-ASE, with the monitor on (it stops the run where the model does not know what it meets):
+ASE, with the monitor on (it counts Λ of every atom and stops a run that breaks):
 
 ```python
 from ase import units
