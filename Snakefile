@@ -28,7 +28,6 @@ sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen
 from halcyon.campaign import Campaign
-from halcyon.certificate import wanted
 from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock

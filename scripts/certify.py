@@ -41,7 +41,7 @@ def main(job: stage.Job) -> None:
             f"{ensemble}: {asked.replicas} replicas × {asked.time_ps:g} ps of "
             f"{', '.join(job.plan.explored)} at {kelvin} K each"
         )
-        with files.only_one(job.folder, wait_s=60):
+        with job.alone():
             return certify.put_to_test(
                 model,
                 Domain.read(args.domain),

@@ -43,6 +43,8 @@ SECONDS_PER_UNIT = {
     "explore": 2e-3,  # an atom's step of MACE, one core; a GPU is faster, and learned
     "select": 0.02,
     "label": 10.0,  # an atom ** 1.5 in a frame: GGA-DFT on one core
+    "certify": 2e-3,
+    "final": 0.02,
 }
 """Where nothing was learned: several times what small systems took (README's measurements)."""
 MEMORY_MB = {
@@ -53,8 +55,13 @@ MEMORY_MB = {
     "explore": 8000,
     "select": 8000,
     "label": 4000,
+    "certify": 8000,
+    "final": 8000,
 }
 """Likewise."""
+LIKE = {"certify": "explore", "final": "domain"}
+"""Stages that are done once, after all generations: the last generation's stage of the same unit
+teaches what they take."""
 
 
 Ledger: TypeAlias = dict[tuple[str, str], dict[int, list[dict[str, Any]]]]
@@ -105,7 +112,7 @@ class JobSizes:
         units = work(plan, stage, number)
         learned = self._learned(stage, system, number)
         seconds = units * (learned.seconds_per_unit if learned else SECONDS_PER_UNIT[stage])
-        memory = MARGIN * learned.memory_mb if learned else MEMORY_MB[stage]
+        memory = (MARGIN * learned.memory_mb if learned else MEMORY_MB[stage]) + OVERHEAD_MB
         before = Attempts(self.campaign.attempts(system, job)).read() if job else []
         minutes = MARGIN * seconds / 60 * GROWTH ** count(before, Ended.SAVED)
         memory *= GROWTH ** count(before, Ended.KILLED)
@@ -113,12 +120,12 @@ class JobSizes:
             runtime_min=math.floor(
                 min(max(LEAST_MIN, math.ceil(round(minutes, 6))), 60 * limits.longest_job_h)
             ),
-            memory_mb=math.ceil(min(memory + OVERHEAD_MB, 1000 * limits.most_memory_GB)),
+            memory_mb=math.ceil(min(memory, 1000 * limits.most_memory_GB)),
         )
 
     def _learned(self, stage: str, system: str, number: int) -> _Learned | None:
-        batches = self._ledger.get((stage, system), {})
-        earlier = [batch for batch in batches if batch < number]
+        batches = self._ledger.get((LIKE.get(stage, stage), system), {})
+        earlier = [batch for batch in batches if batch < number or stage in LIKE]
         if not earlier:
             return None
         entries = batches[max(earlier)]
@@ -202,6 +209,15 @@ def work(plan: SystemPlan, stage: str, number: int = SEED) -> float:
             exploration = settings.exploration
             candidates = exploration.replicas * exploration.candidates_per_replica
             units = (candidates + labels) * largest
+        case "certify":
+            tested = settings.certificate
+            timestep = tested.timestep_fs or settings.exploration.timestep_fs
+            steps = max(1, round(1000 * (tested.time_ps + tested.nve_time_ps) / timestep))
+            kelvin = tested.temperatures_K or settings.exploration.temperatures_K
+            runs = tested.replicas * len(kelvin)
+            units = runs * steps * sum(atoms[name] for name in plan.explored)
+        case "final":
+            units = labels * largest
         case "label":
             frames = per_structure * len(atoms) if number == SEED else selection.frames
             units = math.ceil(frames / settings.resources.label_shards) * largest**1.5

@@ -57,6 +57,28 @@ def test_work_is_counted_by_hand(tmp_path):
     assert work(plan, "label", 3) == pytest.approx(3 * 24**1.5)  # ceil(10 / 4)
     assert work(plan, "train", 0) == 28 * 7 * 24  # labels × epochs × atoms of the largest
     assert work(plan, "train", 5) == (28 + 5 * 10) * 7 * 24
+    assert work(plan, "final") == 28 * 24
+
+
+def test_the_certificates_work_is_counted_by_hand(tmp_path):
+    plan = campaign(
+        tmp_path,
+        exploration={"temperatures_K": [300.0, 400.0], "timestep_fs": 0.5},
+        certificate={"replicas": 3, "time_ps": 10.0, "nve_time_ps": 2.0},
+    ).systems["thing"]
+    # 3 replicas at 2 temperatures of the one structure that is explored; 20,000 + 4,000 steps
+    assert work(plan, "certify") == 3 * 2 * 24_000 * 24
+
+
+def test_what_is_done_once_learns_from_the_last_generation(tmp_path):
+    found = campaign(tmp_path, certificate={"time_ps": 100.0})
+    units = work(found.systems["thing"], "certify")
+    asked = JobSizes(found).of("certify", "thing")
+    assert asked.memory_mb == MEMORY_MB["certify"] + OVERHEAD_MB
+    learn(found, "explore", 0, seconds=1.0, peak_mb=9000, units=units)
+    learn(found, "explore", 1, seconds=3600.0, peak_mb=1500, units=units)
+    asked = JobSizes(found).of("certify", "thing")
+    assert (asked.runtime_min, asked.memory_mb) == (MARGIN * 60, MARGIN * 1500 + OVERHEAD_MB)
 
 
 def test_before_anything_is_learned_much_is_asked(tmp_path):
@@ -108,9 +130,9 @@ def test_attempts_get_what_the_last_ones_died_of(tmp_path):
     tried.end(tried.begin("run"), Ended.SAVED, 100.0)  # out of time
     assert asked() == (180, 9000)
     tried.begin("run")  # killed
-    assert asked() == (180, 13000)
+    assert asked() == (180, 13500)
     tried.end(tried.begin("run"), Ended.FAILED, 100.0)  # of itself: neither helps
-    assert asked() == (180, 13000)
+    assert asked() == (180, 13500)
 
 
 def test_limits_hold_whatever_is_asked(tmp_path):

@@ -1,5 +1,7 @@
 """Profiles: what must be the same in all of them is, and each says why."""
 
+import re
+
 import pytest
 import yaml
 
@@ -14,7 +16,7 @@ EVERYWHERE = (
     "max-checksum-file-size",
     "keep-going",
 )
-MODELS = {"pretrain", "train", "domain", "explore", "select"}
+MODELS = {"pretrain", "train", "domain", "explore", "select", "certify"}
 
 
 def read(path):
@@ -38,6 +40,19 @@ def test_attempts_and_status_are_the_same_on_every_cluster(path):
     keys = ("executor", "retries", "slurm-requeue", "slurm-status-attempts", "latency-wait")
     slurm = read(ROOT / "workflow/profiles/slurm/profile.yaml")
     assert {key: read(path)[key] for key in keys} == {key: slurm[key] for key in keys}
+
+
+def test_every_job_of_a_cluster_says_how_long_and_how_much():
+    # A job that does not would get no more memory after it was killed for it, and could not tell
+    # when its time is up.
+    words = (ROOT / "Snakefile").read_text()
+    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", words, re.MULTILINE)[1]
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for name in re.findall(r"^(?:rule|checkpoint) (\w+):", path.read_text(), re.MULTILINE):
+            if f" {name}," in local:
+                continue
+            for what in ("runtime_min", "memory_mb"):
+                assert f'sized("{name}", "{what}")' in path.read_text(), f"{path}: rule {name}"
 
 
 def test_a_gpu_is_never_shared():

@@ -16,6 +16,10 @@ rule certify:
     conda:
         "../../envs/mace.yaml"
     threads: lambda wc: SETTINGS[wc.system].resources.explore_cores
+    resources:
+        runtime=sized("certify", "runtime_min"),
+        mem_mb=sized("certify", "memory_mb"),
+        gpu=gpus,
     params:
         program=SCRIPTS / "certify.py",
         campaign=CAMPAIGN.file,

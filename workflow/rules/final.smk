@@ -15,6 +15,9 @@ rule final:
         "<campaign>/{system}/logs/final.log",
     conda:
         "../../envs/mace.yaml"
+    resources:
+        runtime=sized("final", "runtime_min"),
+        mem_mb=sized("final", "memory_mb"),
     params:
         program=SCRIPTS / "final.py",
         campaign=CAMPAIGN.file,

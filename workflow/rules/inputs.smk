@@ -80,6 +80,9 @@ def labels_of_last(wildcards):
 
 def certificate_of(wildcards):
     """The certificate and its traces, where the campaign's end asks for one."""
+    # Every job parses this file, and few ask: SciPy's statistics come along.
+    from halcyon.certificate import wanted
+
     verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
     if wanted(verdict, SETTINGS[wildcards.system]):
         folder = f"{ROOT}/{wildcards.system}/certificate"
