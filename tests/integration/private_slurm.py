@@ -26,7 +26,7 @@ ClusterName=halcyon
 SlurmctldHost=controller({address})
 SlurmUser=root
 SlurmdUser=root
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -45,10 +45,10 @@ SchedulerParameters=batch_sched_delay=0
 GresTypes=gpu
 MinJobAge=3600
 KillWait=10
-SlurmdTimeout=20
+SlurmdTimeout=10
 ReturnToService=2
-NodeName=cpu1 NodeHostname=controller NodeAddr={address} Port=17001 CPUs=4 RealMemory=16000
-NodeName=gpu1 NodeHostname=controller NodeAddr={address} Port=17002 CPUs=4 RealMemory=16000{gpus}
+NodeName=cpu1 NodeHostname=controller NodeAddr={address} Port=17001 CPUs=4 RealMemory=64000
+NodeName=gpu1 NodeHostname=controller NodeAddr={address} Port=17002 CPUs=4 RealMemory=64000{gpus}
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=120
 PartitionName=gpu Nodes=gpu1 MaxTime=120
 """
@@ -187,10 +187,10 @@ class PrivateSlurm:
         found = (line.split(maxsplit=1) for line in lines.splitlines())
         return {int(words[0]): words[1] for words in found if words[0].isdigit()}
 
-    def running(self, rule: str, partition: str) -> int | None:
-        """A running job of a rule."""
+    def running(self, rule: str, partition: str) -> set[int]:
+        """Running jobs of a rule."""
         found = self.jobs("running", partition=partition).items()
-        return next((i for i, what in found if what.startswith(f"rule_{rule}")), None)
+        return {job for job, what in found if what.startswith(f"rule_{rule}_")}
 
     def state(self, job: int) -> str:
         words = ("squeue", "-h", "--states=all", "-j", str(job), "-o", "%T")

@@ -1,21 +1,25 @@
 """Campaigns on a real SLURM, and everything that dies there: the same labels and the same verdict.
 
-All of it takes too long for `make test`: `make faults`. What was seen: docs/cluster.md.
+`make test` runs the everyday part, `make faults` all of it. What was seen: docs/cluster.md.
 """
 
 import json
 import shutil
 import subprocess
+import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 from cheap_cp2k import CHEAP, TRUSTING
 from private_slurm import PrivateSlurm, kill_group, missing
 
 from halcyon.frames import read_frames
+from halcyon.job_sizes import SEED
 
 pytestmark = [
-    pytest.mark.faults,
     pytest.mark.slurm,
     pytest.mark.skipif(bool(missing()), reason=f"no SLURM here: {missing()}"),
 ]
@@ -31,7 +35,7 @@ SMALL = {
         "temperatures_K": [300.0],
     },
     "seed_labels": {"train": 8, "validation": 6, "test": 5},
-    "training": {"epochs": 300, "updates": None},
+    "training": {"epochs": 120, "updates": None},
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
@@ -41,13 +45,13 @@ SMALL = {
     },
     "selection": {"frames": 4},
     "limits": {"max_generations": 1, "label_budget": 60},
+    "certificate": {"when": "always", "replicas": 4, "time_ps": 0.8, "nve_time_ps": 0.2},
     "resources": {"label_shards": 1},
 }
 QUICK = (
     # Without accounting, and asking often: the cluster is this machine.
     *("--slurm-no-account", "--slurm-status-command", "squeue"),
-    *("--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "2"),
-    *("--latency-wait", "5"),
+    *("--max-status-checks-per-second", "2", "--latency-wait", "5"),
 )
 
 
@@ -68,11 +72,20 @@ class Cluster:
         return self.checkout.configure(name, **content)
 
     def command(self, config: str, *more: str, profile: str, partition: str) -> list[str]:
-        snakemake = self.checkout.command(config)[0]
-        words = [snakemake, "--configfile", config, "--workflow-profile", f"profiles/{profile}"]
+        words = [sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
+        words += ["--configfile", config, "--workflow-profile", f"profiles/{profile}"]
         resources = [f"slurm_partition={partition}", "mem_mb=1000", "disk_mb=1000"]
         words += [*QUICK, "--default-resources", *resources, *more]
         return self.slurm.command(words, self.checkout.folder)
+
+    def teach(self, name: str, stage: str, *, peak_mb: float) -> None:
+        """Let a campaign that has not begun believe that a stage has taken so much memory."""
+        entry = {"system": "methanol", "generation": None, "stage": stage, "what": "made up"}
+        entry |= {"number": SEED, "work": 1.0, "seconds": 0.01, "cores": 1, "peak_mb": peak_mb}
+        folder = self.checkout / f"results/{name}"
+        folder.mkdir(parents=True)
+        stamp = {"finished": "2026-01-01T00:00:00+00:00"}
+        (folder / "stages.jsonl").write_text(json.dumps(entry | stamp) + "\n")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -108,7 +121,10 @@ class Cluster:
         folder = self.checkout / f"results/{name}/{system}"
         labels = {
             str(path.relative_to(folder)): [
-                (f.info["key"], f.info["status"], f.info.get("energy"), f.info["split"])
+                (
+                    *(f.info["key"], f.info["status"], f.info.get("energy"), f.info["split"]),
+                    f.arrays["forces"].tobytes() if "forces" in f.arrays else None,
+                )
                 for f in read_frames(path)
             ]
             for path in sorted(folder.glob("*/labels/*.parquet"))
@@ -146,58 +162,73 @@ def undisturbed(cluster, calm):
     return cluster.outcome("calm")
 
 
+SAVED = {
+    "train": "gen000/train/mace-run/checkpoint.pt",
+    "explore": "gen000/explore/*.checkpoint",
+    "certify": "start/certify/*.checkpoint",
+    "label": "start/label/seed-000/journal.jsonl",
+}
+"""What a stage goes on from, in the campaign's work folder."""
+
+
 class Storm:
     """A campaign that things happen to, while one of its stages works."""
 
     system = "methanol"
-    rule = "train"
-    job = "gen000-train"
-    saved = "gen000/train/mace-run/checkpoint.pt"
 
     def __init__(self, cluster: Cluster, config: str, *options: str) -> None:
         self.cluster, self.slurm = cluster, cluster.slurm
         self.name = config.removesuffix(".yaml")
         self.config, self.options = config, options
-        self.process = cluster.start(self.config, *options)
         self.work = cluster.checkout / f"results/{self.name}/work/{self.system}"
         self.hit: list[int] = []
         self.seen: list[str] = []
+        self.process = cluster.start(self.config, *self.options)
 
-    def working(self) -> int:
-        """Wait for a job of the rule that was not hit yet and has saved something; gives its id."""
+    def starts(self, rule: str) -> int:
+        """Wait for a job of the rule that was not hit yet; gives its id."""
 
-        def ours() -> int | None:
-            assert self.process.poll() is None, (
-                self.cluster.checkout / f"{self.config}.out"
-            ).read_text()
-            job = self.slurm.running(self.rule, "cpu")
-            return None if job in self.hit else job
+        def fresh() -> set[int]:
+            assert self.process.poll() is None, self.cluster.said(self.config)
+            return self.slurm.running(rule, "cpu") - set(self.hit)
 
-        job = self.slurm.wait(ours, 900)
+        (job,) = self.slurm.wait(fresh, 300)
         self.hit.append(job)
-        self.saves(time.time())
         return job
 
-    def saves(self, since: float) -> None:
-        """Wait for the stage to save something."""
+    def works(self, rule: str) -> int:
+        """Wait until it has saved something, too."""
+        job, since = self.starts(rule), time.time()
+        self.slurm.wait(lambda: self.saved_at(rule) > since, 300, every=0.05)
+        time.sleep(0.5)  # and something has been done since
+        return job
 
-        def newer() -> bool:
-            return any(p.stat().st_mtime > since + 0.1 for p in self.work.glob(self.saved))
+    def saved_at(self, rule: str) -> float:
+        """When the stage has last saved something."""
+        times = []
+        for path in self.work.glob(SAVED[rule]):
+            with suppress(FileNotFoundError):  # a checkpoint is replaced, or done with
+                times.append(path.stat().st_mtime)
+        return max(times, default=0.0)
 
-        self.slurm.wait(newer, 300)
+    def program(self, rule: str) -> psutil.Process:
+        """The stage's own process, of the only job of the rule."""
+        campaign = f"results/{self.name}/campaign.json"
+        for process in psutil.Process(self.slurm.init.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                words = process.cmdline()
+                if words[1:2] and words[1].endswith(f"scripts/{rule}.py") and campaign in words:
+                    return process
+        raise AssertionError(f"no {rule}.py runs")
 
-    def note(self, what: str, job: int) -> None:
-        """Write down what was seen of a fault."""
-        told = self.work / f"attempts/{self.job}.jsonl"
-        lines = told.read_text().splitlines() if told.exists() else []
-        ends = [line for line in lines if '"ended"' in line]
-        restarts = (
-            self.slurm.run("scontrol", "show", "job", str(job)).split("Restarts=")[1].split()[0]
-        )
+    def note(self, what: str, rule: str, job: int, since: float) -> None:
+        """Write down what was seen of a fault: the table in docs/cluster.md."""
+        restarts = self.slurm.run("scontrol", "show", "job", str(job))
+        restarts = restarts.split("Restarts=")[1].split()[0]
+        late = since - self.saved_at(rule)
+        lost = "nothing lost" if late < 0 else f"{late:.1f} s of work lost"
         state = self.slurm.state(job)
-        self.seen.append(
-            f"{what}: SLURM says {state}, {restarts} restarts; saved {len(ends)} times"
-        )
+        self.seen.append(f"{what}, {rule}: SLURM says {state}, {restarts} restarts; {lost}")
         print(time.strftime("%H:%M:%S"), self.seen[-1], flush=True)  # noqa: T201 - for the table
 
     def over(self, job: int, *states: str, seconds: float = 300) -> None:
@@ -206,55 +237,67 @@ class Storm:
 
     # What can happen.
 
-    def scancel(self) -> None:
-        job = self.working()
+    def out_of_memory(self, rule: str) -> None:
+        job, since = self.starts(rule), time.time()
+        self.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED")
+        self.note("too little memory", rule, job, since)
+
+    def scancel(self, rule: str) -> None:
+        job, since = self.works(rule), time.time()
         self.slurm.run("scancel", str(job))
         self.over(job, "CANCELLED")
-        self.note("scancel", job)
+        self.note("scancel", rule, job, since)
 
-    def walltime(self) -> None:
-        job = self.working()
+    def walltime(self, rule: str) -> None:
+        """A job that hangs, until its time is up."""
+        job, since = self.works(rule), time.time()
+        self.program(rule).suspend()
         self.slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
         self.over(job, "TIMEOUT")
-        self.note("walltime", job)
+        self.note("wall time", rule, job, since)
 
-    def requeued_from_a_drained_node(self) -> None:
-        job = self.working()
+    def requeued_from_a_drained_node(self, rule: str) -> None:
+        job, since = self.works(rule), time.time()
         self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=drain", "Reason=test")
         self.slurm.run("scontrol", "requeue", str(job))
         self.over(job, "PENDING")
         time.sleep(5)
         assert self.slurm.state(job) == "PENDING"
-        self.note("node drained, job requeued", job)
+        self.note("node drained, job requeued", rule, job, since)
         self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=resume")
         self.over(job, "RUNNING")
         self.hit.remove(job)  # the same job, and the next to be hit
 
-    def node_dies(self) -> None:
-        job = self.working()
+    def node_dies(self, rule: str) -> None:
+        job, since = self.works(rule), time.time()
         self.slurm.kill_node("cpu1")
         self.over(job, "PENDING", "NODE_FAIL")
-        self.note("node dies", job)
+        self.note("node dies", rule, job, since)
         self.slurm.run("slurmd", "-N", "cpu1")
         self.over(job, "RUNNING")
         self.hit.remove(job)
 
-    def controller_restarts(self) -> None:
-        job = self.working()
+    def controller_restarts(self, rule: str) -> None:
+        job, since = self.works(rule), time.time()
         self.slurm.kill_controller()
         time.sleep(20)
         self.slurm.start_controller()
         self.slurm.wait(lambda: self.slurm.state(job), 60)
-        self.note("slurmctld killed, back after 20 s", job)
+        self.note("slurmctld killed, back after 20 s", rule, job, since)
         self.hit.remove(job)
 
-    def workflow_killed(self) -> None:
-        job = self.working()
+    def workflow_killed(self, rule: str) -> None:
+        """The old job is still at work when the new run's job starts: it has to make way."""
+        job, since = self.works(rule), time.time()
         kill_group(self.process)
         assert self.slurm.state(job) == "RUNNING"
+        old = self.program(rule)
+        old.suspend()
         self.process = self.cluster.start(self.config, *self.options)
-        self.over(job, "FAILED", "COMPLETED")
-        self.note("Snakemake killed and started again", job)
+        self.starts(rule)
+        old.resume()
+        self.over(job, "FAILED")
+        self.note("Snakemake killed and started again", rule, job, since)
 
     def finish(self) -> dict:
         self.cluster.finish(self.process, self.config)
@@ -263,31 +306,9 @@ class Storm:
 
 def test_cancelled_and_the_workflow_killed(cluster, calm, request):  # noqa: ARG001 - both at a time
     storm = Storm(cluster, cluster.configure("everyday"))
-    storm.scancel()
-    storm.workflow_killed()
+    storm.scancel("train")
+    storm.workflow_killed("explore")
     assert storm.finish() == request.getfixturevalue("undisturbed")
-
-
-@pytest.mark.faults
-def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
-    # 700 MB are not enough for two Snakemakes and PyTorch; the second attempt is given 2800 MB.
-    memory = ("--set-resources", "train:mem_mb=700*attempt**2")
-    storm = Storm(cluster, cluster.configure("storm"), *memory)
-    job = storm.slurm.wait(lambda: storm.slurm.running("train", "cpu"), 900)
-    storm.hit.append(job)
-    storm.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED", "COMPLETED")
-    storm.note("out of memory", job)
-    for fault in (
-        storm.scancel,
-        storm.walltime,
-        storm.requeued_from_a_drained_node,
-        storm.node_dies,
-        storm.controller_restarts,
-        storm.workflow_killed,
-    ):
-        fault()
-    assert storm.finish() == request.getfixturevalue("undisturbed")
-    assert len(storm.seen) == 7
 
 
 def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
@@ -295,16 +316,23 @@ def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
     assert len(undisturbed["labels"]["seed/labels/000.parquet"]) == 19
     done = cluster.slurm.jobs("completed", partition="gpu").values()
     rules = {what.removeprefix("rule_").split("_")[0] for what in done}
-    assert rules == {"forcefield", "label", "train", "domain", "explore", "select"}
+    models = {"train", "domain", "explore", "select", "certify", "final"}
+    assert rules == {"forcefield", "label"} | models
 
 
-class Labelling(Storm):
-    """Things happen while CP2K labels the seed."""
-
-    system = "water"
-    rule = "label"
-    job = "seed-label-000"
-    saved = "start/label/seed-000/journal.jsonl"
+@pytest.mark.faults
+def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
+    config = cluster.configure("storm")
+    cluster.teach("storm", "train", peak_mb=1)  # too little: the first attempt is killed
+    storm = Storm(cluster, config)
+    storm.out_of_memory("train")
+    storm.scancel("train")
+    storm.walltime("train")
+    storm.requeued_from_a_drained_node("explore")
+    storm.node_dies("explore")
+    storm.controller_restarts("certify")
+    storm.workflow_killed("certify")
+    assert storm.finish() == request.getfixturevalue("undisturbed")
 
 
 CP2K = {
@@ -318,6 +346,12 @@ CP2K = {
 cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
 
 
+class Labelling(Storm):
+    """One that CP2K labels."""
+
+    system = "water"
+
+
 @pytest.mark.cp2k
 @pytest.mark.faults
 @cp2k
@@ -326,8 +360,8 @@ def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and
     calm = cluster.start(config, partition="gpu")
     try:
         storm = Labelling(cluster, cluster.configure("storm-cp2k", **CP2K))
-        storm.scancel()
-        storm.workflow_killed()
+        storm.scancel("label")
+        storm.workflow_killed("label")
         found = storm.finish()
         cluster.finish(calm, config)
     finally:
