@@ -20,7 +20,7 @@ from halcyon.errors import Interrupted
 from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
 from halcyon.journal import Journal
 from halcyon.label_store import LabelStore
-from halcyon.reference.base import Record, Reference, Status
+from halcyon.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.systemic import SystemicFailure
 
 NOT_COMPUTED = "not computed"
@@ -63,6 +63,7 @@ def label_frames(
 
     Raises:
         SystemicFailure: most calculations failed alike; see `systemic`.
+        NotStartedError: the reference's program did not start; what was labelled before is kept.
         Interrupted: `stop` said so.
     """
     keys = [structure_key(frame) for frame in frames]
@@ -79,7 +80,7 @@ def label_frames(
     asked = set(keys)
     fresh = [frame for key, frame in written.items() if key in asked]
     expected = len(fresh) + len(missing)
-    for key, frame, record in _records(reference, missing, work, cores, may_start):
+    for key, frame, record in _records(reference, missing, work, cores, may_start, stop=stop):
         if record.status is not Status.OK and stop():
             # What asks a job to stop asks the program that it started, too: that one's end says
             # nothing about the frame.
@@ -112,15 +113,28 @@ def _records(
     work: Path,
     cores: int,
     may_start: Callable[[], bool],
+    *,
+    stop: Callable[[], bool],
 ) -> Iterator[tuple[str, Atoms, Record]]:
-    """Compute frames one by one, in the reference's order, as long as another may be started."""
+    """Compute frames one by one, in the reference's order, as long as another may be started.
+
+    Raises:
+        Interrupted: the job was asked to stop, and so was a program that was just starting.
+        NotStartedError: the program did not start, and nobody had asked for a stop.
+    """
     items = list(missing.items())
     waiting = [items[index] for index in reference.order([frame for _, frame in items])]
     records = reference.label([frame for _, frame in waiting], work, cores)
     for key, frame in waiting:
         if not may_start():
             return
-        yield key, frame, next(records)
+        try:
+            record = next(records)
+        except NotStartedError:
+            if stop():
+                raise Interrupted("stopped before the next frame; all are kept") from None
+            raise
+        yield key, frame, record
     next(records, None)  # all are done: the reference cleans up
 
 

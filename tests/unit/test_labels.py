@@ -7,7 +7,7 @@ from halcyon.errors import Interrupted
 from halcyon.frames import structure_key
 from halcyon.label_store import LabelStore, level_hash
 from halcyon.labels import SystemicFailure, gather, label_frames
-from halcyon.reference.base import Record, Reference, Status
+from halcyon.reference.base import NotStartedError, Record, Reference, Status
 
 
 class Counted(Reference):
@@ -128,6 +128,31 @@ def test_a_bad_frame_is_a_record_and_is_not_tried_again(label, rattled):
     assert labelled[1].info["message"] == "no luck"
     label(rattled(4), reference, work="b")
     assert reference.asked == 4
+
+
+def test_a_program_that_does_not_start_is_no_record(label, rattled):
+    def fails(asked):
+        if asked == 3:
+            raise NotStartedError("srun: error: task 0 launch failed")
+
+    frames = rattled(4)
+    with pytest.raises(NotStartedError, match="launch failed"):
+        label(frames, Counted(fails))
+    reference = Counted()
+    assert [frame.info["status"] for frame in label(frames, reference)] == ["ok"] * 4
+    assert reference.asked == 2  # the two before are kept, nothing stands against the third
+
+
+def test_a_program_that_was_stopped_while_it_started_is_no_failure(label, rattled):
+    asked = []
+
+    def stopped(number):
+        asked.append(number)
+        if number == 3:  # SIGTERM came, to the launcher, too
+            raise NotStartedError("srun: forcing job termination")
+
+    with pytest.raises(Interrupted):
+        label(rattled(4), Counted(stopped), stop=lambda: len(asked) == 3)
 
 
 def test_the_same_crash_everywhere_stops_before_the_budget_burns(label, rattled):

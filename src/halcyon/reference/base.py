@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from halcyon.errors import InputError
+
+
+class NotStartedError(InputError):
+    """The program that labels did not start: its launcher or the machine is at fault, no frame."""
+
 
 class Status(StrEnum):
     """How a frame's calculation ended. Only `OK` may enter a training set."""
@@ -101,6 +107,9 @@ class Reference(ABC):
         Yields:
             One record per frame, in the order of `frames`, as soon as it is known. A frame that
             cannot be labelled is a record with its status, never an exception.
+
+        Raises:
+            NotStartedError: the program did not start, which says nothing about the frame.
         """
 
 

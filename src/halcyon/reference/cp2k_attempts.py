@@ -114,11 +114,6 @@ class Attempts:
             )
         except subprocess.TimeoutExpired:
             late = True
-        except OSError as error:
-            return Outcome(
-                status=Status.CRASHED,
-                message=f"{self._settings.command!r} cannot be started: {error}",
-            )
         outcome = read_outcome(
             _read(folder / OUTPUT_FILE),
             _read(folder / FORCES_FILE) if forces else None,

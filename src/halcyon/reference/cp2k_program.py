@@ -18,11 +18,14 @@ from pathlib import Path
 
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
+from halcyon.reference.base import NotStartedError
 from halcyon.reference.cp2k_output import abort_message
 
 USUAL_DATA_DIRS = (Path("/usr/share/cp2k"), Path("/usr/local/share/cp2k/data"))
 MPI_LAUNCHERS = ("mpirun", "mpiexec", "mpiexec.hydra", "srun", "aprun", "jsrun", "orterun", "prun")
 CHECK_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 60.0
+"""Where CP2K has not begun after this time, s, it is not the frame that took too long."""
 PR_SET_PDEATHSIG = 1
 """Linux: "send me this signal when my parent dies", see prctl(2)."""
 GRACE_S = 5.0
@@ -111,24 +114,43 @@ class Program:
 
         Raises:
             subprocess.TimeoutExpired: it was still running after `timeout_s`.
-            OSError: it cannot be started.
+            NotStartedError: CP2K has never begun, whatever its launcher did.
         """
+        command = [*self._command, "-i", INPUT_FILE, "-o", OUTPUT_FILE]
         with (folder / STDOUT_FILE).open("wb") as stdout:
-            process = subprocess.Popen(
-                [*self._command, "-i", INPUT_FILE, "-o", OUTPUT_FILE],
-                cwd=folder,
-                env=self._environment(cores),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its own process group: a launcher's ranks die with it
-                preexec_fn=partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - takes no lock a thread could hold
-            )
             try:
-                return process.wait(timeout_s)
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=self._environment(cores),
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # its own process group: a launcher's ranks die with it
+                    preexec_fn=partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - takes no lock a thread could hold
+                )
+            except OSError as error:
+                raise self._not_started(str(error)) from error
+            try:
+                status = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                if timeout_s < START_TIMEOUT_S or _began(folder):
+                    raise
+                raise self._not_started(
+                    f"nothing came of it in {timeout_s:g} s; {_said(folder)}"
+                ) from None
             finally:
                 if process.poll() is None:
                     _end_group(process)
+        if not _began(folder):
+            raise self._not_started(f"exit status {status}; {_said(folder)}")
+        return status
+
+    def _not_started(self, why: str) -> NotStartedError:
+        return NotStartedError(
+            f"{self._command_key}: it did not start CP2K: {why}. No frame was at fault, and none "
+            "is recorded: mend the command, the launcher or the machine and run the same again"
+        )
 
     @property
     def _command_key(self) -> str:
@@ -206,6 +228,21 @@ def _die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # killed in the meantime: nobody would send the signal any more
             os._exit(1)
+
+
+def _began(folder: Path) -> bool:
+    """Whether CP2K itself has run: it opens its output at once, but writes to it only later."""
+    return (folder / OUTPUT_FILE).exists() or bool(abort_message(_read(folder)))
+
+
+def _said(folder: Path) -> str:
+    """What a launcher said at last."""
+    tail = [line.strip() for line in _read(folder).splitlines() if line.strip()]
+    return f"it said: {' / '.join(tail[-3:])[-300:] or 'nothing'}"
+
+
+def _read(folder: Path) -> str:
+    return (folder / STDOUT_FILE).read_text(encoding="utf-8", errors="replace")
 
 
 def _end_group(process: subprocess.Popen) -> None:
