@@ -76,7 +76,8 @@ slurm:
 	  exit 2; \
 	fi
 
-# Without CP2K or sqm, and without the right to install them, their tests are skipped and named.
+# Without CP2K or sqm, and without the right to install them, their tests are skipped and named; so
+# are SLURM's without SLURM, which only `make slurm` installs.
 test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory cp2k
 	-@$(MAKE) --no-print-directory sqm
@@ -100,9 +101,10 @@ unit: $(INSTALLED)
 integration: $(INSTALLED)
 	pytest tests/integration -m 'not faults'
 
-# Everything that can die on a cluster, one after the other; docs/cluster.md has the table.
+# Everything that can die on a cluster, one after the other; docs/cluster.md has the table. The
+# everyday part of it runs in `integration`, too, where there is a SLURM.
 faults: $(INSTALLED) slurm
-	pytest -s tests/integration -m faults
+	pytest -s tests/integration -m 'faults or slurm'
 
 # Hours; goes on where it was stopped.
 pretraining: $(INSTALLED)
