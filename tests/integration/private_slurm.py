@@ -196,6 +196,11 @@ class PrivateSlurm:
         words = ("squeue", "-h", "--states=all", "-j", str(job), "-o", "%T")
         return self.run(*words, fails=True).strip()
 
+    def asked_mb(self, job: int) -> int:
+        """Memory that a job was submitted with, MB."""
+        words = ("squeue", "-h", "--states=all", "-j", str(job), "-O", "MinMemory")
+        return int(self.run(*words).strip().removesuffix("M"))
+
     @staticmethod
     def wait(happened: Callable[[], object], seconds: float = 240, every: float = 0.2) -> object:
         """What `happened` gives, as soon as that is true."""

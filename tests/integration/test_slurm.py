@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -225,8 +226,9 @@ class Storm:
         """Write down what was seen of a fault: the table in docs/cluster.md."""
         restarts = self.slurm.run("scontrol", "show", "job", str(job))
         restarts = restarts.split("Restarts=")[1].split()[0]
-        late = since - self.saved_at(rule)
-        lost = "nothing lost" if late < 0 else f"{late:.1f} s of work lost"
+        saved = self.saved_at(rule)
+        lost = f"{since - saved:.1f} s of work lost" if saved else "nothing saved yet"
+        lost = "nothing lost" if saved > since else lost
         state = self.slurm.state(job)
         self.seen.append(f"{what}, {rule}: SLURM says {state}, {restarts} restarts; {lost}")
         print(time.strftime("%H:%M:%S"), self.seen[-1], flush=True)  # noqa: T201 - for the table
@@ -238,9 +240,21 @@ class Storm:
     # What can happen.
 
     def out_of_memory(self, rule: str) -> None:
-        job, since = self.starts(rule), time.time()
-        self.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED")
-        self.note("too little memory", rule, job, since)
+        """Once or more often: until the product has asked for enough."""
+        asked = []
+        while True:
+            job, since = self.starts(rule), time.time()
+            asked.append(self.slurm.asked_mb(job))
+            self.slurm.wait(
+                lambda job=job: self.slurm.state(job) != "RUNNING" or self.saved_at(rule), 300
+            )
+            if self.saved_at(rule):
+                break
+            self.over(job, "OUT_OF_MEMORY", "CANCELLED", "FAILED", seconds=30)
+            self.note(f"{asked[-1]} MB are too little", rule, job, since)
+        self.hit.remove(job)
+        assert len(asked) > 1
+        assert all(b == pytest.approx(1.5 * a, abs=1) for a, b in pairwise(asked))
 
     def scancel(self, rule: str) -> None:
         job, since = self.works(rule), time.time()
@@ -323,7 +337,9 @@ def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
 @pytest.mark.faults
 def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
     config = cluster.configure("storm")
-    cluster.teach("storm", "train", peak_mb=1)  # too little: the first attempt is killed
+    # No stage can have taken so little: it makes the first attempt ask for 800 MB, and the next
+    # ones for half as much again each.
+    cluster.teach("storm", "train", peak_mb=-100)
     storm = Storm(cluster, config)
     storm.out_of_memory("train")
     storm.scancel("train")
