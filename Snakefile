@@ -110,6 +110,7 @@ localrules:
 include: "workflow/rules/terminal.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/sizes.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/forcefield.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/seed.smk"

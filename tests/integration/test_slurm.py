@@ -283,8 +283,9 @@ class Storm:
         self.hit.remove(job)  # the same job, and the next to be hit
 
     def node_dies(self, rule: str) -> None:
-        job, since = self.works(rule), time.time()
+        job = self.works(rule)
         self.slurm.kill_node("cpu1")
+        since = time.time()
         self.over(job, "PENDING", "NODE_FAIL")
         self.note("node dies", rule, job, since)
         self.slurm.run("slurmd", "-N", "cpu1")
@@ -308,10 +309,11 @@ class Storm:
         old = self.program(rule)
         old.suspend()
         self.process = self.cluster.start(self.config, *self.options)
-        self.starts(rule)
+        successor = self.starts(rule)
         old.resume()
         self.over(job, "FAILED")
         self.note("Snakemake killed and started again", rule, job, since)
+        self.hit.remove(successor)
 
     def finish(self) -> dict:
         self.cluster.finish(self.process, self.config)
@@ -346,8 +348,8 @@ def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at
     storm.walltime("train")
     storm.requeued_from_a_drained_node("explore")
     storm.node_dies("explore")
-    storm.controller_restarts("certify")
     storm.workflow_killed("certify")
+    storm.controller_restarts("certify")
     assert storm.finish() == request.getfixturevalue("undisturbed")
 
 
@@ -358,6 +360,8 @@ CP2K = {
     "seed_labels": {"train": 3, "validation": 5, "test": 5},
     "selection": {"frames": 2},
     "training": {"epochs": 5, "updates": None},
+    "exploration": {"replicas": 2, "time_ps": 0.1, "candidate_interval_fs": 10.0},
+    "certificate": {"when": "never"},
 }
 cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
 
