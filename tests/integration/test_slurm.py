@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from cheap_cp2k import CHEAP, TRUSTING
 from private_slurm import PrivateSlurm, kill_group, missing
 
@@ -40,13 +41,13 @@ SMALL = {
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
-        "time_ps": 1.0,
+        "time_ps": 2.0,
         "candidate_interval_fs": 20.0,
         "checkpoint_s": 0.5,
     },
     "selection": {"frames": 4},
     "limits": {"max_generations": 1, "label_budget": 60},
-    "certificate": {"when": "always", "replicas": 4, "time_ps": 0.8, "nve_time_ps": 0.2},
+    "certificate": {"when": "always", "replicas": 4, "time_ps": 1.2, "nve_time_ps": 0.2},
     "resources": {"label_shards": 1},
 }
 QUICK = (
@@ -198,11 +199,27 @@ class Storm:
         return job
 
     def works(self, rule: str) -> int:
-        """Wait until it has saved something, too."""
+        """Wait until it has saved something, too, and done something since."""
         job, since = self.starts(rule), time.time()
         self.slurm.wait(lambda: self.saved_at(rule) > since, 300, every=0.05)
-        time.sleep(0.5)  # and something has been done since
+        time.sleep(1)
         return job
+
+    def goes_on(self, rule: str) -> None:
+        """Wait for the next attempt: what it first saves is not less than there was."""
+        before = self.progress(rule)
+        job, since = self.starts(rule), time.time()
+        self.slurm.wait(lambda: self.saved_at(rule) > since, 300, every=0.05)
+        assert self.progress(rule) >= before > 0
+        self.hit.remove(job)
+
+    def progress(self, rule: str) -> int:
+        """How far the stage has come: frames, epochs or steps."""
+        paths = list(self.work.glob(SAVED[rule]))
+        if rule == "label":
+            return sum(len(path.read_bytes().splitlines()) for path in paths)
+        saved = [torch.load(path, weights_only=True) for path in paths]
+        return sum(content["epoch" if rule == "train" else "step"] for content in saved)
 
     def saved_at(self, rule: str) -> float:
         """When the stage has last saved something."""
@@ -261,6 +278,7 @@ class Storm:
         self.slurm.run("scancel", str(job))
         self.over(job, "CANCELLED")
         self.note("scancel", rule, job, since)
+        self.goes_on(rule)
 
     def walltime(self, rule: str) -> None:
         """A job that hangs, until its time is up."""
@@ -269,6 +287,7 @@ class Storm:
         self.slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
         self.over(job, "TIMEOUT")
         self.note("wall time", rule, job, since)
+        self.goes_on(rule)
 
     def requeued_from_a_drained_node(self, rule: str) -> None:
         job, since = self.works(rule), time.time()
@@ -279,8 +298,8 @@ class Storm:
         assert self.slurm.state(job) == "PENDING"
         self.note("node drained, job requeued", rule, job, since)
         self.slurm.run("scontrol", "update", "NodeName=cpu1", "State=resume")
-        self.over(job, "RUNNING")
-        self.hit.remove(job)  # the same job, and the next to be hit
+        self.hit.remove(job)  # the same job goes on
+        self.goes_on(rule)
 
     def node_dies(self, rule: str) -> None:
         job = self.works(rule)
@@ -289,8 +308,8 @@ class Storm:
         self.over(job, "PENDING", "NODE_FAIL")
         self.note("node dies", rule, job, since)
         self.slurm.run("slurmd", "-N", "cpu1")
-        self.over(job, "RUNNING")
         self.hit.remove(job)
+        self.goes_on(rule)
 
     def controller_restarts(self, rule: str) -> None:
         job, since = self.works(rule), time.time()
@@ -309,11 +328,11 @@ class Storm:
         old = self.program(rule)
         old.suspend()
         self.process = self.cluster.start(self.config, *self.options)
-        successor = self.starts(rule)
+        self.hit.remove(self.starts(rule))
         old.resume()
         self.over(job, "FAILED")
         self.note("Snakemake killed and started again", rule, job, since)
-        self.hit.remove(successor)
+        self.goes_on(rule)
 
     def finish(self) -> dict:
         self.cluster.finish(self.process, self.config)
