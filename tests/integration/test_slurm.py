@@ -379,7 +379,7 @@ CP2K = {
     "seed_labels": {"train": 3, "validation": 5, "test": 5},
     "selection": {"frames": 2},
     "training": {"epochs": 5, "updates": None},
-    "exploration": {"replicas": 2, "time_ps": 0.1, "candidate_interval_fs": 10.0},
+    "exploration": {"replicas": 4, "time_ps": 1.0, "candidate_interval_fs": 20.0},
     "certificate": {"when": "never"},
 }
 cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
@@ -416,13 +416,14 @@ def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and
 @cp2k
 def test_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001
     reference = CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"}
-    config = cluster.configure("mpi", **CP2K | {"reference": reference})
+    shards = {"resources": {"label_shards": 6}}  # the first has 3 of 13 frames
+    config = cluster.configure("mpi", **CP2K | {"reference": reference} | shards)
     mpi = ("--set-resources", "label:mpi=srun", "label:tasks=2")
     label = "results/mpi/water/seed/labels/000.parquet"
     cluster.finish(cluster.start(config, *mpi, "--", label), config)
     work = cluster.checkout / "results/mpi/work/water/start/label/seed-000"
     outputs = [path.read_text() for path in work.glob("*/cp2k.out")]
-    assert len(outputs) == 13
+    assert len(outputs) == 3
     ranks = "Total number of message passing processes"
     for said in outputs:
         assert next(line for line in said.splitlines() if ranks in line).split()[-1] == "2"
