@@ -49,6 +49,10 @@ def find(folder: Path) -> Campaign:
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    if not (folder / "campaign.json").exists():
+        raise InputError(
+            f"{folder}: no campaign.json here: expected a campaign's folder, results/<campaign>, or its file"
+        )
     try:
         campaign = Campaign.read(folder / "campaign.json")
     except PermissionError as error:
