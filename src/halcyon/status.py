@@ -51,7 +51,8 @@ def find(folder: Path) -> Campaign:
     """
     if not (folder / "campaign.json").exists():
         raise InputError(
-            f"{folder}: no campaign.json here: expected a campaign's folder, results/<campaign>, or its file"
+            f"{folder}: no campaign.json here: expected a campaign's folder, results/<campaign>, "
+            "or its file"
         )
     try:
         campaign = Campaign.read(folder / "campaign.json")

@@ -66,9 +66,7 @@ def test_files_from_the_future_repeat_nothing(checkout, copy):
 def test_someone_else_may_look_and_is_told_why_not_more(checkout, copy):
     for path in (copy, *copy.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    code, said = snakemake(checkout, copy, "-n", before=ORDINARY)
-    assert code == 0, said
-    assert NOTHING in said
+    # Snakemake's own records are for their owner's eyes, a dry run too; Halcyon's are not.
     status = [Path(sys.executable).with_name("halcyon"), "status", "undisturbed.yaml"]
     looked = subprocess.run(
         [*ORDINARY, *status],
@@ -82,8 +80,8 @@ def test_someone_else_may_look_and_is_told_why_not_more(checkout, copy):
     assert "methanol" in looked.stdout
     code, said = snakemake(checkout, copy, before=ORDINARY)
     assert code != 0
-    assert "results" in said
-    assert "nothing can be written" in said
+    assert "results/undisturbed: nothing can be written here (Permission denied)" in said
+    assert "halcyon status" in said
     assert "Traceback" not in said
 
 
