@@ -45,10 +45,9 @@ def test_dead_and_alive(running):
 
 def test_the_campaigns_file_will_do(running, capsys):
     file = running.folder.parents[1] / "methanol.yaml"
-    said = (
-        f"campaign: {running.settings.campaign}\nsystems: [methanol]\nreference: {backend: xtb}\n"
-    )
-    file.write_text(f"{said}results: {running.settings.results}\n")
+    said = {"campaign": running.settings.campaign, "systems": ["methanol"]}
+    said |= {"results": str(running.settings.results), "reference": {"backend": "xtb"}}
+    file.write_text(json.dumps(said))
     assert main(["status", str(file)]) == main(["status", str(running.folder)])
     asked = capsys.readouterr().out
     assert asked.count(f"{running.settings.campaign}: no process works on it") == 2
