@@ -48,7 +48,7 @@ from halcyon.label_store import LabelStore
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_BYTES = 300_000
 """Of a MACE model with 16 channels."""
-WORKFLOW = ("Snakefile", "workflow", "profiles", "scripts", "src", "config")
+WORKFLOW = ("Snakefile", "workflow", "profiles", "scripts", "src")
 TIMED_JOBS = 8
 
 
@@ -79,6 +79,10 @@ def configure(folder: Path, size: Size) -> str:
     folder.mkdir(parents=True)
     for part in WORKFLOW:
         (folder / part).symlink_to(ROOT / part)
+    shutil.copytree(ROOT / "config", folder / "config")
+    long_ago = time.time() - 30 * 86400
+    for path in (folder / "config").rglob("*"):  # older than what was made with it
+        os.utime(path, (long_ago, long_ago))
     system = yaml.safe_load((ROOT / "config/systems/methanol.yaml").read_text(encoding="utf-8"))
     (folder / "systems").mkdir()
     names = [f"s{number:03d}" for number in range(size.systems)]
@@ -160,7 +164,7 @@ class Fabricator:
         """Everything up to so many generations of every system."""
         for name in self.campaign.systems:
             system, model = self.root / name, os.urandom(MODEL_BYTES)
-            for output in ("frames.parquet", "counts.json", "distributions.html"):
+            for output in ("frames.parquet", "counts.json"):
                 self.put(system / "teacher" / output, self.shard)
             self.put(system / "teacher/pretrained.model", model)
             self.put(system / "teacher/pretrained.json", {"curve": []})
@@ -173,10 +177,10 @@ class Fabricator:
         system, batch = self.root / name, f"gen{number:03d}"
         folder = system / batch
         self.put(folder / "model.model", model)
-        for output in ("metrics.json", "drift.json", "domain.json", "exploration.json"):
-            self.put(folder / output, {})
-        for output in ("parity.parquet", "traces.parquet", "candidates.parquet"):
-            self.put(folder / output, self.shard)
+        self.put(folder / "parity.parquet", self.shard)
+        tables = ("traces.parquet", "candidates.parquet")
+        for output in ("metrics.json", "drift.json", "domain.json", *tables, "exploration.json"):
+            self.put(folder / output, self.shard if output in tables else {})
         self.put(folder / "selection.json", {"candidates": 0, "fates": {}})
         self.labels(system, batch)
         for stage in ("train", "domain", "explore", "select", "verdict"):
@@ -298,10 +302,10 @@ def measure(name: str, size: Size, work: Path) -> dict[str, Any]:
     configure(folder, size)
     new = dry_run(folder)
     code = (
-        "import yaml; from halcyon.campaign import begin; "
-        "begin(yaml.safe_load(open('scale.yaml')), 'scale.yaml')"
+        "import yaml; from halcyon.checked import begin_once; "
+        "begin_once(yaml.safe_load(open('scale.yaml')), 'scale.yaml')"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}  # as the Snakefile does
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env=environment)
     Fabricator(folder, size).all(generations=size.generations - 1)
     there = number_of_files(folder)

@@ -1,7 +1,8 @@
 """Kill a label job at random moments, again and again: python kill_label.py PLAN.json OUT.json
 
 A program of `test_label_kills.py`. What is killed is scripts/label.py itself, from its first line
-on; only the imports are there before: this process forks.
+on; only the imports are there before: this process forks. Every other kill comes after a random
+time, the rest after a random number of records: however fast the machine, all phases are hit.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import tblite.interface  # noqa: F401
 
@@ -44,13 +46,15 @@ def start(words: list[str]) -> int:
         os._exit(code)
 
 
-def ended(pid: int, seconds: float) -> int | None:
-    """Exit code of a process; None if it did not end in time."""
+def ended(pid: int, seconds: float, journal: Path | None = None, records: int = 0) -> int | None:
+    """Exit code of a process; None if it did not end in time, or before so many records."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if journal and len(list(entries(journal))) >= records:
+            return None
         time.sleep(0.002)
     return None
 
@@ -66,8 +70,14 @@ def main() -> None:
         rounds += 1
         while True:
             pid = start(words)
-            seconds = dice.uniform(0, whole) if len(kills) < plan["kills"] else 300
-            code = ended(pid, seconds)
+            moment: dict[str, Any] = {"seconds": 300}
+            if len(kills) < plan["kills"]:
+                moment["seconds"] = dice.uniform(0, whole)
+                if len(kills) % 2 == 0:
+                    # The first of all comes before any record.
+                    records = dice.randrange(plan["frames"]) if kills else 0
+                    moment = {"seconds": 300, "journal": Path(folder) / NAME, "records": records}
+            code = ended(pid, **moment)
             if code is not None:
                 assert code == 0, f"exit code {code}"
                 break
@@ -78,7 +88,6 @@ def main() -> None:
             kills.append(
                 {
                     "round": rounds - 1,
-                    "after_s": seconds,
                     "journaled": journaled,
                     "begun": len(begun_so_far),
                     "written": Path(words[words.index("--out") + 1]).exists(),

@@ -10,8 +10,8 @@ from fabricated import campaign
 
 from conftest import ROOT
 from halcyon import files
-from halcyon.campaign import Campaign
-from halcyon.checked import begin_once, fingerprint
+from halcyon.campaign import Campaign, SystemPlan
+from halcyon.checked import begin_once, fingerprint, resolve_again
 from halcyon.errors import InputError
 
 
@@ -33,7 +33,12 @@ def test_the_second_time_nothing_is_checked_again(content, monkeypatch, tmp_path
     first = begin_once(content, "trial.yaml")
     identity = files.read_json(tmp_path / "results/trial/identity.json")
     no_process(monkeypatch)
-    assert begin_once(content, "trial.yaml") == first
+    again = begin_once(content, "trial.yaml")
+    assert again == first
+    with monkeypatch.context() as no_chemistry:
+        no_chemistry.setattr(SystemPlan, "start", None)
+        assert again.systems["methanol"].atoms == {"methanol": 6}
+        assert resolve_again(content, "trial.yaml").systems["methanol"].atoms == {"methanol": 6}
     assert first.file.exists()
     # What may change from one moment to the next still counts.
     with monkeypatch.context() as full:
@@ -66,10 +71,12 @@ def test_a_fault_is_told_as_if_checked_here_and_leaves_no_trace(content, tmp_pat
 
 
 def test_snakemake_keeps_no_chemistry_in_memory():
+    lines = (ROOT / "Snakefile").read_text().splitlines()
+    imported = "; ".join(line for line in lines if line.startswith("from halcyon"))
+    assert "begin_once" in imported
     code = (
-        "import sys; from halcyon.checked import begin_once; "
-        "from halcyon.layout import settled; from halcyon.saturation import goes_on; "
-        "print({'torch', 'rdkit', 'openmm', 'ase', 'pandas', 'scipy'} & sys.modules.keys())"
+        f"import sys; {imported}; "
+        "print({'torch', 'rdkit', 'openmm', 'pandas', 'scipy'} & sys.modules.keys())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src"

@@ -98,7 +98,8 @@ def job(tmp_path, rattled):
 @pytest.mark.parametrize(("backend", "kills"), [("ase", 30), ("xtb", 20)])
 def test_killed_at_any_moment_each_frame_has_one_record(job, tmp_path, backend, kills):
     rounds = [job(f"round{number}", backend) for number in range(kills)]
-    plan = {"seed": 7, "kills": kills, "undisturbed": job("undisturbed", backend)[0]}
+    plan = {"seed": 7, "kills": kills, "frames": FRAMES}
+    plan["undisturbed"] = job("undisturbed", backend)[0]
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"rounds": rounds}))
     paths = [tmp_path / "plan.json", tmp_path / "told.json"]
     environment = os.environ | {
