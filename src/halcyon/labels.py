@@ -70,17 +70,22 @@ def label_frames(
     mine = Journal(work / journal.NAME)
     written = mine.read()
     known = store.find(keys)
-    known |= {key: frame for key, frame in written.items() if key not in known}
-    missing: dict[str, Atoms] = {}
+    # Whoever goes on after a kill takes the rest in the order that all of them had: what a frame's
+    # calculation starts from, and with it the last digits of its label, is then the same.
+    own: dict[str, Atoms] = {}
     for key, frame in zip(keys, frames, strict=True):
         if key not in known:
-            missing.setdefault(key, frame)
+            own.setdefault(key, frame)
+    known |= {key: frame for key, frame in written.items() if key not in known}
+    missing = {key: frame for key, frame in own.items() if key not in known}
     extra = provenance | {"level": store.level, "host": socket.gethostname()}
     done = len(frames) - len(missing)
     asked = set(keys)
     fresh = [frame for key, frame in written.items() if key in asked]
     expected = len(fresh) + len(missing)
-    for key, frame, record in _records(reference, missing, work, cores, may_start, stop=stop):
+    for key, frame, record in _records(
+        reference, own, missing, work, cores, may_start=may_start, stop=stop
+    ):
         if record.status is not Status.OK and stop():
             # What asks a job to stop asks the program that it started, too: that one's end says
             # nothing about the frame.
@@ -109,21 +114,32 @@ def label_frames(
 
 def _records(
     reference: Reference,
+    own: dict[str, Atoms],
     missing: dict[str, Atoms],
     work: Path,
     cores: int,
-    may_start: Callable[[], bool],
     *,
+    may_start: Callable[[], bool],
     stop: Callable[[], bool],
 ) -> Iterator[tuple[str, Atoms, Record]]:
     """Compute frames one by one, in the reference's order, as long as another may be started.
+
+    Args:
+        reference: computes.
+        own: all that this shard has computed or has to; the order is theirs.
+        missing: those to compute.
+        work: for the reference.
+        cores: likewise.
+        may_start: asked before each.
+        stop: whether the job was asked to stop.
 
     Raises:
         Interrupted: the job was asked to stop, and so was a program that was just starting.
         NotStartedError: the program did not start, and nobody had asked for a stop.
     """
-    items = list(missing.items())
-    waiting = [items[index] for index in reference.order([frame for _, frame in items])]
+    items = list(own.items())
+    ordered = [items[index] for index in reference.order([frame for _, frame in items])]
+    waiting = [(key, frame) for key, frame in ordered if key in missing]
     records = reference.label([frame for _, frame in waiting], work, cores)
     for key, frame in waiting:
         if not may_start():

@@ -112,6 +112,33 @@ def test_a_kill_costs_one_frame(label, rattled, tmp_path):
     assert all(json.loads(line) for line in journal.read_bytes().splitlines() if b"info" in line)
 
 
+def test_after_a_kill_the_rest_comes_in_the_order_of_all(label, rattled):
+    class LastFirst(Counted):
+        """The first, then the others from the last on: another order for fewer frames."""
+
+        def __init__(self, *, stops_at=None):
+            super().__init__()
+            self.stops_at, self.seen = stops_at, []
+
+        def order(self, frames):
+            return [0, *range(len(frames) - 1, 0, -1)] if len(frames) else []
+
+        def label(self, frames, work, cores):
+            for frame, record in zip(frames, super().label(frames, work, cores), strict=True):
+                if len(self.seen) == self.stops_at:
+                    raise KeyboardInterrupt
+                self.seen.append(structure_key(frame))
+                yield record
+
+    frames = rattled(5)
+    keys = [structure_key(frame) for frame in frames]
+    killed, again = LastFirst(stops_at=2), LastFirst()
+    with pytest.raises(KeyboardInterrupt):
+        label(frames, killed)
+    label(frames, again)
+    assert [keys.index(key) for key in killed.seen + again.seen] == [0, 4, 3, 2, 1]
+
+
 def test_asked_to_stop_it_keeps_what_it_has(label, rattled):
     reference = Counted()
     with pytest.raises(Interrupted):
