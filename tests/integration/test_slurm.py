@@ -193,7 +193,7 @@ class Storm:
             assert self.process.poll() is None, self.cluster.said(self.config)
             return self.slurm.running(rule, "cpu") - set(self.hit)
 
-        (job,) = self.slurm.wait(fresh, 300)
+        (job,) = self.slurm.wait(fresh, 600)
         self.hit.append(job)
         return job
 
