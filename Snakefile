@@ -28,13 +28,12 @@ sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen
 from halcyon.campaign import Campaign
-from halcyon.certificate import wanted
 from halcyon.checked import begin_once
 from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.job_sizes import SEED, JobSizes, batch_number
 from halcyon.layout import behind, settled
-from halcyon.saturation import goes_on
+from halcyon.saturation import gets_certificate, goes_on
 from halcyon.stage import RUN_VARIABLE
 
 if not config:

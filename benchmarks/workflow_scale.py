@@ -48,7 +48,7 @@ from halcyon.label_store import LabelStore
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_BYTES = 300_000
 """Of a MACE model with 16 channels."""
-WORKFLOW = ("Snakefile", "workflow", "profiles", "scripts", "src", "config")
+WORKFLOW = ("Snakefile", "workflow", "profiles", "scripts", "src")
 TIMED_JOBS = 8
 
 
@@ -79,6 +79,10 @@ def configure(folder: Path, size: Size) -> str:
     folder.mkdir(parents=True)
     for part in WORKFLOW:
         (folder / part).symlink_to(ROOT / part)
+    shutil.copytree(ROOT / "config", folder / "config")
+    long_ago = time.time() - 30 * 86400
+    for path in (folder / "config").rglob("*"):  # older than what was made with it
+        os.utime(path, (long_ago, long_ago))
     system = yaml.safe_load((ROOT / "config/systems/methanol.yaml").read_text(encoding="utf-8"))
     (folder / "systems").mkdir()
     names = [f"s{number:03d}" for number in range(size.systems)]
@@ -160,7 +164,7 @@ class Fabricator:
         """Everything up to so many generations of every system."""
         for name in self.campaign.systems:
             system, model = self.root / name, os.urandom(MODEL_BYTES)
-            for output in ("frames.parquet", "counts.json", "distributions.html"):
+            for output in ("frames.parquet", "counts.json"):
                 self.put(system / "teacher" / output, self.shard)
             self.put(system / "teacher/pretrained.model", model)
             self.put(system / "teacher/pretrained.json", {"curve": []})

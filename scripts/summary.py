@@ -19,7 +19,7 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, soft_wrap=True)
 
-    verdicts = report.find_verdicts(folder / system)
+    verdicts = report.find_verdicts(folder / system, campaign.systems[system].settings)
     ledger = report.read_ledger(folder / "stages.jsonl", system)
     if not verdicts:
         say(f"{system}: unfinished: no generation is done yet", "bold yellow")
@@ -30,6 +30,10 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
             f"{system}: {report.verdict_sentence(found)}",
             tone.get(found.last.decision, "bold red"),
         )
+        if found.last.decision != "continue":
+            said = report.certificate_sentence(found)
+            stable = found.certificate and found.certificate.conclusion == "stable"
+            say(said, "" if found.certificate is None else "green" if stable else "bold red")
         if found.last.failures["bound_per_ps"] is not None:
             say(f"failure rate {stability.rate_text(found.last.failures)}")
         console.print(report.summary_table(found))

@@ -45,6 +45,7 @@ def main(job: stage.Job) -> None:
                 "limit": settings.limits.core_hours,
                 "of": settings.limits.core_hours_of,
             },
+            "explored": settings.exploration.model_dump(include={"time_ps", "temperatures_K"}),
             "saturation": assessment,
             "failures": stability.failures(mine.replicas, confidence=confidence),
             "critical_cli": stability.critical_cli(

@@ -20,11 +20,10 @@ from ase import Atoms
 from pydantic import Field, ValidationError
 
 from halcyon import files
-from halcyon.config import Settings
 from halcyon.errors import InputError
 from halcyon.evidence import Criteria, Findings, Part, ReplicaEnd
 from halcyon.frames import canonical_order
-from halcyon.saturation import Finding, goes_on
+from halcyon.saturation import Finding
 from halcyon.stability import plain, rate_text
 
 SCHEMA_VERSION = 1
@@ -36,6 +35,7 @@ class Conclusion(StrEnum):
     """What a certificate comes to."""
 
     STABLE = "stable"
+    NOT_CALM = "not calm"
     NOT_STABLE = "not stable"
     NOT_ENOUGH_DATA = "not enough data"
 
@@ -172,15 +172,6 @@ class Certificate(Part):
             ) from error
 
 
-def wanted(verdict: dict[str, Any], settings: Settings) -> bool:
-    """Whether a campaign that has ended with this verdict gets a certificate."""
-    when = settings.certificate.when
-    over = not goes_on(verdict, settings.limits)
-    return over and (
-        when == "always" or (when == "saturated" and verdict["decision"] == "saturated")
-    )
-
-
 def sha256_of(path: Path) -> str:
     """Of a file's bytes.
 
@@ -228,10 +219,11 @@ def data_digest(frames: Iterable[Atoms]) -> str:
 def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list[str]]:
     """What the runs come to, and why.
 
-    Not stable: a replica failed, or an energy drifts, or the model is shown to leave its domain
-    too often at a temperature. Not enough data: the runs cannot tell whether it does.
+    Not stable: a replica failed, or an energy drifts. Not calm: the model is shown to leave its
+    domain too often at a temperature. Not enough data: the runs cannot tell whether it does.
     """
     against: list[str] = []
+    restless: list[str] = []
     open_questions: list[str] = []
     for_it: list[str] = []
     for run in runs:
@@ -246,28 +238,41 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
         if excursions.finding == Finding.SATURATED:
             for_it.append(words)
         elif lower is not None and lower > criteria.max_rate_per_atom_ps:
-            against.append(
+            restless.append(
                 f"nvt, {found.temperature_K:g} K: excursions out of the label domain at "
                 f"{lower:.3g}/ps per atom at least, over {criteria.max_rate_per_atom_ps:g}/ps"
             )
         elif not found.failures.failures:
             open_questions.append(words)
-    drift, limit = runs[1].whole.drift, criteria.max_drift_meV_per_atom_ps
-    if drift is None or drift.worst is None or drift.median is None:
-        if not runs[1].whole.failures.failures:
-            open_questions.append("nve: too few points for a drift of the energy")
-    else:
-        words = (
-            f"nve: the energy drifts by {drift.median.value:.2g} meV/atom/ps (median; "
-            f"{drift.median.low:.2g}–{drift.median.high:.2g}), {drift.worst:.2g} at worst; "
-            f"allowed {limit:g}"
-        )
-        (for_it if drift.worst <= limit else against).append(words)
+    _judge_drift(runs[1].whole, criteria, against, open_questions, for_it)
     if against:
-        return Conclusion.NOT_STABLE, against + open_questions + for_it
+        return Conclusion.NOT_STABLE, against + restless + open_questions + for_it
+    if restless:
+        return Conclusion.NOT_CALM, restless + open_questions + for_it
     if open_questions:
         return Conclusion.NOT_ENOUGH_DATA, open_questions + for_it
     return Conclusion.STABLE, for_it
+
+
+def _judge_drift(
+    found: Findings,
+    criteria: Criteria,
+    against: list[str],
+    open_questions: list[str],
+    for_it: list[str],
+) -> None:
+    """Add what the energy's drift says to the list where it belongs."""
+    drift, limit = found.drift, criteria.max_drift_meV_per_atom_ps
+    if drift is None or drift.worst is None or drift.median is None:
+        if not found.failures.failures:
+            open_questions.append("nve: too few points for a drift of the energy")
+        return
+    words = (
+        f"nve: the energy drifts by {drift.median.value:.2g} meV/atom/ps (median; "
+        f"{drift.median.low:.2g}–{drift.median.high:.2g}), {drift.worst:.2g} at worst; "
+        f"allowed {limit:g}"
+    )
+    (for_it if drift.worst <= limit else against).append(words)
 
 
 def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs]) -> str:

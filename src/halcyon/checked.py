@@ -39,6 +39,10 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
         InputError: as `campaign.begin`.
     """
     campaign = Campaign.resolve(content, source)
+    if not dry:
+        prepared = campaign.settings.results / PREPARED
+        for folder in (campaign.folder, prepared, campaign.settings.label_store):
+            files.check_writable(folder)
     stamp = campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
     if not stamp.exists():
         level = _begin_elsewhere(content, source, dry=dry)

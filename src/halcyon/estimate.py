@@ -71,6 +71,8 @@ def units(  # noqa: PLR0911 - one per stage
         case "explore":
             asked = settings.exploration
             return asked.replicas * math.ceil(asked.time_ps * 1000 / asked.timestep_fs)
+        case "certify":
+            return _certified_steps(plan)
         case "label":
             return labels(plan, generation)
         case "domain":
@@ -87,6 +89,7 @@ UNITS = {
     "pretrain": "structure and epoch",
     "train": "structure and epoch",
     "explore": "replica-step",
+    "certify": "replica-step",
     "label": "label",
     "domain": "frame",
     "select": "frame",
@@ -103,6 +106,14 @@ def _teacher_steps(plan: SystemPlan, name: str) -> int:
     return md_steps(
         settings.md_interval_fs, settings.md_frames, temperatures=len(settings.temperatures_K)
     )
+
+
+def _certified_steps(plan: SystemPlan) -> int:
+    """Replica-steps of the certificate's runs, with a thermostat and without."""
+    asked, explored = plan.settings.certificate, plan.settings.exploration
+    kinds = len(plan.explored) * len(asked.temperatures_K or explored.temperatures_K)
+    steps = (asked.time_ps + asked.nve_time_ps) * 1000 / (asked.timestep_fs or explored.timestep_fs)
+    return kinds * asked.replicas * math.ceil(steps)
 
 
 def _taught(plan: SystemPlan) -> int:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,32 @@ def only_one(folder: Path | str, *, wait_s: float = 0.0) -> Iterator[None]:
         os.close(handle)
 
 
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be made in a folder, or in what it will be made in. Leaves no trace.
+
+    Raises:
+        InputError: they cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b" ")
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise _not_writable(there, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder}: nothing can be written here ({error.strerror}), and what works here must: "
+        "make it writable. To look on: halcyon status"
+    )
+
+
 def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
     """Lock the file `path` until the returned descriptor is closed or the process ends.
 
@@ -104,12 +131,9 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NOT_WRITABLE:
             raise
-        raise InputError(
-            f"{path.parent}: nothing can be written here ({error.strerror}), and what works here "
-            "must: make it writable. To look on, use a dry run (-n) or the halcyon commands"
-        ) from error
+        raise _not_writable(path.parent, error) from error
     deadline = time.monotonic() + wait_s
     while True:
         try:

@@ -13,14 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from halcyon import files
 from halcyon.campaign import Campaign, SystemPlan
-from halcyon.saturation import goes_on
+from halcyon.saturation import gets_certificate, goes_on
 
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
-MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select")
+MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
+
+
+SATURATED = {"decision": "saturated", "generation": 0, "labels": {"spent": 0}}
+"""As much of a verdict as `end_jobs` needs, of a campaign that ended well."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,7 @@ def start_jobs(campaign: Campaign, system: str) -> list[Job]:
     def job(stage: str, *outputs: Path) -> Job:
         return Job(stage, system, None, None, outputs, logs / f"{stage}.log")
 
-    jobs = [
-        job(
-            "forcefield",
-            *(teacher / name for name in ("frames.parquet", "counts.json", "distributions.html")),
-        )
-    ]
+    jobs = [job("forcefield", teacher / "frames.parquet", teacher / "counts.json")]
     if settings.pretraining.enabled:
         jobs.append(job("pretrain", teacher / "pretrained.model", teacher / "pretrained.json"))
     jobs.append(job("seed", folder / "seed/selected.parquet"))
@@ -107,11 +107,20 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Jo
     return jobs
 
 
-def report_job(campaign: Campaign, system: str) -> Job:
-    """The job that makes the page."""
-    folder = campaign.folder / system
-    page, log = folder / "report.html", folder / "logs/report.log"
-    return Job("report", system, None, None, (page,), log)
+def end_jobs(campaign: Campaign, system: str, verdict: dict[str, Any]) -> list[Job]:
+    """Jobs after the verdict that ended a system's campaign."""
+    folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
+    outputs = {
+        "certify": [proof / name for name in ("certificate.json", "nvt.parquet", "nve.parquet")],
+        "final": [folder / "final/manifest.json"],
+        "report": [folder / "report.html"],
+    }
+    if not gets_certificate(verdict, campaign.systems[system].settings):
+        del outputs["certify"]
+    return [
+        Job(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
+        for stage, paths in outputs.items()
+    ]
 
 
 def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list[Job]:
@@ -155,6 +164,7 @@ def cores_of(plan: SystemPlan, stage: str) -> int:
         "train": resources.train_cores,
         "pretrain": resources.train_cores,
         "explore": resources.explore_cores,
+        "certify": resources.explore_cores,
     }
     return cores.get(stage, 1)
 
@@ -181,7 +191,7 @@ def settled(campaign: Campaign, system: str) -> int:
             end = _after(newest, [job for job in jobs if job.stage == stage])
             if stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
-        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings.limits):
+        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings):
             return number
     return plan.settings.limits.max_generations
 

@@ -31,7 +31,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
             _quarantine,
         ),
     ):
-        command = commands.add_parser(name, help=about.rstrip("."), description=about)
+        brief = about[0].lower() + about[1:].rstrip(".")
+        command = commands.add_parser(name, help=brief, description=about)
         command.add_argument("campaign", type=Path, help="results/<campaign>, or its campaign.json")
         command.add_argument("--system", help="only this system")
         command.add_argument("--json", action="store_true", help="for programs")

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from halcyon import estimate, files, layout
-from halcyon.campaign import Campaign, level_of_theory
+from halcyon.campaign import Campaign, SystemPlan, level_of_theory
 from halcyon.errors import InputError
 from halcyon.estimate import Rate
 from halcyon.label_store import LabelStore
@@ -24,11 +24,14 @@ from halcyon.report import read_ledger
 from halcyon.trial import KINDS
 
 Trials = dict[str, dict[str, Any]]
+END = "end"
+"""Stands for what comes after the last generation where a generation's number is expected."""
+Batch = int | str | None
 START_FACTORS = (0.5, 3.0)
 """Of the time that a job takes to start: file systems of clusters are slower."""
 DISK_FACTORS = (0.5, 2.0)
 PAGE_BYTES = 5_000_000
-"""Of the report and of the teacher's distributions: nearly all of it the library of plots."""
+"""Of the report: nearly all of it the library of plots."""
 TRACE_POINT_BYTES = 60
 OTHER_BYTES = 100_000
 """Of a generation's logs and JSON files."""
@@ -201,8 +204,11 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
     gpu = str(trials.get("model", {}).get("device", "cpu")).startswith("cuda")
     start = Rate.around([start_s], START_FACTORS, "measured")
     maximum = one.settings.limits.max_generations
-    parts = [_batch(campaign, name, g, known, start, gpu=gpu) for g in (None, *range(maximum))]
-    disk = [_disk(campaign, name, g, trials) for g in (None, *range(maximum))]
+    # A step of the certificate's runs is one of the exploration, as far as one knows before.
+    known = {"certify": known["explore"]} | known if "explore" in known else known
+    batches = (None, *range(maximum), END)
+    parts = [_batch(campaign, name, batch, known, start, gpu=gpu) for batch in batches]
+    disk = [_disk(campaign, name, batch, trials) for batch in batches]
     for part, size in zip(parts, disk, strict=True):
         part["disk_GB"] = [factor * size / 1e9 for factor in (DISK_FACTORS[0], 1, DISK_FACTORS[1])]
     entry: dict[str, Any] = {
@@ -218,7 +224,7 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
         ],
         "unknown": {kind: found["error"] for kind, found in trials.items() if "error" in found},
         "batches": parts,
-        "least": _sum(parts[:2]),
+        "least": _sum([*parts[:2], parts[-1]]),
         "most": _sum(parts),
     }
     if spent := read_ledger(campaign.folder / "stages.jsonl", name):
@@ -229,16 +235,19 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
 def _batch(
     campaign: Campaign,
     name: str,
-    generation: int | None,
+    batch: Batch,
     known: Mapping[str, Rate],
     start: Rate,
     *,
     gpu: bool,
 ) -> dict[str, Any]:
-    """One generation, or what comes before the first."""
+    """One generation, what comes before the first, or what comes after the last."""
     one = campaign.systems[name]
-    if generation is None:
-        jobs = [*layout.start_jobs(campaign, name), layout.report_job(campaign, name)]
+    generation = batch if isinstance(batch, int) else None
+    if batch is None:
+        jobs = layout.start_jobs(campaign, name)
+    elif generation is None:
+        jobs = layout.end_jobs(campaign, name, layout.SATURATED)
     else:
         jobs = layout.generation_jobs(campaign, name, generation)
     core, card = [0.0] * 3, [0.0] * 3
@@ -252,9 +261,9 @@ def _batch(
         if gpu and stage in layout.MODEL_STAGES:
             card = [a + b for a, b in zip(card, hours, strict=True)]
     return {
-        "generation": generation,
+        "generation": batch,
         "jobs": len(jobs),
-        "labels": estimate.labels(one, generation),
+        "labels": 0 if batch == END else estimate.labels(one, generation),
         "core_hours": core,
         "gpu_hours": card,
         "stages": stages,
@@ -282,23 +291,36 @@ def _stage(
     return seconds
 
 
-def _disk(campaign: Campaign, name: str, generation: int | None, trials: Trials) -> float:
-    """Bytes that stay of a generation, or of what comes before the first."""
+def _disk(campaign: Campaign, name: str, batch: Batch, trials: Trials) -> float:
+    """Bytes that stay of a generation, of what comes before the first or after the last."""
     one = campaign.systems[name]
+    generation = batch if isinstance(batch, int) else None
     found = trials.get("model", {})
     frame = found.get("frame_bytes", 100 * max(len(one.start(s)) for s in one.structures))
     model = found.get("model_bytes", 500_000)
+    if batch == END:
+        tested = one.settings.certificate
+        points = estimate.units(one, "certify", None) * _timestep_ps(one)
+        points *= tested.trace_points_per_ps
+        # Model, its export, labels and traces are copied to `final/`.
+        labelled = sum(estimate.labels(one, g) for g in (None, 0))
+        return float(PAGE_BYTES + 4 * model + 2 * points * TRACE_POINT_BYTES + labelled * frame)
     # Selected, labelled, and in the store.
     size = 3 * frame * estimate.labels(one, generation) + OTHER_BYTES
     if generation is None:
         teacher = estimate.units(one, "domain", 0) * frame
-        return float(size + teacher + model + 2 * PAGE_BYTES)
+        return float(size + teacher + model)
     asked = one.settings.exploration
     points = asked.replicas * asked.time_ps * asked.trace_points_per_ps
     size += model + points * TRACE_POINT_BYTES + estimate.candidates(one) * frame / 4
     if asked.trajectory_every_fs:
         size += asked.replicas * asked.time_ps * 1000 / asked.trajectory_every_fs * frame
     return float(size)
+
+
+def _timestep_ps(one: SystemPlan) -> float:
+    asked = one.settings.certificate.timestep_fs or one.settings.exploration.timestep_fs
+    return asked / 1000
 
 
 def _sum(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -203,16 +203,40 @@ def decide(
     return Decision.CONTINUE, finding
 
 
-def goes_on(verdict: dict[str, Any], limits: LimitSettings) -> bool:
-    """Whether a written verdict leads to another generation under the limits that hold now.
+def goes_on(verdict: dict[str, Any], settings: Settings) -> bool:
+    """Whether a written verdict leads to another generation under the settings that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised; its verdict stays. (Where
-    frames were left for want of core-hours, it is made anew: see `budget.reopen`.)
+    A campaign that ended at a limit goes on when that limit is raised, one that has saturated when
+    longer or other dynamics are asked for; the verdict stays. (Where frames were left for want of
+    core-hours, it is made anew: see `budget.reopen`.)
     """
+    limits = settings.limits
     core_hours = verdict.get("core_hours", {}).get("spent", 0.0)  # older verdicts have none
     allowed = (
         verdict["generation"] + 1 < limits.max_generations
         and verdict["labels"]["spent"] < limits.label_budget
         and (limits.core_hours is None or core_hours < limits.core_hours)
     )
-    return allowed and verdict["decision"] != Decision.SATURATED
+    if verdict["decision"] != Decision.SATURATED:
+        return allowed
+    return allowed and _asks_for_more(settings, verdict.get("explored"))
+
+
+def _asks_for_more(settings: Settings, explored: dict[str, Any] | None) -> bool:
+    """Whether exploration is now to be longer, or at other temperatures, than it was."""
+    if explored is None:  # older verdicts do not tell
+        return False
+    asked = settings.exploration
+    longer = asked.time_ps > explored["time_ps"] * (1 + 1e-9)
+    return longer or not {*asked.temperatures_K} <= {*explored["temperatures_K"]}
+
+
+def gets_certificate(verdict: dict[str, Any], settings: Settings) -> bool:
+    """Whether a campaign has ended with this verdict, and its model gets a certificate."""
+    over = not goes_on(verdict, settings)
+    return over and certificate_wanted(verdict["decision"], settings.certificate.when)
+
+
+def certificate_wanted(decision: str, when: str) -> bool:
+    """Whether a campaign that ends with this decision gets one, by `certificate.when`."""
+    return when == "always" or (when == "saturated" and decision == Decision.SATURATED)

@@ -49,6 +49,11 @@ def find(folder: Path) -> Campaign:
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    if not (folder / "campaign.json").exists():
+        raise InputError(
+            f"{folder}: no campaign.json here: expected a campaign's folder, results/<campaign>, "
+            "or its file"
+        )
     try:
         campaign = Campaign.read(folder / "campaign.json")
     except PermissionError as error:
@@ -142,11 +147,14 @@ def _system(
         jobs += layout.generation_jobs(campaign, name, number)
     verdicts = [v for n in begun if (v := _verdict(campaign, name, n)) is not None]
     last = verdicts[-1] if verdicts else None
+    over = last is not None and not goes_on(last, plan.settings)
+    if last is not None and over:
+        jobs += layout.end_jobs(campaign, name, last)
     states = {job: _state(job, campaign, logged, alive=alive) for job in jobs}
     by_state: dict[str, list[str]] = {}
     for job, state in states.items():
         by_state.setdefault(state, []).append(job.name)
-    ended = last is not None and not goes_on(last, plan.settings.limits)
+    ended = over and all(state == "done" for state in states.values())
     active = [job for job, state in states.items() if state in ("running", "queued")]
     waiting = [job for job, state in states.items() if state != "done"]
     now = active or waiting

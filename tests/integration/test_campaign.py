@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from halcyon import parity
+from halcyon import layout, parity
 from halcyon.frames import read_frames
+from halcyon.status import find
 from halcyon.verify import verify
 
 NOTHING = "Nothing to be done"
@@ -77,6 +78,18 @@ def test_a_finished_campaign_has_nothing_to_do(checkout, finished):
             path.touch()
     (checkout / "Snakefile").touch()
     assert NOTHING in checkout.run(config, "-n")
+
+
+def test_the_library_knows_where_the_workflows_files_lie(checkout, finished):  # noqa: ARG001
+    found = find(checkout / "results/undisturbed")
+    jobs = layout.start_jobs(found, "methanol")
+    for number in (0, 1):
+        jobs += layout.generation_jobs(found, "methanol", number)
+    jobs += layout.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1))
+    assert [(job.name, path) for job in jobs for path in job.outputs if not path.exists()] == []
+    assert [job.name for job in jobs if not job.log.exists()] == []
+    # The first generation is over and in order; the last has no successor.
+    assert layout.settled(found, "methanol") == 1
 
 
 def test_the_end_of_a_campaign_is_a_model_that_can_be_handed_on(checkout, finished):  # noqa: ARG001

@@ -45,6 +45,8 @@ def finish(found, generations, decision="continue"):
     jobs = layout.start_jobs(found, "methanol")
     for number in range(generations):
         jobs += layout.generation_jobs(found, "methanol", number)
+    if decision != "continue":
+        jobs += layout.end_jobs(found, "methanol", {**layout.SATURATED, "decision": decision})
     for job in jobs:
         for path in (*job.outputs, job.log):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from test_explore import Spring, dimer, domain
 
 from conftest import ROOT
-from halcyon import certificate, certify
+from halcyon import certificate, certify, saturation
 from halcyon.certificate import Certificate, Conclusion
 from halcyon.config import (
     CertificateSettings,
@@ -453,13 +453,13 @@ def test_traces_that_contradict_the_list_are_found():
 def test_who_gets_a_certificate(decision, when, expected):
     settings = Settings(certificate={"when": when}, limits={"max_generations": 2})
     verdict = {"decision": decision, "generation": 1, "labels": {"spent": 10}}
-    assert certificate.wanted(verdict, settings) is expected
+    assert saturation.gets_certificate(verdict, settings) is expected
 
 
 def test_a_campaign_that_goes_on_gets_none_yet():
     settings = Settings(certificate={"when": "always"}, limits={"max_generations": 3})
     verdict = {"decision": "max_generations", "generation": 1, "labels": {"spent": 10}}
-    assert not certificate.wanted(verdict, settings)
+    assert not saturation.gets_certificate(verdict, settings)
 
 
 def test_runs_are_plain_and_end_with_a_point_of_the_traces():

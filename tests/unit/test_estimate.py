@@ -64,18 +64,36 @@ def test_labels_of_another_size_are_scaled():
     assert estimate.from_labels({}, 9, "store") is None
 
 
+def test_the_certificates_runs_are_counted(tmp_path):
+    """8 replicas of one molecule at two temperatures, 1 ns NVT and 20 ps NVE, steps of 0.5 fs."""
+    asked = {"time_ps": 1000.0, "nve_time_ps": 20.0, "replicas": 8}
+    explored = {"temperatures_K": [300.0, 500.0], "timestep_fs": 0.5}
+    found = campaign(tmp_path, certificate=asked, exploration=explored)
+    steps = 8 * 2 * 2 * 1_020_000
+    assert estimate.units(found.systems["methanol"], "certify", None) == steps
+    about = {"seconds_per_replica_step": 0.01, "seconds_per_evaluation": 0.0, "about": "made up"}
+    trial = {"model": about | {"seconds_per_structure_and_epoch": [0.0]}}
+    (system,) = plan(found, {"methanol": trial}, start_s=0.0)["systems"]
+    end = system["batches"][-1]
+    assert end["stages"]["certify"][1] * 3600 == pytest.approx(steps * 0.01)
+    never = campaign(tmp_path, certificate={"when": "never"})
+    (system,) = plan(never, {"methanol": trial}, start_s=0.0)["systems"]
+    assert list(system["batches"][-1]["stages"]) == ["final", "report"]
+
+
 def test_sums_of_a_plan(tmp_path):
-    """One core-second a label and nothing else: 55 + 4 × 20 labels, 6 + 4 × 7 starts of 1 s."""
+    """One core-second a label and nothing else: 55 + 4 × 20 labels, 8 + 4 × 7 starts of 1 s."""
     found = campaign(tmp_path)
     result = plan(
         found, {"methanol": {"label": {"core_seconds": 1.0, "about": "made up"}}}, start_s=1.0
     )
     (system,) = result["systems"]
-    starts = 6 + 4 * 7  # force field, pre-training, seed, two shards, report; and of a generation
+    # Force field, pre-training, seed, two shards; seven of a generation; certificate, final, page.
+    starts = 5 + 4 * 7 + 3
     assert system["most"]["jobs"] == starts
     assert system["most"]["labels"] == 55 + 4 * 20
     assert system["most"]["core_hours"][1] * 3600 == pytest.approx(starts + 55 + 4 * 20)
-    assert system["least"]["core_hours"][1] * 3600 == pytest.approx(6 + 7 + 55 + 20)
+    assert system["least"]["core_hours"][1] * 3600 == pytest.approx(8 + 7 + 55 + 20)
     assert result["total"]["gpu_hours"] == [0, 0]
     assert "actual" not in system
     ledger = found.folder / "stages.jsonl"

@@ -65,8 +65,18 @@ def collected(made):
 
 
 def test_verdicts_are_found_up_to_the_one_that_ended_it(toy):
-    _, verdicts = toy(("continue", "saturated", "saturated"))
-    assert report.find_verdicts(verdicts[0].parents[1]) == verdicts[:2]
+    campaign, verdicts = toy(("continue", "saturated", "saturated"))
+    folder, settings = verdicts[0].parents[1], campaign.systems["toy"].settings
+    assert report.find_verdicts(folder, settings) == verdicts[:2]
+
+
+def test_verdicts_go_on_behind_a_limit_that_was_raised(toy):
+    campaign, verdicts = toy(("max_generations", "continue"))
+    folder, settings = verdicts[0].parents[1], campaign.systems["toy"].settings
+    least = settings.limits.model_copy(update={"max_generations": 1})
+    assert report.find_verdicts(folder, settings) == verdicts
+    limited = settings.model_copy(update={"limits": least})
+    assert report.find_verdicts(folder, limited) == verdicts[:1]
 
 
 def test_without_a_generation_there_is_no_report(toy):

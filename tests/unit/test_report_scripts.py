@@ -33,7 +33,7 @@ def run(monkeypatch, capsys):
 
 
 def test_scripts(toy, tmp_path, run):
-    campaign, verdicts = toy(["continue"] * 9 + ["max_generations"])
+    campaign, verdicts = toy(["continue"] * 7 + ["max_generations"])
     page = tmp_path / "trial/toy/report.html"
     options = ("--campaign", campaign.file)
     code, _, complaint = run(
@@ -48,7 +48,7 @@ def test_scripts(toy, tmp_path, run):
     assert str(page) in told
     assert "\x1b" not in told
     table = [line for line in told.splitlines() if re.match(r" *\d+ +\d+/", line)]
-    assert len(table) == 10
+    assert len(table) == 8
     assert max(map(len, table)) <= 100
     assert table[-1].split()[-2:] == ["max", "gen."]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from halcyon.config import LimitSettings, SaturationSettings
+from halcyon.config import LimitSettings, SaturationSettings, Settings
 from halcyon.saturation import (
     Decision,
     Exposure,
@@ -88,16 +88,34 @@ def test_a_campaign_goes_on_when_its_limit_is_raised():
     def verdict(decision, generation=1, spent=50):
         return {"decision": decision, "generation": generation, "labels": {"spent": spent}}
 
-    limits = LimitSettings(max_generations=2, label_budget=50)
-    raised = LimitSettings(max_generations=3, label_budget=60)
+    def under(**limits):
+        return Settings(limits=limits)
+
+    limits = under(max_generations=2, label_budget=50)
+    raised = under(max_generations=3, label_budget=60)
     for decision in ("max_generations", "budget_spent"):
         assert not goes_on(verdict(decision), limits)
         assert goes_on(verdict(decision), raised)
-    only_generations = LimitSettings(max_generations=9, label_budget=50)
+    only_generations = under(max_generations=9, label_budget=50)
     assert not goes_on(verdict("budget_spent"), only_generations)
     assert goes_on(verdict("continue"), raised)
     assert not goes_on(verdict("continue", generation=2), raised)
     assert not goes_on(verdict("saturated"), raised)
+
+
+def test_a_saturated_campaign_goes_on_when_more_is_asked():
+    def asked(**exploration):
+        return Settings(exploration=exploration)
+
+    verdict = {"decision": "saturated", "generation": 1, "labels": {"spent": 50}}
+    verdict["explored"] = {"time_ps": 2.0, "temperatures_K": [300.0, 500.0]}
+    assert not goes_on(verdict, asked(time_ps=2.0, temperatures_K=[300.0]))
+    assert goes_on(verdict, asked(time_ps=4.0, temperatures_K=[300.0]))
+    assert goes_on(verdict, asked(time_ps=1.0, temperatures_K=[700.0]))
+    limited = asked(time_ps=4.0).model_copy(update={"limits": LimitSettings(max_generations=2)})
+    assert not goes_on(verdict, limited)
+    del verdict["explored"]  # an older verdict does not tell
+    assert not goes_on(verdict, asked(time_ps=4.0))
 
 
 def test_core_hours_end_a_campaign_and_raised_let_it_go_on():
@@ -115,7 +133,7 @@ def test_core_hours_end_a_campaign_and_raised_let_it_go_on():
 
     verdict = {"decision": "budget_spent", "generation": 0, "labels": {"spent": 9}}
     spent = verdict | {"core_hours": {"spent": 2.5}}
-    assert not goes_on(spent, limits)
-    assert goes_on(spent, LimitSettings(core_hours=3.0))
-    assert goes_on(spent, LimitSettings())
-    assert goes_on(verdict, limits)  # an older verdict does not tell
+    assert not goes_on(spent, Settings(limits=limits))
+    assert goes_on(spent, Settings(limits=LimitSettings(core_hours=3.0)))
+    assert goes_on(spent, Settings())
+    assert goes_on(verdict, Settings(limits=limits))  # an older verdict does not tell

@@ -43,6 +43,18 @@ def test_dead_and_alive(running):
     assert "run the same command" in look(running.folder)["next"]
 
 
+def test_the_campaigns_file_will_do(running, capsys):
+    file = running.folder.parents[1] / "methanol.yaml"
+    said = {"campaign": running.settings.campaign, "systems": ["methanol"]}
+    said |= {"results": str(running.settings.results), "reference": {"backend": "xtb"}}
+    file.write_text(json.dumps(said))
+    assert main(["status", str(file)]) == main(["status", str(running.folder)])
+    asked = capsys.readouterr().out
+    assert asked.count(f"{running.settings.campaign}: no process works on it") == 2
+    assert main(["status", str(file.parent)]) == 2
+    assert f"{file.parent}: no campaign.json here" in capsys.readouterr().err
+
+
 def test_labels_of_unfinished_jobs_count(running):
     labels = look(running.folder)["systems"][0]["labels"]
     # 75 by the verdict of generation 0, and two records of the journal, one of them bad.

@@ -7,15 +7,15 @@ def unroll(system):
     """Input function of a system: its verdicts, up to the one that does not lead on."""
 
     def verdicts(wildcards):
-        limits = SETTINGS[system].limits
+        settings = SETTINGS[system]
         found = [
             f"{ROOT}/{system}/gen{number:03d}/verdict.json"
             for number in range(SETTLED[system])
         ]
-        for number in range(SETTLED[system], limits.max_generations):
+        for number in range(SETTLED[system], settings.limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
             found.append(path)
-            if not goes_on(json.loads(Path(path).read_text()), limits):
+            if not goes_on(json.loads(Path(path).read_text()), settings):
                 break
         return found
 
@@ -81,7 +81,7 @@ def labels_of_last(wildcards):
 def certificate_of(wildcards):
     """The certificate and its traces, where the campaign's end asks for one."""
     verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
-    if wanted(verdict, SETTINGS[wildcards.system]):
+    if gets_certificate(verdict, SETTINGS[wildcards.system]):
         folder = f"{ROOT}/{wildcards.system}/certificate"
         return [
             f"{folder}/{name}"

@@ -29,7 +29,9 @@ def register(groups: Commands) -> None:
 
 def _command(commands: Commands, name: str, about: str) -> argparse.ArgumentParser:
     words = about.split(". ", maxsplit=1)
-    command = commands.add_parser(name, help=words[0].rstrip("."), description=about)
+    brief = words[0].rstrip(".")
+    brief = brief[0].lower() + brief[1:]
+    command = commands.add_parser(name, help=brief, description=about)
     command.add_argument(
         "--store", type=Path, default=STORE, help=f"the label store (default {STORE})"
     )

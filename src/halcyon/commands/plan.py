@@ -75,7 +75,8 @@ def _show(system: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for part in system["batches"]:
         number = part["generation"]
-        _row(table, "before the first" if number is None else f"generation {number}", part)
+        names = {None: "before the first", "end": "after the last"}
+        _row(table, names.get(number, f"generation {number}"), part)
     table.add_section()
     _row(table, "at least (one generation)", system["least"])
     _row(table, "at most (all allowed)", system["most"])

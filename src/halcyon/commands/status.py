@@ -54,19 +54,23 @@ def register(groups: Commands) -> None:
 
 
 def _add_campaign(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, nargs="?", help="results/<campaign>")
-    command.add_argument("--configfile", type=Path, help="or the campaign's file")
+    command.add_argument(
+        "folder", type=Path, nargs="?", help="results/<campaign>; by default the only one there is"
+    )
+    command.add_argument("--configfile", type=Path, help="instead of it, the campaign's file")
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:
     """The campaign that was asked for, or the only one there is."""
     from halcyon import config
 
-    if arguments.folder is not None:
-        return Path(arguments.folder)
-    if arguments.configfile is not None:
-        source = str(arguments.configfile)
-        settings = config.parse_campaign(config.read_yaml(arguments.configfile), source)
+    folder, file = arguments.folder, arguments.configfile
+    if folder is not None and folder.is_file():
+        folder, file = None, folder
+    if folder is not None:
+        return Path(folder)
+    if file is not None:
+        settings = config.parse_campaign(config.read_yaml(file), str(file))
         return settings.results / settings.campaign
     found = [path.parent for path in sorted(Path("results").glob("*/campaign.json"))]
     if len(found) != 1:

@@ -69,9 +69,9 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
     colours, data, there, drawn = colours_of(report), [], 0, 0
     for g in shown:
         traces, points, kept = _replicas(g, column, colours[g.number], most)
-        data += [*traces, _plateau(g, column, report.late_begin_ps, colours[g.number])]
+        data += [*traces, _plateau(g, column, colours[g.number])]
         there, drawn = there + points, drawn + kept
-    asked = report.plan.settings.exploration.time_ps
+    late = {"shapes": [_late_window(report)], "annotations": [_late_words(report)]}
     told = "; ".join(
         f"generation {g.number}: mean at the end {number_text(g.final(column).mean())} ps, "
         f"{sum(entry['failure'] is not None for entry in g.replicas)} of {len(g.replicas)} failed"
@@ -87,9 +87,9 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
         caption=caption,
         alt=f"Λ in ps against simulated time, a curve per replica; {told}.",
         data=data,
-        x=titled("simulated time, ps", range=[0, asked * 1.02]),
+        x=titled("simulated time, ps", range=[0, report.longest_ps * 1.02]),
         y=titled("Λ, mean over atoms, ps", rangemode="tozero"),
-        layout={"shapes": [_late_window(report)], "annotations": [_late_words(asked)]},
+        layout=late,
         thinned=(there, drawn),
     )
 
@@ -145,8 +145,9 @@ def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[
     return [lines, crosses], there, drawn
 
 
-def _plateau(g: Generation, column: str, begin_ps: float, colour: str) -> Trace:
+def _plateau(g: Generation, column: str, colour: str) -> Trace:
     """Mean Λ of the replicas that lasted, where the late window begins and where it ends."""
+    begin_ps = g.late_begin_ps
     lasted = [entry["replica"] for entry in g.replicas if entry["failure"] is None]
     traces = g.traces[g.traces["replica"].isin(lasted)]
     first = traces[traces["time"] <= begin_ps].groupby("replica")[column].last()
@@ -176,8 +177,8 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
         "type": "rect",
         "xref": "x",
         "yref": "paper",
-        "x0": report.late_begin_ps,
-        "x1": report.plan.settings.exploration.time_ps,
+        "x0": report.last.late_begin_ps,
+        "x1": report.last.asked_ps,
         "y0": 0,
         "y1": 1,
         "fillcolor": "rgba(128,128,128,0.13)",
@@ -186,10 +187,10 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
     }
 
 
-def _late_words(asked_ps: float) -> dict[str, Any]:
+def _late_words(report: SystemReport) -> dict[str, Any]:
     return {
         "text": "late window",
-        "x": asked_ps,
+        "x": report.last.asked_ps,
         "y": 1,
         "yref": "paper",
         "xanchor": "right",
@@ -215,7 +216,7 @@ def _by_temperature(report: SystemReport) -> Figure:
     for place, g in enumerate(report.generations):
         shift = (place - (len(report.generations) - 1) / 2) * gap
         of = {entry["replica"]: entry["temperature_K"] for entry in g.replicas}
-        rates = g.late_rates(report.late_begin_ps)
+        rates = g.late_rates()
         x = [of[replica] + shift for replica in rates]
         means = []
         for temperature in kelvin:

@@ -150,7 +150,7 @@ def _against_labels(report: SystemReport, quantity: str) -> Figure:
 
 
 def _rate_against_labels(report: SystemReport) -> Figure:
-    rates = [g.late_rate(report.late_begin_ps) for g in report.generations]
+    rates = [g.late_rate() for g in report.generations]
     trace = _points(
         report,
         [None if rate is None else rounded([rate])[0] for rate in rates],

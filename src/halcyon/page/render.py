@@ -11,11 +11,22 @@ import jinja2
 import yaml
 
 from halcyon import stability
-from halcyon.page import books, instability, learning, lifetimes, molecules, tables, transfer
+from halcyon.certificate import Conclusion
+from halcyon.page import (
+    books,
+    certified,
+    instability,
+    learning,
+    lifetimes,
+    molecules,
+    tables,
+    transfer,
+)
 from halcyon.page.axes import Figure, colours_of
 from halcyon.page.provenance import provenance
 from halcyon.report import (
     SystemReport,
+    certificate_sentence,
     columns_of,
     coverage_sentence,
     label_costs,
@@ -45,12 +56,15 @@ def render(report: SystemReport) -> str:
     tone = {Decision.SATURATED: "calm", Decision.CONTINUE: "open"}.get(
         report.last.decision, "restless"
     )
+    if report.certificate and report.certificate.conclusion != Conclusion.STABLE:
+        tone = "restless"
     return environment.get_template("page.html.jinja").render(
         report=report,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         verdict=verdict_sentence(report),
         coverage=coverage_sentence(report),
         next_step=next_step(report),
+        certificate=certificate_sentence(report),
         tone=tone,
         shown=shown,
         figures={f.id: f.plotly() for group in shown.values() for f in group},
@@ -72,6 +86,7 @@ def _figures(report: SystemReport) -> dict[str, list[Figure]]:
         "instability": instability.figures(report),
         "signals": instability.other_figures(report),
         "survival": lifetimes.figures(report),
+        "certificate": certified.figures(report),
         "learning": learning.learning_figures(report),
         "parity": learning.parity_figures(report),
         "training": learning.training_figures(report),
@@ -95,6 +110,7 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
         "label-times": tables.cost_rows(label_costs(report.label_infos)),
         "teacher": tables.teacher_rows(report.teacher),
         "drift": tables.drift_rows(report.last),
+        "certificate": certified.rows(report.certificate) if report.certificate else [],
         "margins": tables.margin_rows(report.generations),
         "classes": tables.class_rows(report.last.domain),
     }
@@ -112,7 +128,7 @@ def _survival(report: SystemReport) -> dict[str, Any]:
         "survival": stability.survival_rows(
             runs,
             {g.number: g.failures for g in report.generations},
-            horizon_ps=report.plan.settings.exploration.time_ps,
+            horizon_ps=report.longest_ps,
         ),
         "critical_rows": stability.critical_rows(counted, last.critical_cli),
     }

@@ -17,7 +17,13 @@ from halcyon.report.collected import (
     read_ledger,
 )
 from halcyon.report.costs import LabelCost, StageTime, label_costs, stage_times
-from halcyon.report.sentences import conditions, coverage_sentence, next_step, verdict_sentence
+from halcyon.report.sentences import (
+    certificate_sentence,
+    conditions,
+    coverage_sentence,
+    next_step,
+    verdict_sentence,
+)
 from halcyon.report.summary import Column, columns_of, number_text, summary_table
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "LabelCost",
     "StageTime",
     "SystemReport",
+    "certificate_sentence",
     "collect",
     "columns_of",
     "conditions",

@@ -21,13 +21,15 @@ from ase import Atoms
 
 from halcyon import files, parity, stability
 from halcyon.campaign import Campaign, SystemPlan
+from halcyon.certificate import Certificate
+from halcyon.config import Settings
 from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.label_store import DAMAGED
 from halcyon.reference.base import Status
 from halcyon.report.costs import StageTime, stage_times
-from halcyon.saturation import Decision
+from halcyon.saturation import Decision, goes_on
 from halcyon.stability import Run
 
 
@@ -51,6 +53,8 @@ class Generation:
         traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
         failures: of its replicas, per simulated time, see `stability.failures`.
+        asked_ps: simulated time asked of each replica, ps.
+        late_begin_ps: where the late window begins, ps.
         critical_cli: of this and all earlier generations, see `stability.critical_cli`.
         candidates: number of candidate frames.
         fates: of the candidates, by reason.
@@ -77,6 +81,8 @@ class Generation:
     traces: pd.DataFrame
     saturation: dict[str, Any]
     failures: dict[str, Any]
+    asked_ps: float
+    late_begin_ps: float
     critical_cli: dict[str, Any]
     candidates: int
     fates: dict[str, int]
@@ -106,20 +112,20 @@ class Generation:
         """Last value of a trace column of each replica."""
         return self.traces.groupby("replica")[column].last()
 
-    def late_rates(self, begin_ps: float) -> dict[int, float]:
-        """Mean λ = dΛ/dt from `begin_ps` on, of each replica that reached the end.
+    def late_rates(self) -> dict[int, float]:
+        """Mean λ = dΛ/dt in the late window of each replica that reached the end.
 
         As in the verdict, a failed replica has no late window.
         """
-        return {r: gained / elapsed for r, gained, elapsed in self._late(begin_ps)}
+        return {r: gained / elapsed for r, gained, elapsed in self._late()}
 
-    def late_rate(self, begin_ps: float) -> float | None:
-        """Mean λ = dΛ/dt from `begin_ps` on, of all of them; None where every replica failed."""
-        late = self._late(begin_ps)
+    def late_rate(self) -> float | None:
+        """Mean λ = dΛ/dt there, of all of them; None where every replica failed."""
+        late = self._late()
         elapsed = sum(each[2] for each in late)
         return float(sum(each[1] for each in late) / elapsed) if elapsed > 0 else None
 
-    def _late(self, begin_ps: float) -> list[tuple[int, float, float]]:
+    def _late(self) -> list[tuple[int, float, float]]:
         """Replica, Λ gained in the late window, and its length, both in ps."""
         found = []
         by_replica = dict(list(self.traces.groupby("replica")[["time", "cli_label"]]))
@@ -127,7 +133,7 @@ class Generation:
             mine = by_replica.get(entry["replica"])
             if entry["failure"] is not None or mine is None:
                 continue
-            early = mine[mine["time"] <= begin_ps]
+            early = mine[mine["time"] <= self.late_begin_ps]
             since, before = (0.0, 0.0) if early.empty else early.iloc[-1]
             until, after = mine.iloc[-1]
             if until > since:
@@ -166,6 +172,9 @@ class SystemReport:
         model_hash: its SHA-256.
         seed: of the campaign.
         configuration: everything that was set, as YAML.
+        certificate: of the last model; None where it has none, or not yet.
+        certificate_file: where it is.
+        certified: traces of its runs, in their order.
     """
 
     campaign: str
@@ -184,6 +193,9 @@ class SystemReport:
     model_hash: str
     seed: int
     configuration: str
+    certificate: Certificate | None
+    certificate_file: Path
+    certified: list[pd.DataFrame]
 
     @property
     def last(self) -> Generation:
@@ -191,22 +203,22 @@ class SystemReport:
         return self.generations[-1]
 
     @property
-    def late_begin_ps(self) -> float:
-        """Where the late window begins, ps."""
-        settings = self.plan.settings
-        return settings.exploration.time_ps * (1 - settings.saturation.window)
+    def longest_ps(self) -> float:
+        """Greatest time asked of a replica in any generation, ps."""
+        return max(generation.asked_ps for generation in self.generations)
 
 
-def find_verdicts(folder: Path) -> list[Path]:
-    """Verdicts of a system so far, in order, up to the one that ended its campaign.
+def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
+    """Verdicts of a system so far, in order, up to the one that ends its campaign.
 
     Args:
         folder: of the system's results.
+        settings: that hold now: see `saturation.goes_on`.
     """
     found: list[Path] = []
     while (path := folder / f"gen{len(found):03d}" / "verdict.json").exists():
         found.append(path)
-        if files.read_json(path)["decision"] != Decision.CONTINUE:
+        if not goes_on(files.read_json(path), settings):
             break
     return found
 
@@ -245,10 +257,13 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
     for number, verdict in enumerate(verdicts):
         known = [frame for batch in list(labels.values())[: number + 2] for frame in batch]
         runs[number] = stability.read_run(verdict.parent)
-        generations.append(_generation(verdict, known, labels[verdict.parent.name], runs))
+        batch = labels[verdict.parent.name]
+        generations.append(_generation(verdict, known, batch, runs, plan.settings))
     pretrained = plan.settings.pretraining.enabled
     levels = sorted({info["level"] for batch in labels.values() for info in batch})
     model = verdicts[-1].parent / "model.model"
+    proof = folder / "certificate/certificate.json"
+    certificate = _certificate(proof, generations[-1])
     everything = {
         "campaign": campaign.settings.model_dump(mode="json"),
         "system": plan.system.model_dump(mode="json"),
@@ -286,7 +301,21 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         model_hash=generations[-1].model_hash,
         seed=campaign.settings.seed,
         configuration=yaml.safe_dump(everything, sort_keys=False, allow_unicode=True),
+        certificate=certificate,
+        certificate_file=proof,
+        certified=[
+            pd.read_parquet(proof.with_name(f"{run.ensemble}.parquet"))
+            for run in (certificate.runs if certificate else ())
+        ],
     )
+
+
+def _certificate(path: Path, last: Generation) -> Certificate | None:
+    """The certificate of the last generation's model; one of an earlier model is none."""
+    if not path.exists():
+        return None
+    found = Certificate.read(path)
+    return found if found.model.sha256 == last.model_hash else None
 
 
 def _labels(folder: Path) -> list[dict[str, Any]]:
@@ -306,8 +335,11 @@ def _generation(
     known: list[dict[str, Any]],
     asked: list[dict[str, Any]],
     runs: dict[int, Run],
+    settings: Settings,
 ) -> Generation:
     folder, told = verdict.parent, files.read_json(verdict)
+    # Older verdicts do not tell.
+    asked_ps = told.get("explored", {}).get("time_ps", settings.exploration.time_ps)
     number, confidence = told["generation"], told["saturation"]["confidence"]
     replicas, traces = runs[number].replicas, runs[number].traces
     metrics = files.read_json(folder / "metrics.json")
@@ -327,6 +359,8 @@ def _generation(
         replicas=replicas,
         traces=traces,
         saturation=told["saturation"],
+        asked_ps=asked_ps,
+        late_begin_ps=asked_ps * (1 - settings.saturation.window),
         # Older verdicts do not have these.
         failures=told.get("failures") or stability.failures(replicas, confidence=confidence),
         critical_cli=told.get("critical_cli")

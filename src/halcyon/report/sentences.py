@@ -6,8 +6,9 @@ Not for: finding the numbers (`collected`), or deciding anything (`saturation`).
 import math
 
 from halcyon import stability
+from halcyon.certificate import Certificate, Conclusion, Runs
 from halcyon.report.collected import SystemReport
-from halcyon.saturation import Decision, Finding
+from halcyon.saturation import Decision, Finding, certificate_wanted
 
 MANY_WITHOUT_LABEL = 0.2
 """Share of label calculations without a label above which the reader is told to look."""
@@ -44,6 +45,19 @@ def verdict_sentence(report: SystemReport) -> str:
     return (
         f"{said} {failed}, but there may be up to {found['rate_bound_per_atom_ps']:.3g} excursions "
         f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g})."
+    )
+
+
+def certificate_sentence(report: SystemReport) -> str:
+    """What the last model's certificate says, or why there is none."""
+    if report.certificate is not None:
+        return f"Certificate: {report.certificate.sentence}"
+    when = report.plan.settings.certificate.when
+    if certificate_wanted(report.last.decision, when):
+        return "There is no certificate yet: its runs are still to be made."
+    return (
+        f"There is no certificate: certificate.when is '{when}', and this campaign's decision is "
+        f"'{report.last.decision}'."
     )
 
 
@@ -99,6 +113,8 @@ def next_step(report: SystemReport) -> str:
             "below first."
         )
     match last.decision:
+        case Decision.SATURATED if report.certificate is not None:
+            return f"Next: {_after_certificate(report, report.certificate)}{warning}"
         case Decision.SATURATED:
             return (
                 f"Next: use {report.model} for up to {settings.exploration.time_ps:g} ps at these "
@@ -120,6 +136,45 @@ def next_step(report: SystemReport) -> str:
         f"Next: raise {limit} and run the same command: what was labelled is not labelled again."
         f"{warning}"
     )
+
+
+def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
+    """What to do with a saturated campaign's certificate."""
+    nvt = certificate.runs[0]
+    kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
+    match certificate.conclusion:
+        case Conclusion.STABLE:
+            final = report.certificate_file.parents[1] / "final"
+            return (
+                f"use {final} for runs of up to {stability.plain(nvt.time_ps)} ps at {kelvin} K; "
+                "for longer or hotter ones, raise certificate.time_ps or temperatures_K and add "
+                "--forcerun certify to the same command."
+            )
+        case Conclusion.NOT_ENOUGH_DATA:
+            return (
+                "raise certificate.time_ps or certificate.replicas and add --forcerun certify to "
+                "the same command."
+            )
+    return (
+        f"the campaign's runs were too short to see this: set {_as_certified(report, nvt)}, and "
+        "run the same command: it goes on with another generation, labels what leaves the domain, "
+        "and certifies anew."
+    )
+
+
+def _as_certified(report: SystemReport, nvt: Runs) -> str:
+    """Settings that let the exploration see what the certificate's runs saw."""
+    settings, last = report.plan.settings, report.last
+    # Runs as long as the certificate's are not longer than what was explored: other luck.
+    time_ps = max(nvt.time_ps, 2 * last.asked_ps)
+    said = [f"exploration.time_ps to {stability.plain(time_ps)}"]
+    if not {*nvt.temperatures_K} <= {*settings.exploration.temperatures_K}:
+        said.append(f"exploration.temperatures_K to {nvt.temperatures_K}")
+    if last.number + 1 >= settings.limits.max_generations:
+        said.append(f"limits.max_generations over {settings.limits.max_generations}")
+    if last.spent >= settings.limits.label_budget:
+        said.append(f"limits.label_budget over {settings.limits.label_budget}")
+    return ", ".join(said)
 
 
 def _more_time(report: SystemReport) -> str:

@@ -56,7 +56,7 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "late\nλ",
             "λ, late window",
-            lambda g: number_text(g.late_rate(report.late_begin_ps)),
+            lambda g: number_text(g.late_rate()),
         ),
         Column(
             "rate\n1/ps",

@@ -1,0 +1,97 @@
+"""The certificate on the page and in the sentences: what it says, and what to do about it."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from test_certificate import made
+
+from halcyon import report
+from halcyon.certificate import Certificate, Conclusion
+from halcyon.page import render
+from toy_campaign import show
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A certificate from real runs of a dimer."""
+    return made(tmp_path_factory.mktemp("certified"))
+
+
+@pytest.fixture
+def certified(toy, real):
+    """A saturated campaign whose last model has that certificate; by another conclusion, too."""
+
+    def make(conclusion=Conclusion.STABLE, **options):
+        campaign, verdicts = toy(("continue", "saturated"), **options)
+        system = verdicts[0].parents[1]
+        shutil.copytree(real.parent, system / "certificate")
+        shutil.copy(real.parents[1] / "gen001/model.model", verdicts[-1].with_name("model.model"))
+        path = system / "certificate/certificate.json"
+        told = Certificate.read(path)
+        said = told.sentence.replace("Stable", conclusion.capitalize())
+        told.model_copy(update={"conclusion": conclusion, "sentence": said}).sealed().write(path)
+        return campaign, verdicts
+
+    return make
+
+
+def collected(made_up):
+    campaign, verdicts = made_up
+    return report.collect(campaign, "toy", verdicts)
+
+
+def test_it_stands_beside_the_verdict_with_its_numbers(certified, real):
+    page = show(*certified())
+    told = Certificate.read(real)
+    assert page.texts["certificate"].strip() == f"Certificate: {told.sentence}"
+    # Both temperatures have 2 replicas of 0.4 ps (NVT) and 0.2 ps (NVE), none fails: the bound is
+    # -ln(0.05) over the time of all.
+    rows = page.tables["certificate-table"]
+    assert [row[1] for row in rows[1:]] == ["all", "300", "600", "all", "300", "600"]
+    assert rows[1][2:5] == ["0 / 4", "1.6", "1.87"]
+    assert rows[5][2:5] == ["0 / 2", "0.4", "7.49"]
+    for ensemble, replicas in (("nvt", 4), ("nve", 4)):
+        data = page.figures[f"cli-certificate-{ensemble}"]["data"]
+        assert len(data) == replicas
+        traces = pd.read_parquet(real.with_name(f"{ensemble}.parquet"))
+        ends = traces.groupby("replica")[["time", "cli_label"]].last().to_numpy()
+        for curve, (time, index) in zip(data, ends, strict=True):
+            assert curve["x"][-1] == pytest.approx(time, rel=1e-3)
+            assert curve["y"][-1] == pytest.approx(index, rel=1e-3, abs=1e-12)
+
+
+def test_a_certificate_of_another_model_is_none(certified):
+    campaign, verdicts = certified()
+    verdicts[-1].with_name("model.model").write_bytes(b"trained again")
+    found = collected((campaign, verdicts))
+    assert found.certificate is None
+    assert "no certificate yet" in report.certificate_sentence(found)
+    assert "no certificate yet" in show(campaign, verdicts).texts["certified"]
+
+
+def test_a_campaign_without_one_says_why(toy):
+    found = collected(toy(("continue", "max_generations")))
+    said = report.certificate_sentence(found)
+    assert said == (
+        "There is no certificate: certificate.when is 'saturated', and this campaign's decision is "
+        "'max_generations'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "words"),
+    [
+        (Conclusion.STABLE, "final for runs of up to 0.4 ps at 300, 600 K"),
+        (Conclusion.NOT_ENOUGH_DATA, "--forcerun certify"),
+        # The campaign explored 2 ps at the default temperatures, 300 and 500 K.
+        (Conclusion.NOT_CALM, "set exploration.time_ps to 4, exploration.temperatures_K to [300"),
+        (Conclusion.NOT_STABLE, "set exploration.time_ps to 4"),
+    ],
+)
+def test_what_to_do_next_follows_from_it(certified, conclusion, words):
+    made_up = certified(conclusion)
+    page = show(*made_up)
+    assert words in page.texts["next"]
+    calm = 'class="verdict calm"' in render(collected(made_up))
+    assert calm == (conclusion == Conclusion.STABLE)
