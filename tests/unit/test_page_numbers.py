@@ -35,6 +35,7 @@ def made(toy, rattled):
     verdict = files.read_json(verdicts[1])
     verdict["saturation"] |= {"rate_per_atom_ps": 0.02, "rate_bound_per_atom_ps": 0.07}
     files.write_json(verdicts[1], verdict)
+    (folder / "model.model").write_bytes(b"another model")
     for path in folder.parent.glob("*/labels/*.parquet"):
         frames = read_frames(path)
         for frame in frames:
@@ -207,3 +208,12 @@ def test_drift_before_fine_tuning_is_told_apart_from_drift_after(made):
     assert min(before["y"]) > 10 > max(after["y"])
     expected = [told["after"][name]["shift"] for name in after["x"]]
     assert after["y"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_model_is_named_by_its_own_hash(page):
+    told = page.texts["provenance"]
+    # By sha256sum.
+    last = "93dc44381b5260808085f4dd99e5d439f52b86f2938527faf30bd72eb21afbc1"
+    first = "9372c470eeadd5ecd9c3c74c2b3cb633f8e2f2fad799250a0f70d652b6b825e4"
+    assert f"gen001/model.model, SHA-256 {last}" in told
+    assert f"generation 0: {first}" in told
