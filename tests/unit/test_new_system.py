@@ -185,6 +185,7 @@ def test_few_atoms_run_longer(here):
         (["CO", "--name", "it", "--liquid", "4", "--with", "C:0x"], "SMILES:N"),
         (["CO", "--name", "it", "--liquid", "4", "--in-water", "4"], "expected one of them"),
         (["[H][H]", "--name", "it", "--reactive", "4"], "how dense?"),
+        (["CO", "--name", "it", "--liquid", "4", "--density", "9"], "the cell's edge is 2.9 Å"),
         (["CO", "--name", "../it"], "letters, digits"),
         (["CO", "--name", "it", "--cost"], "Give --campaign"),
         (["CCO", "--name", "it", "--forcefield", "none.xml"], "none.xml: no such file"),
