@@ -302,6 +302,21 @@ def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
         lammps_export.check(tmp_path / "m-lammps.pt", model, frames)
 
 
+def test_an_export_with_right_energies_and_wrong_forces_is_refused(folder, tmp_path):
+    model = mace_model.load(folder / "model.model", device="cpu", dtype="float64")
+    frames = springs("CH3OH", 1, energy_zero=-310.0, seed=9)
+    lammps_export.export(model, tmp_path / "m-lammps.pt")
+    exported = lammps_export.predict(tmp_path / "m-lammps.pt", model, frames).energy
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+        off = float((exported - mace_model.evaluate(model, frames).energy)[0])
+        model.atomic_energies_fn.atomic_energies += off / len(frames[0])
+    now = mace_model.evaluate(model, frames).energy
+    assert now == pytest.approx(exported, abs=1e-6)
+    with pytest.raises(InputError, match="differs from the model"):
+        lammps_export.check(tmp_path / "m-lammps.pt", model, frames)
+
+
 def waters(number, *, order=None):
     """Waters on a line, in a periodic box; `order` lists their atoms."""
     parts = Atoms()
