@@ -7,7 +7,6 @@ Not for: telling it (`sentences`, `summary`, `halcyon.page`), or deciding anythi
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.label_store import DAMAGED
 from halcyon.labels import NOT_COMPUTED
+from halcyon.ledgers import read_ledger
 from halcyon.reference.base import Status
 from halcyon.report.costs import StageTime, stage_times
 from halcyon.saturation import Decision, goes_on
@@ -230,19 +230,6 @@ def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
         if not goes_on(files.read_json(path), settings):
             break
     return found
-
-
-def read_ledger(path: Path, system: str) -> list[dict[str, Any]]:
-    """A system's entries in `stages.jsonl`; a line torn by a kill is passed over."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["system"] == system:
-            entries.append(entry)
-    return entries
 
 
 def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> SystemReport:
