@@ -17,8 +17,10 @@ from conftest import ROOT
 
 FROM_K, HEATING = "300", "500"
 """K and K/ps."""
-WHOLE_A, BROKEN_A = 0.35, 0.5
-"""Furthest that a bond may be off: by thermal motion above 1000 K, and before it has failed."""
+WHOLE_A, BROKEN_A = 0.3, 0.5
+"""Furthest that a bond may be off: on average over `VIBRATION_STEPS`, and at any moment."""
+VIBRATION_STEPS = 60
+"""30 fs: some three vibrations of a C–H bond, one of C–O."""
 LEAD_STEPS = 100
 BONDS = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5)]
 """Of methanol in the campaign's order: C, O, the methyl's hydrogens, the hydroxyl's."""
@@ -75,9 +77,10 @@ def run(script, folder, cwd):
     )
 
 
-def furthest(atoms):
-    """Greatest deviation of a bond, Å."""
-    return max(abs(atoms.get_distance(*bond) - r) for bond, r in zip(BONDS, LENGTHS, strict=True))
+def stretches(frames):
+    """Deviations of the bonds from their lengths, Å: a row per frame."""
+    found = [[frame.get_distance(*bond) for bond in BONDS] for frame in frames]
+    return np.array(found) - LENGTHS
 
 
 @pytest.mark.parametrize("name", UNWATCHED)
@@ -87,7 +90,7 @@ def test_it_stops_while_the_molecule_is_whole_and_unwatched_a_bond_breaks(name, 
     assert done.returncode == 1, done.stderr
     assert "UnreliableDynamics: λ" in done.stderr, done.stderr  # not: a bond broken
     stopped = read(tmp_path / "unreliable.xyz")
-    assert furthest(stopped) < WHOLE_A
+    assert np.abs(stretches([stopped])).max() < BROKEN_A
 
     text = example.read_text().replace("print(monitor.summary())", "")
     for watched, unwatched in UNWATCHED[name].items():
@@ -97,12 +100,16 @@ def test_it_stops_while_the_molecule_is_whole_and_unwatched_a_bond_breaks(name, 
     done = run(tmp_path / name, folder, tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("control.*")
-    control = read(path, ":")
+    control = [
+        frame for frame in read(path, ":") if len(frame)
+    ]  # a PDB file ends with an empty one
     apart = [np.abs(frame.positions - stopped.positions).max() for frame in control]
     stop = int(np.argmin(apart))
     assert apart[stop] < 2e-3  # the same run: a PDB file has 1e-3 Å
-    stretch = np.array([furthest(frame) for frame in control])
-    broken = int(np.argmax(stretch > BROKEN_A))
-    assert stretch[broken] > BROKEN_A, "it never broke: no control"
-    said = f"stopped at step {stop}, {stretch[stop]:.2f} Å; broken at step {broken}"
+    stretch = stretches(control)
+    furthest = np.abs(stretch).max(axis=1)
+    broken = int(np.argmax(furthest > BROKEN_A))
+    said = f"stopped at step {stop}, {furthest[stop]:.2f} Å; broken at step {broken}"
+    assert furthest[broken] > BROKEN_A, "it never broke: no control"
+    assert np.abs(stretch[stop - VIBRATION_STEPS : stop + 1].mean(axis=0)).max() < WHOLE_A, said
     assert broken > stop + LEAD_STEPS, said
