@@ -27,8 +27,7 @@ shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.budget import reopen
-from halcyon.campaign import Campaign
-from halcyon.checked import begin_once
+from halcyon.checked import begin_once, resolve_again
 from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.job_sizes import SEED, JobSizes, batch_number
@@ -57,7 +56,7 @@ try:
             for line in reopen(CAMPAIGN):
                 print(line, file=sys.stderr)
     else:
-        CAMPAIGN = Campaign.resolve(config, CONFIG_FILE)
+        CAMPAIGN = resolve_again(config, CONFIG_FILE)
         if os.environ.get(RUN_VARIABLE, CAMPAIGN.run()) != CAMPAIGN.run():
             # Here no file has been touched yet. The later run has submitted this work itself.
             raise InputError(

@@ -177,10 +177,10 @@ class Fabricator:
         system, batch = self.root / name, f"gen{number:03d}"
         folder = system / batch
         self.put(folder / "model.model", model)
-        for output in ("metrics.json", "drift.json", "domain.json", "exploration.json"):
-            self.put(folder / output, {})
-        for output in ("parity.parquet", "traces.parquet", "candidates.parquet"):
-            self.put(folder / output, self.shard)
+        self.put(folder / "parity.parquet", self.shard)
+        tables = ("traces.parquet", "candidates.parquet")
+        for output in ("metrics.json", "drift.json", "domain.json", *tables, "exploration.json"):
+            self.put(folder / output, self.shard if output in tables else {})
         self.put(folder / "selection.json", {"candidates": 0, "fates": {}})
         self.labels(system, batch)
         for stage in ("train", "domain", "explore", "select", "verdict"):
@@ -302,10 +302,10 @@ def measure(name: str, size: Size, work: Path) -> dict[str, Any]:
     configure(folder, size)
     new = dry_run(folder)
     code = (
-        "import yaml; from halcyon.campaign import begin; "
-        "begin(yaml.safe_load(open('scale.yaml')), 'scale.yaml')"
+        "import yaml; from halcyon.checked import begin_once; "
+        "begin_once(yaml.safe_load(open('scale.yaml')), 'scale.yaml')"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}  # as the Snakefile does
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env=environment)
     Fabricator(folder, size).all(generations=size.generations - 1)
     there = number_of_files(folder)

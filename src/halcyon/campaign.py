@@ -120,6 +120,10 @@ class SystemPlan:
             for name, s in self.structures.items()
         }
 
+    def know_atoms(self, atoms: dict[str, int]) -> None:
+        """Take these numbers of atoms: who only wants them need not load chemistry."""
+        self.__dict__["atoms"] = atoms
+
     @property
     def explored(self) -> list[str]:
         """Names of the structures that are explored."""

@@ -43,19 +43,43 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
         prepared = campaign.settings.results / PREPARED
         for folder in (campaign.folder, prepared, campaign.settings.label_store):
             files.check_writable(folder)
-    stamp = campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
+    stamp = _stamp(campaign)
     if not stamp.exists():
-        level = _begin_elsewhere(content, source, dry=dry)
+        known = _begin_elsewhere(content, source, dry=dry)
         if not dry:
-            files.write_json(stamp, {"level_of_theory": level})
-        return campaign
+            files.write_json(stamp, known)
+        return _with_sizes(campaign, known)
+    known = files.read_json(stamp)
     campaigns.check_disk(campaign, source, dry=dry)
     for plan in campaign.systems.values():
         campaigns.check_committee(plan, source)
         campaigns.check_start(plan, source)
-    campaigns.check_identity(campaign, files.read_json(stamp)["level_of_theory"], dry=dry)
+    campaigns.check_identity(campaign, known["level_of_theory"], dry=dry)
     if not dry:
         campaign.write()
+    return _with_sizes(campaign, known)
+
+
+def resolve_again(content: dict[str, Any], source: str) -> Campaign:
+    """The campaign in a job of it: nothing is checked, and what the checks found is known.
+
+    Raises:
+        InputError: as `Campaign.resolve`.
+    """
+    campaign = Campaign.resolve(content, source)
+    stamp = _stamp(campaign)
+    return _with_sizes(campaign, files.read_json(stamp)) if stamp.exists() else campaign
+
+
+def _stamp(campaign: Campaign) -> Path:
+    """Where the outcome of the checks is kept: level of theory and numbers of atoms."""
+    return campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
+
+
+def _with_sizes(campaign: Campaign, known: dict[str, Any]) -> Campaign:
+    """Number of atoms of each structure, without a look at the chemistry."""
+    for name, plan in campaign.systems.items():
+        plan.know_atoms(known["atoms"][name])
     return campaign
 
 
@@ -118,8 +142,8 @@ def _state(path: Path) -> list[Any]:
     return [str(path), state.st_size, state.st_mtime_ns]
 
 
-def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> str:
-    """Run `begin` in a process of its own; the hash of the level of theory."""
+def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict[str, Any]:
+    """Run `begin` in a process of its own; what it found."""
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps({"content": content, "source": source, "dry": dry}, default=str),
@@ -132,7 +156,7 @@ def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> str:
         raise InputError(json.loads(done.stdout)["error"])
     if done.returncode:
         raise RuntimeError(f"the checks of {source} broke off: {done.stderr.strip()[-3000:]}")
-    return str(json.loads(done.stdout)["level_of_theory"])
+    return dict(json.loads(done.stdout))
 
 
 def _main() -> int:
@@ -142,7 +166,9 @@ def _main() -> int:
     os.dup2(2, 1)  # whatever a library prints is not the answer
     try:
         campaign = begin(asked["content"], asked["source"], dry=asked["dry"])
-        json.dump({"level_of_theory": campaigns.level_of_theory(campaign)}, answer)
+        atoms = {name: plan.atoms for name, plan in campaign.systems.items()}
+        level = campaigns.level_of_theory(campaign)
+        json.dump({"level_of_theory": level, "atoms": atoms}, answer)
     except InputError as error:
         json.dump({"error": str(error)}, answer)
         return EXIT_BAD_INPUT

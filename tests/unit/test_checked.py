@@ -10,8 +10,8 @@ from fabricated import campaign
 
 from conftest import ROOT
 from halcyon import files
-from halcyon.campaign import Campaign
-from halcyon.checked import begin_once, fingerprint
+from halcyon.campaign import Campaign, SystemPlan
+from halcyon.checked import begin_once, fingerprint, resolve_again
 from halcyon.errors import InputError
 
 
@@ -33,7 +33,12 @@ def test_the_second_time_nothing_is_checked_again(content, monkeypatch, tmp_path
     first = begin_once(content, "trial.yaml")
     identity = files.read_json(tmp_path / "results/trial/identity.json")
     no_process(monkeypatch)
-    assert begin_once(content, "trial.yaml") == first
+    again = begin_once(content, "trial.yaml")
+    assert again == first
+    with monkeypatch.context() as no_chemistry:
+        no_chemistry.setattr(SystemPlan, "start", None)
+        assert again.systems["methanol"].atoms == {"methanol": 6}
+        assert resolve_again(content, "trial.yaml").systems["methanol"].atoms == {"methanol": 6}
     assert first.file.exists()
     # What may change from one moment to the next still counts.
     with monkeypatch.context() as full:
