@@ -348,10 +348,12 @@ def _actual(
             batches: list[int | None] = [None, *layout.generations(campaign, name)]
         else:
             batches = list(dict.fromkeys(entry["generation"] for entry in mine))
+        repeats = 1 if stage == "label" else len(mine) / len(batches)
         predicted = [0.0] * 3
         for generation in batches:
             seconds = _stage(one, stage, generation, jobs=0, known=known, start=nothing)
-            predicted = [a + b / 3600 for a, b in zip(predicted, seconds, strict=True)]
+            hours_of = [repeats * second / 3600 for second in seconds]
+            predicted = [a + b for a, b in zip(predicted, hours_of, strict=True)]
         stages[stage] = {
             "jobs": len(mine),
             "core_hours": hours,

@@ -20,17 +20,17 @@ def quickstart():
 
 
 WORK = [
-    # 8 replicas × 2 ps at 0.5 fs; 360 of 400 frames × 25 epochs; 20 frames × 225 epochs, since
+    # 8 replicas × 4 ps at 0.5 fs; 360 of 400 frames × 25 epochs; 20 frames × 225 epochs, since
     # 900 updates of 4 batches are the least; then 16 of every 20 new labels are learned from, with
     # 52 frames 90 epochs: as the quickstart's own output says.
-    ("explore", 0, 32_000),
+    ("explore", 0, 64_000),
     ("pretrain", None, 9_000),
     ("train", 0, 4_500),
     ("train", 2, 52 * 90),
     ("label", None, 55),
     ("label", 0, 20),
     ("domain", 0, 400 + 55),
-    ("select", 1, 8 * 40 + 55 + 20),
+    ("select", 1, 8 * 80 + 55 + 20),
     ("verdict", 3, 1),
 ]
 
@@ -48,7 +48,7 @@ def test_labels_end_with_the_budget(tmp_path):
 def test_a_rate_from_earlier_jobs(quickstart):
     entries = [
         {"stage": "explore", "generation": g, "seconds": s, "cores": 1}
-        for g, s in ((0, 32.0), (1, 64.0), (2, 96.0))
+        for g, s in ((0, 64.0), (1, 128.0), (2, 192.0))
     ]
     rate = estimate.from_ledger(quickstart, entries, "campaign x")["explore"]
     low, high = estimate.LEDGER
