@@ -1,4 +1,4 @@
-"""The examples, heated out of what the quickstart's first model knows: they stop before a bond breaks.
+"""The examples, heated out of what the quickstart's first model knows: they stop in time.
 
 Without the monitor the same run goes on until one does. How often this holds, and for which
 models, is measured in docs/production.md: slower heating and better models leave more time.
