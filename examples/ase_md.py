@@ -1,10 +1,11 @@
-"""Molecular dynamics in ASE that stops where the model no longer knows what it meets.
+"""Heating in ASE that stops where the model no longer knows what it meets, before a bond breaks.
 
-python examples/ase_md.py results/quickstart/ethanol/final ethanol 500
+python examples/ase_md.py results/quickstart/ethanol/final ethanol 300 200    from 300 K, 200 K/ps
 """
 
 import sys
 
+import numpy as np
 from ase import units
 from ase.io import read
 from ase.md.langevin import Langevin
@@ -12,12 +13,20 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from halcyon.calculator import CliMonitor, MonitoredMace
 
-folder, structure, kelvin = sys.argv[1], sys.argv[2], float(sys.argv[3])
+folder, structure, kelvin, heating = *sys.argv[1:3], *map(float, sys.argv[3:5])
 atoms = read(f"{folder}/structures/{structure}.xyz")
 atoms.calc = MonitoredMace(folder)
-thermalize_momenta(atoms, temperature_K=kelvin)
-friction = 0.005 / units.fs
-dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=kelvin, friction=friction, fixcm=False)
+thermalize_momenta(atoms, temperature_K=kelvin, rng=(random := np.random.default_rng(1)))
+options = {"friction": 0.005 / units.fs, "fixcm": False, "rng": random}
+dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=kelvin, **options)
+
+
+def heat() -> None:
+    """Raise the thermostat with time."""
+    dynamics.set_temperature(temperature_K=kelvin + heating * dynamics.nsteps * 0.0005)
+
+
+dynamics.attach(heat)
 monitor = CliMonitor(atoms, dynamics, frame="unreliable.xyz")
-dynamics.run(2000)
+dynamics.run(20_000)
 print(monitor.summary())

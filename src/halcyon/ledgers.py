@@ -95,6 +95,19 @@ class Cost:
     core_seconds: float
 
 
+def read_ledger(path: Path, system: str) -> list[dict[str, Any]]:
+    """A system's entries in `stages.jsonl`; a line torn by a kill is passed over."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry["system"] == system:
+            entries.append(entry)
+    return entries
+
+
 def quarantine(campaign: Campaign, system: str, *, flagged: bool = False) -> list[BadFrame]:
     """Frames without a good label; `flagged`: instead, good ones that are worth a look."""
     found = []
@@ -132,7 +145,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         entry[0] += number
         entry[1] += core_seconds
 
-    for entry in _stages(campaign, system):
+    for entry in read_ledger(campaign.folder / "stages.jsonl", system):
         if entry["stage"] != "label":  # labels are counted one by one
             number = entry["generation"]
             batch = BEFORE if number is None else f"gen{number:03d}"
@@ -203,19 +216,6 @@ def _paid(frame: Atoms, campaign: Campaign) -> float:
         return float(info["paid"])
     mine = info.get("campaign") == campaign.settings.campaign
     return float(info.get("core_seconds", 0.0)) if mine else 0.0
-
-
-def _stages(campaign: Campaign, system: str) -> list[dict[str, Any]]:
-    path = campaign.folder / "stages.jsonl"
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if entry["system"] == system:
-            found.append(entry)
-    return found
 
 
 def _generation(batch: str) -> int:

@@ -1,6 +1,6 @@
 """MACE behind one door: build, load and evaluate models; their energy zero.
 
-The only module that imports `mace`, so that its version's habits stay here.
+The only module besides `lammps_export` that imports `mace`: its version's habits stay here.
 
 Model files are pickles, as MACE writes them: `load` executes what they contain. Give it only
 files that a campaign made or that the user named.

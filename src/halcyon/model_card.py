@@ -122,7 +122,8 @@ def _use(card: Mapping[str, Any]) -> str:
     elements = " ".join(card["model"]["elements"])
     kelvin, lammps = f"{card['temperatures_K'][0]:g}", card["lammps"]
     return f"""\
-ASE, with the monitor on (it counts Λ of every atom and stops a run that breaks):
+ASE, with the monitor on (it counts Λ of every atom and stops a run that drifts out of what the
+model knows, or breaks):
 
 ```python
 from ase import units

@@ -6,6 +6,7 @@ Not for: errors (see `mace_model.errors`), or drawing (see `page`).
     read("parity.parquet")["force"]["predicted"]  # eV/Å
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
     """Write a row per point: `quantity`, `element`, `frame`, `reference`, `predicted`.
 
     `frame` counts the frames from 0: errors within one are alike, so intervals draw whole frames.
-    Energies are per atom, counted from the mean of the reference energies per atom, so that single
-    meV remain visible; `element` is 0 for them. Forces are components.
+    Energies are per atom, counted from the mean reference of the frames of the same composition,
+    so that single meV remain visible; `element` is 0 for them. Forces are components.
 
     Args:
         path: Parquet file, written atomically. Units stand in the fields' metadata.
@@ -41,7 +42,9 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
     """
     sizes = np.array([len(atoms) for atoms in frames])
     energies = np.array([atoms.info["energy"] for atoms in frames]) / sizes
-    zero = energies.mean()
+    formulas = np.array([atoms.get_chemical_formula() for atoms in frames])
+    zeros = {name: float(energies[formulas == name].mean()) for name in np.unique(formulas)}
+    zero = np.array([zeros[name] for name in formulas])
     forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
     elements = np.concatenate([np.repeat(atoms.numbers, 3) for atoms in frames])
     said = np.concatenate([part.ravel() for part in predictions.forces])
@@ -65,7 +68,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         columns["frame"] += frame[kept].tolist()
         columns["reference"] += reference[kept].tolist()
         columns["predicted"] += predicted[kept].tolist()
-    unit = {"unit": "energies: eV/atom from the mean reference energy; forces: eV/Å"}
+    unit = {"unit": "energies: eV/atom from their composition's mean reference; forces: eV/Å"}
     schema = pa.schema(
         [
             pa.field("quantity", pa.string(), metadata={"meaning": "energy or force"}),
@@ -76,7 +79,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         ],
         metadata={
             "halcyon_parity": str(SCHEMA),
-            "energy_zero_eV_per_atom": repr(float(zero)),
+            "energy_zeros_eV_per_atom": json.dumps(zeros),
             "points": str(len(energies) + len(forces)),
         },
     )

@@ -69,6 +69,40 @@ def test_the_page_lives(page):
         assert tab.requests == []
 
 
+def shown(tab, figure):
+    """Generations whose curves are to be seen in a figure."""
+    return tab.evaluate(
+        f"[...new Set(document.getElementById({figure!r}).data.filter((t) => t.visible !== false)"
+        ".map((t) => t.meta).filter((m) => m !== undefined))]"
+    )
+
+
+def test_the_legend_hides_generations_and_the_parity_shows_one(page):
+    with Browser() as tab:
+        tab.screen(1280, 900)
+        tab.open(page)
+        tab.scroll_through()
+        assert shown(tab, "cli-label") == [0, 1]
+        assert shown(tab, "parity-force") == [1]
+        tab.evaluate("document.querySelector('[data-generation=\"0\"]').click()")
+        assert shown(tab, "cli-label") == shown(tab, "survival") == [1]
+        assert shown(tab, "parity-force") == [1]
+        tab.evaluate("document.querySelector('[data-only=\"0\"]').click()")
+        assert shown(tab, "parity-force") == [0]
+        assert tab.evaluate("document.getElementById('cli-label').layout.yaxis.type") != "log"
+        tab.evaluate("document.getElementById('logarithmic').click()")
+        tab.until("document.getElementById('cli-label').layout.yaxis.type === 'log'")
+        # The table under a figure has the figure's numbers.
+        tab.evaluate("document.querySelector('[data-of=\"excursions\"]').open = true")
+        tab.until("document.querySelectorAll('[data-of=\"excursions\"] tbody tr').length === 2")
+        rows = tab.evaluate(
+            "[...document.querySelectorAll('[data-of=\"excursions\"] tbody tr')]"
+            ".map((r) => [...r.cells].map((c) => c.textContent))"
+        )
+        assert rows == [["generation 0", "0", "0.0123"], ["generation 1", "1", "0.0123"]]
+        assert tab.errors == []
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_phone_and_paper(page, dark):
     with Browser() as tab:

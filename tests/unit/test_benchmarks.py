@@ -6,6 +6,7 @@ import shutil
 import sys
 
 import pytest
+from test_calculator import folder  # noqa: F401 - a fixture
 
 from conftest import ROOT
 
@@ -149,3 +150,36 @@ def test_labelling_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert found["ratio_vs_naive"] > 0
     assert found["largest_energy_difference_Ha"] < 1e-6
     assert "naive / reused" in capsys.readouterr().out
+
+
+def test_watched_heating_notes_alarm_and_failure_of_the_same_run(
+    benchmark,
+    folder,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    written = tmp_path / "heating.json"
+    options = "--seeds 2 --kelvin 1500 --heating 1000 --time 0.1"
+    benchmark("watched_heating").main([str(folder), *options.split(), "--json", str(written)])
+    found = json.loads(written.read_text())
+    for run in found["runs"]:
+        assert run["failed"]["stretch_A"] > 0.5
+        assert run["failed"]["ps"] == run["ran_ps"] < 0.1
+        assert run["failed"]["kelvin"] == pytest.approx(1500 + 1000 * (run["ran_ps"] - 0.0005))
+    assert found["summary"]["rate 0.1"]["failed"] == 2
+    assert "before the failure" in capsys.readouterr().out
+
+
+def test_watched_heating_counts_alarms_before_failures_with_their_exact_interval(benchmark):
+    def run(alarm_ps, failed_ps):
+        alarm = alarm_ps and {"ps": alarm_ps}
+        failed = failed_ps and {"ps": failed_ps}
+        return {"failed": failed, "rate 0.1": alarm, "ran_ps": failed_ps or 2.0}
+
+    summary = benchmark("watched_heating").summary
+    found = summary([run(0.5, 1.0)] * 8, "rate 0.1")
+    # All of n: the lower limit is the n-th root of 0.025.
+    assert found["interval"] == pytest.approx([0.025 ** (1 / 8), 1.0])
+    assert found["lead_ps"] == [0.5, 0.5, 0.5]
+    late = summary([run(1.0, 1.0), run(None, 1.0), run(0.4, 1.0), run(0.3, None)], "rate 0.1")
+    assert (late["alarmed_before"], late["failed"], late["alarms_without_failure"]) == (1, 3, 1)

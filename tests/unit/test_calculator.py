@@ -1,9 +1,9 @@
-"""The monitored calculator in ASE and OpenMM, with a small model that dynamics soon break."""
+"""The monitored calculator in ASE and OpenMM, with a small model that dynamics soon break.
+
+Not for: the examples, and a model with sensible forces (`tests/integration/test_watched.py`).
+"""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -19,7 +19,6 @@ from openmm import Platform, VerletIntegrator, unit
 from openmm.app import Simulation
 from test_mace_model import fit, springs
 
-from conftest import ROOT
 from halcyon import domain as domains
 from halcyon import lammps_export, mace_model, product
 from halcyon.calculator import (
@@ -37,7 +36,6 @@ from halcyon.openmm_monitor import CliReporter, mace_system, topology
 from halcyon.watch import Thresholds
 
 CLASSES = ["C", "O", "H", "H", "H", "H"]
-STOPPED_A = 0.75
 BONDS = [(0, 1), (0, 2), (0, 4), (0, 5), (1, 3)]
 """Of ASE's CH3OH."""
 NEVER = {"bond_stretch_A": 1e9, "min_distance_A": 1e-9}
@@ -147,26 +145,29 @@ def test_the_monitor_counts_every_step_once_and_nothing_else(atoms):
     assert monitor.summary()["cli_label_ps"] == pytest.approx(0.0005 * steps.sum() / 6)
 
 
-def test_unwatched_the_molecule_flies_apart_and_watched_it_is_stopped(folder, tmp_path):
+def test_watched_it_is_the_same_run_until_the_first_step_with_a_broken_bond(folder, tmp_path):
     def start():
         atoms = read(folder / "structures/methanol.xyz")
         atoms.calc = MonitoredMace(folder)
         return atoms, hot(atoms, 1500)
 
     atoms, dynamics = start()
-    greatest = []
-    dynamics.attach(lambda: greatest.append(furthest_bond(atoms, folder)), interval=1)
+    path = []
+    dynamics.attach(lambda: path.append(atoms.positions.copy()), interval=1)
     dynamics.run(160)
-    assert max(greatest) > 2.0
+    stretch = [furthest_bond(Atoms(atoms.numbers, positions), folder) for positions in path]
+    assert max(stretch) > 2.0
+    broken = next(step for step, value in enumerate(stretch) if value > 0.5)
 
     atoms, dynamics = start()
     frame = tmp_path / "stopped.xyz"
-    CliMonitor(atoms, dynamics, frame=frame)
-    with pytest.raises(UnreliableDynamics):
+    # This model breaks inside its own domain; one that does not: tests/integration/test_watched.py.
+    monitor = CliMonitor(atoms, dynamics, frame=frame, rate=1.0, atom_rate=1.0)
+    with pytest.raises(UnreliableDynamics, match="bond broken"):
         dynamics.run(160)
-    # One step beyond 0.5 Å at most: this model breaks before it leaves its domain.
-    assert furthest_bond(atoms, folder) < STOPPED_A
-    np.testing.assert_allclose(read(frame).positions, atoms.positions, atol=1e-6)
+    assert dynamics.nsteps == monitor.watch.steps == broken
+    np.testing.assert_array_equal(atoms.positions, path[broken])
+    np.testing.assert_allclose(read(frame).positions, path[broken], atol=1e-6)
 
 
 def test_a_warning_is_given_once_and_the_run_goes_on(atoms):
@@ -279,32 +280,6 @@ def test_openmm_takes_energies_and_forces_and_looks_at_every_step(atoms):
     assert len(calls) <= 31
 
 
-def test_the_example_in_openmm_stops_where_the_molecule_breaks(folder, tmp_path):
-    stopped_by(example("openmm_md.py", folder, tmp_path), folder, tmp_path)
-
-
-def test_the_example_in_ase_stops_where_the_molecule_breaks(folder, tmp_path):
-    stopped_by(example("ase_md.py", folder, tmp_path), folder, tmp_path)
-
-
-def example(name, folder, tmp_path):
-    return subprocess.run(
-        [sys.executable, ROOT / "examples" / name, folder, "methanol", "1500"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def stopped_by(done, folder, tmp_path):
-    assert done.returncode == 1
-    assert "UnreliableDynamics: " in done.stderr, done.stderr
-    assert "the frame is in unreliable.xyz" in done.stderr
-    assert furthest_bond(read(tmp_path / "unreliable.xyz"), folder) < STOPPED_A
-
-
 def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
     model = mace_model.load(folder / "model.model", device="cpu")
     frames = springs("CH3OH", 3, energy_zero=-310.0, seed=9)
@@ -323,6 +298,21 @@ def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
     assert lammps_export.check(tmp_path / "m-lammps.pt", model, frames) < 1e-5
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
+    with pytest.raises(InputError, match="differs from the model"):
+        lammps_export.check(tmp_path / "m-lammps.pt", model, frames)
+
+
+def test_an_export_with_right_energies_and_wrong_forces_is_refused(folder, tmp_path):
+    model = mace_model.load(folder / "model.model", device="cpu", dtype="float64")
+    frames = springs("CH3OH", 1, energy_zero=-310.0, seed=9)
+    lammps_export.export(model, tmp_path / "m-lammps.pt")
+    exported = lammps_export.predict(tmp_path / "m-lammps.pt", model, frames).energy
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+        off = float((exported - mace_model.evaluate(model, frames).energy)[0])
+        model.atomic_energies_fn.atomic_energies += off / len(frames[0])
+    now = mace_model.evaluate(model, frames).energy
+    assert now == pytest.approx(exported, abs=1e-6)
     with pytest.raises(InputError, match="differs from the model"):
         lammps_export.check(tmp_path / "m-lammps.pt", model, frames)
 
@@ -361,7 +351,7 @@ def test_molecules_of_a_liquid_are_found_in_any_order():
     np.testing.assert_array_equal(mixed.numbers[loose.order], [8, 1, 1] * 3)
 
 
-def test_recommended_thresholds_would_not_have_stopped_those_that_lived():
+def test_recommended_rate_is_twice_what_those_that_lived_reached():
     import pandas as pd
 
     times = np.arange(1, 41) * 0.025
@@ -372,8 +362,9 @@ def test_recommended_thresholds_would_not_have_stopped_those_that_lived():
     broken = pd.DataFrame({"replica": 2, "time": times, "cli_label": times})
     traces = pd.concat([calm, one, broken])
     found = product.recommended(traces, [2], Thresholds(rate=0.05))
-    assert found.rate == pytest.approx(0.3)
+    assert found.rate == pytest.approx(0.6)
     assert product.recommended(calm, [], Thresholds(rate=0.05)).rate == 0.05
+    assert product.recommended(traces, [], Thresholds()).rate == 1.0  # λ of replica 2 is 1
 
 
 def test_a_folder_made_again_keeps_what_a_person_put_there(tmp_path):

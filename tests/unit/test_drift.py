@@ -77,6 +77,28 @@ def test_parity_survives_the_disk(tmp_path):
     assert force["reference"].tolist() == [0.0] * 9 + [1.0] * 9 + [2.0] * 9
 
 
+def test_energies_of_each_composition_are_counted_from_its_own_mean(tmp_path):
+    """H2 and O2 are a hundred eV per atom apart: one zero would hide every error."""
+    frames = []
+    for name, energies in (("H2", [-26.0, -26.2]), ("O2", [-214.0, -214.4, -214.8])):
+        for energy in energies:
+            frame = molecule(name)
+            frame.info["energy"] = energy
+            frame.arrays["forces"] = np.zeros((2, 3))
+            frames.append(frame)
+    said = mace_model.Predictions(
+        np.array([frame.info["energy"] + 0.01 for frame in frames]),
+        [np.zeros((2, 3))] * 5,
+        [],
+        [],
+    )
+    parity.write(tmp_path / "parity.parquet", frames, said)
+    table = parity.read(tmp_path / "parity.parquet")["energy"]
+    expected = [0.05, -0.05, 0.2, 0.0, -0.2]
+    np.testing.assert_allclose(table["reference"], expected, atol=1e-6)
+    np.testing.assert_allclose(table["predicted"], np.add(expected, 0.005), atol=1e-6)
+
+
 def test_parity_is_thinned_and_the_same_each_time(tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "MAX_POINTS", 20)
     for name in ("a", "b"):

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import yaml
+from ase.build import molecule as ase_molecule
 from rdkit import Chem
 
 from conftest import ROOT
 from halcyon import cli, config, drawing, guesses
+from halcyon.wish import Wish, parts_of
 
 
 @pytest.fixture
@@ -120,6 +122,21 @@ def test_organic_ion_in_water_gets_templates_beside_waters(here):
     assert system.structures[0].charge == 0
 
 
+def test_charges_of_a_box_are_counted_as_often_as_their_ions(here):
+    del here
+    assert new("[Mg+2]", "--name", "salt", "--in-water", "10", "--with", "[Cl-]:2") == 0
+    assert written("salt").structures[0].charge == 0  # +2 and twice -1
+
+
+def test_charge_and_spin_of_a_structure_file_are_what_is_asked_for(tmp_path):
+    formate = ase_molecule("HCOOH")
+    del formate[3]  # the acid's hydrogen
+    path = tmp_path / "formate.xyz"
+    formate.write(path)
+    (part,) = parts_of(Wish("formate", str(path), charge=-1))
+    assert (part.settings.charge, part.settings.multiplicity) == (-1, 1)
+
+
 def test_reactive_mixture_is_that_of_the_shipped_file(here):
     del here
     more = ("--reactive", "4", "--with", "O=O:2:O2", "--density", "0.25")
@@ -129,6 +146,7 @@ def test_reactive_mixture_is_that_of_the_shipped_file(here):
     mixture = shipped.structures[0]
     assert box.pack == mixture.pack
     assert box.multiplicity == mixture.multiplicity
+    assert box.density_g_per_cm3 == 0.25
     known = {s.name: s for s in shipped.structures}
     for one in species:
         assert one.multiplicity == known[one.name].multiplicity
@@ -167,6 +185,7 @@ def test_few_atoms_run_longer(here):
         (["CO", "--name", "it", "--liquid", "4", "--with", "C:0x"], "SMILES:N"),
         (["CO", "--name", "it", "--liquid", "4", "--in-water", "4"], "expected one of them"),
         (["[H][H]", "--name", "it", "--reactive", "4"], "how dense?"),
+        (["CO", "--name", "it", "--liquid", "4", "--density", "9"], "the cell's edge is 2.9 Å"),
         (["CO", "--name", "../it"], "letters, digits"),
         (["CO", "--name", "it", "--cost"], "Give --campaign"),
         (["CCO", "--name", "it", "--forcefield", "none.xml"], "none.xml: no such file"),
@@ -189,3 +208,12 @@ def test_own_forcefield_and_level(here, capsys):
     assert "config/it.yaml was written, and cannot run here yet" in capsys.readouterr().err
     assert [str(path) for path in written("it").forcefield.files] == [mine]
     assert config.read_yaml("config/it.yaml")["reference"]["level"] == "level.yaml"
+
+
+def test_forcefield_of_another_charge_is_refused(here, capsys):
+    text = (here / "config/forcefields/small-molecules.xml").read_text()
+    oxygen = 'charge="-0.303734"'  # of acetaldehyde alone
+    assert text.count(oxygen) == 1
+    (here / "mine.xml").write_text(text.replace(oxygen, 'charge="0.696266"'))
+    assert new("CC=O", "--name", "it", "--forcefield", "mine.xml") == 2
+    assert "its charges add up to 1.00 e, expected 0" in capsys.readouterr().err

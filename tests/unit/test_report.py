@@ -2,7 +2,7 @@
 
 import pytest
 
-from halcyon import report
+from halcyon import files, report
 from halcyon.errors import InputError
 from toy_campaign import show
 
@@ -57,6 +57,36 @@ def test_what_is_no_plain_dynamics_is_said(toy, exploration, verdict, coverage):
     found = report.collect(*collected(toy(["saturated"], exploration=exploration)))
     assert report.verdict_sentence(found).startswith(verdict)
     assert coverage in report.coverage_sentence(found)
+
+
+def test_the_budget_that_ran_out_is_named(toy):
+    campaign, verdicts = toy(["budget_spent"], bad=[("crashed", "")] + [("not computed", "")] * 3)
+    told = files.read_json(verdicts[0])
+    told["labels"]["spent"] = 10
+    for hours, sentence, limit in (
+        (
+            {"spent": 2.5, "limit": 2.0},
+            "core-hours is spent (2.5 of 2)",
+            "limits.core_hours over 2.5",
+        ),
+        (
+            {"spent": 1.9, "limit": 2.0},
+            "core-hours is spent (1.9 of 2)",
+            "limits.core_hours over 1.9",
+        ),
+    ):
+        files.write_json(verdicts[0], told | {"core_hours": hours})
+        found = report.collect(campaign, "toy", verdicts)
+        assert sentence in report.verdict_sentence(found)
+        assert limit in report.next_step(found)
+        # One of 10 calculations failed; those that were not made did not fail.
+        assert "gave no label" not in report.next_step(found)
+    campaign, verdicts = toy(["budget_spent"])
+    hours = {"spent": 1.9, "limit": 2.0}
+    files.write_json(verdicts[0], files.read_json(verdicts[0]) | {"core_hours": hours})
+    found = report.collect(campaign, "toy", verdicts)
+    assert "the label budget is spent (61 of 500)" in report.verdict_sentence(found)
+    assert "limits.label_budget over 500" in report.next_step(found)
 
 
 def collected(made):

@@ -212,7 +212,11 @@ def _parity(report: SystemReport, quantity: str) -> Figure:
             "line": {"color": NEUTRAL, "width": 1, "dash": "dash"},
         }
     )
-    zero = ", counted from the labels' mean" if quantity == "energy" else ", components"
+    zero = (
+        ", counted from the mean label of the same composition"
+        if quantity == "energy"
+        else ", components"
+    )
     return Figure(
         id=f"parity-{quantity}",
         title=f"{name}: model against label",

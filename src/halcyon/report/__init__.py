@@ -8,13 +8,13 @@
 Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
 """
 
+from halcyon.ledgers import read_ledger
 from halcyon.report.collected import (
     BadFrame,
     Generation,
     SystemReport,
     collect,
     find_verdicts,
-    read_ledger,
 )
 from halcyon.report.costs import LabelCost, StageTime, label_costs, stage_times
 from halcyon.report.sentences import (

@@ -7,7 +7,6 @@ Not for: telling it (`sentences`, `summary`, `halcyon.page`), or deciding anythi
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from halcyon.domain import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.label_store import DAMAGED
+from halcyon.labels import NOT_COMPUTED
+from halcyon.ledgers import read_ledger
 from halcyon.reference.base import Status
 from halcyon.report.costs import StageTime, stage_times
 from halcyon.saturation import Decision, goes_on
@@ -44,6 +45,7 @@ class Generation:
         learned: frames in the sets train, validation and test that its model knew.
         spent: label calculations after it, failed ones included.
         budget: labels allowed.
+        core_hours: spent by the campaign so far, and its limit; none in older campaigns.
         unlabelled: frames without a label after it, by status.
         forces_mae: on the test set, meV/Å.
         energy_mae: on the test set, meV/atom.
@@ -72,6 +74,7 @@ class Generation:
     learned: dict[str, int]
     spent: int
     budget: int
+    core_hours: dict[str, Any]
     unlabelled: dict[str, int]
     forces_mae: float
     energy_mae: float
@@ -92,6 +95,12 @@ class Generation:
     selected: list[Atoms]
     asked: dict[str, dict[str, Any]]
     model_hash: str
+
+    @property
+    def hours_ran_out(self) -> bool:
+        """Whether core-hours, and not labels, are what was spent; as `saturation.decide` has it."""
+        spent, limit = self.core_hours.get("spent", 0.0), self.core_hours.get("limit")
+        return NOT_COMPUTED in self.unlabelled or (limit is not None and spent >= limit)
 
     @property
     def simulated_ps(self) -> float:
@@ -223,19 +232,6 @@ def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
     return found
 
 
-def read_ledger(path: Path, system: str) -> list[dict[str, Any]]:
-    """A system's entries in `stages.jsonl`; a line torn by a kill is passed over."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["system"] == system:
-            entries.append(entry)
-    return entries
-
-
 def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> SystemReport:
     """Read what a system's report tells; the other files are found beside the verdicts.
 
@@ -351,6 +347,7 @@ def _generation(
         learned={name: metrics[name]["frames"] for name in ("train", "validation", "test")},
         spent=told["labels"]["spent"],
         budget=told["label_budget"],
+        core_hours=told.get("core_hours", {}),
         unlabelled=dict(Counter(i["status"] for i in known if i["status"] != Status.OK)),
         forces_mae=metrics["test"]["forces_mae_meV_per_A"],
         energy_mae=metrics["test"]["energy_mae_meV_per_atom"],

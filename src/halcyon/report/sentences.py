@@ -7,7 +7,8 @@ import math
 
 from halcyon import stability
 from halcyon.certificate import Certificate, Conclusion, Runs
-from halcyon.report.collected import SystemReport
+from halcyon.labels import NOT_COMPUTED
+from halcyon.report.collected import Generation, SystemReport
 from halcyon.saturation import Decision, Finding, certificate_wanted
 
 MANY_WITHOUT_LABEL = 0.2
@@ -32,10 +33,7 @@ def verdict_sentence(report: SystemReport) -> str:
         case Decision.MAX_GENERATIONS:
             said = f"NOT saturated{under}: the campaign ended after {count}, the most allowed."
         case Decision.BUDGET_SPENT:
-            said = (
-                f"NOT saturated{under}: the label budget is spent ({last.spent} of {last.budget}) "
-                f"after {count}."
-            )
+            said = f"NOT saturated{under}: {_spent(last)} after {count}."
         case _:
             said = f"Not finished: not saturated{under} after {count} so far."
     if found["failed"]:
@@ -46,6 +44,15 @@ def verdict_sentence(report: SystemReport) -> str:
         f"{said} {failed}, but there may be up to {found['rate_bound_per_atom_ps']:.3g} excursions "
         f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g})."
     )
+
+
+def _spent(last: Generation) -> str:
+    """Which budget is spent."""
+    if not last.hours_ran_out:
+        return f"the label budget is spent ({last.spent} of {last.budget})"
+    spent, limit = last.core_hours.get("spent", 0.0), last.core_hours.get("limit")
+    of = "" if limit is None else f" of {limit:.4g}"
+    return f"the budget of core-hours is spent ({spent:.4g}{of})"
 
 
 def certificate_sentence(report: SystemReport) -> str:
@@ -105,7 +112,7 @@ def next_step(report: SystemReport) -> str:
     """What to do now, in a sentence or two."""
     last, settings = report.last, report.plan.settings
     found = last.saturation
-    failed = sum(last.unlabelled.values())
+    failed = sum(n for status, n in last.unlabelled.items() if status != NOT_COMPUTED)
     warning = ""
     if last.spent and failed > MANY_WITHOUT_LABEL * last.spent:
         warning = (
@@ -128,6 +135,8 @@ def next_step(report: SystemReport) -> str:
             )
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
+            if last.hours_ran_out:
+                limit = f"limits.core_hours over {last.core_hours.get('spent', 0.0):.4g}"
         case _:
             limit = f"limits.max_generations over {settings.limits.max_generations}"
     if not found["failed"] and found["finding"] == Finding.NOT_ENOUGH_DATA:
