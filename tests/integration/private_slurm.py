@@ -84,9 +84,20 @@ def missing() -> str:
     gone = [name for name in NEEDED if shutil.which(name) is None]
     if gone:
         return f"no {', '.join(gone)}: make slurm"
-    trial = ["unshare", "--mount", "--pid", "--net", "--uts", "--fork", "true"]
+    trial = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--net",
+        "--uts",
+        "--mount-proc",
+        "--fork",
+        "bash",
+        "-c",
+    ]
+    trial += ["ip link add here type veth peer name there && hostname controller"]
     if os.getuid() != 0 or subprocess.run(trial, capture_output=True, check=False).returncode:
-        return "no right to make namespaces (needs root)"
+        return "no right to make namespaces with a network of their own (needs root)"
     return ""
 
 
