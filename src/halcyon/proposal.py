@@ -111,6 +111,10 @@ KINDS = {
 }
 
 
+TRIAL_PS = 50.0
+"""Time of the certificate's runs, ps, where labels are for trying out."""
+
+
 def campaign_text(name: str, level: Path | None) -> str:
     """A campaign's file that runs one system; `level`: CP2K's, else xTB labels."""
     if level is None:
@@ -123,7 +127,10 @@ def campaign_text(name: str, level: Path | None) -> str:
             "  command: cp2k.psmp # or e.g. `srun -n 4 cp2k.psmp`",
         ]
     default = Campaign(campaign=name, systems=[name], reference=XtbReference(backend="xtb"))
-    limits = default.limits
+    limits, asked_ps = default.limits, default.certificate.time_ps
+    tested = f"{asked_ps:g} # per replica"
+    if level is None:
+        tested = f"{TRIAL_PS:g} # per replica; {asked_ps:g} for a model that is to be used"
     return "\n".join(
         [
             "# yaml-language-server: $schema=schema/campaign.schema.json",
@@ -136,6 +143,8 @@ def campaign_text(name: str, level: Path | None) -> str:
             "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
             f"  max_generations: {limits.max_generations}",
             f"  label_budget: {limits.label_budget}",
+            "certificate: # long runs with the final model, and by far the longest job",
+            f"  time_ps: {tested}",
             "",
         ]
     )

@@ -85,6 +85,7 @@ def test_molecule(here, capsys):
     assert "acetic_acid:H0" in said
     assert "snakemake --configfile config/acetic_acid.yaml" in said
     campaign = config.parse_campaign(config.read_yaml("config/acetic_acid.yaml"), "it")
+    assert campaign.certificate.time_ps == 50  # xTB is for trying out
     assert campaign.systems == ["acetic_acid"]
     assert (here / "config/systems/acetic_acid.svg").read_text().startswith("<?xml")
 
@@ -208,6 +209,7 @@ def test_own_forcefield_and_level(here, capsys):
     assert "config/it.yaml was written, and cannot run here yet" in capsys.readouterr().err
     assert [str(path) for path in written("it").forcefield.files] == [mine]
     assert config.read_yaml("config/it.yaml")["reference"]["level"] == "level.yaml"
+    assert config.read_yaml("config/it.yaml")["certificate"]["time_ps"] == 1000
 
 
 def test_forcefield_of_another_charge_is_refused(here, capsys):
