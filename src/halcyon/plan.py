@@ -194,6 +194,10 @@ def plan(campaign: Campaign, trials: Mapping[str, Trials], *, start_s: float) ->
         "campaign": campaign.settings.campaign,
         "systems": systems,
         "total": total,
+        "limit": {
+            "core_hours": campaign.settings.limits.core_hours,
+            "of": campaign.settings.limits.core_hours_of,
+        },
         "start_s": start_s,
     }
 

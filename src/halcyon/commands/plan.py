@@ -129,3 +129,10 @@ def _total(found: dict[str, Any]) -> None:
         style="bold",
         markup=False,
     )
+    limit = found["limit"]
+    if limit["core_hours"] is not None:
+        console().print(
+            f"limits.core_hours: {limit['core_hours']:g} (of {limit['of']}): what would take more "
+            "is not begun, and waits for a higher limit",
+            markup=False,
+        )
