@@ -112,7 +112,8 @@ def test_a_certificate_is_only_long_runs_and_is_made_anew_when_the_campaign_goes
     asked = {"when": "always", "replicas": 2, "time_ps": 0.1, "nve_time_ps": 0.1}
     config = checkout.configure("undisturbed", certificate=asked)
     try:
-        assert jobs(checkout.run(config, "-n")) == {"all": 1, "certify": 1, "final": 1}
+        planned = {"all": 1, "certify": 1, "final": 1, "report": 1}
+        assert jobs(checkout.run(config, "-n")) == planned
         checkout.run(config)
         assert NOTHING in checkout.run(config, "-n")
         shutil.copytree(checkout / "results/undisturbed/methanol/final", tmp_path / "final")
