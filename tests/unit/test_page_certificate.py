@@ -84,9 +84,10 @@ def test_a_campaign_without_one_says_why(toy):
     [
         (Conclusion.STABLE, "final for runs of up to 0.4 ps at 300, 600 K"),
         (Conclusion.NOT_ENOUGH_DATA, "--forcerun certify"),
-        # The campaign explored 2 ps at the default temperatures, 300 and 500 K.
-        (Conclusion.NOT_CALM, "set exploration.time_ps to 4, exploration.temperatures_K to [300"),
-        (Conclusion.NOT_STABLE, "set exploration.time_ps to 4"),
+        # The campaign explored 2 ps at 300 and 500 K; the certificate has 300 and 600 K. In NVT
+        # nothing left the domain: more time would not help.
+        (Conclusion.NOT_CALM, "set exploration.temperatures_K to [300.0, 500.0, 600.0], and"),
+        (Conclusion.NOT_STABLE, "try a shorter step"),
     ],
 )
 def test_what_to_do_next_follows_from_it(certified, conclusion, words):
@@ -95,3 +96,18 @@ def test_what_to_do_next_follows_from_it(certified, conclusion, words):
     assert words in page.texts["next"]
     calm = 'class="verdict calm"' in render(collected(made_up))
     assert calm == (conclusion == Conclusion.STABLE)
+
+
+def test_what_failed_hot_without_a_thermostat_is_explored_hot(certified):
+    campaign, verdicts = certified(Conclusion.NOT_STABLE)
+    folder = verdicts[0].parents[1] / "certificate"
+    told = Certificate.read(folder / "certificate.json").content()
+    nve = told["runs"][1]
+    nve["replicas"][1]["failure"] = "bond broken"
+    nve["findings"][0]["failures"]["failures"] = 1
+    traces = pd.read_parquet(folder / "nve.parquet")
+    traces.loc[traces["replica"] == 1, "temperature"] = 910.0
+    traces.to_parquet(folder / "nve.parquet")
+    Certificate.model_validate(told).sealed().write(folder / "certificate.json")
+    said = report.next_step(collected((campaign, verdicts)))
+    assert "set exploration.temperatures_K to [300.0, 500.0, 600.0, 950.0], and run" in said

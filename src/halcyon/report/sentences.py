@@ -6,7 +6,7 @@ Not for: finding the numbers (`collected`), or deciding anything (`saturation`).
 import math
 
 from halcyon import stability
-from halcyon.certificate import Certificate, Conclusion, Runs
+from halcyon.certificate import Certificate, Conclusion
 from halcyon.labels import NOT_COMPUTED
 from halcyon.report.collected import Generation, SystemReport
 from halcyon.saturation import Decision, Finding, certificate_wanted
@@ -164,26 +164,47 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
                 "raise certificate.time_ps or certificate.replicas and add --forcerun certify to "
                 "the same command."
             )
+    nve = certificate.runs[1].whole.failures.failures
+    if certificate.conclusion is Conclusion.NOT_STABLE and not nvt.whole.failures.failures + nve:
+        return (
+            "the energy drifts: try a shorter step (certificate.timestep_fs) and add --forcerun "
+            "certify to the same command; if it drifts less, explore with that step, too."
+        )
     return (
-        f"the campaign's runs were too short to see this: set {_as_certified(report, nvt)}, and "
+        f"the campaign's runs could not see this: set {_as_certified(report, certificate)}, and "
         "run the same command: it goes on with another generation, labels what leaves the domain, "
         "and certifies anew."
     )
 
 
-def _as_certified(report: SystemReport, nvt: Runs) -> str:
+def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     """Settings that let the exploration see what the certificate's runs saw."""
-    settings, last = report.plan.settings, report.last
-    # Runs as long as the certificate's are not longer than what was explored: other luck.
-    time_ps = max(nvt.time_ps, 2 * last.asked_ps)
-    said = [f"exploration.time_ps to {stability.plain(time_ps)}"]
-    if not {*nvt.temperatures_K} <= {*settings.exploration.temperatures_K}:
-        said.append(f"exploration.temperatures_K to {nvt.temperatures_K}")
+    settings, last, nvt = report.plan.settings, report.last, certificate.runs[0]
+    explored = settings.exploration.temperatures_K
+    wanted = {*explored, *nvt.temperatures_K}
+    # Without a thermostat a replica is as hot as the strain of its first frame makes it.
+    if (hot := _failed_at(report, certificate)) > 1.1 * max(wanted):
+        wanted.add(math.ceil(hot / 50) * 50.0)
+    calm = all(found.excursions.finding == Finding.SATURATED for found in nvt.findings[1:])
+    said = []
+    if not calm or wanted == {*explored}:
+        # Runs as long as the certificate's are not longer than what was explored: other luck.
+        time_ps = max(nvt.time_ps, 2 * last.asked_ps)
+        said.append(f"exploration.time_ps to {stability.plain(time_ps)}")
+    if wanted > {*explored}:
+        said.append(f"exploration.temperatures_K to {sorted(wanted)}")
     if last.number + 1 >= settings.limits.max_generations:
         said.append(f"limits.max_generations over {settings.limits.max_generations}")
     if last.spent >= settings.limits.label_budget:
         said.append(f"limits.label_budget over {settings.limits.label_budget}")
     return ", ".join(said)
+
+
+def _failed_at(report: SystemReport, certificate: Certificate) -> float:
+    """Mean temperature of the hottest replica that failed without a thermostat, K; 0: none did."""
+    nve, traces = certificate.runs[1], report.certified[1]
+    mean = traces.groupby("replica")["temperature"].mean()
+    return max((float(mean[e.replica]) for e in nve.replicas if e.failure is not None), default=0.0)
 
 
 def _more_time(report: SystemReport) -> str:
