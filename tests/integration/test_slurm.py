@@ -36,7 +36,8 @@ SMALL = {
         "temperatures_K": [300.0],
     },
     "seed_labels": {"train": 8, "validation": 6, "test": 5},
-    "training": {"epochs": 120, "updates": None},
+    # So many that those left do not fit into the grace of a wall time, 10 s and more.
+    "training": {"epochs": 500, "updates": None},
     "exploration": {
         "temperatures_K": [300.0],
         "replicas": 4,
