@@ -350,6 +350,23 @@ def test_what_drifts_is_not_stable(tmp_path):
     assert concluded(tmp_path, max_drift_meV_per_atom_ps=1e-12) == Conclusion.NOT_STABLE
 
 
+@pytest.mark.parametrize(
+    ("lower", "expected"), [(20.0, Conclusion.NOT_CALM), (5.0, Conclusion.NOT_ENOUGH_DATA)]
+)
+def test_what_leaves_its_domain_too_often_is_not_calm(tmp_path, lower, expected):
+    """The limit is 10 excursions per atom and ps."""
+    frames = labelled(9)
+    nvt, nve = (put(tmp_path, tmp_path / "work", e, frames=frames) for e in ("nvt", "nve"))
+    update = {"finding": "not saturated", "rate_lower_bound_per_atom_ps": lower}
+    often = nvt.findings[1].excursions.model_copy(update=update)
+    mild = nvt.findings[1].model_copy(update={"excursions": often})
+    findings = [nvt.findings[0], mild, *nvt.findings[2:]]
+    restless = nvt.model_copy(update={"findings": findings})
+    conclusion, reasons = certificate.conclude([restless, nve], CRITERIA)
+    assert conclusion == expected
+    assert reasons[0].startswith("nvt, 300 K")
+
+
 def numbers(rates, *, fails=(), atoms=2, time_ps=10.0, excursions=0, slope=0.0):
     """Made-up traces at 1 point per ps; Λ grows at the given rates, the energy at `slope` eV/ps."""
     rows, ends = [], []
