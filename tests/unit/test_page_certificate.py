@@ -111,3 +111,19 @@ def test_what_failed_hot_without_a_thermostat_is_explored_hot(certified):
     Certificate.model_validate(told).sealed().write(folder / "certificate.json")
     said = report.next_step(collected((campaign, verdicts)))
     assert "set exploration.temperatures_K to [300.0, 500.0, 600.0, 950.0], and run" in said
+
+
+def test_a_replica_that_failed_before_its_first_point_stops_no_page(certified):
+    campaign, verdicts = certified(Conclusion.NOT_STABLE)
+    folder = verdicts[0].parents[1] / "certificate"
+    told = Certificate.read(folder / "certificate.json").content()
+    for run in told["runs"]:
+        run["replicas"][1]["failure"] = "not finite"
+        run["findings"][0]["failures"]["failures"] = 1
+        path = folder / f"{run['ensemble']}.parquet"
+        traces = pd.read_parquet(path)
+        traces[traces["replica"] != 1].to_parquet(path)
+    Certificate.model_validate(told).sealed().write(folder / "certificate.json")
+    page = show(campaign, verdicts)
+    assert len(page.figures["cli-certificate-nvt"]["data"]) == 3
+    assert "it goes on with another generation" in page.texts["next"]

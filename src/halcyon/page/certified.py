@@ -80,6 +80,8 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
     data: list[Trace] = []
     there = drawn = 0
     for entry in run.replicas:
+        if entry.replica not in by_replica:  # failed before its first point
+            continue
         time, index = by_replica[entry.replica].to_numpy(dtype=float).T
         kept = curve_points(time, index, most)
         there, drawn = there + len(time), drawn + len(kept)
@@ -109,7 +111,7 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
                     "hovertemplate": "%{text}<extra></extra>",
                 }
             )
-    ends = np.array([by_replica[e.replica]["cli_label"].iloc[-1] for e in run.replicas])
+    ends = np.array([mine["cli_label"].iloc[-1] for mine in by_replica.values()] or [np.nan])
     return Figure(
         id=f"cli-certificate-{run.ensemble}",
         title=f"Runs {NAMES[run.ensemble]}",

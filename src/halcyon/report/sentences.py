@@ -204,7 +204,8 @@ def _failed_at(report: SystemReport, certificate: Certificate) -> float:
     """Mean temperature of the hottest replica that failed without a thermostat, K; 0: none did."""
     nve, traces = certificate.runs[1], report.certified[1]
     mean = traces.groupby("replica")["temperature"].mean()
-    return max((float(mean[e.replica]) for e in nve.replicas if e.failure is not None), default=0.0)
+    failed = [e.replica for e in nve.replicas if e.failure is not None and e.replica in mean]
+    return max((float(mean[replica]) for replica in failed), default=0.0)
 
 
 def _more_time(report: SystemReport) -> str:
