@@ -26,14 +26,14 @@ HERE = Path(workflow.basedir)
 shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
-from halcyon.budget import reopen
-from halcyon.checked import begin_once, resolve_again
+from halcyon.campaign.budget import reopen
+from halcyon.campaign.checked import begin_once, resolve_again
 from halcyon.errors import InputError
 from halcyon.files import take_lock
-from halcyon.job_sizes import SEED, JobSizes, batch_number
-from halcyon.layout import behind, settled
-from halcyon.saturation import gets_certificate, goes_on
-from halcyon.stage import RUN_VARIABLE
+from halcyon.campaign.sizes import SEED, JobSizes, batch_number
+from halcyon.campaign.paths import behind, settled
+from halcyon.verdict.saturation import gets_certificate, goes_on
+from halcyon.campaign.stage import RUN_VARIABLE
 
 if not config:
 

@@ -4,8 +4,8 @@ Three loops integrate the same molecule with the same model, precision, time ste
 
 - ase: ASE's Langevin dynamics with MACE's own `MACECalculator`, one trajectory at a time;
 - bare: torch-sim's Langevin dynamics with our batched MACE, nothing watched;
-- halcyon: `halcyon.explore`, which is the bare loop with the CLI, the failure criteria, candidate
-  frames and traces at every step.
+- halcyon: `halcyon.exploration.explore`, which is the bare loop with the CLI, the failure
+  criteria, candidate frames and traces at every step.
 
 `ratio_vs_ase` is halcyon over ase in replica-steps per second; `monitor_overhead` is the time that
 halcyon takes longer than bare, as a fraction of bare. Blocks of the three alternate, and each
@@ -51,13 +51,14 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from torch_sim.integrators import nvt_langevin
 from torch_sim.models.interface import ModelInterface
 
-import halcyon.batch
-import halcyon.explore
-from halcyon import files, mace_model
+import halcyon.exploration.explore
+import halcyon.exploration.replicas
+from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
-from halcyon.domain import Domain
-from halcyon.dynamics import Dynamics
-from halcyon.mace_model import BatchedMace
+from halcyon.domain.intervals import Domain
+from halcyon.exploration.dynamics import Dynamics
+from halcyon.models import mace
+from halcyon.models.mace import BatchedMace
 from speed_systems import SEED, SYSTEMS, fitted_model, made_domain, made_start
 
 TEMPERATURE_K = 300.0
@@ -65,7 +66,7 @@ TIMESTEP_FS = 0.5
 FRICTION_PER_PS = 5.0
 BATCHES = (1, 8, 64)
 LOOPS = ("ase", "bare", "halcyon")
-SETTLING_STEPS = {"ase": 1, "bare": 1, "halcyon": halcyon.batch.BLOCK_STEPS}
+SETTLING_STEPS = {"ase": 1, "bare": 1, "halcyon": halcyon.exploration.replicas.BLOCK_STEPS}
 """Not timed, up to the first tick: the other loops' data are still in the caches."""
 DOMAIN_STEPS = 20
 HEAD = "replica-steps/s and core: ASE, bare, Halcyon; Halcyon / ASE, by CPU time; monitors"
@@ -186,7 +187,7 @@ def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
 def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
     """Our loop, through its public function, as a campaign calls it."""
     replicas = [
-        halcyon.explore.Replica(number, TEMPERATURE_K, start)
+        halcyon.exploration.explore.Replica(number, TEMPERATURE_K, start)
         for number, start in enumerate(case.starts())
     ]
     settings = ExplorationSettings(
@@ -199,7 +200,7 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
     )
     model = Counted(case.model)
     with tempfile.TemporaryDirectory() as work:
-        found = halcyon.explore.explore(
+        found = halcyon.exploration.explore.explore(
             model,
             case.domain,
             replicas,
@@ -234,7 +235,7 @@ def made_case(system: str, dtype: str, batch: int, model_file: Path, device: str
         dtype=dtype,
         batch=batch,
         start=made_start(system),
-        model=BatchedMace(mace_model.load(model_file, device=device, dtype=dtype)),
+        model=BatchedMace(mace.load(model_file, device=device, dtype=dtype)),
         calculator=MACECalculator(model_paths=str(model_file), device=device, default_dtype=dtype),
         device=device,
     )
@@ -266,7 +267,7 @@ def measured(
         wall, _ = timed(case, loop, 3)
         blocks[loop] = steps or int(np.clip(block_s / wall, 1, 400))
     # Whole blocks of `explore`: a shorter one at the end would be laid out for itself.
-    whole = halcyon.batch.BLOCK_STEPS
+    whole = halcyon.exploration.replicas.BLOCK_STEPS
     blocks["halcyon"] = -(-blocks["halcyon"] // whole) * whole
     wall: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from halcyon.frames import frames_of, structure_key
-from halcyon.label_store import LabelStore
+from halcyon.labels.store import LabelStore
 
 LEVEL = {"program": "benchmark", "version": "1"}
 ATOMS = 21

@@ -34,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 
 from halcyon.config import Cp2kReference, TeacherSettings, XmlForceField, read_system
-from halcyon.reference import Record, Status
-from halcyon.reference.cp2k import Cp2k
-from halcyon.sampling import sample
-from halcyon.systems import bonds, molecules, start_structure
-from halcyon.teachers import make_teacher
+from halcyon.labels.reference import Record, Status
+from halcyon.labels.reference.cp2k.backend import Cp2k
+from halcyon.systems.structures import bonds, molecules, start_structure
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 20261121

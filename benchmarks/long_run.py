@@ -25,8 +25,8 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
-from halcyon.domain import Domain, Margin
-from halcyon.explore import Progress, Replica, explore
+from halcyon.domain.intervals import Domain, Margin
+from halcyon.exploration.explore import Progress, Replica, explore
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond."""

@@ -166,10 +166,10 @@ class Data:
 def data_of(name: str, plan: Plan, work: Path) -> Data:
     """Sample the force field and label frames of it, or read what was labelled before."""
     from halcyon.frames import read_frames, write_frames
-    from halcyon.reference.xtb import Xtb
-    from halcyon.sampling import sample
-    from halcyon.systems import atom_classes, bonds, molecules, start_structure
-    from halcyon.teachers import make_teacher
+    from halcyon.labels.reference.xtb import Xtb
+    from halcyon.systems.structures import atom_classes, bonds, molecules, start_structure
+    from halcyon.teacher.forcefield import make_teacher
+    from halcyon.teacher.sampling import sample
 
     path = ROOT / "config" / "systems" / f"{name}.yaml"
     system: System = read_system(path)
@@ -227,7 +227,7 @@ def data_of(name: str, plan: Plan, work: Path) -> Data:
 
 def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
     """The fine-tuned model of a cell; temperatures share it."""
-    from halcyon.mace_training import train
+    from halcyon.models.training import train
 
     elements = data.train[0].numbers
     size = ModelSettings(pair_repulsion=cell.group == "zbl")
@@ -278,19 +278,20 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
-    from halcyon import calibration, drift, mace_model
-    from halcyon.explore import Replica, explore
+    from halcyon.domain import calibration
+    from halcyon.exploration.explore import Replica, explore
     from halcyon.frames import read_frames, structure_only
-    from halcyon.mace_model import BatchedMace
+    from halcyon.models import drift, mace
+    from halcyon.models.mace import BatchedMace
 
     begun = time.monotonic()
     data = data_of(cell.system, plan, work)
     path = model_of(cell, data, plan, work)
     trained_s = time.monotonic() - begun
-    model = mace_model.load(path, device="cpu")
+    model = mace.load(path, device="cpu")
 
     def said(frames: Sequence[Atoms]) -> calibration.Sample:
-        found = mace_model.evaluate(model, frames)
+        found = mace.evaluate(model, frames)
         return calibration.Sample(frames, found.node_energy, found.descriptors, found.forces)
 
     labels = data.train[: cell.labels]
@@ -336,7 +337,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     known = drift.by_class(labels, said(labels).descriptors, {structure: data.classes})
     return {
         "errors": {
-            str(kelvin): mace_model.errors(mace_model.evaluate(model, frames), frames)
+            str(kelvin): mace.errors(mace.evaluate(model, frames), frames)
             for kelvin, frames in data.test.items()
         },
         "replicas": [

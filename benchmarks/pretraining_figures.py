@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from halcyon.survival import kaplan_meier
+from halcyon.verdict.survival import kaplan_meier
 
 COLOURS = {
     "scratch": "#c2571a",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from halcyon.survival import restricted_mean_ps
+from halcyon.verdict.survival import restricted_mean_ps
 
 RESAMPLES = 2000
 CAMPAIGN = "campaign"

@@ -19,10 +19,10 @@ from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 from rdkit.Geometry import Point3D
 
-from halcyon import mace_training
 from halcyon.config import ModelSettings, StructureSettings, TrainingSettings
-from halcyon.domain import Domain, Margin
-from halcyon.systems import atom_classes, bonds, start_structure
+from halcyon.domain.intervals import Domain, Margin
+from halcyon.models import training
+from halcyon.systems.structures import atom_classes, bonds, start_structure
 
 SEED = 20261121
 SMILES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
@@ -99,7 +99,7 @@ def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str)
     ]
     held_out = frames[::8]
     with contextlib.redirect_stdout(sys.stderr):
-        summary = mace_training.train(
+        summary = training.train(
             [frame for i, frame in enumerate(frames) if i % 8],
             held_out,
             elements=[1, 6, 8],

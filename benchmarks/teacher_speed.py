@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from halcyon import config
-from halcyon.campaign import SystemPlan
-from halcyon.sampling import sample
+from halcyon.campaign.campaign import SystemPlan
+from halcyon.teacher.sampling import sample
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1

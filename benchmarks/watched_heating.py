@@ -26,8 +26,8 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from halcyon import files
-from halcyon.calculator import CliMonitor, MonitoredMace, UnreliableDynamicsWarning
-from halcyon.watch import LABEL
+from halcyon.final.monitor.ase import CliMonitor, MonitoredMace, UnreliableDynamicsWarning
+from halcyon.final.monitor.watch import LABEL
 
 FS = 0.5
 """Time step."""

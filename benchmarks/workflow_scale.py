@@ -39,11 +39,12 @@ from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
-from halcyon import files, saturation
-from halcyon.campaign import Campaign
+from halcyon import files
+from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings, SaturationSettings
 from halcyon.frames import structure_key, write_frames
-from halcyon.label_store import LabelStore
+from halcyon.labels.store import LabelStore
+from halcyon.verdict import saturation
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL_BYTES = 300_000
@@ -254,7 +255,7 @@ def begin_seconds(folder: Path) -> float:
     """Time of `campaign.begin` in a fresh process."""
     code = (
         "import time, yaml; t = time.perf_counter()\n"
-        "from halcyon.campaign import begin\n"
+        "from halcyon.campaign.campaign import begin\n"
         "begin(yaml.safe_load(open('scale.yaml')), 'scale.yaml', dry=True)\n"
         "print(time.perf_counter() - t)"
     )
@@ -302,7 +303,7 @@ def measure(name: str, size: Size, work: Path) -> dict[str, Any]:
     configure(folder, size)
     new = dry_run(folder)
     code = (
-        "import yaml; from halcyon.checked import begin_once; "
+        "import yaml; from halcyon.campaign.checked import begin_once; "
         "begin_once(yaml.safe_load(open('scale.yaml')), 'scale.yaml')"
     )
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}  # as the Snakefile does

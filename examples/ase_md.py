@@ -11,7 +11,7 @@ from ase.io import read
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
-from halcyon.calculator import CliMonitor, MonitoredMace
+from halcyon.final.monitor.ase import CliMonitor, MonitoredMace
 
 folder, structure, kelvin, heating = *sys.argv[1:3], *map(float, sys.argv[3:5])
 atoms = read(f"{folder}/structures/{structure}.xyz")

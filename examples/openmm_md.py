@@ -9,8 +9,8 @@ from ase.io import read
 from openmm import LangevinMiddleIntegrator, Platform
 from openmm.app import Simulation
 
-from halcyon.calculator import MonitoredMace
-from halcyon.openmm_monitor import CliReporter, mace_system, topology
+from halcyon.final.monitor.ase import MonitoredMace
+from halcyon.final.monitor.openmm import CliReporter, mace_system, topology
 
 folder, structure, kelvin, heating = *sys.argv[1:3], *map(float, sys.argv[3:5])
 atoms = read(f"{folder}/structures/{structure}.xyz")

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import torch
 
-from halcyon import certificate, certify, files, mace_model, stage
-from halcyon.certificate import Certificate, Runs
-from halcyon.domain import Domain
-from halcyon.explore import Progress
-from halcyon.labels import gather
+from halcyon import files
+from halcyon.campaign import stage
+from halcyon.domain.intervals import Domain
+from halcyon.exploration.explore import Progress
+from halcyon.final import certificate, long_runs
+from halcyon.final.certificate import Certificate, Runs
+from halcyon.labels.labelling import gather
+from halcyon.models import mace
 
 
 def main(job: stage.Job) -> None:
@@ -18,11 +21,11 @@ def main(job: stage.Job) -> None:
     torch.set_num_threads(args.threads)
     verdict = files.read_json(args.verdict)
     device, dtype = settings.resources.device, settings.model.dtype
-    model = mace_model.BatchedMace(mace_model.load(args.model, device=device, dtype=dtype))
-    committee = mace_model.load_committee(settings.domain, device=device, dtype=dtype)
+    model = mace.BatchedMace(mace.load(args.model, device=device, dtype=dtype))
+    committee = mace.load_committee(settings.domain, device=device, dtype=dtype)
     labels = gather(args.labels)
     frames = [frame for mine in labels.values() for frame in mine]
-    criteria = certify.criteria_of(
+    criteria = long_runs.criteria_of(
         job.plan.system.kind, settings.exploration, settings.saturation, settings.certificate
     )
     inputs = [args.model, args.domain, *(settings.domain.committee if committee else [])]
@@ -35,14 +38,14 @@ def main(job: stage.Job) -> None:
         )
 
     def tested(ensemble: str) -> Runs:
-        asked = certify.run_settings(settings.exploration, settings.certificate, ensemble)
+        asked = long_runs.run_settings(settings.exploration, settings.certificate, ensemble)
         kelvin = ", ".join(f"{t:g}" for t in asked.temperatures_K)
         job.say(
             f"{ensemble}: {asked.replicas} replicas × {asked.time_ps:g} ps of "
             f"{', '.join(job.plan.explored)} at {kelvin} K each"
         )
         with job.alone():
-            return certify.put_to_test(
+            return long_runs.put_to_test(
                 model,
                 Domain.read(args.domain),
                 labels["train"],
@@ -84,12 +87,12 @@ def main(job: stage.Job) -> None:
             sha256=certificate.data_digest(frames),
             store=str(job.campaign.settings.label_store),
         ),
-        level_of_theory=certify.level_of(frames, job.campaign.settings.label_store),
+        level_of_theory=long_runs.level_of(frames, job.campaign.settings.label_store),
         criteria=criteria,
         signals=["node_energy", "guard"]
         + [name for name in settings.domain.signals if name not in ("node_energy", "guard")],
         runs=runs,
-        software=certify.software(model, args.threads),
+        software=long_runs.software(model, args.threads),
     )
     made.sealed().write(args.certificate)
     job.done(made.sentence, args.certificate)

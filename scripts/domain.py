@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon import stage
+from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
-from halcyon.labels import gather
+from halcyon.labels.labelling import gather
 
 
 def percent(exceedance: dict) -> str:
@@ -18,12 +18,13 @@ def percent(exceedance: dict) -> str:
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon import calibration, mace_model
+    from halcyon.domain import calibration
+    from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     device = settings.resources.device
-    model = mace_model.load(args.model, device=device, dtype=settings.model.dtype)
+    model = mace.load(args.model, device=device, dtype=settings.model.dtype)
     labels = gather(args.labels)
     classes = {name: job.plan.classes(name) for name in job.plan.structures}
     bonds = {}
@@ -42,7 +43,7 @@ def main(job: stage.Job) -> None:
         bonds[name] = [(i, j, float(mean[i, j])) for i, j in job.plan.bonds(name)]
 
     def sample(frames: list) -> calibration.Sample:
-        said = mace_model.evaluate(model, frames, device=device)
+        said = mace.evaluate(model, frames, device=device)
         return calibration.Sample(frames, said.node_energy, said.descriptors, said.forces)
 
     teacher = read_frames(args.teacher) if settings.pretraining.enabled else []
@@ -56,9 +57,7 @@ def main(job: stage.Job) -> None:
         bonds=bonds,
         settings=settings.domain,
         seed=job.seed(),
-        committee=mace_model.load_committee(
-            settings.domain, device=device, dtype=settings.model.dtype
-        ),
+        committee=mace.load_committee(settings.domain, device=device, dtype=settings.model.dtype),
     )
     found.write(args.domain)
     for name, one in found.signals.items():

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon import files, stage
-from halcyon.domain import Domain
+from halcyon import files
+from halcyon.campaign import stage
+from halcyon.domain.intervals import Domain
 from halcyon.frames import structure_only, write_frames
-from halcyon.labels import gather
+from halcyon.labels.labelling import gather
 
 
 def start_replicas(job: stage.Job) -> tuple[list, Callable]:
@@ -18,7 +19,7 @@ def start_replicas(job: stage.Job) -> tuple[list, Callable]:
     Returns:
         The replicas, and what gives a failed one's successor.
     """
-    from halcyon.explore import Replica
+    from halcyon.exploration.explore import Replica
 
     settings = job.plan.settings.exploration
     labelled = gather(job.arguments.labels)["train"]
@@ -43,18 +44,19 @@ def start_replicas(job: stage.Job) -> tuple[list, Callable]:
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon import mace_model, trajectory
-    from halcyon.explore import Progress, explore
-    from halcyon.signals import ALWAYS, make_signals
-    from halcyon.traces import write_traces
+    from halcyon.domain.signals import ALWAYS, make_signals
+    from halcyon.exploration import trajectory
+    from halcyon.exploration.explore import Progress, explore
+    from halcyon.exploration.traces import write_traces
+    from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
-    model = mace_model.BatchedMace(
-        mace_model.load(args.model, device=settings.resources.device, dtype=settings.model.dtype),
+    model = mace.BatchedMace(
+        mace.load(args.model, device=settings.resources.device, dtype=settings.model.dtype),
         compute_stress=settings.exploration.ensemble == "npt",
     )
-    committee = mace_model.load_committee(
+    committee = mace.load_committee(
         settings.domain, device=settings.resources.device, dtype=settings.model.dtype
     )
     domain = Domain.read(args.domain)

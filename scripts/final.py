@@ -5,21 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import (
-    __version__,
-    certify,
-    files,
-    lammps_export,
-    mace_model,
-    model_card,
-    product,
-    stage,
-)
-from halcyon.certificate import Certificate
-from halcyon.domain import Domain
-from halcyon.label_commands import level_words
-from halcyon.labels import gather
-from halcyon.watch import Thresholds
+from halcyon import __version__, files
+from halcyon.campaign import stage
+from halcyon.domain.intervals import Domain
+from halcyon.final import folder as product
+from halcyon.final import lammps_export, long_runs, model_card
+from halcyon.final.certificate import Certificate
+from halcyon.final.monitor.watch import Thresholds
+from halcyon.labels.labelling import gather
+from halcyon.labels.store_tools import level_words
+from halcyon.models import mace
 
 CHECKED_FRAMES = 5
 """Labelled frames that the LAMMPS export is compared on."""
@@ -46,13 +41,13 @@ def main(job: stage.Job) -> None:
     structures = product.write_structures(
         {name: job.plan.start(name) for name in job.plan.structures}, folder
     )
-    model = mace_model.load(args.model, device="cpu")
+    model = mace.load(args.model, device="cpu")
     checked = (labels["test"] or labels["train"])[:CHECKED_FRAMES]
     lammps_export.export(model, folder / "model-lammps.pt")
     apart = lammps_export.check(folder / "model-lammps.pt", model, checked)
     metrics, domain = files.read_json(args.metrics), Domain.read(args.domain)
-    level = certify.level_of(frames, job.campaign.settings.label_store)
-    exploration = certify.run_settings(settings.exploration, settings.certificate, "nvt")
+    level = long_runs.level_of(frames, job.campaign.settings.label_store)
+    exploration = long_runs.run_settings(settings.exploration, settings.certificate, "nvt")
     watch = product.recommended(
         pd.read_parquet(traces),
         [entry["replica"] for entry in replicas if entry["failure"]],
@@ -68,8 +63,8 @@ def main(job: stage.Job) -> None:
         "halcyon": __version__,
         "model": {
             "file": args.model.name,
-            "description": mace_model.described(model),
-            "elements": mace_model.symbols([int(z) for z in model.atomic_numbers]).split(", "),
+            "description": mace.described(model),
+            "elements": mace.symbols([int(z) for z in model.atomic_numbers]).split(", "),
         },
         "dtype": settings.model.dtype,
         "timestep_fs": exploration.timestep_fs,

@@ -7,13 +7,14 @@ the potential; all labelled by the force field.
 import shutil
 from pathlib import Path
 
-from halcyon import files, stage
+from halcyon import files
+from halcyon.campaign import stage
 from halcyon.errors import Interrupted
 from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.sampling import sample, without_walls
+    from halcyon.teacher.sampling import sample, without_walls
 
     def progress(done: int, asked: int) -> None:
         if job.stopping():

@@ -20,8 +20,8 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
 from halcyon import config, files
-from halcyon.certificate import Certificate
-from halcyon.faults import NAME
+from halcyon.config.faults import NAME
+from halcyon.final.certificate import Certificate
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100

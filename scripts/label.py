@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from halcyon import files, stage
-from halcyon.budget import CHECKS
+from halcyon import files
+from halcyon.campaign import stage
+from halcyon.campaign.budget import CHECKS
 from halcyon.frames import read_frames, write_frames
-from halcyon.label_store import LabelStore
-from halcyon.labels import NOT_COMPUTED
-from halcyon.reference.base import Record, Status
-from halcyon.shard import Labelled, Shard
+from halcyon.labels.job import Labelled, Shard
+from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.labels.reference.base import Record, Status
+from halcyon.labels.store import LabelStore
 
 
 def tell_of(job: stage.Job, labelled: Labelled) -> None:

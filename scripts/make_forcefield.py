@@ -1,7 +1,7 @@
 """Make `config/forcefields/small-molecules.xml`: GAFF2 templates of common small molecules.
 
 For machines without AmberTools; with it (the package acpype brings it) a campaign makes such
-templates by itself, see `halcyon.gaff2`.
+templates by itself, see `halcyon.teacher.gaff2`.
 
     python scripts/make_forcefield.py --out config/forcefields/small-molecules.xml
 
@@ -15,9 +15,9 @@ from openmm.app import ForceField
 
 from halcyon import files
 from halcyon.config import StructureSettings
-from halcyon.frcmod import forcefield_xml, merged
-from halcyon.gaff2 import find_ambertools, typed_molecule
-from halcyon.systems import bonds, molecules, start_structure
+from halcyon.systems.structures import bonds, molecules, start_structure
+from halcyon.teacher.frcmod import forcefield_xml, merged
+from halcyon.teacher.gaff2 import find_ambertools, typed_molecule
 
 MOLECULES = {
     "acetaldehyde": "CC=O",

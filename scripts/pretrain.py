@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon import files, stage
+from halcyon import files
+from halcyon.campaign import stage
 from halcyon.frames import read_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.training import adopt, fit
+    from halcyon.models.fit import adopt, fit
 
     taught = {name for name, s in job.plan.structures.items() if s.pretrain}
     frames = [f for f in read_frames(job.arguments.frames) if f.info["structure"] in taught]

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from halcyon import files, page, report, stage
+from halcyon import files, report
+from halcyon.campaign import stage
+from halcyon.report import page
 
 
 def main(job: stage.Job) -> None:

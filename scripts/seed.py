@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon import stage
+from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, structure_only, write_frames
-from halcyon.pool import frames_like
+from halcyon.labels.pool import frames_like
 
 
 def main(job: stage.Job) -> None:

@@ -4,29 +4,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, saturation, stage
+from halcyon import files
+from halcyon.campaign import stage
 from halcyon.config import DatasetReference
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels import NOT_COMPUTED, gather
-from halcyon.pool import frames_like, nearest
+from halcyon.labels.labelling import NOT_COMPUTED, gather
+from halcyon.labels.pool import frames_like, nearest
+from halcyon.verdict import saturation
 
 
 def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
     """Frames to label, and every candidate's fate."""
     import torch
 
-    from halcyon import mace_model
-    from halcyon.calibration import Sample
-    from halcyon.domain import Domain
-    from halcyon.select import select
+    from halcyon.domain.calibration import Sample
+    from halcyon.domain.intervals import Domain
+    from halcyon.exploration.selection import select
+    from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     device = settings.resources.device
-    model = mace_model.load(args.model, device=device, dtype=settings.model.dtype)
+    model = mace.load(args.model, device=device, dtype=settings.model.dtype)
 
     def sample(frames: list) -> Sample:
-        said = mace_model.evaluate(model, frames)
+        said = mace.evaluate(model, frames)
         return Sample(frames, said.node_energy, said.descriptors, said.forces)
 
     chosen = select(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from halcyon import report, stability
-from halcyon.campaign import Campaign
+from halcyon import report
+from halcyon.campaign.campaign import Campaign
 from halcyon.errors import EXIT_BAD_INPUT, InputError
+from halcyon.verdict import runs
 
 WIDTH = 100
 
@@ -35,7 +36,7 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
             stable = found.certificate and found.certificate.conclusion == "stable"
             say(said, "" if found.certificate is None else "green" if stable else "bold red")
         if found.last.failures["bound_per_ps"] is not None:
-            say(f"failure rate {stability.rate_text(found.last.failures)}")
+            say(f"failure rate {runs.rate_text(found.last.failures)}")
         console.print(report.summary_table(found))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from halcyon import files, stage
+from halcyon import files
+from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
-from halcyon.labels import gather
+from halcyon.labels.labelling import gather
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.training import diagnose, fit
+    from halcyon.models.fit import diagnose, fit
 
     args = job.arguments
     labels = gather(args.labels)

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from halcyon import files, ledgers, retention, saturation, stability, stage
-from halcyon.budget import Spent
-from halcyon.labels import gather
+from halcyon import files
+from halcyon.campaign import accounts, retention, stage
+from halcyon.campaign.budget import Spent
+from halcyon.labels.labelling import gather
+from halcyon.verdict import runs, saturation
 
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
     # Earlier generations' traces are no inputs in the workflow: they were there before this
     # generation began, and as inputs they would make finished verdicts out of date.
-    earlier = stability.read_runs(args.traces.parents[1], last=args.generation - 1)
+    earlier = runs.read_runs(args.traces.parents[1], last=args.generation - 1)
     replicas = files.read_json(args.summary)["replicas"]
-    mine = stability.Run(traces=pd.read_parquet(args.traces), replicas=replicas)
+    mine = runs.Run(traces=pd.read_parquet(args.traces), replicas=replicas)
     confidence = settings.saturation.confidence
     assessment = saturation.assess_run(mine.traces, mine.replicas, settings)
     labels = gather(args.labels)
@@ -47,8 +49,8 @@ def main(job: stage.Job) -> None:
             },
             "explored": settings.exploration.model_dump(include={"time_ps", "temperatures_K"}),
             "saturation": assessment,
-            "failures": stability.failures(mine.replicas, confidence=confidence),
-            "critical_cli": stability.critical_cli(
+            "failures": runs.failures(mine.replicas, confidence=confidence),
+            "critical_cli": runs.critical_cli(
                 earlier | {args.generation: mine}, confidence=confidence
             ),
         },
@@ -58,7 +60,7 @@ def main(job: stage.Job) -> None:
         retention.delete(
             job.campaign, retention.scraps(job.campaign, [args.system], all_frames=everything)
         )
-    ledgers.write(job.campaign, args.system)
+    accounts.write(job.campaign, args.system)
     job.done(f"{decision}: {reason}", args.verdict)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from halcyon import config, drift, files, parity, report
-from halcyon.campaign import Campaign, SystemPlan
-from halcyon.domain import Domain, Margin
+from halcyon import config, files, report
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.domain.intervals import Domain, Margin
+from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.frames import write_frames
-from halcyon.page import render
-from halcyon.traces import trace_columns, write_traces
+from halcyon.models import drift, parity
+from halcyon.report.page import render
 
 TIME_PS = 2.0
 HOSTILE = 'SCF </script><script>alert(1)</script> & "gave up"'

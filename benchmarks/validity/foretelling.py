@@ -5,7 +5,7 @@
 
 Replicas are the independent units: they are resampled, not points.
 
-Not for: the estimators (see `halcyon.detection`).
+Not for: the estimators (see `detection`).
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from halcyon import detection
-from halcyon.estimates import Estimate
+from halcyon.verdict.estimates import Estimate
+from validity import detection
 from validity.cells import SEED
 from validity.replicas import CellDict, cli_ps
 

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from halcyon import calibration, mace_model, mace_training
 from halcyon.config import (
     DomainSettings,
     ModelSettings,
@@ -32,13 +31,15 @@ from halcyon.config import (
     XtbReference,
     read_system,
 )
-from halcyon.domain import Domain
+from halcyon.domain import calibration
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, write_frames
-from halcyon.reference.xtb import Xtb
-from halcyon.sampling import sample
-from halcyon.systems import atom_classes, bonds, start_structure
-from halcyon.teachers import make_teacher
+from halcyon.labels.reference.xtb import Xtb
+from halcyon.models import mace, training
+from halcyon.systems.structures import atom_classes, bonds, start_structure
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import sample
 from validity.cells import SCHEMA, Model, Plan, derived_seed, read_cell, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +167,7 @@ class Workshop:
         file = self._trained(model)
         others = [self._trained(model, f"-member{n + 1}") for n in range(self.plan.committee)]
         settings = DomainSettings(signals=self.plan.signals, committee=others)
-        loaded = mace_model.load(file, device="cpu")
+        loaded = mace.load(file, device="cpu")
         domain = self.work / f"{model.name}.domain.json"
         if not domain.exists():
             self.say(f"Calibrating the domain of {model.name}")
@@ -196,7 +197,7 @@ class Workshop:
         base = self.work / f"base-{model.seed}{ending}.model"
         if model.group == "pre-trained" and not base.exists():
             self.say(f"Pre-training {base.stem} on {len(data.teacher)} frames")
-            mace_training.train(
+            training.train(
                 [frame for i, frame in enumerate(data.teacher) if i % 10],
                 data.teacher[::10],
                 fit=PretrainingSettings(epochs=pretraining),
@@ -206,7 +207,7 @@ class Workshop:
                 **common,
             )
         self.say(f"Training {out.stem} on {model.labels} labels")
-        mace_training.train(
+        training.train(
             data.train[: model.labels],
             data.validation,
             fit=TrainingSettings(epochs=tuning, updates=None),
@@ -221,7 +222,7 @@ class Workshop:
         """Domain of a model, with the calibration of all signals."""
 
         def said(frames: Sequence[Atoms]) -> calibration.Sample:
-            values = mace_model.evaluate(loaded, frames)
+            values = mace.evaluate(loaded, frames)
             return calibration.Sample(frames, values.node_energy, values.descriptors, values.forces)
 
         data, train = self.data, self.data.train[: model.labels]
@@ -236,14 +237,14 @@ class Workshop:
             bonds={name: [(i, j, float(lengths[i, j])) for i, j in self.bonds]},
             settings=settings,
             seed=derived_seed("domain", model.name),
-            committee=mace_model.load_committee(settings, device="cpu"),
+            committee=mace.load_committee(settings, device="cpu"),
         )
 
     def _described(self, model: Model, loaded: torch.nn.Module, domain: Domain) -> dict[str, Any]:
         """What a model is: errors by temperature, thresholds and how well they are kept."""
         tests = {f"{kelvin:g}": frames for kelvin, frames in self.data.test.items()}
         errors = {
-            kelvin: mace_model.errors(mace_model.evaluate(loaded, frames), frames)
+            kelvin: mace.errors(mace.evaluate(loaded, frames), frames)
             for kelvin, frames in tests.items()
         }
         mae = {

@@ -16,11 +16,11 @@ from ase import Atoms
 from scipy import stats
 
 from halcyon.config import DomainSettings, ExplorationSettings
-from halcyon.domain import Domain
-from halcyon.dynamics import KELVIN
-from halcyon.explore import Exploration, Progress, Replica, explore
+from halcyon.domain.intervals import Domain
+from halcyon.exploration.dynamics import KELVIN
+from halcyon.exploration.explore import Exploration, Progress, Replica, explore
 from halcyon.frames import read_frames, structure_only
-from halcyon.mace_model import BatchedMace, load, load_committee
+from halcyon.models.mace import BatchedMace, load, load_committee
 from validity.cells import Cell, Plan
 from validity.models import Data, Ready
 

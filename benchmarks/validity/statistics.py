@@ -8,7 +8,8 @@ A cell is a dictionary, as `cells` reads it; nothing is computed here but statis
 For correlations, models, and replicas within cells, are the independent units: both are resampled.
 With four models an interval over models is wide, and is given so.
 
-Not for: simulations (see `runs`), the estimators (see `halcyon.survival`), or tables (`figures`).
+Not for: simulations (see `runs`), the estimators (see `halcyon.verdict.survival`), or tables
+(`figures`).
 """
 
 import warnings
@@ -20,9 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from halcyon import detection, survival
 from halcyon.errors import InputError
-from halcyon.estimates import CONFIDENCE
+from halcyon.verdict import survival
+from halcyon.verdict.estimates import CONFIDENCE
+from validity import detection
 from validity.cells import GROUPS, SEED
 from validity.foretelling import (
     FALSE_ALARM_RATE,

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from halcyon import mace_model
-from halcyon.campaign import Campaign
-from halcyon.domain import Domain
+from halcyon.campaign.campaign import Campaign
+from halcyon.domain.intervals import Domain
 from halcyon.frames import read_frames
-from halcyon.labels import gather
+from halcyon.labels.labelling import gather
+from halcyon.models import mace
 
 HERE = Path(__file__).parent
 LABEL, GUARD, OUT = "#2a6f97", "#adb5bd", "#c1121f"
@@ -36,11 +36,11 @@ def domains(folder: Path, campaign: Campaign, system: str) -> None:
     """
     plan = campaign.systems[system]
     classes = plan.classes(plan.explored[0])
-    model = mace_model.load(folder / "gen000/model.model", device="cpu", dtype="float64")
+    model = mace.load(folder / "gen000/model.model", device="cpu", dtype="float64")
     labels = gather(sorted((folder / "seed/labels").glob("*.parquet")))["train"]
     taught = read_frames(folder / "teacher/frames.parquet")
     went = read_frames(folder / "gen000/candidates.parquet")
-    every = [np.array(mace_model.evaluate(model, f).node_energy) for f in (taught, labels, went)]
+    every = [np.array(mace.evaluate(model, f).node_energy) for f in (taught, labels, went)]
     tier = Domain.read(folder / "gen000/domain.json").tier("label")
     low, high = np.array([tier[name] for name in classes]).T
     atom = int(((every[2] < low) | (every[2] > high)).sum(axis=0).argmax())

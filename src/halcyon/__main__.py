@@ -2,6 +2,6 @@
 
 import sys
 
-from halcyon.cli import main
+from halcyon.commands.main import main
 
 sys.exit(main())

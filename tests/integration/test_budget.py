@@ -2,10 +2,10 @@
 
 import json
 
-from halcyon import ledgers
-from halcyon.campaign import Campaign
+from halcyon.campaign import accounts
+from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames
-from halcyon.labels import NOT_COMPUTED
+from halcyon.labels.labelling import NOT_COMPUTED
 
 SYSTEM = "methanol"
 
@@ -55,5 +55,5 @@ def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(check
     # The ledger that is made from the label files, and the journals, tell the same.
     monkeypatch.chdir(checkout / ".")  # paths of a campaign are seen from its working folder
     campaign = Campaign.read("results/purse/campaign.json")
-    hours = ledgers.total(ledgers.costs(campaign, SYSTEM), "label", ledgers.CHECK_STAGE)
+    hours = accounts.total(accounts.costs(campaign, SYSTEM), "label", accounts.CHECK_STAGE)
     assert abs(hours - done["core_hours"]["spent"]) < 1e-12

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from halcyon import layout, parity
+from halcyon.campaign import paths
+from halcyon.commands.status.standing import find
+from halcyon.final.checks import verify
 from halcyon.frames import read_frames
-from halcyon.status import find
-from halcyon.verify import verify
+from halcyon.models import parity
 
 NOTHING = "Nothing to be done"
 
@@ -82,14 +83,14 @@ def test_a_finished_campaign_has_nothing_to_do(checkout, finished):
 
 def test_the_library_knows_where_the_workflows_files_lie(checkout, finished):  # noqa: ARG001
     found = find(checkout / "results/undisturbed")
-    jobs = layout.start_jobs(found, "methanol")
+    jobs = paths.start_jobs(found, "methanol")
     for number in (0, 1):
-        jobs += layout.generation_jobs(found, "methanol", number)
-    jobs += layout.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1))
+        jobs += paths.generation_jobs(found, "methanol", number)
+    jobs += paths.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1))
     assert [(job.name, path) for job in jobs for path in job.outputs if not path.exists()] == []
     assert [job.name for job in jobs if not job.log.exists()] == []
     # The first generation is over and in order; the last has no successor.
-    assert layout.settled(found, "methanol") == 1
+    assert paths.settled(found, "methanol") == 1
 
 
 def test_the_end_of_a_campaign_is_a_model_that_can_be_handed_on(checkout, finished):  # noqa: ARG001

@@ -22,7 +22,7 @@ from ase.units import Bohr, Hartree
 from halcyon.config import Cp2kReference
 from halcyon.config.reference import Rung
 from halcyon.errors import InputError
-from halcyon.reference import Status, make_reference
+from halcyon.labels.reference import Status, make_reference
 
 pytestmark = [
     pytest.mark.cp2k,

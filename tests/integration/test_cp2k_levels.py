@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 
 from conftest import ROOT
 from halcyon.config import Cp2kReference
-from halcyon.reference import Status, make_reference
+from halcyon.labels.reference import Status, make_reference
 
 pytestmark = [
     pytest.mark.cp2k,

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 
-from halcyon.campaign import Campaign
+from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.label_commands import verify
-from halcyon.label_store import LabelStore
+from halcyon.labels.store import LabelStore
+from halcyon.labels.store_tools import verify
 
 pytestmark = [
     pytest.mark.cp2k,

@@ -5,7 +5,7 @@ import pytest
 from browser import Browser
 
 from halcyon import report
-from halcyon.page import render
+from halcyon.report.page import render
 from toy_campaign import write_diagnoses
 
 pytestmark = [

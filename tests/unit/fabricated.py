@@ -7,8 +7,9 @@ import time
 import yaml
 
 from conftest import ROOT
-from halcyon import files, layout
-from halcyon.campaign import Campaign
+from halcyon import files
+from halcyon.campaign import paths
+from halcyon.campaign.campaign import Campaign
 
 CONTENT = {
     "campaign": "trial",
@@ -42,11 +43,11 @@ def campaign(folder, **changes):
 def finish(found, generations, decision="continue"):
     """Put down the outputs of so many generations, a second between two files."""
     clock = itertools.count(time.time() - 50_000)
-    jobs = layout.start_jobs(found, "methanol")
+    jobs = paths.start_jobs(found, "methanol")
     for number in range(generations):
-        jobs += layout.generation_jobs(found, "methanol", number)
+        jobs += paths.generation_jobs(found, "methanol", number)
     if decision != "continue":
-        jobs += layout.end_jobs(found, "methanol", {**layout.SATURATED, "decision": decision})
+        jobs += paths.end_jobs(found, "methanol", {**paths.SATURATED, "decision": decision})
     for job in jobs:
         for path in (*job.outputs, job.log):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,7 @@ from typing import Any
 
 import tblite.interface  # noqa: F401
 
-import halcyon.reference.ase
-import halcyon.reference.xtb
-import halcyon.shard
-import halcyon.stage  # noqa: F401
-from halcyon.journal import NAME, entries
+from halcyon.labels.journal import NAME, entries
 
 
 def start(words: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Attempts at a job: what the next one, and the workflow, learn from those before."""
 
-from halcyon.attempts import Attempts, Ended, count
+from halcyon.campaign.attempts import Attempts, Ended, count
 
 
 def test_how_attempts_ended_is_found_again(tmp_path):

@@ -8,9 +8,9 @@ from ase.io import write
 
 from halcyon.config import AseReference, DatasetReference
 from halcyon.errors import InputError
-from halcyon.label_store import LabelStore, level_hash
-from halcyon.labels import label_frames
-from halcyon.reference import Status, make_reference
+from halcyon.labels.labelling import label_frames
+from halcyon.labels.reference import Status, make_reference
+from halcyon.labels.store import LabelStore, level_hash
 
 TOY = """
 from ase.calculators.calculator import Calculator, SCFError

@@ -11,12 +11,12 @@ from ase.build import molecule
 from mace import modules
 from mace.modules.models import o3  # e3nn can be imported only after MACE
 
-from halcyon import batched_mace
-from halcyon.batched_mace import BatchedMace
 from halcyon.errors import InputError
-from halcyon.radial_table import RadialTable
-from halcyon.scalar_mace import ScalarMace
-from halcyon.solid_harmonics import SolidHarmonics
+from halcyon.models import batched
+from halcyon.models.batched import BatchedMace
+from halcyon.models.scalar.evaluate import ScalarMace
+from halcyon.models.scalar.radial_table import RadialTable
+from halcyon.models.scalar.solid_harmonics import SolidHarmonics
 
 ELEMENTS = [1, 6, 7, 8]
 # eV per atom, eV per node, eV/Å
@@ -231,9 +231,9 @@ def test_splitting_changes_nothing(name, fast):
 
 def test_runs_hold_as_many_systems_as_fit():
     bounds = [0, 5, 10, 15, 20]  # 5 atoms with 4 neighbours each: 20 edges
-    assert list(batched_mace._runs(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
-    assert list(batched_mace._runs(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert list(batched_mace._runs(bounds, float("inf"), 4.0)) == [(0, 4)]
+    assert list(batched._runs(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
+    assert list(batched._runs(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert list(batched._runs(bounds, float("inf"), 4.0)) == [(0, 4)]
 
 
 class SmallMemory(torch.nn.Module):

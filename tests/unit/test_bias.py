@@ -8,9 +8,9 @@ import torch
 from ase import Atoms, units
 from pydantic import TypeAdapter
 
-from halcyon.bias import Metadynamics, check_variables, ramped
 from halcyon.config import BiasSettings, RampBias
 from halcyon.errors import InputError
+from halcyon.exploration.bias import Metadynamics, check_variables, ramped
 
 CPU = torch.device("cpu")
 DISTANCE = {"kind": "distance", "atoms": [4, 1], "sigma_A": 0.2}

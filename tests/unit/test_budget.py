@@ -12,15 +12,16 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from halcyon import budget, files, ledgers
-from halcyon.campaign import Campaign
-from halcyon.cli import main
+from halcyon import files
+from halcyon.campaign import accounts, budget
+from halcyon.campaign.campaign import Campaign
+from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.label_store import LabelStore
-from halcyon.labels import NOT_COMPUTED, SystemicFailure
-from halcyon.reference.base import Record, Reference, Status
-from halcyon.shard import Shard
+from halcyon.labels.job import Shard
+from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
+from halcyon.labels.reference.base import Record, Reference, Status
+from halcyon.labels.store import LabelStore
 
 HOUR = 3600.0
 
@@ -193,10 +194,10 @@ def test_a_systemic_failure_is_paid_for(shop):
     assert shop.spent == 4
     shop.label(Hourly(), frames=6)
     assert shop.spent == 10
-    entries = {(e.stage, e.outcome): e for e in ledgers.costs(shop.campaign, "water")}
+    entries = {(e.stage, e.outcome): e for e in accounts.costs(shop.campaign, "water")}
     assert entries["label", "repeated"].number == 4
     assert entries["label", "ok"].core_seconds == 6 * HOUR
-    assert ledgers.total(list(entries.values()), "label") == 10
+    assert accounts.total(list(entries.values()), "label") == 10
 
 
 def test_shards_of_few_frames_see_what_they_share(shop):
@@ -215,7 +216,7 @@ def test_checked_forces_are_paid_for_and_not_twice(shop):
     again = Hourly()
     shop.label(again)
     assert not again.asked
-    cost = {e.stage: e for e in ledgers.costs(shop.campaign, "water")}
+    cost = {e.stage: e for e in accounts.costs(shop.campaign, "water")}
     assert (cost["check"].number, cost["check"].core_seconds) == (1, 2 * HOUR)
     assert cost["check"].outcome == "sound"  # a constant energy has no forces
     assert shop.spent == 14
@@ -233,7 +234,7 @@ def test_every_spin_is_paid_for(shop, tmp_path):
     assert [f.info["status"] for f in frames] == ["ok", "ok", NOT_COMPUTED]
     assert [f.info["paid"] / HOUR for f in frames] == [2, 2, 1]
     assert shop.spent == 5
-    assert ledgers.total(ledgers.costs(shop.campaign, "water")) == 5
+    assert accounts.total(accounts.costs(shop.campaign, "water")) == 5
 
 
 @pytest.fixture
@@ -243,13 +244,13 @@ def books(shop):
     shop.limit(6)
     shop.label(Hourly(), batch="gen000", frames=8)
     work = shop.campaign.work("water", "start", "label") / "seed-000"
-    (bad,) = (f for f in ledgers.quarantine(shop.campaign, "water") if f.batch == "seed")
+    (bad,) = (f for f in accounts.quarantine(shop.campaign, "water") if f.batch == "seed")
     (work / bad.key).mkdir()
     return shop
 
 
 def test_quarantine_has_every_frame_without_a_label(books):
-    first, *left = ledgers.quarantine(books.campaign, "water")
+    first, *left = accounts.quarantine(books.campaign, "water")
     assert (first.batch, first.generation, first.status) == ("seed", -1, "unconverged")
     assert first.reason == "died of 3"
     assert first.core_seconds == first.paid == HOUR
@@ -264,7 +265,7 @@ def test_quarantine_has_every_frame_without_a_label(books):
 def test_costs_by_batch_and_outcome(books):
     found = [
         (e.batch, e.outcome, e.number, e.core_seconds / HOUR)
-        for e in ledgers.costs(books.campaign, "water")
+        for e in accounts.costs(books.campaign, "water")
     ]
     assert sorted(found) == [
         ("gen000", "found", 4, 0),
@@ -276,7 +277,7 @@ def test_costs_by_batch_and_outcome(books):
 
 
 def test_tables_are_written_with_units(books):
-    for path in ledgers.write(books.campaign, "water"):
+    for path in accounts.write(books.campaign, "water"):
         table = pq.read_table(path)
         assert table.schema.field("core_seconds").metadata[b"unit"] == b"s"
     assert len(pq.read_table(books.folder / "quarantine.parquet")) == 4
@@ -299,7 +300,7 @@ def test_commands(books, capsys):
 
 
 def test_a_scan_of_spins_is_refused_where_the_reference_cannot_tell(shop):
-    from halcyon.campaign import check_scan
+    from halcyon.campaign.campaign import check_scan
 
     plan = shop.campaign.systems["water"]
     structure = plan.system.structures[0].model_copy(update={"multiplicities": [1, 3]})

@@ -19,21 +19,23 @@ from openmm import Platform, VerletIntegrator, unit
 from openmm.app import Simulation
 from test_mace_model import fit, springs
 
-from halcyon import domain as domains
-from halcyon import lammps_export, mace_model, product
-from halcyon.calculator import (
+from halcyon.config import FitSettings
+from halcyon.domain import intervals as domains
+from halcyon.domain.intervals import Domain, by_class
+from halcyon.errors import InputError
+from halcyon.final import folder as product
+from halcyon.final import lammps_export
+from halcyon.final.monitor.ase import (
     CliMonitor,
     MonitoredMace,
     UnreliableDynamics,
     UnreliableDynamicsWarning,
     thresholds_of,
 )
-from halcyon.config import FitSettings
-from halcyon.domain import Domain, by_class
-from halcyon.errors import InputError
-from halcyon.matching import match
-from halcyon.openmm_monitor import CliReporter, mace_system, topology
-from halcyon.watch import Thresholds
+from halcyon.final.monitor.matching import match
+from halcyon.final.monitor.openmm import CliReporter, mace_system, topology
+from halcyon.final.monitor.watch import Thresholds
+from halcyon.models import mace
 
 CLASSES = ["C", "O", "H", "H", "H", "H"]
 BONDS = [(0, 1), (0, 2), (0, 4), (0, 5), (1, 3)]
@@ -57,7 +59,7 @@ def folder(tmp_path_factory):
     )
     for frame in frames:
         frame.info["structure"] = "methanol"
-    nodes = mace_model.evaluate(folder / "model.model", frames).node_energy
+    nodes = mace.evaluate(folder / "model.model", frames).node_energy
     groups = [by_class([values], [CLASSES]) for values in nodes]
     lengths = {pair: np.mean([frame.get_distance(*pair) for frame in frames[:8]]) for pair in BONDS}
     domains.build(
@@ -108,7 +110,7 @@ def furthest_bond(atoms, folder):
 def test_it_predicts_what_the_model_predicts_and_scores_by_the_intervals(atoms, folder):
     atoms.rattle(0.05, seed=3)
     atoms.positions *= 0.75  # squeezed: far outside
-    known = mace_model.evaluate(folder / "model.model", [atoms])
+    known = mace.evaluate(folder / "model.model", [atoms])
     assert atoms.get_potential_energy() == pytest.approx(known.energy[0], abs=1e-5)
     np.testing.assert_allclose(atoms.get_forces(), known.forces[0], rtol=1e-5, atol=1e-5)
     told = json.loads((folder / "domain.json").read_text())
@@ -281,7 +283,7 @@ def test_openmm_takes_energies_and_forces_and_looks_at_every_step(atoms):
 
 
 def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
-    model = mace_model.load(folder / "model.model", device="cpu")
+    model = mace.load(folder / "model.model", device="cpu")
     frames = springs("CH3OH", 3, energy_zero=-310.0, seed=9)
     lammps_export.export(model, tmp_path / "m-lammps.pt")
     # MACE's own forward, without anything of ours in between
@@ -303,15 +305,15 @@ def test_the_lammps_export_says_what_mace_says(folder, tmp_path):
 
 
 def test_an_export_with_right_energies_and_wrong_forces_is_refused(folder, tmp_path):
-    model = mace_model.load(folder / "model.model", device="cpu", dtype="float64")
+    model = mace.load(folder / "model.model", device="cpu", dtype="float64")
     frames = springs("CH3OH", 1, energy_zero=-310.0, seed=9)
     lammps_export.export(model, tmp_path / "m-lammps.pt")
     exported = lammps_export.predict(tmp_path / "m-lammps.pt", model, frames).energy
     with torch.no_grad():
         next(model.parameters()).mul_(1.01)
-        off = float((exported - mace_model.evaluate(model, frames).energy)[0])
+        off = float((exported - mace.evaluate(model, frames).energy)[0])
         model.atomic_energies_fn.atomic_energies += off / len(frames[0])
-    now = mace_model.evaluate(model, frames).energy
+    now = mace.evaluate(model, frames).energy
     assert now == pytest.approx(exported, abs=1e-6)
     with pytest.raises(InputError, match="differs from the model"):
         lammps_export.check(tmp_path / "m-lammps.pt", model, frames)

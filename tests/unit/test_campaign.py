@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halcyon import files, packing
-from halcyon.campaign import Campaign, begin
+from halcyon import files
+from halcyon.campaign.campaign import Campaign, begin
 from halcyon.errors import InputError
-from halcyon.gaff2 import AmberTools
+from halcyon.systems import packing
+from halcyon.teacher.gaff2 import AmberTools
 
 ROOT = Path(__file__).parents[2]
 
@@ -184,7 +185,7 @@ def test_bad_input_is_one_clear_message(attempt, fault, tmp_path, monkeypatch):
     (home / "sqm").write_text("#!/bin/sh\necho 'error while loading shared libraries' >&2\n")
     (home / "sqm").chmod(0o755)
     if fault == "no sqm":
-        monkeypatch.setattr("halcyon.gaff2.find_ambertools", lambda: AmberTools(home, home))
+        monkeypatch.setattr("halcyon.teacher.gaff2.find_ambertools", lambda: AmberTools(home, home))
     (tmp_path / "broken.xyz").write_text("not a number\n")
     (tmp_path / "broken.xml").write_text("<ForceField><Residues>")
     (tmp_path / "overlap.xyz").write_text("2\n\nO 0 0 0\nO 0 0 0.1\n")

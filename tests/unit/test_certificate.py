@@ -10,8 +10,7 @@ from jsonschema import Draft202012Validator
 from test_explore import Spring, dimer, domain
 
 from conftest import ROOT
-from halcyon import certificate, certify, saturation
-from halcyon.certificate import Certificate, Conclusion
+from halcyon.commands.verify import register
 from halcyon.config import (
     CertificateSettings,
     DomainSettings,
@@ -20,13 +19,15 @@ from halcyon.config import (
     Settings,
 )
 from halcyon.errors import InputError, Interrupted
-from halcyon.evidence import Criteria, ReplicaEnd, contradictions, drift, examine
-from halcyon.explore import Replica
+from halcyon.exploration.explore import Replica
+from halcyon.final import certificate, long_runs
+from halcyon.final.certificate import Certificate, Conclusion
+from halcyon.final.checks import verify
+from halcyon.final.evidence import Criteria, ReplicaEnd, contradictions, drift, examine
+from halcyon.final.folder import LABELS, copy, write_labels, write_manifest
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.label_store import LabelStore, level_hash
-from halcyon.product import LABELS, copy, write_labels, write_manifest
-from halcyon.verify import verify
-from halcyon.verify_command import register
+from halcyon.labels.store import LabelStore, level_hash
+from halcyon.verdict import saturation
 
 SETTINGS = CertificateSettings(
     temperatures_K=[300.0, 600.0],
@@ -66,12 +67,12 @@ def labelled(number):
 
 def put(folder, work, ensemble, *, frames, model=None, settings=SETTINGS, **options):
     (folder / "certificate").mkdir(exist_ok=True)
-    return certify.put_to_test(
+    return long_runs.put_to_test(
         model or Spring(),
         domain(upper=10.0),
         [frame for frame in frames if frame.info["split"] == "train"],
         ["dimer"],
-        settings=certify.run_settings(EXPLORATION, settings, ensemble),
+        settings=long_runs.run_settings(EXPLORATION, settings, ensemble),
         criteria=CRITERIA,
         indicator=DomainSettings(),
         traces=folder / f"certificate/{ensemble}.parquet",
@@ -115,11 +116,11 @@ def made(folder):
             "sha256": certificate.data_digest(frames),
             "store": str(folder / "store"),
         },
-        level_of_theory=certify.level_of(frames, folder / "store"),
+        level_of_theory=long_runs.level_of(frames, folder / "store"),
         criteria=CRITERIA,
         signals=["node_energy", "guard"],
         runs=runs,
-        software=certify.software(Spring(), 1),
+        software=long_runs.software(Spring(), 1),
     ).sealed().write(here / "certificate.json")
     return here / "certificate.json"
 
@@ -485,27 +486,27 @@ def test_runs_are_plain_and_end_with_a_point_of_the_traces():
     )
     asked = CertificateSettings(time_ps=1.01, trace_points_per_ps=10)
     for ensemble in ("nvt", "nve"):
-        settings = certify.run_settings(explored, asked, ensemble)
+        settings = long_runs.run_settings(explored, asked, ensemble)
         assert settings.ensemble == ensemble
         assert settings.bias.kind == "none"
         assert settings.replacements == 0
-    assert certify.run_settings(explored, asked, "nvt").time_ps == pytest.approx(1.1)
-    assert certify.run_settings(explored, asked, "nvt").temperatures_K == explored.temperatures_K
+    assert long_runs.run_settings(explored, asked, "nvt").time_ps == pytest.approx(1.1)
+    assert long_runs.run_settings(explored, asked, "nvt").temperatures_K == explored.temperatures_K
 
 
 def test_every_structure_runs_at_every_temperature_from_a_learned_frame():
-    settings = certify.run_settings(EXPLORATION, SETTINGS, "nvt")
+    settings = long_runs.run_settings(EXPLORATION, SETTINGS, "nvt")
     frames = [f for f in labelled(9) if f.info["split"] == "train"]
-    replicas, keys = certify.starts(frames, ["dimer"], settings, seed=1)
+    replicas, keys = long_runs.starts(frames, ["dimer"], settings, seed=1)
     assert all(isinstance(replica, Replica) for replica in replicas)
     assert [replica.temperature_K for replica in replicas] == [300.0, 300.0, 600.0, 600.0]
     assert set(keys.values()) <= {frame.info["key"] for frame in frames}
     with pytest.raises(InputError, match="no labelled training frame of structure water"):
-        certify.starts(frames, ["water"], settings, seed=1)
+        long_runs.starts(frames, ["water"], settings, seed=1)
 
 
 def test_criteria_are_the_campaigns():
-    found = certify.criteria_of(
+    found = long_runs.criteria_of(
         "liquid",
         ExplorationSettings(bond_stretch_A=0.7),
         SaturationSettings(max_rate_per_atom_ps=0.2),

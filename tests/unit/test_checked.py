@@ -10,8 +10,8 @@ from fabricated import campaign
 
 from conftest import ROOT
 from halcyon import files
-from halcyon.campaign import Campaign, SystemPlan
-from halcyon.checked import begin_once, fingerprint, resolve_again
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.checked import begin_once, fingerprint, resolve_again
 from halcyon.errors import InputError
 
 

@@ -12,10 +12,10 @@ from ase.io import read, write
 from ase.units import Bohr, Hartree
 
 from conftest import ROOT
-from halcyon.cli import main
+from halcyon.commands.main import main
 from halcyon.frames import structure_key
-from halcyon.label_commands import imported_level
-from halcyon.label_store import LabelStore
+from halcyon.labels.store import LabelStore
+from halcyon.labels.store_tools import imported_level
 
 LEVEL = {"program": "toy", "version": "1", "name": "toys"}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from halcyon.cli_index import CliIndex, per_replica
+from halcyon.domain.index import CliIndex, per_replica
 
 
 def run(scores, timestep_ps=0.001, **options):

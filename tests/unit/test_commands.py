@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from halcyon.cli import main, parser
+from halcyon.commands.main import main, parser
 
 
 def leaves(one, words=()):

@@ -15,11 +15,11 @@ from ase.build import molecule
 
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
-from halcyon.reference import Status, make_reference
-from halcyon.reference.cp2k_entries import Entry, read_entries
-from halcyon.reference.cp2k_input import frame_input
-from halcyon.reference.cp2k_level import read_level
-from halcyon.reference.cp2k_output import abort_message, read_outcome
+from halcyon.labels.reference import Status, make_reference
+from halcyon.labels.reference.cp2k.entries import Entry, read_entries
+from halcyon.labels.reference.cp2k.input import frame_input
+from halcyon.labels.reference.cp2k.level import read_level
+from halcyon.labels.reference.cp2k.output import abort_message, read_outcome
 
 DATA = Path(__file__).parent.parent / "data" / "cp2k"
 SHIPPED = sorted((Path(__file__).parent.parent.parent / "config" / "cp2k").glob("*.yaml"))

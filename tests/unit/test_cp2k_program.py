@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from halcyon.config import Cp2kReference
-from halcyon.reference import cp2k_program
-from halcyon.reference.base import NotStartedError
-from halcyon.reference.cp2k_program import Program
+from halcyon.labels.reference.base import NotStartedError
+from halcyon.labels.reference.cp2k import program
+from halcyon.labels.reference.cp2k.program import Program
 
 ABORT = """\
  *******************************************************************************
@@ -74,7 +74,7 @@ def test_cp2k_that_dies_after_it_began_is_the_frames_own_affair(run, script, sta
 
 
 def test_a_launcher_that_hangs_fails_the_job(run, monkeypatch):
-    monkeypatch.setattr(cp2k_program, "START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(program, "START_TIMEOUT_S", 0.2)
     waits = "echo 'srun: job 7 queued and waiting for resources'; sleep 60"
     with pytest.raises(
         NotStartedError, match=r"nothing came of it in 0\.3 s.*waiting for resources"
@@ -83,7 +83,7 @@ def test_a_launcher_that_hangs_fails_the_job(run, monkeypatch):
 
 
 def test_cp2k_that_takes_too_long_is_late(run, monkeypatch):
-    monkeypatch.setattr(cp2k_program, "START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(program, "START_TIMEOUT_S", 0.2)
     with pytest.raises(subprocess.TimeoutExpired):
         run(": > cp2k.out; sleep 60", timeout_s=0.5)
 

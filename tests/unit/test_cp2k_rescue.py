@@ -6,10 +6,10 @@ import typing
 import pytest
 
 from halcyon.config.reference import Rung
-from halcyon.reference.base import Status
-from halcyon.reference.cp2k_attempts import may_be_rescued
-from halcyon.reference.cp2k_output import Outcome
-from halcyon.reference.cp2k_rescue import RUNGS, STEPS, rescue_tree
+from halcyon.labels.reference.base import Status
+from halcyon.labels.reference.cp2k.attempts import may_be_rescued
+from halcyon.labels.reference.cp2k.output import Outcome
+from halcyon.labels.reference.cp2k.rescue import RUNGS, STEPS, rescue_tree
 
 
 def tree(**scf):

@@ -9,8 +9,8 @@ from ase.build import molecule
 from scipy.io import FortranFile
 from scipy.spatial.transform import Rotation
 
-from halcyon.reference import cp2k_wavefunctions
-from halcyon.reference.cp2k_wavefunctions import (
+from halcyon.labels.reference.cp2k import wavefunctions
+from halcyon.labels.reference.cp2k.wavefunctions import (
     Wavefunctions,
     difference,
     harmonics_turned,
@@ -216,7 +216,7 @@ def test_torn_orbitals_are_no_guess(tmp_path, orbitals):
 
 
 def test_only_so_many_are_kept(tmp_path, orbitals, monkeypatch):
-    monkeypatch.setattr(cp2k_wavefunctions, "KEPT", 3)
+    monkeypatch.setattr(wavefunctions, "KEPT", 3)
     known = Wavefunctions(tmp_path / "kept")
     for number in range(5):
         known.add(f"frame{number}", water(0.01 * number), orbitals(number))
@@ -226,7 +226,7 @@ def test_only_so_many_are_kept(tmp_path, orbitals, monkeypatch):
         "frame4",
     ]
     assert len(list((tmp_path / "kept").iterdir())) == 6
-    monkeypatch.setattr(cp2k_wavefunctions, "KEPT_BYTES", 1)
+    monkeypatch.setattr(wavefunctions, "KEPT_BYTES", 1)
     known.add("last", water(), orbitals())
     assert [path.stem for path in (tmp_path / "kept").glob("*.wfn")] == ["last"]
 

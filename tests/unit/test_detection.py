@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from halcyon.detection import detection, fails_within, lead_time
-from halcyon.estimates import Outcome
+from halcyon.verdict.estimates import Outcome
+from validity.detection import detection, fails_within, lead_time
 
 
 def test_what_counts_as_shortly_before_a_failure():

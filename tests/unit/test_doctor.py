@@ -9,9 +9,9 @@ import yaml
 from fabricated import campaign
 
 from conftest import ROOT
-from halcyon import doctor
-from halcyon.cli import main
-from halcyon.plan import run_trial
+from halcyon.commands.doctor import checks as doctor
+from halcyon.commands.main import main
+from halcyon.commands.plan.forecast import run_trial
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from halcyon import domain
-from halcyon.domain import Domain
+from halcyon.domain import intervals
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 
 CLASSES = {"water": ["O", "H", "H"]}
@@ -35,7 +35,7 @@ def build(**changed):
         "alpha": 1e-3,
         "seed": 0,
     }
-    return domain.build(**(arguments | changed))
+    return intervals.build(**(arguments | changed))
 
 
 def test_the_bare_interval_is_left_as_often_as_theory_says():
@@ -43,8 +43,8 @@ def test_the_bare_interval_is_left_as_often_as_theory_says():
     outside = []
     for seed in range(2000):
         random = np.random.default_rng(seed)
-        low, high = domain.bare_interval(random.normal(size=50))
-        outside.append(domain.signed_scores(random.normal(size=1), low, high)[0] > 0)
+        low, high = intervals.bare_interval(random.normal(size=50))
+        outside.append(intervals.signed_scores(random.normal(size=1), low, high)[0] > 0)
     assert np.mean(outside) == pytest.approx(2 / 51, abs=0.01)
 
 
@@ -53,7 +53,8 @@ def reached(found):
     fresh = frames(50_000, seed=4)
     outside = {
         name: np.mean(
-            domain.signed_scores(np.concatenate([f[name] for f in fresh]), *found.label[name]) > 0
+            intervals.signed_scores(np.concatenate([f[name] for f in fresh]), *found.label[name])
+            > 0
         )
         for name in ("O", "H")
     }
@@ -91,7 +92,7 @@ def test_a_single_training_value_gives_a_narrow_but_finite_interval():
     train = pooled(frames(50, seed=1)) | {"O": np.array([-5.0])}
     low, high = build(train=train).label["O"]
     assert low < -5.0 < high
-    assert high - low >= domain.SMALLEST_WIDTH_EV
+    assert high - low >= intervals.SMALLEST_WIDTH_EV
 
 
 def test_a_class_without_training_structures_is_an_error_that_names_it():
@@ -130,9 +131,9 @@ def test_a_file_of_schema_1_is_still_read():
 
 def test_a_threshold_is_never_under_its_floor():
     drawn = [np.random.default_rng(i).normal(size=20) for i in range(20)]
-    free = domain.calibrate_margin(drawn, 1e-3, seed=0)
+    free = intervals.calibrate_margin(drawn, 1e-3, seed=0)
     assert free.value > 2
-    floored = domain.calibrate_margin(drawn, 1e-3, seed=0, floor=10.0)
+    floored = intervals.calibrate_margin(drawn, 1e-3, seed=0, floor=10.0)
     assert (floored.value, floored.low, floored.high) == (10, 10, 10)
 
 
@@ -150,9 +151,10 @@ def two_surroundings(number, seed):
 
 def test_environments_are_the_surroundings_that_there_are():
     elements, descriptors = two_surroundings(140, seed=0)
-    found = domain.fit_environments(elements, descriptors, seed=0)
+    found = intervals.fit_environments(elements, descriptors, seed=0)
     names = [
-        domain.environment_classes(found, e, d) for e, d in zip(elements, descriptors, strict=True)
+        intervals.environment_classes(found, e, d)
+        for e, d in zip(elements, descriptors, strict=True)
     ]
     # More clusters may split a kind; none mixes them, and all have their training atoms.
     kinds = {name: set() for pair in names for name in pair}
@@ -160,14 +162,14 @@ def test_environments_are_the_surroundings_that_there_are():
         kinds[oxygen].add(i % 7 < 5)
     assert all(len(mixed) == 1 for name, mixed in kinds.items() if name.startswith("O"))
     counts = Counter(name for pair in names for name in pair)
-    assert min(counts.values()) >= domain.ENVIRONMENT_VALUES
+    assert min(counts.values()) >= intervals.ENVIRONMENT_VALUES
     assert counts["O/0"] >= counts["O/1"]
-    assert domain.fit_environments(elements, descriptors, seed=0) == found
+    assert intervals.fit_environments(elements, descriptors, seed=0) == found
     with pytest.raises(InputError, match="class Xe"):
-        domain.environment_classes(found, ["Xe"], np.zeros((1, 2)))
+        intervals.environment_classes(found, ["Xe"], np.zeros((1, 2)))
 
 
 def test_few_atoms_are_one_environment():
     elements, descriptors = two_surroundings(20, seed=0)
-    found = domain.fit_environments(elements, descriptors, seed=0)
+    found = intervals.fit_environments(elements, descriptors, seed=0)
     assert {element: len(one.centroids) for element, one in found.items()} == {"H": 1, "O": 1}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from halcyon import drift, mace_model, parity
 from halcyon.errors import InputError
+from halcyon.models import drift, mace, parity
 
 
 def cloud(n, *, seed, shift=0.0):
@@ -63,7 +63,7 @@ def labelled(n):
         atoms.info["energy"] = -470.0 + 0.3 * i
         atoms.arrays["forces"] = np.full((3, 3), float(i))
     energies = np.array([atoms.info["energy"] + 0.006 for atoms in frames])
-    return frames, mace_model.Predictions(energies, [a.arrays["forces"] for a in frames], [], [])
+    return frames, mace.Predictions(energies, [a.arrays["forces"] for a in frames], [], [])
 
 
 def test_parity_survives_the_disk(tmp_path):
@@ -86,7 +86,7 @@ def test_energies_of_each_composition_are_counted_from_its_own_mean(tmp_path):
             frame.info["energy"] = energy
             frame.arrays["forces"] = np.zeros((2, 3))
             frames.append(frame)
-    said = mace_model.Predictions(
+    said = mace.Predictions(
         np.array([frame.info["energy"] + 0.01 for frame in frames]),
         [np.zeros((2, 3))] * 5,
         [],

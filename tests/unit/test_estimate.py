@@ -6,9 +6,10 @@ import pytest
 from fabricated import campaign
 
 from conftest import ROOT
-from halcyon import config, estimate
-from halcyon.campaign import Campaign
-from halcyon.plan import plan
+from halcyon import config
+from halcyon.campaign import work
+from halcyon.campaign.campaign import Campaign
+from halcyon.commands.plan.forecast import plan
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,12 @@ WORK = [
 
 @pytest.mark.parametrize(("stage", "generation", "wanted"), WORK)
 def test_units_of_work(quickstart, stage, generation, wanted):
-    assert estimate.units(quickstart, stage, generation) == wanted
+    assert work.units(quickstart, stage, generation) == wanted
 
 
 def test_labels_end_with_the_budget(tmp_path):
     one = campaign(tmp_path, limits={"max_generations": 9, "label_budget": 100}).systems["methanol"]
-    assert [estimate.labels(one, g) for g in (None, 0, 1, 2, 3)] == [55, 20, 20, 5, 0]
+    assert [work.labels(one, g) for g in (None, 0, 1, 2, 3)] == [55, 20, 20, 5, 0]
 
 
 def test_a_rate_from_earlier_jobs(quickstart):
@@ -50,18 +51,18 @@ def test_a_rate_from_earlier_jobs(quickstart):
         {"stage": "explore", "generation": g, "seconds": s, "cores": 1}
         for g, s in ((0, 64.0), (1, 128.0), (2, 192.0))
     ]
-    rate = estimate.from_ledger(quickstart, entries, "campaign x")["explore"]
-    low, high = estimate.LEDGER
+    rate = work.from_ledger(quickstart, entries, "campaign x")["explore"]
+    low, high = work.LEDGER
     assert (rate.low, rate.likely, rate.high) == pytest.approx((low * 1e-3, 2e-3, high * 3e-3))
     assert rate.source == "campaign x, 3 jobs"
 
 
 def test_labels_of_another_size_are_scaled():
-    same = estimate.from_labels({9: (4, 1.0, 2.0, 3.0)}, 9, "store")
+    same = work.from_labels({9: (4, 1.0, 2.0, 3.0)}, 9, "store")
     assert (same.low, same.likely, same.high) == (1.0, 2.0, 3.0)
-    double = estimate.from_labels({9: (4, 1.0, 2.0, 3.0)}, 18, "store")
+    double = work.from_labels({9: (4, 1.0, 2.0, 3.0)}, 18, "store")
     assert (double.low, double.likely, double.high) == pytest.approx((2.0, 8.0, 24.0))
-    assert estimate.from_labels({}, 9, "store") is None
+    assert work.from_labels({}, 9, "store") is None
 
 
 def test_the_certificates_runs_are_counted(tmp_path):
@@ -70,7 +71,7 @@ def test_the_certificates_runs_are_counted(tmp_path):
     explored = {"temperatures_K": [300.0, 500.0], "timestep_fs": 0.5}
     found = campaign(tmp_path, certificate=asked, exploration=explored)
     steps = 8 * 2 * 2 * 1_020_000
-    assert estimate.units(found.systems["methanol"], "certify", None) == steps
+    assert work.units(found.systems["methanol"], "certify", None) == steps
     about = {"seconds_per_replica_step": 0.01, "seconds_per_evaluation": 0.0, "about": "made up"}
     trial = {"model": about | {"seconds_per_structure_and_epoch": [0.0]}}
     (system,) = plan(found, {"methanol": trial}, start_s=0.0)["systems"]

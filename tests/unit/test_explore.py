@@ -13,7 +13,6 @@ import torch
 from ase import Atoms, units
 from torch_sim.models.interface import ModelInterface
 
-from halcyon.candidates import FRAMES_BEFORE_FAILURE
 from halcyon.config import (
     DistanceVariable,
     DomainSettings,
@@ -21,14 +20,15 @@ from halcyon.config import (
     MetadynamicsBias,
     RampBias,
 )
-from halcyon.domain import Calibration, Domain, Margin
+from halcyon.domain.intervals import Calibration, Domain, Margin
 from halcyon.errors import InputError, Interrupted
-from halcyon.explore import Replica, explore
+from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
+from halcyon.exploration.explore import Replica, explore
+from halcyon.exploration.traces import TRACE_COLUMNS, write_traces
+from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
-from halcyon.traces import TRACE_COLUMNS, write_traces
-from halcyon.trajectory import join
 
-batch_module = sys.modules["halcyon.batch"]
+batch_module = sys.modules["halcyon.exploration.replicas"]
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""

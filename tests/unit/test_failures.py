@@ -3,8 +3,8 @@ import pytest
 import torch
 from ase import Atoms
 
-from halcyon.failures import FailureMonitor
-from halcyon.pairs import Pairs
+from halcyon.domain.failures import FailureMonitor
+from halcyon.domain.pairs import Pairs
 
 
 def monitor(starts, bonds, kind="molecule"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from halcyon.config import SanitySettings, XtbReference
-from halcyon.finite_difference import STEP_A, check, fault
 from halcyon.frames import structure_key
-from halcyon.reference.xtb import Xtb
+from halcyon.labels.finite_difference import STEP_A, check, fault
+from halcyon.labels.reference.xtb import Xtb
 
 SETTINGS = SanitySettings()
 

@@ -13,13 +13,13 @@ from ase import Atoms
 from openmm import app, unit
 
 from conftest import ROOT
-from halcyon import gaff2
 from halcyon.config import Gaff2ForceField, StructureSettings, TeacherSettings
 from halcyon.errors import InputError
-from halcyon.frcmod import forcefield_xml, read_frcmod, read_mol2
-from halcyon.sampling import sample
-from halcyon.systems import bonds, molecules, start_structure
-from halcyon.teachers import _topology, make_teacher
+from halcyon.systems.structures import bonds, molecules, start_structure
+from halcyon.teacher import gaff2
+from halcyon.teacher.forcefield import _topology, make_teacher
+from halcyon.teacher.frcmod import forcefield_xml, read_frcmod, read_mol2
+from halcyon.teacher.sampling import sample
 
 DATA = ROOT / "tests/data/gaff2"
 REFERENCE = json.loads((DATA / "reference.json").read_text(encoding="utf-8"))["molecules"]

@@ -9,9 +9,9 @@ from scipy import constants
 
 from conftest import ROOT
 from halcyon.config import StructureSettings, XmlForceField
-from halcyon.sampling import DISSOCIATION
-from halcyon.systems import bonds, start_structure
-from halcyon.teachers import make_teacher
+from halcyon.systems.structures import bonds, start_structure
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import DISSOCIATION
 
 FILE = ROOT / "config/forcefields/hydrogen-combustion.xml"
 OBSERVED = {

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from halcyon import config
-from halcyon.attempts import Attempts, Ended
-from halcyon.campaign import Campaign, SystemPlan
-from halcyon.job_sizes import LEAST_MIN, MARGIN, MEMORY_MB, OVERHEAD_MB, SEED, JobSizes, work
+from halcyon.campaign.attempts import Attempts, Ended
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.sizes import LEAST_MIN, MARGIN, MEMORY_MB, OVERHEAD_MB, SEED, JobSizes, work
 
 SYSTEM = config.System(
     name="thing",

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from halcyon.campaign import Campaign
+from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.journal import NAME, entries
-from halcyon.label_commands import verify
-from halcyon.label_store import LabelStore
+from halcyon.labels.journal import NAME, entries
+from halcyon.labels.store import LabelStore
+from halcyon.labels.store_tools import verify
 
 FRAMES = 25
 CHECKED = 2

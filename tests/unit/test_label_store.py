@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from halcyon import label_store
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.label_store import LabelStore
-from halcyon.labels import label_frames
-from halcyon.reference.base import Record, Reference, Status
+from halcyon.labels import store as label_store
+from halcyon.labels.labelling import label_frames
+from halcyon.labels.reference.base import Record, Reference, Status
+from halcyon.labels.store import LabelStore
 
 LEVEL = {"program": "toy", "version": "1"}
 FORK = multiprocessing.get_context("fork")

@@ -5,9 +5,9 @@ import pytest
 
 from halcyon.errors import Interrupted
 from halcyon.frames import structure_key
-from halcyon.label_store import LabelStore, level_hash
-from halcyon.labels import SystemicFailure, gather, label_frames
-from halcyon.reference.base import NotStartedError, Record, Reference, Status
+from halcyon.labels.labelling import SystemicFailure, gather, label_frames
+from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
+from halcyon.labels.store import LabelStore, level_hash
 
 
 class Counted(Reference):

@@ -10,9 +10,10 @@ from ase import Atoms
 from ase.build import molecule
 from mace.calculators import MACECalculator
 
-from halcyon import batched_mace, mace_model, mace_training
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
+from halcyon.models import batched as batched_mace
+from halcyon.models import mace, training
 
 TINY = ModelSettings(channels=4, layers=2, correlation=1, r_max_A=3.0, radial_basis=4)
 FIT = FitSettings(epochs=6, batch_size=5, learning_rate=0.02)
@@ -45,11 +46,11 @@ def springs(name, n, *, energy_zero, seed, stiffness=1.0):
 def fit(tmp, train, validation, **changes):
     arguments = {"elements": ELEMENTS, "model": TINY, "fit": FIT, "start": None, "seed": 3}
     arguments |= {"out": tmp / "m.model", "work": tmp / "work"} | changes
-    return mace_training.train(train, validation, **arguments)
+    return training.train(train, validation, **arguments)
 
 
 def mean_error(path, frames):
-    predicted = mace_model.evaluate(path, frames).energy
+    predicted = mace.evaluate(path, frames).energy
     return abs(np.mean(predicted - [atoms.info["energy"] for atoms in frames]))
 
 
@@ -78,8 +79,8 @@ def model(trained):
 
 
 def batched(model, dtype="float64", **options):
-    loaded = mace_model.load(model, device="cpu", dtype=dtype)
-    return mace_model.BatchedMace(loaded, **options)
+    loaded = mace.load(model, device="cpu", dtype=dtype)
+    return mace.BatchedMace(loaded, **options)
 
 
 def as_state(frames, dtype=torch.float64):
@@ -88,7 +89,7 @@ def as_state(frames, dtype=torch.float64):
 
 def test_e0s_of_one_composition_explain_the_mean_energy():
     frames = springs("CH3OH", 4, energy_zero=-310.0, seed=1)
-    e0s = mace_model.fit_e0s(frames)
+    e0s = mace.fit_e0s(frames)
     mean = np.mean([atoms.info["energy"] for atoms in frames])
     assert e0s[6] + 4 * e0s[1] + e0s[8] == pytest.approx(mean)
 
@@ -98,7 +99,7 @@ def test_e0s_of_several_compositions_are_recovered():
     frames = [molecule(name) for name in ("H2", "H2O", "CH4", "CH3OH", "CO2")]
     for atoms in frames:
         atoms.info["energy"] = sum(truth[z] for z in atoms.numbers)
-    assert mace_model.fit_e0s(frames) == pytest.approx(truth)
+    assert mace.fit_e0s(frames) == pytest.approx(truth)
 
 
 def test_training_learns_reports_every_epoch_and_leaves_no_litter(trained, teacher_frames):
@@ -109,7 +110,7 @@ def test_training_learns_reports_every_epoch_and_leaves_no_litter(trained, teach
     assert reported[-1].loss < reported[0].loss
     kept = reported[summary.best_epoch - 1]
     validation = teacher_frames[18:]
-    errors = mace_model.errors(mace_model.evaluate(tmp / "m.model", validation), validation)
+    errors = mace.errors(mace.evaluate(tmp / "m.model", validation), validation)
     # What was reported for the kept epoch is what the written model does.
     assert errors["forces_mae_meV_per_A"] == pytest.approx(kept.forces_mae_meV_per_A, rel=1e-3)
     assert mean_error(tmp / "m.model", teacher_frames[:18]) < 1e-3
@@ -130,8 +131,8 @@ def test_training_disturbs_neither_logging_nor_precision_nor_output(
 
 def test_same_seed_gives_bitwise_the_same_model(trained, tmp_path, teacher_frames):
     fit(tmp_path, teacher_frames[:18], teacher_frames[18:])
-    first = mace_model.evaluate(trained[0] / "m.model", teacher_frames)
-    second = mace_model.evaluate(tmp_path / "m.model", teacher_frames)
+    first = mace.evaluate(trained[0] / "m.model", teacher_frames)
+    second = mace.evaluate(tmp_path / "m.model", teacher_frames)
     assert (first.energy == second.energy).all()
     assert all((a == b).all() for a, b in zip(first.forces, second.forces, strict=True))
 
@@ -146,8 +147,8 @@ def test_hand_over_leaves_no_energy_offset(model, tmp_path, labels):
     assert summary.epochs[0].energy_mae_meV_per_atom < 300
     assert mean_error(tmp_path / "m.model", train) < 1e-3
     # The atoms' interaction energies go on where they were.
-    before = mace_model.evaluate(model, train).node_energy
-    after = mace_model.evaluate(tmp_path / "m.model", train).node_energy
+    before = mace.evaluate(model, train).node_energy
+    after = mace.evaluate(tmp_path / "m.model", train).node_energy
     np.testing.assert_allclose(np.concatenate(after), np.concatenate(before), atol=1e-3)
 
 
@@ -171,7 +172,7 @@ def test_elements_that_no_training_frame_holds_are_in_the_model(tmp_path):
     # Fewer frames than a batch, and an element without a frame.
     summary = fit(tmp_path, frames[:3], frames[3:], fit=one)
     assert summary.e0s[6] == 0.0
-    predictions = mace_model.evaluate(tmp_path / "m.model", [molecule("CH4")])
+    predictions = mace.evaluate(tmp_path / "m.model", [molecule("CH4")])
     assert np.isfinite(predictions.energy).all()
 
 
@@ -183,9 +184,9 @@ def test_wrong_frames_are_named(tmp_path, model, labels):
     with pytest.raises(InputError, match="lacks N; it knows H, C, O"):
         fit(tmp_path, labels[:3], labels[3:5], elements=[1, 6, 7, 8], start=model)
     with pytest.raises(InputError, match="not N"):
-        mace_model.evaluate(model, [molecule("NH3")])
+        mace.evaluate(model, [molecule("NH3")])
     with pytest.raises(InputError, match="no such model"):
-        mace_model.load(tmp_path / "missing.model")
+        mace.load(tmp_path / "missing.model")
 
 
 def test_what_progress_raises_ends_the_training(tmp_path, labels):
@@ -203,7 +204,7 @@ def test_batch_agrees_with_maces_own_calculator(model, labels, dtype, tolerance,
     frames = [labels[0], springs("H2O", 1, energy_zero=0, seed=5)[0], labels[1]]
     if periodic:
         frames = [Atoms(a.numbers, a.positions, cell=[3.4, 4.0, 5.0], pbc=True) for a in frames]
-    result = batched(model, dtype)(as_state(frames, mace_model.DTYPES[dtype]))
+    result = batched(model, dtype)(as_state(frames, mace.DTYPES[dtype]))
     calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype=dtype)
     begin = 0
     for system, frame in enumerate(frames):
@@ -237,8 +238,8 @@ def test_pair_list_and_cell_list_agree(model, labels, monkeypatch):
 
 
 def test_node_energies_and_e0s_sum_to_the_energy(model, labels):
-    predictions = mace_model.evaluate(model, labels[:2])
-    table = mace_model.load(model, dtype="float64").atomic_energies_fn.atomic_energies[0]
+    predictions = mace.evaluate(model, labels[:2])
+    table = mace.load(model, dtype="float64").atomic_energies_fn.atomic_energies[0]
     e0s = dict(zip(ELEMENTS, table.tolist(), strict=True))
     for atoms, energy, nodes in zip(
         labels, predictions.energy, predictions.node_energy, strict=False
@@ -286,9 +287,9 @@ def test_state_is_left_alone(model, labels):
 
 def test_evaluate_takes_any_mixture_in_order(model, labels):
     frames = [labels[0], molecule("H2O"), molecule("CH4", cell=[9, 9, 9], pbc=True), labels[1]]
-    together = mace_model.evaluate(model, frames, batch_size=3)
+    together = mace.evaluate(model, frames, batch_size=3)
     for index, atoms in enumerate(frames):
-        alone = mace_model.evaluate(model, [atoms])
+        alone = mace.evaluate(model, [atoms])
         assert together.energy[index] == pytest.approx(alone.energy[0], abs=1e-5)
         np.testing.assert_allclose(together.forces[index], alone.forces[0], atol=1e-5)
         assert together.node_energy[index].shape == (len(atoms),)
@@ -296,7 +297,7 @@ def test_evaluate_takes_any_mixture_in_order(model, labels):
 
 
 def test_evaluate_of_no_frames_is_empty(model):
-    assert mace_model.evaluate(model, []).energy.shape == (0,)
+    assert mace.evaluate(model, []).energy.shape == (0,)
 
 
 def test_errors_are_per_atom_and_per_component():
@@ -305,8 +306,8 @@ def test_errors_are_per_atom_and_per_component():
     atoms.arrays["forces"] = np.zeros((2, 3))
     forces = np.zeros((2, 3))
     forces[0, 0] = 0.6
-    predictions = mace_model.Predictions(np.array([1.02]), [forces], [], [])
-    assert mace_model.errors(predictions, [atoms]) == pytest.approx(
+    predictions = mace.Predictions(np.array([1.02]), [forces], [], [])
+    assert mace.errors(predictions, [atoms]) == pytest.approx(
         {
             "energy_mae_meV_per_atom": 10.0,
             "energy_rmse_meV_per_atom": 10.0,

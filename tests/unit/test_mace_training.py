@@ -12,9 +12,9 @@ import torch
 from ase.build import molecule
 from test_mace_model import ELEMENTS, FIT, TINY, fit, springs
 
-from halcyon import mace_graphs, mace_model, mace_training
 from halcyon.config import ModelSettings, TrainingSettings
 from halcyon.errors import InputError, Interrupted
+from halcyon.models import graphs, mace, training
 
 
 class KilledError(Exception):
@@ -40,11 +40,11 @@ def pretrained(tmp_path_factory, teacher):
 
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch):
-    monkeypatch.setattr(mace_training, "CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
 
 
 def weights(path):
-    return mace_model.load(path, device="cpu").state_dict()
+    return mace.load(path, device="cpu").state_dict()
 
 
 def same(first, second):
@@ -93,7 +93,7 @@ def test_a_broken_off_training_ends_in_the_same_model(tmp_path, frames, more, ac
     assert said[-1] == f"going on after epoch {told[0].epoch - 1} of 6"
     assert same(tmp_path / "whole/m.model", broken / "m.model")
     assert (summary.epochs, summary.best_epoch) == (whole.epochs, whole.best_epoch)
-    assert not (broken / "work" / mace_training.RUN).exists()
+    assert not (broken / "work" / training.RUN).exists()
 
 
 FRESH = """
@@ -155,7 +155,7 @@ def test_only_its_own_checkpoint_is_taken(tmp_path, frames, spoiled):
     seed = 4 if spoiled == "other seed" else 3
     with pytest.raises(KilledError):
         fit(tmp_path, train, frames[11:], progress=in_epoch(3, kill), seed=seed)
-    checkpoint = tmp_path / "work" / mace_training.RUN / "checkpoint.pt"
+    checkpoint = tmp_path / "work" / training.RUN / "checkpoint.pt"
     if spoiled == "half a file":
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     told = []
@@ -168,7 +168,7 @@ def test_short_memory_gives_smaller_pieces_a_message_and_the_same_model(
 ):
     double = TINY.model_copy(update={"dtype": "float64"})
     fit(tmp_path / "whole", frames[:11], frames[11:], model=double)
-    joined = mace_graphs.joined
+    joined = graphs.joined
     largest = []
 
     def short_of_memory(batch):
@@ -177,7 +177,7 @@ def test_short_memory_gives_smaller_pieces_a_message_and_the_same_model(
         largest.append(len(batch))
         return joined(batch)
 
-    monkeypatch.setattr(mace_training, "joined", short_of_memory)
+    monkeypatch.setattr(training, "joined", short_of_memory)
     said = []
     fit(tmp_path / "short", frames[:11], frames[11:], model=double, say=said.append)
     assert max(largest) <= 3
@@ -194,7 +194,7 @@ def test_a_frame_too_large_for_the_memory_is_said(tmp_path, frames, monkeypatch)
     def full(_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(mace_training, "joined", full)
+    monkeypatch.setattr(training, "joined", full)
     with pytest.raises(InputError, match="6 atoms does not fit the device's memory"):
         fit(tmp_path, frames[:11], frames[11:], say=lambda _: None)
 
@@ -235,10 +235,10 @@ def test_replay_keeps_what_the_teacher_taught(tmp_path, frames, pretrained):
         out = tmp_path / str(weight)
         more = {"start": pretrained, "replay": walls, "replay_weight": weight}
         fit(out, frames[:11], frames[11:], **more)
-        said = mace_model.evaluate(out / "m.model", walls)
-        errors[weight] = mace_model.errors(said, walls)["forces_mae_meV_per_A"]
+        said = mace.evaluate(out / "m.model", walls)
+        errors[weight] = mace.errors(said, walls)["forces_mae_meV_per_A"]
         # The energy zero remains that of the labels.
-        labels = mace_model.evaluate(out / "m.model", frames[:11]).energy
+        labels = mace.evaluate(out / "m.model", frames[:11]).energy
         assert np.mean(labels) == pytest.approx(
             np.mean([atoms.info["energy"] for atoms in frames[:11]]), abs=1e-3
         )
@@ -286,7 +286,7 @@ def test_our_models_are_built_as_maces_command_builds_them(foundation, tmp_path,
 
     fit(tmp_path, frames[:11], frames[11:], fit=FIT.model_copy(update={"epochs": 1}))
     ours, theirs = (
-        extract_config_mace_model(mace_model.load(path, device="cpu"))
+        extract_config_mace_model(mace.load(path, device="cpu"))
         for path in (tmp_path / "m.model", foundation)
     )
     fitted = {"atomic_energies", "atomic_numbers", "num_elements", "avg_num_neighbors"}
@@ -297,16 +297,16 @@ def test_our_models_are_built_as_maces_command_builds_them(foundation, tmp_path,
 
 
 def test_a_model_of_others_is_started_from(foundation, tmp_path, frames):
-    start = mace_model.load_start(foundation, ELEMENTS, dtype="float64", device="cpu")
+    start = mace.load_start(foundation, ELEMENTS, dtype="float64", device="cpu")
     assert start.atomic_numbers.tolist() == ELEMENTS  # nitrogen is left out
-    mine = mace_model.evaluate(start, frames)
-    theirs = mace_model.evaluate(foundation, frames)
+    mine = mace.evaluate(start, frames)
+    theirs = mace.evaluate(foundation, frames)
     np.testing.assert_allclose(mine.forces, theirs.forces, atol=1e-9)
     np.testing.assert_allclose(mine.node_energy, theirs.node_energy, atol=1e-9)
     # Their size counts, not ours; our precision does.
     other = ModelSettings(channels=8, layers=1, r_max_A=5.0)
     summary = fit(tmp_path, frames[:11], frames[11:], start=foundation, model=other)
-    made = mace_model.load(tmp_path / "m.model", device="cpu")
+    made = mace.load(tmp_path / "m.model", device="cpu")
     assert (int(made.num_interactions), float(made.r_max)) == (2, 3.0)
     assert next(made.parameters()).dtype == torch.float32
     assert summary.epochs[0].energy_mae_meV_per_atom < 1000  # no offset to unlearn
@@ -316,24 +316,24 @@ def two_headed():
     from mace.tools.scripts_utils import extract_config_mace_model
 
     e0s = dict.fromkeys(ELEMENTS, 0.0)
-    settings = extract_config_mace_model(mace_model.new(TINY, e0s, scale=1.0, mean_neighbours=5.0))
+    settings = extract_config_mace_model(mace.new(TINY, e0s, scale=1.0, mean_neighbours=5.0))
     settings |= {"heads": ["low", "high"], "atomic_energies": np.zeros((2, 3))}
     settings |= {"atomic_inter_scale": [1.0, 2.0], "atomic_inter_shift": [0.0, 0.5]}
-    return mace_model.modules.ScaleShiftMACE(**settings)
+    return mace.modules.ScaleShiftMACE(**settings)
 
 
 def test_one_head_of_several_is_kept(tmp_path):
     torch.manual_seed(1)
     torch.save(two_headed(), tmp_path / "two.model")
-    both = mace_model.load(tmp_path / "two.model", device="cpu")
+    both = mace.load(tmp_path / "two.model", device="cpu")
     with pytest.raises(InputError, match=r"start_head is missing.*low, high"):
-        mace_model.load_start(tmp_path / "two.model", ELEMENTS, dtype="float32")
+        mace.load_start(tmp_path / "two.model", ELEMENTS, dtype="float32")
     with pytest.raises(InputError, match=r"start_head = 'middle': expected one of low, high"):
-        mace_model.load_start(tmp_path / "two.model", ELEMENTS, dtype="float32", head="middle")
+        mace.load_start(tmp_path / "two.model", ELEMENTS, dtype="float32", head="middle")
     atoms = springs("CH3OH", 1, energy_zero=0, seed=1)
-    graph = mace_graphs.joined(mace_graphs.graphs(atoms, both, dict.fromkeys(ELEMENTS, 0.0)))
+    graph = graphs.joined(graphs.graphs(atoms, both, dict.fromkeys(ELEMENTS, 0.0)))
     for number, head in enumerate(("low", "high")):
-        one = mace_model.load_start(
+        one = mace.load_start(
             tmp_path / "two.model", ELEMENTS, dtype="float32", device="cpu", head=head
         )
         graph["head"] = torch.tensor([number])
@@ -344,15 +344,15 @@ def test_one_head_of_several_is_kept(tmp_path):
 
 def test_what_cannot_be_started_from_is_said(tmp_path, foundation):
     with pytest.raises(InputError, match="lacks S; it knows H, C, N, O"):
-        mace_model.load_start(foundation, [1, 16], dtype="float32")
+        mace.load_start(foundation, [1, 16], dtype="float32")
     with pytest.raises(InputError, match="no such model file"):
-        mace_model.load_start(tmp_path / "none.model", [1], dtype="float32")
+        mace.load_start(tmp_path / "none.model", [1], dtype="float32")
     (tmp_path / "text.model").write_text("not a model")
     with pytest.raises(InputError, match="not a readable MACE model"):
-        mace_model.load_start(tmp_path / "text.model", [1], dtype="float32")
+        mace.load_start(tmp_path / "text.model", [1], dtype="float32")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "linear.model")
     with pytest.raises(InputError, match="holds a Linear, not a MACE model"):
-        mace_model.load_start(tmp_path / "linear.model", [1], dtype="float32")
+        mace.load_start(tmp_path / "linear.model", [1], dtype="float32")
 
 
 # Graphs
@@ -360,16 +360,16 @@ def test_what_cannot_be_started_from_is_said(tmp_path, foundation):
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_graphs_give_what_evaluation_gives(pretrained, periodic):
-    model = mace_model.load(pretrained, device="cpu", dtype="float64")
+    model = mace.load(pretrained, device="cpu", dtype="float64")
     frames = [springs("CH3OH", 1, energy_zero=0, seed=4)[0], molecule("H2O")]
     frames[1].info["energy"], frames[1].arrays["forces"] = 1.0, np.zeros((3, 3))
     for atoms in frames:
         atoms.set_cell([3.4, 4.0, 5.0] if periodic else None)
         atoms.pbc = periodic
     e0s = {1: 0.5, 6: 1.0, 8: 2.0}
-    batch = mace_graphs.joined(mace_graphs.graphs(frames, model, e0s))
+    batch = graphs.joined(graphs.graphs(frames, model, e0s))
     result = model(batch)
-    said = mace_model.evaluate(model, frames)
+    said = mace.evaluate(model, frames)
     sums = [nodes.sum() for nodes in said.node_energy]
     np.testing.assert_allclose(result["interaction_energy"].detach(), sums, atol=1e-8)
     np.testing.assert_allclose(result["forces"].detach(), np.concatenate(said.forces), atol=1e-8)

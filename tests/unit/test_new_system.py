@@ -9,8 +9,10 @@ from ase.build import molecule as ase_molecule
 from rdkit import Chem
 
 from conftest import ROOT
-from halcyon import cli, config, drawing, guesses
-from halcyon.wish import Wish, parts_of
+from halcyon import config
+from halcyon.commands import main
+from halcyon.commands.new_system.wish import Wish, parts_of
+from halcyon.systems import drawing, guesses
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def here(tmp_path, monkeypatch):
 
 def new(*words: str) -> int:
     try:
-        return cli.main(["new-system", *words])
+        return main.main(["new-system", *words])
     except SystemExit as left:  # argparse's own
         return left.code
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import constants
 
-from halcyon import packing
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
-from halcyon.packing import packed_bonds, packed_structure
-from halcyon.systems import atom_classes
+from halcyon.systems import packing
+from halcyon.systems.packing import packed_bonds, packed_structure
+from halcyon.systems.structures import atom_classes
 
 PARTS = {
     "water": StructureSettings(name="water", smiles="O"),

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from halcyon import files, report
-from halcyon.page import TEMPLATES, molecules, render
-from halcyon.page.axes import MAX_POINTS
+from halcyon.report.page import TEMPLATES, molecules, render
+from halcyon.report.page.axes import MAX_POINTS
 from toy_campaign import HOSTILE, Page, show, write_diagnoses
 
 

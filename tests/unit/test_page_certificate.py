@@ -7,8 +7,8 @@ import pytest
 from test_certificate import made
 
 from halcyon import report
-from halcyon.certificate import Certificate, Conclusion
-from halcyon.page import render
+from halcyon.final.certificate import Certificate, Conclusion
+from halcyon.report.page import render
 from toy_campaign import show
 
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from halcyon import parity
-from halcyon.page.axes import MAX_POINTS, cloud_points, curve_points
-from halcyon.page.instability import mean_interval
-from halcyon.page.learning import error_interval
+from halcyon.models import parity
+from halcyon.report.page.axes import MAX_POINTS, cloud_points, curve_points
+from halcyon.report.page.instability import mean_interval
+from halcyon.report.page.learning import error_interval
 from toy_campaign import TIME_PS, show, write_diagnoses
 
 

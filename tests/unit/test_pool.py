@@ -8,10 +8,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from halcyon import stage
+from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key
-from halcyon.pool import frames_like, nearest
+from halcyon.labels.pool import frames_like, nearest
 
 
 def shuffled(frame):
@@ -73,7 +73,7 @@ def test_the_most_similar_frame_that_is_not_taken(water, rattled):
 def seed(tmp_path, rattled, water):
     """Run the stage `seed` on a campaign whose labels are looked up."""
     import seed as program
-    from halcyon.campaign import Campaign
+    from halcyon.campaign.campaign import Campaign
 
     def run(number):
         published = []

@@ -9,7 +9,7 @@ import pytest
 from ase.build import molecule
 
 from halcyon.config import AseReference, Cp2kReference, DatasetReference, XtbReference
-from halcyon.reference import Status, make_reference
+from halcyon.labels.reference import Status, make_reference
 
 DATA = Path(__file__).parent.parent / "data"
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from conftest import ROOT
-from halcyon import files, stage
+from halcyon import files
+from halcyon.campaign import stage
 from toy_campaign import show
 
 SCRIPTS = ROOT / "scripts"

@@ -7,8 +7,9 @@ import pytest
 from ase import Atoms
 from fabricated import campaign, finish
 
-from halcyon import files, retention
-from halcyon.cli import main
+from halcyon import files
+from halcyon.campaign import retention
+from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import write_frames
 

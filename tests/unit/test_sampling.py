@@ -5,13 +5,13 @@ import pytest
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon import sampling, teacher_dynamics
 from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
 from halcyon.errors import Interrupted
-from halcyon.packing import packed_bonds, packed_structure
-from halcyon.sampling import ORIGINS, sample, without_walls
-from halcyon.systems import bonds, start_structure
-from halcyon.teachers import make_teacher
+from halcyon.systems.packing import packed_bonds, packed_structure
+from halcyon.systems.structures import bonds, start_structure
+from halcyon.teacher import dynamics, sampling
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import ORIGINS, sample, without_walls
 
 FILES = {
     name: XmlForceField(kind="forcefield_xml", files=[ROOT / f"config/forcefields/{name}.xml"])
@@ -86,7 +86,7 @@ def test_bonds_in_a_ring_can_be_pulled():
 
 def make_teacher_from_gaff2(settings, atoms):
     from halcyon.config import Gaff2ForceField
-    from halcyon.systems import molecules
+    from halcyon.systems.structures import molecules
 
     graph = bonds(settings, atoms)
     return make_teacher(
@@ -122,7 +122,7 @@ def test_springs_do_not_enter_the_labels(ethanol):
 
 
 def test_molecules_of_a_box_are_pushed_together(waters, monkeypatch):
-    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.02)
     monkeypatch.setattr(sampling, "CONTACT", (0.4, 0.4))
     teacher, atoms = waters
     molecule = np.arange(24) // 3
@@ -187,7 +187,7 @@ def test_same_seed_same_frames_of_all_origins(ethanol):
 
 
 def test_same_seed_same_frames_of_a_liquid(waters, monkeypatch):
-    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.02)
     teacher, atoms = waters
     settings = TeacherSettings(
         md_frames=3,
@@ -224,15 +224,13 @@ def test_frames_of_one_atom():
 @pytest.mark.parametrize("box", ["ethanol", "waters"])
 def test_dynamics_that_are_stopped_go_on_to_the_same_frames(request, monkeypatch, tmp_path, box):
     teacher, atoms = request.getfixturevalue(box)
-    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
-    monkeypatch.setattr(teacher_dynamics, "SEGMENT", 4)
+    monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(dynamics, "SEGMENT", 4)
     settings = asked(md_frames=24, temperatures_K=[300.0, 600.0], md_interval_fs=2.0)
     calm, _ = sample(teacher, atoms, settings, seed=3)
     began = []
-    usual = teacher_dynamics.Run._begin_segment
-    monkeypatch.setattr(
-        teacher_dynamics.Run, "_begin_segment", lambda run: (began.append(1), usual(run))
-    )
+    usual = dynamics.Run._begin_segment
+    monkeypatch.setattr(dynamics.Run, "_begin_segment", lambda run: (began.append(1), usual(run)))
 
     def stop_at(number):
         def progress(done, _asked):
@@ -254,8 +252,8 @@ def test_dynamics_that_are_stopped_go_on_to_the_same_frames(request, monkeypatch
 
 def test_damaged_or_other_dynamics_are_not_gone_on_with(ethanol, monkeypatch, tmp_path):
     teacher, atoms = ethanol
-    monkeypatch.setattr(teacher_dynamics, "EQUILIBRATION_PS", 0.02)
-    monkeypatch.setattr(teacher_dynamics, "SEGMENT", 4)
+    monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.02)
+    monkeypatch.setattr(dynamics, "SEGMENT", 4)
     settings = asked(md_frames=8, temperatures_K=[300.0], md_interval_fs=2.0)
     calm, _ = sample(teacher, atoms, settings, seed=3, saved=tmp_path)
     (saved,) = tmp_path.glob("*.npz")

@@ -6,8 +6,8 @@ from ase.build import molecule
 from ase.units import kB
 
 from halcyon.config import SanitySettings, XtbReference
-from halcyon.reference.xtb import Xtb
-from halcyon.sanity import energy_range, judge, xtb_witness
+from halcyon.labels.reference.xtb import Xtb
+from halcyon.labels.sanity import energy_range, judge, xtb_witness
 
 SETTINGS = SanitySettings()
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from halcyon.config import LimitSettings, SaturationSettings, Settings
-from halcyon.saturation import (
+from halcyon.verdict.saturation import (
     Decision,
     Exposure,
     Finding,

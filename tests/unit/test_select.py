@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from halcyon.calibration import Sample
 from halcyon.config import ExplorationSettings, SelectionSettings
-from halcyon.domain import Domain, Margin
+from halcyon.domain.calibration import Sample
+from halcyon.domain.intervals import Domain, Margin
+from halcyon.exploration.selection import select
 from halcyon.frames import read_frames, write_frames
-from halcyon.select import select
 
 DOMAIN = Domain(
     classes={"water": ["O", "H", "H"], "ammonia": ["N", "H", "H", "H"]},

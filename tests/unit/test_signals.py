@@ -9,11 +9,11 @@ import pytest
 import torch
 from ase import Atoms
 
-from halcyon import calibration, signals
-from halcyon import domain as domains
-from halcyon.calibration import Sample
 from halcyon.config import DomainSettings, SignalName
-from halcyon.domain import Domain
+from halcyon.domain import calibration, signals
+from halcyon.domain import intervals as domains
+from halcyon.domain.calibration import Sample
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 
 NAMES = get_args(SignalName)

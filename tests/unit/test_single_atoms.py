@@ -6,9 +6,9 @@ import pytest
 from ase import Atoms
 
 from halcyon import config
-from halcyon.campaign import SystemPlan, check_numbers
+from halcyon.campaign.campaign import SystemPlan, check_numbers
 from halcyon.errors import InputError
-from halcyon.teachers import make_teacher
+from halcyon.teacher.forcefield import make_teacher
 
 SETTINGS = config.Campaign(campaign="it", systems=["salty"], reference={"backend": "xtb"})
 

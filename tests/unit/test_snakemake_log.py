@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from halcyon import snakemake_log
+from halcyon.commands.status import snakemake_log
 
 SNAKEFILE = """
 rule all:

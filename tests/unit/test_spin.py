@@ -3,12 +3,12 @@ import pytest
 from ase.units import Bohr, Hartree
 from tblite.interface import Calculator
 
-from halcyon import spin
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels import NOT_COMPUTED
-from halcyon.systems import start_structure
+from halcyon.labels import spin
+from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.systems.structures import start_structure
 
 OXYGEN = {"name": "O2", "smiles": "O=O", "multiplicity": 3}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from halcyon.spread import farthest, fingerprint
+from halcyon.exploration.spread import farthest, fingerprint
 
 
 def on_a_line(*places):

@@ -4,9 +4,10 @@ import math
 import pandas as pd
 import pytest
 
-from halcyon import files, stability
-from halcyon.stability import Run
-from halcyon.survival import Ending
+from halcyon import files
+from halcyon.verdict import runs as stability
+from halcyon.verdict.runs import Run
+from halcyon.verdict.survival import Ending
 
 
 def make_run(*ends):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from halcyon import files, stage
-from halcyon.attempts import Attempts, Ended
-from halcyon.campaign import begin
+from halcyon import files
+from halcyon.campaign import stage
+from halcyon.campaign.attempts import Attempts, Ended
+from halcyon.campaign.campaign import begin
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 
 CONTENT = {

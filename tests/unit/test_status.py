@@ -6,10 +6,11 @@ import os
 import pytest
 from fabricated import campaign, finish
 
-from halcyon import files, layout
-from halcyon.cli import main
+from halcyon import files
+from halcyon.campaign import paths
+from halcyon.commands.main import main
+from halcyon.commands.status.standing import disk_use, look
 from halcyon.errors import InputError
-from halcyon.status import disk_use, look
 
 
 @pytest.fixture
@@ -18,12 +19,12 @@ def running(tmp_path, monkeypatch):
     found = campaign(tmp_path)
     finish(found, 1)
     monkeypatch.chdir(tmp_path)
-    for job in layout.generation_jobs(found, "methanol", 1):
+    for job in paths.generation_jobs(found, "methanol", 1):
         if job.stage not in ("label", "verdict"):
             for path in (*job.outputs, job.log):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
-    journal = layout.label_scratch(found, "methanol", "gen001", 0) / "journal.jsonl"
+    journal = paths.label_scratch(found, "methanol", "gen001", 0) / "journal.jsonl"
     journal.parent.mkdir(parents=True)
     lines = [json.dumps({"info": {"status": status}}) for status in ("ok", "crashed")]
     journal.write_text("\n".join(lines) + '\n{"info": {"sta')
@@ -62,7 +63,7 @@ def test_labels_of_unfinished_jobs_count(running):
 
 
 def test_a_job_that_works_holds_its_lock(running):
-    job = next(j for j in layout.generation_jobs(running, "methanol", 1) if j.stage == "label")
+    job = next(j for j in paths.generation_jobs(running, "methanol", 1) if j.stage == "label")
     job.log.write_text("11:00:00 methanol gen001 label label 2 of 10, 1.0 s each\n")
     handle = files.take_lock(job.lock)
     (system,) = look(running.folder)["systems"]
@@ -74,7 +75,7 @@ def test_a_job_that_works_holds_its_lock(running):
 
 
 def test_what_went_wrong_is_told_with_its_log(running, capsys):
-    job = next(j for j in layout.generation_jobs(running, "methanol", 1) if j.stage == "label")
+    job = next(j for j in paths.generation_jobs(running, "methanol", 1) if j.stage == "label")
     job.log.write_text("11:00:00 methanol label\nerror results: disk full\n")
     (problem,) = look(running.folder)["errors"]
     assert problem["says"] == "error results: disk full"

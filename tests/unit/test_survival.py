@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from halcyon.estimates import Outcome
-from halcyon.saturation import Exposure, homogeneity, rate_bound
-from halcyon.survival import (
+from halcyon.verdict.estimates import Outcome
+from halcyon.verdict.saturation import Exposure, homogeneity, rate_bound
+from halcyon.verdict.survival import (
     Ending,
     critical_cli,
     endings,

@@ -1,6 +1,6 @@
 import pytest
 
-from halcyon.systemic import cause, pattern
+from halcyon.labels.systemic import cause, pattern
 
 GOOD = ("ok", "")
 

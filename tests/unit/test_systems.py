@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from halcyon.campaign import SystemPlan
+from halcyon.campaign.campaign import SystemPlan
 from halcyon.config import Settings, StructureSettings, read_system
 from halcyon.errors import InputError
-from halcyon.systems import atom_classes, bonds, start_structure
+from halcyon.systems.structures import atom_classes, bonds, start_structure
 
 SYSTEMS = sorted((Path(__file__).parents[2] / "config/systems").glob("*.yaml"))
 

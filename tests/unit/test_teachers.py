@@ -8,7 +8,6 @@ import pytest
 from ase import Atoms
 from scipy import constants
 
-from halcyon import teacher_dynamics, teachers
 from halcyon.config import (
     AmberForceField,
     GromacsForceField,
@@ -17,9 +16,11 @@ from halcyon.config import (
     XmlForceField,
 )
 from halcyon.errors import InputError
-from halcyon.sampling import sample
-from halcyon.systems import bonds, start_structure
-from halcyon.teachers import make_teacher
+from halcyon.systems.structures import bonds, start_structure
+from halcyon.teacher import dynamics as teacher_dynamics
+from halcyon.teacher import forcefield as teachers
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import sample
 
 DATA = Path(__file__).parents[1] / "data/gaff2"
 SHIPPED = Path(__file__).parents[2] / "config/forcefields/small-molecules.xml"

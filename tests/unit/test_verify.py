@@ -6,8 +6,8 @@ Not for: files that were changed after the certificate (`test_certificate`).
 import pytest
 from test_certificate import changed, faults, original, path  # noqa: F401 - fixtures
 
-from halcyon import certificate
-from halcyon.certificate import sha256_of
+from halcyon.final import certificate
+from halcyon.final.certificate import sha256_of
 from halcyon.frames import read_frames, write_frames
 
 LABELS = ("seed", "gen000")

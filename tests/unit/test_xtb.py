@@ -8,8 +8,8 @@ from tblite.ase import TBLite
 
 from halcyon.config import XtbReference
 from halcyon.errors import InputError
-from halcyon.reference import Status, make_reference
-from halcyon.reference.xtb import Xtb
+from halcyon.labels.reference import Status, make_reference
+from halcyon.labels.reference.xtb import Xtb
 
 
 def xtb(**settings):

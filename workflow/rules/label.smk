@@ -1,5 +1,5 @@
 # Label with the reference: a fixed number of shards per batch, shard i takes frames i::n.
-# The job succeeds whatever becomes of a frame; see halcyon.labels.
+# The job succeeds whatever becomes of a frame; see halcyon.labels.labelling.
 
 
 rule label:

@@ -1,5 +1,5 @@
 # What a job is asked for where it is not run on this machine: time, memory, GPUs. A profile's
-# `set-resources` overrides each. See halcyon.job_sizes, and docs/cluster.md.
+# `set-resources` overrides each. See halcyon.campaign.sizes, and docs/cluster.md.
 
 import shutil
 

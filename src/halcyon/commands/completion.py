@@ -28,7 +28,7 @@ def register(groups: Commands) -> None:
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    from halcyon.cli import parser
+    from halcyon.commands.main import parser
 
     top = parser()
     _complete_files(top)

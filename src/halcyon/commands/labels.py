@@ -10,7 +10,7 @@ from rich.table import Table
 from halcyon.commands.terminal import Commands, console, tell
 from halcyon.config import DatasetLayout, EnergyUnit, LengthUnit
 from halcyon.errors import InputError
-from halcyon.reference.base import Status
+from halcyon.labels.reference.base import Status
 
 STORE = Path("results/labels")
 
@@ -97,8 +97,8 @@ def _add_verify(commands: Commands) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from halcyon.label_commands import count, level_words
-    from halcyon.label_store import LabelStore, levels
+    from halcyon.labels.store import LabelStore, levels
+    from halcyon.labels.store_tools import count, level_words
 
     found: list[dict[str, Any]] = []
     for name, level in levels(arguments.store).items():
@@ -139,7 +139,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from halcyon import files
-    from halcyon.label_commands import export, level_words, open_level
+    from halcyon.labels.store_tools import export, level_words, open_level
 
     store = open_level(arguments.store, arguments.level, tell)
     wanted = {name: getattr(arguments, name) for name in ("status", "campaign", "system")}
@@ -153,8 +153,8 @@ def _export(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from halcyon.label_commands import import_sets, imported_level
-    from halcyon.label_store import LabelStore
+    from halcyon.labels.store import LabelStore
+    from halcyon.labels.store_tools import import_sets, imported_level
 
     options = {name: getattr(arguments, name) for name in DatasetLayout.model_fields}
     try:
@@ -184,8 +184,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from halcyon.label_commands import open_level, verify
-    from halcyon.label_store import levels
+    from halcyon.labels.store import levels
+    from halcyon.labels.store_tools import open_level, verify
 
     names = [arguments.level] if arguments.level else list(levels(arguments.store))
     out = console()

@@ -12,12 +12,7 @@ from typing import Any
 
 import yaml
 
-from halcyon.config.campaign import (
-    Campaign,
-    LimitSettings,
-    SaturationSettings,
-    Settings,
-)
+from halcyon.config.campaign import Campaign, LimitSettings, SaturationSettings, Settings
 from halcyon.config.certificate import CertificateSettings
 from halcyon.config.exploration import (
     VARIABLES_AT_MOST,
@@ -34,6 +29,7 @@ from halcyon.config.exploration import (
     TorsionVariable,
     VariableSettings,
 )
+from halcyon.config.faults import near, validated
 from halcyon.config.learning import (
     FitSettings,
     ModelSettings,
@@ -52,11 +48,7 @@ from halcyon.config.reference import (
     XtbReference,
 )
 from halcyon.config.sanity import SanitySettings
-from halcyon.config.section import (
-    Count,
-    Name,
-    Section,
-)
+from halcyon.config.section import Count, Name, Section
 from halcyon.config.system import (
     AmberForceField,
     ForceFieldSettings,
@@ -67,7 +59,6 @@ from halcyon.config.system import (
     XmlForceField,
 )
 from halcyon.errors import InputError
-from halcyon.faults import near, validated
 
 __all__ = [
     "VARIABLES_AT_MOST",

@@ -8,7 +8,8 @@ from pydantic import Field
 from halcyon.config.section import Count, Section
 
 Rung = Literal["more_steps", "conjugate_gradients", "diagonalisation", "smearing", "finer_grid"]
-"""A way to rescue a frame whose SCF does not converge; see `halcyon.reference.cp2k_rescue`."""
+"""A way to rescue a frame whose SCF does not converge; see
+`halcyon.labels.reference.cp2k.rescue`."""
 
 
 class Cp2kReference(Section):

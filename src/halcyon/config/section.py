@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from halcyon.faults import NAME
+from halcyon.config.faults import NAME
 
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Positive = Annotated[float, Field(gt=0)]

@@ -3,7 +3,8 @@
     found = collect(campaign, "ethanol", verdicts)
     found.last.forces_mae  # meV/Å
 
-Not for: telling it (`sentences`, `summary`, `halcyon.page`), or deciding anything (`saturation`).
+Not for: telling it (`sentences`, `summary`, `halcyon.report.page`), or deciding anything
+(`saturation`).
 """
 
 import hashlib
@@ -18,20 +19,22 @@ import pandas as pd
 import yaml
 from ase import Atoms
 
-from halcyon import files, parity, stability
-from halcyon.campaign import Campaign, SystemPlan
-from halcyon.certificate import Certificate
+from halcyon import files
+from halcyon.campaign.accounts import read_ledger
+from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.config import Settings
-from halcyon.domain import Domain
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
+from halcyon.final.certificate import Certificate
 from halcyon.frames import read_frames
-from halcyon.label_store import DAMAGED
-from halcyon.labels import NOT_COMPUTED
-from halcyon.ledgers import read_ledger
-from halcyon.reference.base import Status
+from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.labels.reference.base import Status
+from halcyon.labels.store import DAMAGED
+from halcyon.models import parity
 from halcyon.report.costs import StageTime, stage_times
-from halcyon.saturation import Decision, goes_on
-from halcyon.stability import Run
+from halcyon.verdict import runs as stability
+from halcyon.verdict.runs import Run
+from halcyon.verdict.saturation import Decision, goes_on
 
 
 @dataclass(frozen=True, kw_only=True)

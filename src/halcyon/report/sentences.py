@@ -5,11 +5,11 @@ Not for: finding the numbers (`collected`), or deciding anything (`saturation`).
 
 import math
 
-from halcyon import stability
-from halcyon.certificate import Certificate, Conclusion
-from halcyon.labels import NOT_COMPUTED
+from halcyon.final.certificate import Certificate, Conclusion
+from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.report.collected import Generation, SystemReport
-from halcyon.saturation import Decision, Finding, certificate_wanted
+from halcyon.verdict import runs
+from halcyon.verdict.saturation import Decision, Finding, certificate_wanted
 
 MANY_WITHOUT_LABEL = 0.2
 """Share of label calculations without a label above which the reader is told to look."""
@@ -104,7 +104,7 @@ def coverage_sentence(report: SystemReport) -> str:
     return (
         f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
         f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
-        f"{stability.plain(last.simulated_ps)} ps in all. {beyond}"
+        f"{runs.plain(last.simulated_ps)} ps in all. {beyond}"
     )
 
 
@@ -155,7 +155,7 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
         case Conclusion.STABLE:
             final = report.certificate_file.parents[1] / "final"
             return (
-                f"use {final} for runs of up to {stability.plain(nvt.time_ps)} ps at {kelvin} K; "
+                f"use {final} for runs of up to {runs.plain(nvt.time_ps)} ps at {kelvin} K; "
                 "for longer or hotter ones, raise certificate.time_ps or temperatures_K and add "
                 "--forcerun certify to the same command."
             )
@@ -190,7 +190,7 @@ def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     if not calm or wanted == {*explored}:
         # Runs as long as the certificate's are not longer than what was explored: other luck.
         time_ps = max(nvt.time_ps, 2 * last.asked_ps)
-        said.append(f"exploration.time_ps to {stability.plain(time_ps)}")
+        said.append(f"exploration.time_ps to {runs.plain(time_ps)}")
     if wanted > {*explored}:
         said.append(f"exploration.temperatures_K to {sorted(wanted)}")
     if last.number + 1 >= settings.limits.max_generations:
@@ -214,6 +214,6 @@ def _more_time(report: SystemReport) -> str:
     needed = -math.log(1 - found["confidence"]) / found["rate_limit_per_atom_ps"]
     return (
         "raise exploration.time_ps or replicas (the late window has "
-        f"{stability.plain(found['atom_time_ps'])} atom-ps; without any excursion it takes at "
-        f"least {stability.plain(needed)})"
+        f"{runs.plain(found['atom_time_ps'])} atom-ps; without any excursion it takes at "
+        f"least {runs.plain(needed)})"
     )

@@ -1,6 +1,6 @@
 """The campaign as a table, a row per generation: in the terminal, and at the top of the page.
 
-Not for: the page's other tables (`halcyon.page.tables`).
+Not for: the page's other tables (`halcyon.report.page.tables`).
 """
 
 from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Files, jobs and money of a campaign."""

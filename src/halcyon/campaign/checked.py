@@ -1,0 +1,181 @@
+"""`campaign.begin` for whoever stays: in a process of its own, and once for the same content.
+
+    campaign = begin_once(config, "config/quickstart.yaml", dry=False)
+
+Snakemake lives as long as the campaign and starts anew after every interruption. The checks load
+half a gigabyte of chemistry and take seconds for each system; their outcome is kept in
+`results/prepared/checked` under the hash of all that it depends on. What may change from one
+moment to the next (disk, files that must be there, the campaign's identity) is checked each time.
+
+Not for: what is checked (see `campaign`).
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from halcyon import config, files
+from halcyon.campaign import campaign as campaigns
+from halcyon.campaign.campaign import PREPARED, Campaign, begin
+from halcyon.errors import EXIT_BAD_INPUT, InputError
+
+ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")
+"""Variables that decide which data programs find."""
+PROGRAMS = ("antechamber", "parmchk2", "sqm")
+LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
+
+
+def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
+    """As `campaign.begin`, and quick where the same was found good before.
+
+    Raises:
+        InputError: as `campaign.begin`.
+    """
+    campaign = Campaign.resolve(content, source)
+    if not dry:
+        prepared = campaign.settings.results / PREPARED
+        for folder in (campaign.folder, prepared, campaign.settings.label_store):
+            files.check_writable(folder)
+    stamp = _stamp(campaign)
+    if not stamp.exists():
+        known = _begin_elsewhere(content, source, dry=dry)
+        if not dry:
+            files.write_json(stamp, known)
+        return _with_sizes(campaign, known)
+    known = files.read_json(stamp)
+    campaigns.check_disk(campaign, source, dry=dry)
+    for plan in campaign.systems.values():
+        campaigns.check_committee(plan, source)
+        campaigns.check_start(plan, source)
+    campaigns.check_identity(campaign, known["level_of_theory"], dry=dry)
+    if not dry:
+        campaign.write()
+    return _with_sizes(campaign, known)
+
+
+def resolve_again(content: dict[str, Any], source: str) -> Campaign:
+    """The campaign in a job of it: nothing is checked, and what the checks found is known.
+
+    Raises:
+        InputError: as `Campaign.resolve`.
+    """
+    campaign = Campaign.resolve(content, source)
+    stamp = _stamp(campaign)
+    return _with_sizes(campaign, files.read_json(stamp)) if stamp.exists() else campaign
+
+
+def _stamp(campaign: Campaign) -> Path:
+    """Where the outcome of the checks is kept: level of theory and numbers of atoms."""
+    return campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
+
+
+def _with_sizes(campaign: Campaign, known: dict[str, Any]) -> Campaign:
+    """Number of atoms of each structure, without a look at the chemistry."""
+    for name, plan in campaign.systems.items():
+        plan.know_atoms(known["atoms"][name])
+    return campaign
+
+
+def fingerprint(campaign: Campaign) -> str:
+    """Hash of all that the checks depend on: settings, files, programs, libraries, this code."""
+    settings = campaign.settings
+    seen = {
+        "settings": settings.model_dump(mode="json"),
+        "systems": {n: p.system.model_dump(mode="json") for n, p in campaign.systems.items()},
+        "content": [_content(path) for path in _small_files(campaign)],
+        "programs": _programs(settings.reference),
+        "libraries": [importlib.metadata.version(name) for name in LIBRARIES],
+        "environment": [os.environ.get(name) for name in ENVIRONMENT],
+        "code": [_state(path) for path in sorted(Path(__file__).parents[1].rglob("*.py"))],
+        "python": sys.version,
+    }
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _small_files(campaign: Campaign) -> list[Path]:
+    """Files that the configuration names and the checks read."""
+    found: set[Path] = set()
+    for plan in campaign.systems.values():
+        found |= {*plan.system.forcefield.paths}
+        found |= {s.file for s in plan.system.structures if s.file is not None}
+    match campaign.settings.reference:
+        case config.Cp2kReference(level=level):
+            found.add(level)
+        case config.DatasetReference(files=paths):
+            found |= {*paths}
+        case config.AseReference(arguments=arguments):
+            found |= {Path(v) for v in arguments.values() if isinstance(v, str)}
+    return sorted(found)
+
+
+def _content(path: Path) -> list[Any]:
+    if not path.is_file():
+        return [str(path), None]
+    with path.open("rb") as opened:
+        return [str(path), hashlib.file_digest(opened, "sha256").hexdigest()]
+
+
+def _programs(reference: config.ReferenceSettings) -> list[Any]:
+    """State of AmberTools and CP2K, and of CP2K's data, which decide the level of theory."""
+    ours = [Path(program) for name in PROGRAMS if (program := shutil.which(name))]
+    if not isinstance(reference, config.Cp2kReference):
+        return [_state(path) for path in ours]
+    try:
+        words = shlex.split(reference.command)
+    except ValueError:
+        words = []
+    folders = [reference.data_dir, os.environ.get("CP2K_DATA_DIR"), "/usr/share/cp2k"]
+    data = [p for f in folders if f and Path(f).is_dir() for p in sorted(Path(f).iterdir())]
+    found = [Path(program) for word in words if (program := shutil.which(word))]
+    return [_state(path) for path in [*ours, *found, *data]]
+
+
+def _state(path: Path) -> list[Any]:
+    state = path.stat()
+    return [str(path), state.st_size, state.st_mtime_ns]
+
+
+def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict[str, Any]:
+    """Run `begin` in a process of its own; what it found."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps({"content": content, "source": source, "dry": dry}, default=str),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    if done.returncode == EXIT_BAD_INPUT:
+        raise InputError(json.loads(done.stdout)["error"])
+    if done.returncode:
+        raise RuntimeError(f"the checks of {source} broke off: {done.stderr.strip()[-3000:]}")
+    return dict(json.loads(done.stdout))
+
+
+def _main() -> int:
+    """The process of its own: the question on standard input, the answer on standard output."""
+    asked = json.load(sys.stdin)
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is not the answer
+    try:
+        campaign = begin(asked["content"], asked["source"], dry=asked["dry"])
+        atoms = {name: plan.atoms for name, plan in campaign.systems.items()}
+        level = campaigns.level_of_theory(campaign)
+        json.dump({"level_of_theory": level, "atoms": atoms}, answer)
+    except InputError as error:
+        json.dump({"error": str(error)}, answer)
+        return EXIT_BAD_INPUT
+    finally:
+        answer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

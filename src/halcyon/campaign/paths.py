@@ -1,0 +1,225 @@
+"""Where a campaign's files lie: the jobs of each generation, with their outputs, log and scratch.
+
+    for job in generation_jobs(plan, folder, 3):
+        print(job.name, job.done, job.log)
+
+The workflow's rules say the same to Snakemake; a test holds the two together. `status` reads a
+campaign by it, `plan` counts with it.
+
+Not for: running jobs, or what is in the files.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from halcyon import files
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.verdict.saturation import gets_certificate, goes_on
+
+GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
+MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
+"""Stages that run the model, on a GPU where `resources.device` says so."""
+
+
+SATURATED = {"decision": "saturated", "generation": 0, "labels": {"spent": 0}}
+"""As much of a verdict as `end_jobs` needs, of a campaign that ended well."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a campaign.
+
+    Attributes:
+        stage: its rule.
+        system: name of the system.
+        generation: counted from 0; None before the first.
+        shard: of a label job.
+        outputs: files that it leaves.
+        log: what it said.
+        lock: file that it locks while it works, if it does.
+    """
+
+    stage: str
+    system: str
+    generation: int | None
+    shard: int | None
+    outputs: tuple[Path, ...]
+    log: Path
+    lock: Path | None = None
+
+    @property
+    def batch(self) -> str:
+        """`seed`, or the generation's folder."""
+        return "seed" if self.generation is None else f"gen{self.generation:03d}"
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. `ethanol gen002 label 1`."""
+        where = "" if self.generation is None else f" {self.batch}"
+        return f"{self.system}{where} {self.stage}" + (
+            "" if self.shard is None else f" {self.shard}"
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether all its outputs are there."""
+        return all(path.exists() for path in self.outputs)
+
+
+def start_jobs(campaign: Campaign, system: str) -> list[Job]:
+    """Jobs before the first generation, in order."""
+    folder, settings = campaign.folder / system, campaign.systems[system].settings
+    teacher, logs = folder / "teacher", folder / "logs"
+
+    def job(stage: str, *outputs: Path) -> Job:
+        return Job(stage, system, None, None, outputs, logs / f"{stage}.log")
+
+    jobs = [job("forcefield", teacher / "frames.parquet", teacher / "counts.json")]
+    if settings.pretraining.enabled:
+        jobs.append(job("pretrain", teacher / "pretrained.model", teacher / "pretrained.json"))
+    jobs.append(job("seed", folder / "seed/selected.parquet"))
+    return jobs + _label_jobs(campaign, system, None)
+
+
+def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Job]:
+    """Jobs of a generation, in order; its verdict is the last."""
+    batch = f"gen{generation:03d}"
+    folder, logs = campaign.folder / system / batch, campaign.folder / system / "logs"
+    outputs = {
+        "train": ("model.model", "metrics.json", "parity.parquet", "drift.json"),
+        "domain": ("domain.json",),
+        "explore": ("traces.parquet", "candidates.parquet", "exploration.json"),
+        "select": ("selected.parquet", "selection.json"),
+        "verdict": ("verdict.json",),
+    }
+    jobs: list[Job] = []
+    for stage in GENERATION:
+        if stage == "label":
+            jobs += _label_jobs(campaign, system, generation)
+            continue
+        lock = campaign.work(system, batch, stage) / ".lock" if stage == "explore" else None
+        paths = tuple(folder / name for name in outputs[stage])
+        log = logs / f"{batch}-{stage}.log"
+        jobs.append(Job(stage, system, generation, None, paths, log, lock))
+    return jobs
+
+
+def end_jobs(campaign: Campaign, system: str, verdict: dict[str, Any]) -> list[Job]:
+    """Jobs after the verdict that ended a system's campaign."""
+    folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
+    outputs = {
+        "certify": [proof / name for name in ("certificate.json", "nvt.parquet", "nve.parquet")],
+        "final": [folder / "final/manifest.json"],
+        "report": [folder / "report.html"],
+    }
+    if not gets_certificate(verdict, campaign.systems[system].settings):
+        del outputs["certify"]
+    return [
+        Job(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
+        for stage, paths in outputs.items()
+    ]
+
+
+def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list[Job]:
+    batch = "seed" if generation is None else f"gen{generation:03d}"
+    folder = campaign.folder / system
+    return [
+        Job(
+            "label",
+            system,
+            generation,
+            shard,
+            (folder / batch / f"labels/{shard:03d}.parquet",),
+            folder / f"logs/{batch}-label-{shard:03d}.log",
+            label_scratch(campaign, system, batch, shard) / ".lock",
+        )
+        for shard in range(campaign.systems[system].settings.resources.label_shards)
+    ]
+
+
+def label_scratch(campaign: Campaign, system: str, batch: str, shard: int) -> Path:
+    """Scratch folder of a label job."""
+    return campaign.work(system, "start", "label", f"{batch}-{shard:03d}")
+
+
+def generations(campaign: Campaign, system: str) -> Iterator[int]:
+    """Generations that have begun: something of them is there."""
+    number, settings = 0, campaign.systems[system].settings
+    while number < settings.limits.max_generations:
+        jobs = generation_jobs(campaign, system, number)
+        if not any(job.log.exists() or job.outputs[0].exists() for job in jobs):
+            return
+        yield number
+        number += 1
+
+
+def cores_of(plan: SystemPlan, stage: str) -> int:
+    """Cores of a stage's jobs."""
+    resources = plan.settings.resources
+    cores = {
+        "label": resources.label_cores,
+        "train": resources.train_cores,
+        "pretrain": resources.train_cores,
+        "explore": resources.explore_cores,
+        "certify": resources.explore_cores,
+    }
+    return cores.get(stage, 1)
+
+
+def settled(campaign: Campaign, system: str) -> int:
+    """Generations, from the first on, that are whole, in order of time, and lead to another.
+
+    In order: nothing that a job reads is newer than what it wrote, back to the force field's
+    files. Whoever builds the job graph need not ask about these one by one.
+    """
+    plan = campaign.systems[system]
+    start: dict[str, list[Job]] = {}
+    for job in start_jobs(campaign, system):
+        start.setdefault(job.stage, []).append(job)
+    given = [path for path in plan.system.forcefield.paths if path.exists()]
+    sampled = _after(_newest(given), start["forcefield"])
+    labelled = _after(_after(sampled, start["seed"]), start["label"])
+    model = plan.settings.pretraining.start
+    taught = max(sampled, _newest([model] if model else []))
+    newest = max(labelled, _after(taught, start.get("pretrain", [])))
+    for number in range(plan.settings.limits.max_generations):
+        jobs = generation_jobs(campaign, system, number)
+        for stage in GENERATION:
+            end = _after(newest, [job for job in jobs if job.stage == stage])
+            if stage != "verdict":  # a leaf: the next generation does not read it
+                newest = end
+        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings):
+            return number
+    return plan.settings.limits.max_generations
+
+
+def behind(number: int) -> str:
+    """Regular expression to stand after a system's name: no path of its first generations.
+
+    Args:
+        number: of these generations; with the first go the force field's frames and the seed.
+    """
+    if not number:
+        return ""
+    batches = "|".join(f"gen{generation:03d}" for generation in range(number))
+    return f"(?!/(?:teacher|seed|{batches})/)"
+
+
+def _newest(paths: Sequence[Path]) -> float:
+    """Time of the newest file; infinite where one is missing."""
+    try:
+        return max((path.stat().st_mtime for path in paths), default=0.0)
+    except FileNotFoundError:
+        return inf
+
+
+def _after(read: float, jobs: Sequence[Job]) -> float:
+    """Time of the newest output of jobs; infinite where one is older than what they read."""
+    paths = [path for job in jobs for path in job.outputs]
+    newest = _newest(paths)
+    if newest == inf or any(path.stat().st_mtime < read for path in paths):
+        return inf
+    return max(newest, read)

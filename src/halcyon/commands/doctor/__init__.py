@@ -1,0 +1,1 @@
+"""`halcyon doctor`: does everything that a campaign needs work here?"""

@@ -1,0 +1,1 @@
+"""`halcyon new-system`: from a molecule to a configuration."""

@@ -1,0 +1,371 @@
+"""From SMILES to a system's file: sensible choices, each with its reason beside it.
+
+    proposal = propose(Wish("acetic_acid", "CC(=O)O"))
+    print(proposal.text)
+
+The force field is chosen by building it: GAFF2 where it types every molecule, OpenMM's own files
+for water and ions, templates of GAFF2 beside these for solutes in water.
+
+Not for: writing files, or talking to a person (see `commands.new_system`).
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import openmm
+import yaml
+from rdkit import Chem
+
+from halcyon.commands.new_system.wish import Part, Wish, parts_of
+from halcyon.config import (
+    Campaign,
+    ForceFieldSettings,
+    Gaff2ForceField,
+    StructureSettings,
+    XmlForceField,
+    XtbReference,
+)
+from halcyon.errors import InputError
+from halcyon.systems import guesses
+from halcyon.systems import structures as systems
+from halcyon.systems.packing import packed_structure
+from halcyon.teacher import gaff2
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.verdict.saturation import rate_bound
+
+WATER = "O"
+WATER_AND_IONS = Path("amber14/tip3p.xml")
+"""Comes with OpenMM: TIP3P, flexible here, and some thirty kinds of monatomic ions."""
+COMBUSTION = Path("config/forcefields/hydrogen-combustion.xml")
+TEMPLATES = Path("config/forcefields")
+CHARGE_TOLERANCE = 0.05
+SHELL = 6
+"""Molecules around a single ion, in the cluster that teaches how they touch."""
+CLUSTER_DENSITY = 0.9
+REACTIVE_K = 1500.0
+MARGIN = 2.0
+"""The exploration can show a rate so many times under the one that counts as saturated."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A system's file, and the force field files that it needs.
+
+    Attributes:
+        text: of the YAML file, commented.
+        parts: its molecules.
+        files: path → content of force fields that were made for it.
+        notes: what a person should know before using it.
+    """
+
+    text: str
+    parts: list[Part]
+    files: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def propose(wish: Wish) -> Proposal:
+    """Choose what is not asked for.
+
+    Raises:
+        InputError: no possible molecule; charge, spin or box do not fit; no force field covers it.
+    """
+    parts = parts_of(wish)
+    if wish.kind == "molecule" and len(parts[0].atoms) == 1:
+        raise InputError(
+            f"{wish.source}: a single atom has nothing to learn from alone: put it into something, "
+            "e.g. --in-water 32"
+        )
+    forcefield, why, files = _forcefield(wish, parts)
+    notes = []
+    if wish.kind == "molecule":
+        (part,) = parts
+        structures = [_structure_lines(part, alone=True)]
+    else:
+        box, box_notes = _box(wish, parts)
+        structures, notes = [box], box_notes
+        structures += [_structure_lines(part, alone=False) for part in parts]
+        structures += [
+            _contacts(part, parts) for part in parts if _needs_contacts(wish, part, parts)
+        ]
+    lines = [
+        "# yaml-language-server: $schema=../schema/system.schema.json",
+        f"# {'; '.join(_words(part) for part in parts)}.",
+        "# Written by `halcyon new-system`: every choice is a proposal. More:",
+        "# docs/add-a-system.md",
+        f"name: {_plain(wish.name)}",
+        f"description: {_description(wish, parts)}",
+        f"kind: {wish.kind} # {KINDS[wish.kind]}",
+        *_forcefield_lines(forcefield, why),
+        "structures:",
+        *(line for structure in structures for line in structure),
+        *_overrides(wish, parts),
+    ]
+    return Proposal("\n".join(lines) + "\n", parts, files, notes)
+
+
+KINDS = {
+    "molecule": "its bonds must hold; atoms that symmetry cannot tell apart share a class",
+    "liquid": "molecules move past each other; each element is a class of atoms",
+    "reactive": "bonds may break; each element is a class of atoms",
+}
+
+
+TRIAL_PS = 50.0
+"""Time of the certificate's runs, ps, where labels are for trying out."""
+
+
+def campaign_text(name: str, level: Path | None) -> str:
+    """A campaign's file that runs one system; `level`: CP2K's, else xTB labels."""
+    if level is None:
+        about, reference = "GFN2-xTB", ["  backend: xtb # milliseconds a frame, for trying out"]
+    else:
+        about = "CP2K"
+        reference = [
+            "  backend: cp2k",
+            f"  level: {_quoted(str(level))} # level of theory: CP2K input without the structure",
+            "  command: cp2k.psmp # or e.g. `srun -n 4 cp2k.psmp`",
+        ]
+    default = Campaign(campaign=name, systems=[name], reference=XtbReference(backend="xtb"))
+    limits, asked_ps = default.limits, default.certificate.time_ps
+    tested = f"{asked_ps:g} # per replica"
+    if level is None:
+        tested = f"{TRIAL_PS:g} # per replica; {asked_ps:g} for a model that is to be used"
+    return "\n".join(
+        [
+            "# yaml-language-server: $schema=schema/campaign.schema.json",
+            f"# {name}, labelled by {about}. Written by `halcyon new-system`. What is left out has",
+            "# its default: config/config.yaml has them all.",
+            f"campaign: {_plain(name)} # results lie in results/{name}",
+            f"systems: [{_plain(name)}] # config/systems/{name}.yaml",
+            "reference: # where labels come from",
+            *reference,
+            "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
+            f"  max_generations: {limits.max_generations}",
+            f"  label_budget: {limits.label_budget}",
+            "certificate: # long runs with the final model, and by far the longest job",
+            f"  time_ps: {tested}",
+            "",
+        ]
+    )
+
+
+def _forcefield(wish: Wish, parts: list[Part]) -> tuple[ForceFieldSettings, str, dict[Path, str]]:
+    """The first force field that covers every molecule, why it, and files made for it."""
+    if wish.forcefield:
+        mine = _xml(*wish.forcefield)
+        for part in parts:
+            _build(mine, part)
+        return mine, "yours", {}
+    if wish.kind == "reactive" and not _refusals(_xml(COMBUSTION), parts):
+        return _xml(COMBUSTION), "Morse bonds, which may be pulled apart", {}
+    typed = Gaff2ForceField(kind="gaff2")
+    refused = _refusals(typed, parts)
+    wet = wish.kind == "liquid" and any(_is_water(part) for part in parts)
+    if not refused and not wet:
+        return typed, "the teacher's: AmberTools types the molecules for GAFF2", {}
+    foreign = _refusals(_xml(WATER_AND_IONS), parts)
+    if not foreign:
+        return _xml(WATER_AND_IONS), "the teacher's: water and ions, comes with OpenMM", {}
+    if hopeless := refused.keys() & foreign.keys():
+        said = "\n".join(refused[name] for name in sorted(hopeless))
+        raise InputError(
+            f"{said}\nWith an XML that has templates for all molecules: halcyon new-system … "
+            "--forcefield my.xml"
+        )
+    made = {
+        TEMPLATES / f"{wish.name}-{part.name}.xml": gaff2.gaff2_xml(part.molecule, name=part.name)
+        for part in parts
+        if part.name in foreign
+    }
+    why = "the teacher's: GAFF2 templates, made for it, beside OpenMM's water and ions"
+    return _xml(*made, WATER_AND_IONS), why, made
+
+
+def _xml(*paths: Path) -> XmlForceField:
+    return XmlForceField(kind="forcefield_xml", files=list(paths))
+
+
+def _build(settings: ForceFieldSettings, part: Part) -> None:
+    """Build the force field of a molecule; refuse one of another charge.
+
+    A template fits by elements and bonds: that of Fe²⁺ would be taken for Fe³⁺.
+    """
+    teacher = make_teacher(
+        settings,
+        part.atoms,
+        systems.bonds(part.settings, part.atoms),
+        molecules=lambda: {part.name: [part.molecule]},
+    )
+    for force in teacher.system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            charges = [force.getParticleParameters(i)[0] for i in range(len(part.atoms))]
+            total = sum(charge.value_in_unit(openmm.unit.elementary_charge) for charge in charges)
+            if abs(total - part.settings.charge) > CHARGE_TOLERANCE:
+                named = ", ".join(map(str, settings.paths)) or settings.kind
+                raise InputError(
+                    f"structure {part.name}: forcefield: {named}: its charges add up to "
+                    f"{total:.2f} e, expected {part.settings.charge}"
+                )
+
+
+def _refusals(settings: ForceFieldSettings, parts: list[Part]) -> dict[str, str]:
+    """What a force field says of the molecules that it does not cover, by name."""
+    found = {}
+    for part in parts:
+        try:
+            _build(settings, part)
+        except InputError as error:
+            found[part.name] = str(error)
+    return found
+
+
+def _is_water(part: Part) -> bool:
+    return Chem.MolToSmiles(Chem.RemoveHs(part.molecule)) == WATER
+
+
+def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
+    """Lines of the periodic box, and notes."""
+    packed = [part for part in parts if part.count]
+    counts = {part.name: part.count for part in packed}
+    notes = []
+    charge = sum(part.settings.charge * part.count for part in packed)
+    unpaired = sum((part.settings.multiplicity - 1) * part.count for part in packed)
+    lines = [
+        "  - name: box",
+        f"    pack: {{{', '.join(f'{_plain(n)}: {count}' for n, count in counts.items())}}}",
+    ]
+    if wish.box_A is not None:
+        lines.append(f"    box_A: {wish.box_A:g} # edge of the periodic cube")
+    elif wish.density_g_per_cm3 is not None:
+        lines.append(f"    density_g_per_cm3: {wish.density_g_per_cm3:g}")
+    elif wish.kind == "reactive":
+        raise InputError("--reactive: how dense? Give --density (g/cm³) or --box (Å)")
+    else:
+        molecules = {part.name: part.molecule for part in packed}
+        guessed = guesses.liquid_density(molecules, counts)
+        lines.append(f"    density_g_per_cm3: {guessed:.3f} # estimated to some 10 %")
+        notes.append(f"the density, {guessed:.2f} g/cm³, is an estimate: put in what was measured")
+    if charge:
+        lines.append(f"    charge: {charge} # a uniform background neutralises the periodic cell")
+        notes.append(
+            f"the box has a charge of {charge} e: add counter-ions with --with if it should not"
+        )
+    if unpaired:
+        lines.append(f"    multiplicity: {unpaired + 1} # {unpaired} unpaired, spins aligned")
+    return lines, notes
+
+
+def _structure_lines(part: Part, *, alone: bool) -> list[str]:
+    """Lines of one molecule."""
+    settings = part.settings
+    length = guesses.longest_distance_A(part.atoms)
+    size = f"it is {length:.1f} Å long" if len(part.atoms) > 1 else "one atom"
+    given = ("file", str(settings.file)) if settings.file else ("smiles", settings.smiles or "")
+    why = "as its SMILES says" if settings.smiles else "of the molecule"
+    lines = [
+        f"  - name: {_plain(settings.name)}",
+        f"    {given[0]}: {_quoted(given[1])}",
+        f"    charge: {settings.charge} # {why}",
+        f"    multiplicity: {settings.multiplicity} # 2S+1: {part.spin}",
+        f"    box_A: {settings.box_A:g} # {size}; CP2K needs 2 Å to each wall",
+    ]
+    if not alone:
+        what = "it is one atom" if len(part.atoms) == 1 else "it is pre-trained on and labelled"
+        lines.append(f"    explore: false # {what}; the dynamics are the box's")
+    return lines
+
+
+def _needs_contacts(wish: Wish, part: Part, parts: list[Part]) -> bool:
+    """Whether nothing else teaches how an ion touches its surroundings."""
+    return wish.kind == "liquid" and len(part.atoms) == 1 and any(len(p.atoms) > 1 for p in parts)
+
+
+def _contacts(ion: Part, parts: list[Part]) -> list[str]:
+    """Lines of a cluster around a single ion: its contacts are pre-trained on."""
+    shell = max((p for p in parts if len(p.atoms) > 1), key=lambda part: part.count)
+    charge = ion.settings.charge + SHELL * shell.settings.charge
+    settings = StructureSettings(
+        name=f"{ion.name}-shell",
+        pack={ion.name: 1, shell.name: SHELL},
+        density_g_per_cm3=CLUSTER_DENSITY,
+        periodic=False,
+        charge=charge,
+        multiplicity=ion.settings.multiplicity + SHELL * (shell.settings.multiplicity - 1),
+    )
+    known = {part.name: part.settings for part in parts}
+    edge = guesses.box_A(packed_structure(settings, known, seed=0)) + guesses.WALL_A
+    lines = [
+        f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
+        f"    pack: {{{_plain(ion.name)}: 1, {_plain(shell.name)}: {SHELL}}} # are pre-trained on",
+        f"    density_g_per_cm3: {CLUSTER_DENSITY:g}",
+        "    periodic: false",
+        f"    box_A: {edge:g}",
+        "    pretrain: true",
+        "    explore: false",
+    ]
+    if charge:
+        lines.insert(2, f"    charge: {charge}")
+    if settings.multiplicity > 1:
+        lines.insert(2, f"    multiplicity: {settings.multiplicity}")
+    return lines
+
+
+def _forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:
+    lines = [f"forcefield: # {why}", f"  kind: {settings.kind}"]
+    if isinstance(settings, XmlForceField):
+        lines.append(f"  files: [{', '.join(_plain(str(path)) for path in settings.files)}]")
+    return lines
+
+
+def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
+    """Settings that differ from a campaign's defaults, with the reason."""
+    default = Campaign(campaign="it", systems=["it"], reference=XtbReference(backend="xtb"))
+    lines = []
+    replicas, ps = default.exploration.replicas, default.exploration.time_ps
+    exploration = {}
+    if wish.kind == "liquid":
+        lines += [
+            "  seed_labels: {max_temperature_K: 400.0} # hotter, it is far from what is asked",
+            "  teacher: {temperatures_K: [300.0, 400.0, 1200.0]}",
+        ]
+        replicas = 2
+        exploration = {"temperatures_K": "[300.0]", "replicas": "2"}
+    if wish.kind == "reactive":
+        lines.append("  seed_labels: {train: 12, validation: 8, test: 8} # of each structure")
+        exploration = {"temperatures_K": f"[{REACTIVE_K}]"}
+    atoms = sum(len(p.atoms) * max(p.count, wish.kind == "molecule") for p in parts)
+    window = default.saturation.window
+    least = rate_bound(0, atoms * replicas * ps * window, default.saturation.confidence)
+    wanted = default.saturation.max_rate_per_atom_ps / MARGIN
+    if least > wanted:
+        exploration["time_ps"] = f"{math.ceil(ps * least / wanted):.1f}"
+    if exploration:
+        words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
+        few = " # few atoms need long to show a low rate" if "time_ps" in exploration else ""
+        lines.append(f"  exploration: {{{words}}}{few}")
+    return ["overrides: # of the campaign's settings, for this system", *lines] if lines else []
+
+
+def _words(part: Part) -> str:
+    smiles = part.settings.smiles
+    return f"{part.name} ({smiles or part.settings.file}, atoms: {len(part.atoms)})"
+
+
+def _description(wish: Wish, parts: list[Part]) -> str:
+    if wish.kind == "molecule":
+        return f"One molecule of {wish.name} in the gas phase."
+    packed = ", ".join(f"{part.count} {part.name}" for part in parts if part.count)
+    return f"{packed} in a periodic box."
+
+
+def _plain(value: str) -> str:
+    """A text as YAML: quoted where YAML would read something else, as the name NO for false."""
+    simple = value.replace("/", "").replace(".", "").replace("_", "").replace("-", "").isalnum()
+    return value if simple and yaml.safe_load(value) == value else _quoted(value)
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,187 @@
+"""What a new system is asked to be, and the molecules that this means.
+
+    parts = parts_of(Wish("acetic_acid", "CC(=O)O"))
+
+Not for: force fields and the system's file (see `proposal`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ase import Atoms
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdMolDescriptors
+
+from halcyon.config import StructureSettings
+from halcyon.errors import InputError
+from halcyon.systems import guesses, structures
+
+NAMES = {
+    "O": "water",
+    "CO": "methanol",
+    "CCO": "ethanol",
+    "[Li+]": "lithium",
+    "[Na+]": "sodium",
+    "[K+]": "potassium",
+    "[Mg+2]": "magnesium",
+    "[Ca+2]": "calcium",
+    "[F-]": "fluoride",
+    "[Cl-]": "chloride",
+    "[Br-]": "bromide",
+    "[I-]": "iodide",
+}
+"""What partners are called that have no name given; others by their formula."""
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Another molecule: how many of it in the box (0: a species that may form), and its name."""
+
+    smiles: str
+    count: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks for; None: choose.
+
+    Attributes:
+        name: of the system.
+        source: SMILES, or the path of a structure file that ASE reads.
+        kind: molecule: one, alone; liquid or reactive: a periodic box.
+        count: how many of it in the box.
+        partners: what else is in the box, or, reactive, may form.
+        box_A: edge of the box around the molecule, or of the periodic box, Å.
+        density_g_per_cm3: of the periodic box.
+        charge, multiplicity: of the one molecule.
+        forcefield: OpenMM XML files.
+    """
+
+    name: str
+    source: str
+    kind: Literal["molecule", "liquid", "reactive"] = "molecule"
+    count: int = 1
+    partners: Sequence[Partner] = ()
+    box_A: float | None = None
+    density_g_per_cm3: float | None = None
+    charge: int | None = None
+    multiplicity: int | None = None
+    forcefield: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of molecule.
+
+    Attributes:
+        settings: as a structure of the file.
+        count: how many in the box.
+        atoms: its start structure.
+        molecule: with bond orders, as it is drawn.
+        spin: how the multiplicity is known.
+    """
+
+    settings: StructureSettings
+    count: int
+    atoms: Atoms
+    molecule: Chem.Mol
+    spin: str
+
+    @property
+    def name(self) -> str:
+        """Name of the structure."""
+        return self.settings.name
+
+
+def parts_of(wish: Wish) -> list[Part]:
+    """The molecules, the system's own first, with everything about them decided.
+
+    Raises:
+        InputError: no possible molecule; charge, spin or box do not fit; two of one name.
+    """
+    first = _part(
+        wish.source,
+        wish.name,
+        wish.count,
+        box_A=wish.box_A if wish.kind == "molecule" else None,
+        charge=wish.charge,
+        multiplicity=wish.multiplicity,
+    )
+    parts = [first]
+    for partner in wish.partners:
+        named = _part(partner.smiles, partner.name or _name(partner.smiles), partner.count)
+        if named.name in {part.name for part in parts}:
+            raise InputError(
+                f"--with {partner.smiles}:{partner.count}: there is a structure {named.name} "
+                f"already; give it a name: --with '{partner.smiles}:{partner.count}:NAME'"
+            )
+        parts.append(named)
+    if wish.kind != "molecule" and wish.name == "box":
+        raise InputError("--name box: that is what the periodic box will be called; take another")
+    return parts
+
+
+def _part(
+    source: str,
+    name: str,
+    count: int,
+    *,
+    box_A: float | None = None,
+    charge: int | None = None,
+    multiplicity: int | None = None,
+) -> Part:
+    """One kind of molecule with everything about it decided."""
+    path = Path(source)
+    if path.is_file():
+        settings = StructureSettings(name=name, file=path, charge=charge or 0)
+        guessed, spin = _least_unpaired(settings), "the lowest that fits the number of electrons"
+    else:
+        with rdBase.BlockLogs():
+            drawn = Chem.MolFromSmiles(source)
+        formal = 0 if drawn is None else Chem.GetFormalCharge(drawn)
+        settings = StructureSettings(
+            name=name, smiles=source, charge=formal if charge is None else charge
+        )
+        if drawn is None:
+            structures.start_structure(settings)  # says what is wrong with it
+        guessed, spin = guesses.unpaired_electrons(Chem.AddHs(drawn))
+    if multiplicity is None:
+        multiplicity = guessed + 1
+    else:
+        spin = "as asked for"
+    settings = settings.model_copy(update={"multiplicity": multiplicity})
+    atoms = structures.start_structure(settings)
+    if atoms.pbc.any():
+        raise InputError(
+            f"{source}: periodic; this command is for molecules. Write the file by hand: "
+            "docs/add-a-system.md"
+        )
+    settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
+    atoms = structures.start_structure(settings)
+    (molecule, *more) = structures.molecules(settings, atoms, structures.bonds(settings, atoms))
+    if more:
+        raise InputError(f"{source}: several molecules: give each a file of its own")
+    return Part(settings, count, atoms, molecule, spin)
+
+
+def _least_unpaired(settings: StructureSettings) -> int:
+    """0 or 1, as the number of electrons allows."""
+    try:
+        structures.start_structure(settings)
+    except InputError:
+        structures.start_structure(settings.model_copy(update={"multiplicity": 2}))
+        return 1
+    return 0
+
+
+def _name(smiles: str) -> str:
+    """What to call a partner."""
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None:
+        raise InputError(f"{smiles}: not valid SMILES")
+    formula = rdMolDescriptors.CalcMolFormula(molecule)
+    return NAMES.get(Chem.MolToSmiles(molecule), formula.replace("+", "p").replace("-", "m"))

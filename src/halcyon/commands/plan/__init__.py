@@ -1,0 +1,1 @@
+"""`halcyon plan`: what a campaign will cost."""

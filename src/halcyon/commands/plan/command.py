@@ -1,0 +1,140 @@
+"""`halcyon plan`: what a campaign will cost, before anything is paid, and beside what it did."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from halcyon.commands.terminal import Commands, console, print_json, tell
+
+LIMIT_S = 600.0
+
+
+def register(groups: Commands) -> None:
+    """Add `halcyon plan`."""
+    command = groups.add_parser(
+        "plan",
+        help="what a campaign will cost: jobs, core- and GPU-hours, disk",
+        description="Estimate jobs, core- and GPU-hours, labels and disk of a campaign, from one "
+        "generation to all that are allowed. Speeds are measured here, now, by tiny jobs on the "
+        "campaign's own settings, or taken from earlier campaigns and labels. What has run "
+        "already is shown beside what is predicted for it. Nothing is written.",
+    )
+    command.add_argument("--configfile", type=Path, required=True, help="the campaign's file")
+    command.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_S,
+        metavar="S",
+        help=f"time limit of each measurement, s (default {LIMIT_S:g})",
+    )
+    command.add_argument(
+        "--no-measure", action="store_true", help="only earlier campaigns and labels count"
+    )
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.set_defaults(run=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from halcyon import config
+    from halcyon.campaign.campaign import Campaign
+    from halcyon.commands.plan.forecast import measure, plan
+    from halcyon.commands.plan.trial import cpu_clock
+
+    campaign = Campaign.resolve(config.read_yaml(arguments.configfile), str(arguments.configfile))
+    begun = cpu_clock()
+    subprocess.run(
+        [sys.executable, "-c", "import halcyon.campaign.stage, halcyon.models.mace"], check=True
+    )
+    start_s = cpu_clock() - begun
+    trials: dict[str, Any] = {}
+    if not arguments.no_measure:
+        quiet = arguments.json or not sys.stderr.isatty()
+        trials = measure(
+            campaign,
+            arguments.configfile,
+            limit_s=arguments.limit,
+            tell=(lambda _line: None) if quiet else (lambda line: tell(line, style="dim")),
+        )
+    found = plan(campaign, trials, start_s=start_s)
+    if arguments.json:
+        print_json(found)
+    else:
+        for system in found["systems"]:
+            _show(system)
+        _total(found)
+    return 1 if any(system["unknown"] for system in found["systems"]) else 0
+
+
+def _show(system: dict[str, Any]) -> None:
+    out = console()
+    table = Table(title=system["system"], title_justify="left", title_style="bold")
+    table.add_column("")
+    for heading in ("jobs", "labels", "core-hours", "GPU-hours", "disk, GB"):
+        table.add_column(heading, justify="right")
+    for part in system["batches"]:
+        number = part["generation"]
+        names = {None: "before the first", "end": "after the last"}
+        _row(table, names.get(number, f"generation {number}"), part)
+    table.add_section()
+    _row(table, "at least (one generation)", system["least"])
+    _row(table, "at most (all allowed)", system["most"])
+    out.print(table)
+    for rate in system["rates"]:
+        low, likely, high = rate["seconds"]
+        out.print(
+            f"{rate['stage']}: {likely:.3g} s per {rate['unit']} ({low:.2g}–{high:.2g}); "
+            f"{rate['source']}",
+            markup=False,
+        )
+    for kind, error in system["unknown"].items():
+        tell(f"{system['system']}: {kind}: not known, and not in the sums: {error}")
+    if actual := system.get("actual"):
+        _actual(actual)
+
+
+def _row(table: Table, name: str, part: dict[str, Any]) -> None:
+    cells = (_interval(part[key]) for key in ("core_hours", "gpu_hours", "disk_GB"))
+    table.add_row(name, f"{part['jobs']:,}", f"≤ {part['labels']:,}", *cells)
+
+
+def _actual(actual: dict[str, Any]) -> None:
+    table = Table(title="so far", title_justify="left")
+    table.add_column("stage")
+    for heading in ("jobs done", "predicted core-hours", "actual"):
+        table.add_column(heading, justify="right")
+    for stage, entry in actual["stages"].items():
+        predicted = entry["predicted_core_hours"]
+        said = _interval(predicted) if predicted else "–"
+        table.add_row(stage, str(entry["jobs"]), said, f"{entry['core_hours']:.3g}")
+    console().print(table)
+
+
+def _interval(values: list[float]) -> str:
+    if not any(values):
+        return "0"
+    return f"{values[1]:.2g} ({values[0]:.2g}–{values[2]:.2g})"
+
+
+def _total(found: dict[str, Any]) -> None:
+    total = found["total"]
+    console().print(
+        f"campaign {found['campaign']}, from one generation to all: "
+        f"{total['core_hours'][0]:.2g} to {total['core_hours'][1]:.2g} core-hours, "
+        f"{total['gpu_hours'][0]:.2g} to {total['gpu_hours'][1]:.2g} GPU-hours, "
+        f"{total['jobs'][0]:,} to {total['jobs'][1]:,} jobs, "
+        f"at most {total['labels'][1]:,} labels, "
+        f"{total['disk_GB'][0]:.2g} to {total['disk_GB'][1]:.2g} GB",
+        style="bold",
+        markup=False,
+    )
+    limit = found["limit"]
+    if limit["core_hours"] is not None:
+        console().print(
+            f"limits.core_hours: {limit['core_hours']:g} (of {limit['of']}): what would take more "
+            "is not begun, and waits for a higher limit",
+            markup=False,
+        )

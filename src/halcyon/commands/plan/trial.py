@@ -1,0 +1,346 @@
+"""A tiny job of each kind, on the campaign's own settings: does it run here, and how fast?
+
+    python -m halcyon.commands.plan.trial model --configfile config/quickstart.yaml --system ethanol
+
+`doctor` wants to know whether, `plan` how fast; both run it as a process of its own, with the
+threads that such a job would have and a time limit. It prints a JSON object; exit codes as
+everywhere (2: bad input, told in `error`). Nothing is written but in a temporary folder.
+
+Not for: results of any accuracy.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halcyon import config
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.errors import EXIT_BAD_INPUT, InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+KINDS = ("forcefield", "model", "label")
+MD_FRAMES = 8
+"""Frames of each structure that the trial's model learns from."""
+EPOCHS = 4
+STEPS = 48
+"""Steps that an exploration is timed over, after as many that are not."""
+SMALLEST_BOX_A = 6.0
+SEED = 1
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Parse, run one trial, print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--configfile", required=True, type=Path)
+    parser.add_argument("--system", required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true", help="the smallest thing that shows it runs")
+    parser.add_argument("--out", type=Path, help="write the result here, too")
+    arguments = parser.parse_args(command_line)
+    begun = time.perf_counter()
+    code = 0
+    try:
+        content = config.read_yaml(arguments.configfile)
+        campaign = Campaign.resolve(content, str(arguments.configfile))
+        plan = replace(campaign.systems[arguments.system], prepared=None)
+        found = run(campaign, plan, arguments.kind, threads=arguments.threads, tiny=arguments.tiny)
+        found["trial_s"] = time.perf_counter() - begun
+    except InputError as error:
+        found, code = {"error": str(error)}, EXIT_BAD_INPUT
+    text = json.dumps(found)
+    print(text)  # noqa: T201
+    if arguments.out is not None:
+        arguments.out.write_text(text, encoding="utf-8")
+    return code
+
+
+def run(
+    campaign: Campaign, plan: SystemPlan, kind: str, *, threads: int = 1, tiny: bool = False
+) -> dict[str, Any]:
+    """One trial.
+
+    Args:
+        campaign: gives the reference.
+        plan: the system, with its settings.
+        kind: one of `KINDS`.
+        threads: for PyTorch and the reference.
+        tiny: a smaller system where that shows as much.
+
+    Returns:
+        What was found; times in s, sizes in bytes.
+
+    Raises:
+        InputError: what the campaign asks for cannot work.
+    """
+    match kind:
+        case "forcefield":
+            return forcefield(plan, tiny=tiny)
+        case "model":
+            return model(plan, threads=threads, tiny=tiny)
+        case _:
+            return label(campaign, plan, threads=threads, tiny=tiny)
+
+
+def cpu_clock() -> float:
+    """Processor time of this process and those it waited for, s.
+
+    Where others work on the machine, as on a login node, it says more than the clock on the wall.
+    """
+    children = os.times()
+    # os.times counts in hundredths of a second, which is as long as a label of GFN2-xTB.
+    return time.process_time() + children.children_user + children.children_system
+
+
+def sampled(plan: SystemPlan, names: Sequence[str], frames: int) -> "list[Atoms]":
+    """Some frames of each structure's dynamics, labelled by the force field."""
+    from halcyon.teacher.sampling import sample
+
+    found = []
+    for name in names:
+        settings = plan.settings.teacher.model_copy(
+            update={
+                "md_frames": frames,
+                "temperatures_K": [min(plan.settings.teacher.temperatures_K)],
+                "displaced_frames": 0,
+                "stretched_frames": 0,
+                "contact_frames": 0,
+                "dissociated_frames": 0,
+                "force_cap_eV_per_A": 1e6,
+                "min_difference_A": 0.0,
+            }
+        )
+        found += sample(plan.teacher(name), plan.start(name), settings, seed=SEED)[0]
+    return found
+
+
+def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
+    """Dynamics with the teacher, through OpenMM."""
+    import openmm
+
+    names = _smallest(plan)[:1] if tiny else list(plan.structures)
+    begun = cpu_clock()
+    frames = sampled(plan, names, MD_FRAMES)
+    steps = sum(
+        md_steps(plan.settings.teacher.md_interval_fs, MD_FRAMES, temperatures=1) for _ in names
+    )
+    return {
+        "seconds_per_step": (cpu_clock() - begun) / steps,
+        "frames": len(frames),
+        "about": f"OpenMM {openmm.version.short_version}, {steps} steps of {', '.join(names)}",
+    }
+
+
+def md_steps(interval_fs: float, frames: int, *, temperatures: int) -> int:
+    """Steps of the teacher's dynamics of one structure."""
+    from halcyon.config.learning import TEACHER_TIMESTEP_FS
+    from halcyon.teacher.dynamics import EQUILIBRATION_PS
+
+    simulated_fs = temperatures * EQUILIBRATION_PS * 1000 + frames * interval_fs
+    return round(simulated_fs / TEACHER_TIMESTEP_FS)
+
+
+def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
+    """A short training, an evaluation, and an exploration of some steps."""
+    import torch
+
+    from halcyon.frames import table_of
+    from halcyon.models import mace, training
+
+    torch.set_num_threads(threads)
+    settings = plan.settings
+    device = mace.chosen_device(settings.resources.device)
+
+    def clock() -> float:
+        """A GPU's work is seen on the wall's clock only."""
+        return cpu_clock() / threads if device.type == "cpu" else time.perf_counter()
+
+    explored = [name for name in _smallest(plan) if name in plan.explored]
+    names = explored[:1] if tiny else list(plan.structures)
+    frames = sampled(plan, names, MD_FRAMES)
+    stamps: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="halcyon-trial-") as temporary:
+        work = Path(temporary)
+        file = work / "model.model"
+        fit = settings.training.model_copy(
+            update={"epochs": 2 if tiny else EPOCHS, "updates": None}
+        )
+        training.train(
+            frames,
+            frames[:2],
+            elements=plan.elements,
+            model=settings.model,
+            fit=fit,
+            start=None,
+            out=file,
+            work=work,
+            seed=SEED,
+            device=str(device),
+            progress=lambda _: stamps.append(clock()),
+            say=lambda _: None,
+        )
+        loaded = mace.load(file, device=str(device), dtype=settings.model.dtype)
+        mace.evaluate(loaded, frames)
+        begun = clock()
+        predictions = mace.evaluate(loaded, frames)
+        seconds_per_frame = (clock() - begun) / len(frames)
+        step = exploration_step(
+            plan,
+            loaded,
+            frames,
+            predictions,
+            work=work,
+            steps=8 if tiny else STEPS,
+            clock=clock,
+        )
+        epochs = [after - before for before, after in itertools.pairwise(stamps)]
+        return {
+            "seconds_per_structure_and_epoch": [s / len(frames) for s in epochs],
+            "seconds_per_evaluation": seconds_per_frame,
+            "seconds_per_replica_step": step,
+            "model_bytes": file.stat().st_size,
+            "frame_bytes": table_of(frames).nbytes / len(frames),
+            "device": str(device),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "about": f"MACE on {device}, {threads} threads: {', '.join(names)}",
+        }
+
+
+def exploration_step(
+    plan: SystemPlan,
+    loaded: Any,
+    frames: "list[Atoms]",
+    predictions: Any,
+    *,
+    work: Path,
+    steps: int,
+    clock: Callable[[], float],
+) -> float:
+    """Seconds per replica-step of the campaign's exploration, in its batch."""
+    from halcyon.domain import calibration
+    from halcyon.exploration.dynamics import Replica
+    from halcyon.exploration.explore import explore
+    from halcyon.frames import structure_only
+    from halcyon.models.batched import BatchedMace
+
+    settings = plan.settings
+    sample = calibration.Sample(
+        frames, predictions.node_energy, predictions.descriptors, predictions.forces
+    )
+    names = sorted({frame.info["structure"] for frame in frames})
+    signals = [s for s in settings.domain.signals if s != "committee"]
+    indicator = settings.domain.model_copy(update={"signals": signals})
+    domain = calibration.fit_domain(
+        train=sample,
+        teacher=sample,
+        held_out=sample,
+        check=sample,
+        classes={name: plan.classes(name) for name in names},
+        bonds={name: [(i, j, 1.0) for i, j in plan.bonds(name)] for name in names},
+        settings=indicator,
+        seed=SEED,
+    )
+    explored = [f for f in frames if f.info["structure"] in plan.explored]
+    replicas = [
+        Replica(number, 100.0, structure_only(explored[number % len(explored)]))
+        for number in range(settings.exploration.replicas)
+    ]
+    wrapper = BatchedMace(loaded, compute_stress=settings.exploration.ensemble == "npt")
+    # The model knows nothing yet: no replica may be given up for what it does.
+    calm: dict[str, Any] = {
+        "bond_stretch_A": 1e6,
+        "min_distance_A": 1e-6,
+        "energy_drift_eV_per_atom": 1e9,
+    }
+    calm |= {"replacements": 0, "trajectory_every_fs": None}
+
+    def seconds(number: int) -> float:
+        asked = settings.exploration.model_copy(
+            update=calm | {"time_ps": number * settings.exploration.timestep_fs / 1000}
+        )
+        begun = clock()
+        explore(
+            wrapper,
+            domain,
+            replicas,
+            asked,
+            indicator,
+            kind=plan.system.kind,
+            work=work / f"explore-{number}",
+            identity="trial",
+            seed=SEED,
+        )
+        return clock() - begun
+
+    seconds(steps)  # the first steps are slow: kernels are chosen
+    return max(seconds(2 * steps) - seconds(steps), 0.0) / (steps * len(replicas))
+
+
+def label(campaign: Campaign, plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
+    """One label of the reference: of the smallest structure, or, tiny, of hydrogen if it has any.
+
+    Raises:
+        InputError: the reference refuses, or its calculation did not end well.
+    """
+    from halcyon.labels.reference.base import Status
+
+    reference = campaign.reference()
+    if reference.pool is not None:
+        return {"core_seconds": 0.0, "about": f"{len(reference.pool)} published frames"}
+    by_size = _smallest(plan)
+    atoms = plan.start(by_size[0] if tiny else by_size[-1])
+    if tiny and isinstance(campaign.settings.reference, config.Cp2kReference):
+        atoms = _hydrogen(plan) or atoms
+    reference.check([atoms])
+    with tempfile.TemporaryDirectory(prefix="halcyon-trial-") as temporary:
+        begun = cpu_clock()
+        record = next(iter(reference.label([atoms], Path(temporary), threads)))
+        core_seconds = cpu_clock() - begun
+    if record.status is not Status.OK:
+        raise InputError(f"reference: {atoms.info['structure']}: {record.status}: {record.message}")
+    level = reference.level
+    return {
+        "core_seconds": core_seconds,
+        "seconds": record.seconds,
+        "atoms": len(atoms),
+        "scf_steps": record.scf_steps,
+        "about": f"{level.get('program')} {level.get('version', '')}: one label of "
+        f"{atoms.get_chemical_formula()}",
+    }
+
+
+def _hydrogen(plan: SystemPlan) -> "Atoms | None":
+    """H₂, where the system has hydrogen: every level of theory for it can do that."""
+    from ase import Atoms
+
+    if 1 not in plan.elements:
+        return None
+    box = [SMALLEST_BOX_A] * 3
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]], cell=box, pbc=_periodic(plan))
+    atoms.center()
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "hydrogen"}
+    return atoms
+
+
+def _periodic(plan: SystemPlan) -> bool:
+    return bool(plan.start(_smallest(plan)[0]).pbc.all())
+
+
+def _smallest(plan: SystemPlan) -> list[str]:
+    """Structures by their number of atoms."""
+    return sorted(plan.structures, key=lambda name: len(plan.start(name)))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

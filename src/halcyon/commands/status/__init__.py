@@ -1,0 +1,1 @@
+"""`halcyon status`: where a campaign stands."""

@@ -1,0 +1,1 @@
+"""What the model knows, and judging a step of dynamics against it."""

@@ -1,0 +1,404 @@
+"""Signals: by how much each atom is outside of what the model knows, at one step.
+
+A signal turns the model's output for a batch into a score per atom: 0 inside the signal's domain,
+else the distance outside in the signal's own width or threshold, infinite where a number is not
+finite. Scores of different signals can thus be held side by side, and `cli_index` accumulates any
+of them. Thresholds are calibrated as the margin of the label domain is: peaks over threshold on
+held-out labelled frames, never less than the greatest value on the training frames, and checked on
+frames used for nothing else.
+
+    signals = make_signals(domain, ["node_energy", "guard", "latent"])
+    score = signals["latent"].for_batch(starts, device)
+    score(state, output)  # one step; shape (N,), float64, on the device
+
+A scorer makes no transfer and does not wait for the device. It depends on structures and cells of
+the batch, not on its size or order; when replicas leave, make a new one: it is cheap.
+
+Not for: which score means what for a campaign (see `saturation`, `benchmarks`).
+"""
+
+import base64
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from halcyon.domain.intervals import Calibration, Domain
+from halcyon.domain.pairs import Pairs
+from halcyon.errors import InputError
+
+ALWAYS = ("node_energy", "guard")
+"""Watched whatever else is: candidates, verdict and report rest on them."""
+
+Output = Mapping[str, torch.Tensor]
+"""What a model returns for a batch: energy (R,), forces (N, 3), node_energy (N,), descriptors
+(N, D); R replicas, N atoms of all; eV, Å."""
+Scorer = Callable[[Any, Output], torch.Tensor]
+"""(state, output) → a number per atom, shape (N,), float64. Of the torch-sim state, signals read
+`positions` (N, 3) and, where there is one, `moving_cell` (R, 3, 3), vectors in columns: the cells
+where they are no longer those of the start; other models may read all of it."""
+Model = Callable[[Any], Output]
+
+
+class Signal(ABC):
+    """What every signal has.
+
+    Attributes:
+        name: as in the configuration.
+        column: what its trace columns end in.
+        forward_passes: passes through other models that it takes at every step; the pass that
+            gives the forces is free.
+    """
+
+    name: str
+    forward_passes: int = 0
+
+    @property
+    def column(self) -> str:
+        """What its trace columns end in: its name, or, for the label domain, `label`."""
+        return self.name
+
+    @abstractmethod
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """As `for_batch`, but NaN or infinite where inputs are not finite."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people: what is measured against what, and what it costs."""
+
+    def for_batch(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """Scorer of a batch.
+
+        Args:
+            starts: a frame of each replica, in the batch's order, with `info["structure"]`.
+            device: where the batch is.
+        """
+        score = self.raw_score(starts, device)
+        return lambda state, output: torch.nan_to_num_(
+            score(state, output), nan=torch.inf, posinf=torch.inf
+        )
+
+    def _cost(self) -> str:
+        passes = self.forward_passes
+        return f"{passes or 'no'} more forward pass{'' if passes == 1 else 'es'} a step"
+
+
+class NodeEnergy(Signal):
+    """Distance of an atomic energy outside its interval of one tier, in widths of it."""
+
+    def __init__(self, domain: Domain, tier: str) -> None:
+        """Take the tier `label` or `guard` of a domain."""
+        self.name = "node_energy" if tier == "label" else tier
+        self.tier, self.domain = tier, domain
+
+    @property
+    def column(self) -> str:
+        """`label` or `guard`."""
+        return self.tier
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{self.name}: atomic energies against the {self.tier} domain; {self._cost()}"
+
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In widths of the interval."""
+        if self.domain.environments:
+            return self._by_environment(starts, device)
+        structures = [atoms.info["structure"] for atoms in starts]
+        bounds = torch.as_tensor(self.domain.intervals(self.tier, structures), device=device)
+        lower, upper = bounds.unbind()
+        width = upper - lower
+
+        def score(_: Any, output: Output) -> torch.Tensor:
+            energy = output["node_energy"]
+            return (energy - energy.clamp(lower, upper)).abs_() / width
+
+        return score
+
+    def _by_environment(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        groups = _Groups(self.domain.classes, starts, device)
+        found = [self.domain.environments[element] for element in groups.names]
+        scale = torch.as_tensor(np.array([e.scale for e in found]), device=device)[:, None, None]
+        # Elements of fewer environments repeat their first: the nearest stays the nearest.
+        most = max(len(environment.centroids) for environment in found)
+        padded = [e.centroids + e.centroids[:1] * (most - len(e.centroids)) for e in found]
+        centroids = torch.as_tensor(np.array(padded), device=device)[:, :, None]
+        intervals = self.domain.tier(self.tier)
+        bounds = [
+            [intervals[f"{name}/{i if i < len(e.centroids) else 0}"] for i in range(most)]
+            for name, e in zip(groups.names, found, strict=True)
+        ]
+        lower, upper = torch.as_tensor(np.array(bounds), device=device).unbind(dim=2)
+        width = upper - lower
+
+        def score(_: Any, output: Output) -> torch.Tensor:
+            energy = output["node_energy"]
+            descriptors = groups.pack(output["descriptors"].double())
+            apart = (descriptors[:, None] - centroids) / scale
+            nearest = (apart * apart).sum(dim=3).argmin(dim=1)
+            low, high, wide = (
+                groups.unpack(table.gather(1, nearest)) for table in (lower, upper, width)
+            )
+            return (energy - energy.clamp(low, high)).abs_() / wide
+
+        return score
+
+
+class Thresholded(Signal):
+    """A distance ≥ 0 with a calibrated threshold; scores are in thresholds beyond it."""
+
+    unit: str
+
+    def __init__(self, calibration: Calibration) -> None:
+        """Take a calibration, as `calibrate` makes it."""
+        self.calibration = calibration
+
+    @property
+    def limit(self) -> float:
+        """Distance from which an atom is outside."""
+        return max(self.calibration.threshold.value, float(np.finfo(float).tiny))
+
+    @abstractmethod
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """As `for_batch`, but the raw distance."""
+
+    @property
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the distance is, for people."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.name}: {self.meaning}, outside from {self.limit:.3g} {self.unit} on; "
+            f"{self._cost()}"
+        )
+
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In thresholds beyond the threshold."""
+        distance, limit = self.distance(starts, device), self.limit
+        return lambda state, output: (distance(state, output) / limit - 1).clamp_(min=0.0)
+
+
+class Latent(Thresholded):
+    """Distance of an atom's descriptor to what was seen, by normal distributions per class.
+
+    P. C. Mahalanobis' distance to the nearest of the class's distributions, over each one's
+    calibrated radius. The signal `latent` has those of the labelled training frames (one per
+    class, or per environment of an element); `latent_guard` also has one per class of the
+    teacher's frames, with a radius of its own: an atom is outside where it is far from both sets,
+    however wide the intervals of the guard domain are.
+    """
+
+    unit = "radii"
+
+    def __init__(self, name: str, calibration: Calibration, classes: dict[str, list[str]]) -> None:
+        """Take a calibration and the domain's classes of atoms."""
+        super().__init__(calibration)
+        self.name, self.classes = name, classes
+
+    @property
+    def limit(self) -> float:
+        """Distances are in radii, of which each set of frames has its own."""
+        return 1.0
+
+    @property
+    def meaning(self) -> str:
+        """What the distance is, for people."""
+        nearest = " or the teacher's" if self.name == "latent_guard" else ""
+        return f"distance of descriptors to those of the labels{nearest}"
+
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In radii of the nearest distribution."""
+        groups = _Groups(self.classes, starts, device)
+        known = [
+            [
+                (_decoded(normal["mean"]), _decoded(normal["whiten"]) / some["radius"]["value"])
+                for some in self.calibration.data["sets"]
+                for normal in some["normals"].get(name, [])
+            ]
+            for name in groups.names
+        ]
+        most = max(len(normals) for normals in known)
+        # Classes of fewer distributions repeat their first: the nearest stays the nearest.
+        padded = [normals + normals[:1] * (most - len(normals)) for normals in known]
+        means, whiten = (
+            torch.as_tensor(np.array([[n[part] for n in row] for row in padded]), device=device)
+            for part in (0, 1)
+        )
+        means = means[:, :, None]
+
+        def raw(_: Any, output: Output) -> torch.Tensor:
+            descriptors = groups.pack(output["descriptors"].double())
+            white = torch.matmul(descriptors[:, None] - means, whiten)
+            return groups.unpack((white * white).sum(dim=3).amin(dim=1).sqrt())
+
+        return raw
+
+
+class Committee(Thresholded):
+    """Disagreement of k more models and the model itself about the force on an atom.
+
+    The standard deviation over models, `sqrt(mean |F - mean F|²)` (L. Zhang et al., Phys. Rev.
+    Materials 3, 023804, 2019).
+    """
+
+    name = "committee"
+    unit = "eV/Å"
+    meaning = "standard deviation of forces over models"
+
+    def __init__(self, calibration: Calibration, members: Sequence[Model]) -> None:
+        """Take a calibration and the other models, as `mace_model.BatchedMace`."""
+        super().__init__(calibration)
+        self.members = members
+        self.forward_passes = len(members)
+
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:  # noqa: ARG002
+        """In eV/Å."""
+
+        def raw(state: Any, output: Output) -> torch.Tensor:
+            others = [member(state)["forces"].double() for member in self.members]
+            forces = torch.stack([output["forces"].double(), *others])
+            apart = forces - forces.mean(dim=0)
+            return (apart * apart).sum(dim=2).mean(dim=0).sqrt()
+
+        return raw
+
+
+class PotentialEnergy(Thresholded):
+    """How unusual the total energy is: its z-score on the training frames, for all atoms alike."""
+
+    name = "potential_energy"
+    unit = "standard deviations"
+    meaning = "total energy against the training frames"
+
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In standard deviations of the structure's training energies."""
+        # Interaction energies: the elements' own are constant, and large enough to round away meV.
+        seen = [self.calibration.data["structures"][atoms.info["structure"]] for atoms in starts]
+        mean, spread = torch.as_tensor(np.array(seen), device=device).unbind(dim=1)
+        sizes = [len(atoms) for atoms in starts]
+        replica = torch.as_tensor(np.repeat(np.arange(len(starts)), sizes), device=device)
+
+        def raw(_: Any, output: Output) -> torch.Tensor:
+            energy = torch.zeros_like(mean).index_add_(0, replica, output["node_energy"].double())
+            return ((energy - mean) / spread).abs_().index_select(0, replica)
+
+        return raw
+
+
+class BondStretch(Thresholded):
+    """How far the worst bond of an atom is from its mean length over the training frames."""
+
+    name = "bond_stretch"
+    unit = "Å"
+    meaning = "deviation of bonds from their training mean"
+
+    def __init__(
+        self, calibration: Calibration, bonds: dict[str, list[tuple[int, int, float]]]
+    ) -> None:
+        """Take a calibration and the domain's bonds."""
+        super().__init__(calibration)
+        self.bonds = bonds
+
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In Å; 0 for an atom without bonds."""
+        mine = [self.bonds.get(atoms.info["structure"], []) for atoms in starts]
+        ends = [np.array([(i, j) for i, j, _ in of], dtype=int).reshape(-1, 2).T for of in mine]
+        pairs = Pairs(starts, ends, device)
+        means = np.array([length for of in mine for _, _, length in of])
+        lengths = torch.as_tensor(means, device=device)
+        atoms = torch.cat([pairs.first, pairs.second])
+
+        def raw(state: Any, _: Output) -> torch.Tensor:
+            positions = state.positions.double()
+            cells = getattr(state, "moving_cell", None)
+            apart = (pairs.squared(positions, cells).sqrt() - lengths).abs_()
+            # 0, and NaN where a position is not finite: so is an atom without bonds.
+            none = (positions - positions).sum(dim=1)
+            return none.scatter_reduce_(0, atoms, apart.repeat(2), "amax")
+
+        return raw
+
+
+class _Groups:
+    """The atoms of a batch, those of one class in one row: one matrix product then serves all.
+
+    Attributes:
+        names: classes that occur, one per row; G of them.
+    """
+
+    def __init__(
+        self, classes: dict[str, list[str]], starts: Sequence[Atoms], device: torch.device
+    ) -> None:
+        found = np.array([name for atoms in starts for name in classes[atoms.info["structure"]]])
+        names, row = np.unique(found, return_inverse=True)
+        self.names: list[str] = names.tolist()
+        most = int(np.bincount(row).max())
+        places = np.zeros((len(names), most), dtype=np.int64)  # rows are filled up with atom 0
+        back = np.empty(len(found), dtype=np.int64)
+        for number in range(len(names)):
+            atoms = np.flatnonzero(row == number)
+            places[number, : len(atoms)] = atoms
+            back[atoms] = number * most + np.arange(len(atoms))
+        self._shape = places.shape
+        self._places = torch.as_tensor(places.ravel(), device=device)
+        self._back = torch.as_tensor(back, device=device)
+
+    def pack(self, values: torch.Tensor) -> torch.Tensor:
+        """Shape (N, D) → (G, most, D)."""
+        return values.index_select(0, self._places).view(*self._shape, -1)
+
+    def unpack(self, values: torch.Tensor) -> torch.Tensor:
+        """Shape (G, most) → (N,)."""
+        return values.flatten().index_select(0, self._back)
+
+
+def make_signals(
+    domain: Domain, names: Sequence[str], committee: Sequence[Model] = ()
+) -> dict[str, Signal]:
+    """Signals to watch, by what their trace columns end in; those of `ALWAYS` come first.
+
+    Args:
+        domain: with the calibration of all of them.
+        names: as in the configuration.
+        committee: the other models of the signal `committee`.
+
+    Raises:
+        InputError: a signal is not calibrated, or `committee` has no models.
+    """
+    signals = [make_signal(domain, name, committee) for name in dict.fromkeys((*ALWAYS, *names))]
+    return {signal.column: signal for signal in signals}
+
+
+def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal:
+    """One signal, as `make_signals` makes them."""
+    if name in ALWAYS:
+        return NodeEnergy(domain, "label" if name == "node_energy" else name)
+    if name == "committee" and not committee:
+        raise InputError("signal committee: no other models (domain.committee)")
+    if name not in domain.signals:
+        raise InputError(
+            f"signal {name}: the domain has no calibration of it; it was made with other "
+            "domain.signals. Delete domain.json of this generation, and it is made anew"
+        )
+    calibration = domain.signals[name]
+    match name:
+        case "latent" | "latent_guard":
+            return Latent(name, calibration, domain.classes)
+        case "committee":
+            return Committee(calibration, committee)
+        case "potential_energy":
+            return PotentialEnergy(calibration)
+        case "bond_stretch":
+            return BondStretch(calibration, domain.bonds)
+    raise InputError(f"signal {name}: there is none of this name")
+
+
+def _decoded(entry: dict[str, Any]) -> np.ndarray:
+    flat = np.frombuffer(zlib.decompress(base64.b64decode(entry["zlib_f8"])), dtype="<f8")
+    return flat.reshape(entry["shape"]).copy()

@@ -1,0 +1,1 @@
+"""Watched dynamics, and which of its frames deserve a label."""

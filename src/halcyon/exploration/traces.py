@@ -1,0 +1,129 @@
+"""Traces: what is written down of every replica, at a set number of points per ps.
+
+Cumulative columns are exact at each point, however thin the points are.
+
+Not for: what the index is (see `cli_index`), or drawing (see `report`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from halcyon import files
+
+TRACES_VERSION = 1
+_PUSHED = ("bias_energy", "variable_")
+CUMULATIVE = ("cli_{}", "cli_{}_max", "excursions_{}")
+
+_BEFORE = {
+    "replica": ("", "replica number"),
+    "structure": ("", "start structure"),
+    "target_temperature": ("K", "thermostat temperature the replica began with"),
+    "time": ("ps", "simulated time of the replica"),
+}
+_AFTER = {
+    "potential_energy": ("eV", "potential energy, without bias"),
+    "temperature": ("K", "kinetic temperature"),
+}
+
+
+def trace_columns(signals: Sequence[str], variables: int = 0) -> dict[str, tuple[str, str]]:
+    """Columns of traces: unit and meaning by name.
+
+    Args:
+        signals: what their columns end in, e.g. `label`, `guard`, `latent`.
+        variables: collective variables of a bias, at most.
+    """
+    watched: dict[str, tuple[str, str]] = {}
+    for name in signals:
+        domain = f"the {name} domain" if name in ("label", "guard") else f"the signal {name}"
+        watched |= {
+            f"cli_{name}": ("ps", f"mean over atoms of the CLI against {domain}"),
+            f"cli_{name}_max": ("ps", f"greatest atomic CLI against {domain}"),
+            f"rate_{name}": ("", "dΛ/dt since the last point: fraction of predictions outside"),
+            f"excursions_{name}": ("", "excursions begun so far, summed over atoms"),
+        }
+    pushed = {
+        f"variable_{number}": ("Å, 1 or °", "collective variable of the bias, as configured")
+        for number in range(1, variables + 1)
+    }
+    if variables:
+        pushed = {"bias_energy": ("eV", "energy of the bias")} | pushed
+    return _BEFORE | watched | _AFTER | pushed
+
+
+TRACE_COLUMNS = trace_columns(["label", "guard"])
+"""Columns that traces have always; more signals add theirs."""
+
+
+class Traces:
+    """Points in the order in which they were made; a checkpoint holds them as one tensor."""
+
+    def __init__(self, signals: Sequence[str], variables: int = 0) -> None:
+        """For these signals and so many variables, as `trace_columns` takes them."""
+        self.signals = list(signals)
+        self.columns = trace_columns(signals, variables)
+        after = [name for name in self.columns if name in _AFTER or name.startswith(_PUSHED)]
+        self._read = ["member", "time"]
+        for pattern in CUMULATIVE:
+            self._read += [pattern.format(name) for name in signals]
+        self._read += after
+        self._points: list[torch.Tensor] = []
+
+    def add(self, points: torch.Tensor) -> None:
+        """Add rows: member, time in ps, CUMULATIVE of each signal, then the columns behind them."""
+        self._points.append(points)
+
+    def state(self) -> torch.Tensor:
+        """All points so far, shape (P, columns), float64."""
+        if len(self._points) != 1:
+            empty = torch.empty(0, len(self._read), dtype=torch.float64)
+            self._points = [torch.cat([empty, *self._points])]
+        return self._points[0]
+
+    def restore(self, points: torch.Tensor) -> None:
+        """Go on from a `state`."""
+        self._points = [points]
+
+    def table(
+        self, numbers: Sequence[int], structures: Sequence[str], kelvin: Sequence[float]
+    ) -> pd.DataFrame:
+        """All points, by replica and time, with rates.
+
+        Args:
+            numbers: replica number of each member.
+            structures: its start structure.
+            kelvin: its thermostat temperature, K.
+        """
+        table = pd.DataFrame(self.state().numpy(), columns=self._read)
+        members = table.pop("member").astype(int)
+        table["replica"] = [numbers[i] for i in members]
+        table["structure"] = [structures[i] for i in members]
+        table["target_temperature"] = [float(kelvin[i]) for i in members]
+        table = table.sort_values(["replica", "time"], ignore_index=True)
+        by_replica = table.groupby("replica")
+        elapsed = by_replica["time"].diff().fillna(table["time"])
+        for name in self.signals:
+            cli = table[f"cli_{name}"]
+            gained = by_replica[f"cli_{name}"].diff().fillna(cli)
+            table[f"rate_{name}"] = gained / elapsed
+            table[f"excursions_{name}"] = table[f"excursions_{name}"].astype(int)
+        return table[list(self.columns)]
+
+
+def write_traces(path: Path, traces: pd.DataFrame) -> None:
+    """Write traces as Parquet with units and meanings in the columns' metadata, atomically."""
+    table = pa.Table.from_pandas(traces, preserve_index=False)
+    signals = [name.removeprefix("rate_") for name in traces.columns if name.startswith("rate_")]
+    variables = sum(name.startswith("variable_") for name in traces.columns)
+    fields = [
+        table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
+        for name, (unit, meaning) in trace_columns(signals, variables).items()
+    ]
+    schema = pa.schema(fields, metadata={"halcyon.exploration.traces": str(TRACES_VERSION)})
+    with files.replacing(path) as temporary:
+        pq.write_table(table.cast(schema), temporary, compression="zstd")

@@ -1,0 +1,1 @@
+"""The product of a campaign, and its use."""

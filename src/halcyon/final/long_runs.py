@@ -1,0 +1,228 @@
+"""Long runs with the final model of a campaign, for its certificate. A killed run goes on.
+
+Every explored structure at every temperature, with a thermostat and without; each replica starts
+from a frame that the model learned from. Nothing is replaced, nothing pushed, nothing selected.
+
+Not for: what the runs show (`evidence`), or what follows (`certificate`).
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from ase import Atoms
+
+from halcyon import __version__
+from halcyon.config import (
+    CertificateSettings,
+    DomainSettings,
+    ExplorationSettings,
+    NoBias,
+    SaturationSettings,
+)
+from halcyon.domain.intervals import Domain
+from halcyon.errors import InputError
+from halcyon.exploration.explore import Progress, Replica, explore
+from halcyon.exploration.traces import write_traces
+from halcyon.final.certificate import Level, Runs, Software, hash_of
+from halcyon.final.evidence import Criteria, ReplicaEnd, examine
+from halcyon.frames import structure_only
+from halcyon.labels.store import levels
+from halcyon.models.batched import BatchedMace
+
+PACKAGES = ("torch", "mace-torch", "torch-sim-atomistic", "ase", "numpy")
+
+CANDIDATES_EVERY_FS = 1000.0
+"""Candidates are not used here; fewer cost less."""
+
+
+def run_settings(
+    exploration: ExplorationSettings, certificate: CertificateSettings, ensemble: str
+) -> ExplorationSettings:
+    """Settings of the runs of one ensemble.
+
+    The time is rounded up to whole points of the traces, so that a replica that did not fail has
+    its last point at its end.
+    """
+    timestep = certificate.timestep_fs or exploration.timestep_fs
+    asked = certificate.time_ps if ensemble == "nvt" else certificate.nve_time_ps
+    every = max(1, round(1000 / (certificate.trace_points_per_ps * timestep)))
+    points = max(1, int(np.ceil(round(1000 * asked / (every * timestep), 6))))
+    return exploration.model_copy(
+        update={
+            "temperatures_K": certificate.temperatures_K or exploration.temperatures_K,
+            "ensemble": ensemble,
+            "time_ps": points * every * timestep / 1000,
+            "timestep_fs": timestep,
+            "replacements": 0,
+            "replicas": certificate.replicas,
+            "trace_points_per_ps": certificate.trace_points_per_ps,
+            "candidate_interval_fs": CANDIDATES_EVERY_FS,
+            "candidates_per_replica": 1,
+            "trajectory_every_fs": None,
+            "bias": NoBias(kind="none"),
+        }
+    )
+
+
+def criteria_of(
+    kind: str,
+    exploration: ExplorationSettings,
+    saturation: SaturationSettings,
+    certificate: CertificateSettings,
+) -> Criteria:
+    """What is asked of the model."""
+    return Criteria(
+        kind=kind,
+        **saturation.model_dump(),
+        **exploration.model_dump(
+            include={"bond_stretch_A", "min_distance_A", "energy_drift_eV_per_atom"}
+        ),
+        max_drift_meV_per_atom_ps=certificate.max_drift_meV_per_atom_ps,
+    )
+
+
+def starts(
+    train: Sequence[Atoms],
+    structures: Sequence[str],
+    settings: ExplorationSettings,
+    *,
+    seed: int,
+) -> tuple[list[Replica], dict[int, str]]:
+    """Replicas of every structure at every temperature, each from a random training frame.
+
+    Returns:
+        The replicas, and by number the key of the frame that each starts from.
+
+    Raises:
+        InputError: a structure without a labelled training frame.
+    """
+    random = np.random.default_rng(seed)
+    replicas: list[Replica] = []
+    keys: dict[int, str] = {}
+    for structure in structures:
+        mine = [frame for frame in train if frame.info["structure"] == structure]
+        if not mine:
+            raise InputError(f"certificate: no labelled training frame of structure {structure}")
+        for kelvin in settings.temperatures_K:
+            for _ in range(settings.replicas):
+                frame, number = mine[random.integers(len(mine))], len(replicas)
+                replicas.append(Replica(number, kelvin, structure_only(frame)))
+                keys[number] = frame.info["key"]
+    return replicas, keys
+
+
+def put_to_test(
+    model: BatchedMace,
+    domain: Domain,
+    train: Sequence[Atoms],
+    structures: Sequence[str],
+    *,
+    settings: ExplorationSettings,
+    criteria: Criteria,
+    indicator: DomainSettings,
+    traces: Path,
+    relative_to: Path,
+    work: Path,
+    identity: str,
+    seed: int,
+    committee: Sequence[BatchedMace] = (),
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Runs:
+    """Run all replicas of one ensemble to their end, write their traces, and count.
+
+    Args:
+        model: under test.
+        domain: its domain.
+        train: labelled frames that it learned from.
+        structures: explored ones.
+        settings: from `run_settings`.
+        criteria: from `criteria_of`.
+        indicator: signals and indicator of the CLI.
+        traces: written.
+        relative_to: folder of the certificate.
+        work: folder of checkpoints.
+        identity: of model and domain: their hashes.
+        seed: of all random numbers.
+        committee: the other models of the signal `committee`.
+        stop: asked now and then; true: save and stop.
+        report: called every few seconds.
+
+    Raises:
+        InputError: a structure without a labelled training frame.
+        Interrupted: stopped in good order; the same call goes on.
+    """
+    replicas, keys = starts(train, structures, settings, seed=seed)
+    found = explore(
+        model,
+        domain,
+        replicas,
+        settings,
+        indicator,
+        kind=criteria.kind,
+        work=work,
+        identity=identity,
+        seed=seed,
+        committee=committee,
+        stop=stop,
+        report=report,
+    )
+    write_traces(traces, found.traces)
+    ends = [
+        ReplicaEnd(
+            start_key=keys[entry["replica"]],
+            **{name: entry[name] for name in ReplicaEnd.model_fields if name in entry},
+        )
+        for entry in found.replicas
+    ]
+    conserved = settings.ensemble == "nve"
+    return Runs(
+        ensemble="nve" if conserved else "nvt",
+        traces=hash_of(traces, relative_to),
+        temperatures_K=settings.temperatures_K,
+        time_ps=settings.time_ps,
+        timestep_fs=settings.timestep_fs,
+        friction_per_ps=None if conserved else settings.friction_per_ps,
+        seed=seed,
+        replicas=ends,
+        # As `verify` will: from the file.
+        findings=examine(
+            pd.read_parquet(traces), ends, criteria, time_ps=settings.time_ps, conserved=conserved
+        ),
+    )
+
+
+def software(model: BatchedMace, threads: int) -> Software:
+    """Versions and machine, as they are now."""
+    device = str(model.device)
+    if model.device.type == "cuda":
+        device = torch.cuda.get_device_name(model.device)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return Software(
+        versions={"halcyon": __version__, "python": platform.python_version()} | versions,
+        machine=f"{platform.system()} {platform.release()}, {platform.machine()}",
+        device=device,
+        threads=threads,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+
+
+def level_of(frames: Sequence[Atoms], store: Path) -> Level:
+    """The level of theory of labels, as the label store describes it.
+
+    Raises:
+        InputError: labels of several levels, or of one that the store does not have.
+    """
+    names = sorted({str(frame.info.get("level")) for frame in frames})
+    known = levels(store)
+    if len(names) != 1 or names[0] not in known:
+        raise InputError(
+            f"{store}: the campaign's labels are of the levels of theory {', '.join(names)}; "
+            f"expected one of this store, which has {', '.join(known) or 'none'}"
+        )
+    return Level(hash=names[0], description=known[names[0]])

@@ -1,0 +1,1 @@
+"""The model in ASE and OpenMM, every step watched by the CLI."""

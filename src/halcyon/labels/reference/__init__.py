@@ -1,0 +1,37 @@
+"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`."""
+
+from halcyon.config import (
+    AseReference,
+    Cp2kReference,
+    DatasetReference,
+    ReferenceSettings,
+    XtbReference,
+)
+from halcyon.labels.reference.base import Record, Reference, Status
+
+__all__ = ["Record", "Reference", "Status", "make_reference"]
+
+
+def make_reference(settings: ReferenceSettings) -> Reference:
+    """Build the backend that the configuration names.
+
+    Raises:
+        InputError: the program is missing or its input is invalid.
+    """
+    match settings:
+        case Cp2kReference():
+            from halcyon.labels.reference.cp2k.backend import Cp2k
+
+            return Cp2k(settings)
+        case XtbReference():
+            from halcyon.labels.reference.xtb import Xtb
+
+            return Xtb(settings)
+        case AseReference():
+            from halcyon.labels.reference.ase import AseCalculator
+
+            return AseCalculator(settings)
+        case DatasetReference():
+            from halcyon.labels.reference.dataset import Dataset
+
+            return Dataset(settings)

@@ -1,0 +1,196 @@
+"""Labels from any ASE calculator, by import path.
+
+For programs that Halcyon has no backend of its own for, for force fields, and for potentials that
+are labelled by another. Only what the user named is imported. The frame's charge and multiplicity
+are handed over in all the ways that ASE's calculators ask for them: `info["charge"]`,
+`info["spin"]` (the multiplicity), and initial charges and magnetic moments spread over the atoms.
+Whether a calculator heeds them is its own affair.
+
+The calculator runs in this process: a frame cannot be given up after a time limit.
+
+Not for: CP2K (`cp2k`) or tight binding (`xtb`), whose own backends know more about a failure.
+"""
+
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import SCFError
+
+from halcyon.config import AseReference
+from halcyon.errors import InputError
+from halcyon.labels.reference.base import Record, Reference, Status, spin_fault
+
+
+class AseCalculator(Reference):
+    """Single points with an ASE calculator."""
+
+    def __init__(self, settings: AseReference) -> None:
+        """Keep the settings; nothing is imported yet."""
+        self._settings = settings
+        self._made: Any = None
+
+    @property
+    def level(self) -> dict[str, Any]:
+        """Import path, arguments, hashes of files among them, version; see `Reference.level`.
+
+        A module that belongs to no installed package has the hash of its file as its version.
+
+        Raises:
+            InputError: it cannot be imported, or an argument is not plain data.
+        """
+        module, _ = self._find()
+        arguments = self._settings.arguments
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"reference.arguments: expected numbers, text, lists and sections ({error})"
+            ) from error
+        return {
+            "program": "ase",
+            "version": _version(module),
+            "calculator": self._settings.calculator,
+            "arguments": arguments,
+            "files": _hashes(arguments),
+        }
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Make the calculator, and check spin and charge; see `Reference.check`."""
+        offered = getattr(self._calculator(), "implemented_properties", ["energy", "forces"])
+        if missing := {"energy", "forces"} - {*offered}:
+            raise InputError(
+                f"reference.calculator = {self._settings.calculator}: it has no "
+                f"{' and no '.join(sorted(missing))}"
+            )
+        for atoms in structures:
+            if fault := _fault(atoms):
+                raise InputError(f"structure {atoms.info.get('structure', '?')}: {fault}")
+
+    def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
+        """Label frames one after another; see `Reference.label`.
+
+        Calculators that write files write them in `work`.
+        """
+        for atoms in frames:
+            if fault := _fault(atoms):
+                yield Record(status=Status.REJECTED, message=fault)
+            else:
+                yield self._label(atoms, work, cores)
+
+    def _label(self, atoms: Atoms, work: Path, cores: int) -> Record:
+        start = time.monotonic()
+        status, message = Status.CRASHED, ""
+        energy, forces = None, None
+        try:
+            calculator = self._calculator()
+            if hasattr(calculator, "directory") and "directory" not in self._settings.arguments:
+                calculator.directory = str(work)
+            if hasattr(calculator, "reset"):
+                calculator.reset()  # a label must not depend on the frame before
+            frame = _prepared(atoms)
+            frame.calc = calculator
+            energy, forces = float(frame.get_potential_energy()), np.array(frame.get_forces())
+            if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                raise FloatingPointError("an energy or a force is not a finite number")
+            status = Status.OK
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 — calculators raise what they like
+            message = f"{type(error).__name__}: {error}"
+            unconverged = isinstance(error, SCFError) or "converge" in message.lower()
+            status = Status.UNCONVERGED if unconverged else Status.CRASHED
+            energy = forces = None
+        seconds = time.monotonic() - start
+        return Record(
+            status=status,
+            energy=energy,
+            forces=forces,
+            message=message,
+            seconds=seconds,
+            core_seconds=seconds * cores,
+        )
+
+    def _find(self) -> tuple[ModuleType, Any]:
+        """The module and what it calls the calculator."""
+        path, name = self._settings.calculator.rsplit(".", 1)
+        try:
+            module = importlib.import_module(path)
+        except Exception as error:  # importing runs foreign code
+            raise InputError(
+                f"reference.calculator = {self._settings.calculator}: {path} cannot be imported "
+                f"({type(error).__name__}: {error}): install it into the environment of Halcyon, "
+                "or set PYTHONPATH"
+            ) from error
+        if not callable(found := getattr(module, name, None)):
+            raise InputError(
+                f"reference.calculator = {self._settings.calculator}: {path} has no class or "
+                f"function {name}"
+            )
+        return module, found
+
+    def _calculator(self) -> Any:
+        if self._made is None:
+            _, make = self._find()
+            try:
+                self._made = make(**self._settings.arguments)
+            except Exception as error:
+                raise InputError(
+                    f"reference.calculator = {self._settings.calculator}: cannot be made with "
+                    f"arguments {self._settings.arguments} ({type(error).__name__}: {error})"
+                ) from error
+        return self._made
+
+
+def _prepared(atoms: Atoms) -> Atoms:
+    """Copy of a frame that says its charge and multiplicity in ASE's ways."""
+    charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
+    frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    frame.info = {"charge": charge, "multiplicity": multiplicity, "spin": multiplicity}
+    if charge:
+        frame.set_initial_charges([charge / len(atoms)] * len(atoms))
+    if multiplicity > 1:
+        frame.set_initial_magnetic_moments([(multiplicity - 1) / len(atoms)] * len(atoms))
+    return frame
+
+
+def _fault(atoms: Atoms) -> str:
+    """Say why no calculator can label the frame; empty if one may."""
+    if not np.isfinite(atoms.positions).all():
+        return "a position is not a finite number"
+    return spin_fault(atoms)
+
+
+def _version(module: ModuleType) -> str:
+    for name in packages_distributions().get(module.__name__.partition(".")[0], []):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    if module.__file__ is None:
+        return "unknown"
+    return f"sha256 {_sha256(Path(module.__file__))}"
+
+
+def _hashes(value: Any) -> dict[str, str]:
+    """SHA-256 of the files that arguments name: a label depends on what is in them."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return {name: found for one in value for name, found in _hashes(one).items()}
+    if isinstance(value, str) and value and Path(value).is_file():
+        return {value: _sha256(Path(value))}
+    return {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,146 @@
+"""Labels from CP2K: one process per frame, its files in the frame's own folder.
+
+Each frame is computed in `work/<structure key>/`: `cp2k.inp`, `cp2k.out`, `forces`, and `stdout`
+with what the launcher said; further attempts have folders in there. A frame that fails keeps all of
+it; one that succeeds keeps what is small. Every start of CP2K is a line in `work/cp2k_starts.log`.
+Orbitals of labelled frames start the next ones and are deleted when the shard is done. Why all of
+that, which Poisson solver and which precision: docs/decisions/cp2k.md.
+
+Not for: what the input says (`cp2k_input`), or what the output means (`cp2k_output`).
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from halcyon.config import Cp2kReference
+from halcyon.errors import InputError
+from halcyon.frames import structure_key
+from halcyon.labels.reference.base import Record, Reference, Status
+from halcyon.labels.reference.cp2k.attempts import Attempts
+from halcyon.labels.reference.cp2k.input import (
+    GUESS_FILE,
+    ORBITALS_FILE,
+    check_frame,
+    frame_input,
+    frame_tree,
+)
+from halcyon.labels.reference.cp2k.level import read_level
+from halcyon.labels.reference.cp2k.output import Outcome
+from halcyon.labels.reference.cp2k.program import Program
+from halcyon.labels.reference.cp2k.tree import Tree
+from halcyon.labels.reference.cp2k.wavefunctions import Wavefunctions, nearest_first
+
+WAVEFUNCTIONS = "wavefunctions"
+KEPT_BYTES = 200_000
+"""Larger files of a frame that succeeded are deleted."""
+
+
+class Cp2k(Reference):
+    """Single points with CP2K, one process per frame."""
+
+    def __init__(self, settings: Cp2kReference) -> None:
+        """Read the level of theory; CP2K is not started yet.
+
+        Raises:
+            InputError: the level file is missing or not valid.
+        """
+        self._settings = settings
+        self._level = read_level(settings.level)
+        self._program = Program(settings)
+
+    @property
+    def level(self) -> dict[str, Any]:
+        """CP2K's version, and the level's identity; see `Level.identity`.
+
+        Raises:
+            InputError: CP2K cannot be started, or a data file is missing.
+        """
+        return {
+            "program": "CP2K",
+            "version": self._program.version,
+            **self._level.identity(self._program.data_dir),
+        }
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Check program, data files, elements, charges, boxes, and the input by CP2K itself."""
+        _ = self.level
+        for atoms in structures:
+            check_frame(self._level, atoms, self._program.data_dir)
+        for atoms in structures[:1]:
+            fault = self._program.check(frame_input(self._level, atoms, self._program.data_dir))
+            if fault:
+                raise InputError(
+                    f"{self._settings.level}: CP2K {self._program.version} does not accept it: "
+                    f"{fault}"
+                )
+
+    def order(self, frames: Sequence[Atoms]) -> list[int]:
+        """Each frame after one that is as like it as possible: its orbitals are the guess."""
+        return (
+            nearest_first(frames) if self._settings.reuse_wavefunctions else super().order(frames)
+        )
+
+    def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
+        """Label frames one after another; see `Reference.label`."""
+        known = Wavefunctions(work / WAVEFUNCTIONS)
+        for atoms in frames:
+            start = time.monotonic()
+            outcome, rung = self._compute(atoms, work, cores, known)
+            seconds = time.monotonic() - start
+            yield Record(
+                status=outcome.status,
+                energy=outcome.energy,
+                forces=outcome.forces,
+                message=outcome.message,
+                scf_steps=outcome.scf_steps,
+                rung=rung,
+                seconds=seconds,
+                core_seconds=seconds * cores,
+            )
+        known.clear()
+
+    def _compute(
+        self, atoms: Atoms, work: Path, cores: int, known: Wavefunctions
+    ) -> tuple[Outcome, int]:
+        """Label a frame, with rescue; what came of it, and the rung."""
+        try:
+            tree = frame_tree(self._level, atoms, self._program.data_dir)
+        except InputError as error:
+            return Outcome(status=Status.REJECTED, message=str(error)), 0
+        folder = work / structure_key(atoms)
+        if folder.exists():  # of a run that was killed
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        reuse = self._settings.reuse_wavefunctions and not _open_shell(tree)
+        guess = reuse and known.guess(atoms, folder / GUESS_FILE)
+        attempts = Attempts(self._program, self._settings, tree, folder, cores)
+        outcome, rung = attempts.label(guess=guess)
+        if outcome.status is Status.OK and reuse and attempts.orbitals.exists():
+            known.add(folder.name, atoms, attempts.orbitals)
+        _clean(folder, labelled=outcome.status is Status.OK)
+        if outcome.status is Status.CRASHED:
+            outcome = replace(outcome, message=f"{outcome.message} (CP2K's files: {folder})")
+        return replace(outcome, scf_steps=attempts.scf_steps or outcome.scf_steps), rung
+
+
+def _clean(folder: Path, *, labelled: bool) -> None:
+    """Delete what could fill the disk: orbitals, and of a labelled frame all that is large.
+
+    The guess of a frame that failed stays: without it nobody could run its input again.
+    """
+    for path in folder.rglob("*"):
+        large = path.is_file() and path.stat().st_size > KEPT_BYTES
+        if path.name == ORBITALS_FILE or (labelled and (large or path.name == GUESS_FILE)):
+            path.unlink()
+
+
+def _open_shell(tree: Tree) -> bool:
+    """Several SCF solutions are usual there: which one is found must not depend on a neighbour."""
+    dft = tree["+FORCE_EVAL"][0]["+DFT"]
+    return bool(dft.get("UKS") or dft.get("ROKS") or dft["MULTIPLICITY"] > 1)

@@ -1,0 +1,197 @@
+"""The input of one frame: a level of theory, a structure, and what CP2K shall write.
+
+Not for: what a level of theory is (`cp2k_level`), starting CP2K (`cp2k_program`).
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.errors import InputError
+from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Level
+from halcyon.labels.reference.cp2k.tree import Tree, branches, lines
+
+FORCES_FILE = "forces"
+FORCE_DIGITS = 12
+"""Digits after the decimal point of the forces in hartree/bohr: 5e-11 eV/Å."""
+
+GUESS_FILE = "guess.wfn"
+ORBITALS_FILE = "frame-RESTART.wfn"
+"""Names of the orbitals that an SCF starts from, and of those that it writes."""
+
+WALL_A = 2.0
+"""Least distance of a nucleus from the wall of a molecule's box, Å; see docs/decisions/cp2k.md."""
+
+
+def frame_input(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> str:
+    """CP2K input for energy and forces of one frame; see `frame_tree`."""
+    return "\n".join(lines(frame_tree(level, atoms, data_dir, guess=guess))) + "\n"
+
+
+def frame_tree(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> Tree:
+    """CP2K input for energy and forces of one frame, as a tree.
+
+    A molecule (no pbc) is moved to the centre of its cubic box, PERIODIC NONE, with the level's
+    Poisson solver; a periodic frame keeps its cell, PERIODIC XYZ. Data files are named by their
+    absolute paths, so that the input runs anywhere on this machine.
+
+    Args:
+        level: the level of theory.
+        atoms: the frame, with `info` keys charge and multiplicity.
+        data_dir: CP2K's data folder.
+        guess: start from the orbitals in `GUESS_FILE` instead of the level's own guess.
+
+    Raises:
+        InputError: the frame cannot be computed at this level: see `check_frame`.
+    """
+    check_frame(level, atoms, data_dir)
+    tree = copy.deepcopy(level.tree)
+    tree["+GLOBAL"] = tree.get("+GLOBAL", {}) | {
+        "PROJECT_NAME": "frame",
+        "RUN_TYPE": "ENERGY_FORCE",
+        "PRINT_LEVEL": "LOW",
+    }
+    force_eval = tree["+FORCE_EVAL"][0]
+    force_eval["+PRINT"] = {
+        # `=` makes CP2K take the name as it is.
+        "+FORCES": {"_": "ON", "FILENAME": f"={FORCES_FILE}", "NDIGITS": FORCE_DIGITS}
+    }
+    dft, subsys = force_eval["+DFT"], force_eval["+SUBSYS"]
+    dft["+SCF"] = dft.get("+SCF", {}) | {
+        "+PRINT": {"+RESTART": {"_": "ON", "BACKUP_COPIES": 0}, "+RESTART_HISTORY": {"_": "OFF"}}
+    }
+    if guess:
+        start_from_guess(tree)
+    dft["CHARGE"] = atoms.info["charge"]
+    dft["MULTIPLICITY"] = atoms.info["multiplicity"]
+    if atoms.info["multiplicity"] > 1 and not dft.get("ROKS"):
+        dft["UKS"] = True
+    for keyword in ("BASIS_SET", "POTENTIAL"):
+        paths = [str(path) for path in level.data_file_paths(keyword, data_dir)]
+        dft[f"{keyword}_FILE_NAME"] = paths if keyword == "BASIS_SET" else paths[0]
+    files = level.data_files(data_dir)
+    for branch in branches(dft.get("+XC", {})):
+        for name in DATA_KEYWORDS:
+            if name in branch:
+                branch[name] = str(files[branch[name]])
+    # Only kinds of this frame: CP2K looks up every KIND that it is given.
+    symbols = atoms.get_chemical_symbols()
+    subsys["+KIND"] = [
+        level.kind(element) | {"_": element} for element in sorted(set(symbols), key=symbols.index)
+    ]
+    periodic = bool(atoms.pbc.all())
+    positions = atoms.positions
+    if not periodic:
+        middle = (positions.max(axis=0) + positions.min(axis=0)) / 2
+        positions = positions - middle + atoms.cell.lengths() / 2
+    dft["+POISSON"] = dft.get("+POISSON", {}) | {
+        "PERIODIC": "XYZ" if periodic else "NONE",
+        "POISSON_SOLVER": "PERIODIC" if periodic else level.molecule_solver,
+    }
+    subsys["+CELL"] = {
+        name: tuple(f"{length:.12f}" for length in vector)
+        for name, vector in zip("ABC", atoms.cell.array, strict=True)
+    } | {"PERIODIC": "XYZ" if periodic else "NONE"}
+    subsys["+COORD"] = {
+        "*": [
+            f"{symbol} {x:.12f} {y:.12f} {z:.12f}"
+            for symbol, (x, y, z) in zip(symbols, positions, strict=True)
+        ]
+    }
+    return tree
+
+
+def start_from_guess(tree: Tree) -> None:
+    """Let the SCF of a frame's input start from the orbitals in `GUESS_FILE`."""
+    dft = tree["+FORCE_EVAL"][0]["+DFT"]
+    dft["WFN_RESTART_FILE_NAME"] = GUESS_FILE
+    dft["+SCF"]["SCF_GUESS"] = "RESTART"
+
+
+def check_frame(level: Level, atoms: Atoms, data_dir: Path) -> None:
+    """Check what CP2K would refuse or, worse, not notice.
+
+    Raises:
+        InputError: an element is missing from the level; charge and multiplicity do not go with
+            the electrons; there is no box, or it is too small; partial periodicity; exact exchange
+            that reaches further than a periodic cell.
+    """
+    name = f"structure {atoms.info.get('structure', '?')}"
+    if not np.isfinite(atoms.positions).all():
+        raise InputError(f"{name}: a position is not a finite number")
+    _check_box(level, atoms, name)
+    charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
+    valence = {
+        element: level.valence_electrons(element, data_dir)
+        for element in sorted(set(atoms.get_chemical_symbols()))
+    }
+    electrons = sum(valence[element] for element in atoms.get_chemical_symbols()) - charge
+    if electrons < multiplicity - 1 or (electrons - multiplicity + 1) % 2:
+        raise InputError(
+            f"{name}: charge = {charge}, multiplicity = {multiplicity}: impossible with "
+            f"{electrons} valence electrons; expected an {'even' if electrons % 2 else 'odd'} "
+            "multiplicity"
+        )
+
+
+def _check_box(level: Level, atoms: Atoms, name: str) -> None:
+    if atoms.pbc.all():
+        if atoms.cell.rank < 3:
+            raise InputError(f"{name}: periodic, but without a cell of three vectors")
+        _check_exchange(level, atoms, name)
+        return
+    if atoms.pbc.any():
+        raise InputError(
+            f"{name}: pbc = {atoms.pbc.tolist()}: expected periodic along all three vectors or none"
+        )
+    extent = float(np.ptp(atoms.positions, axis=0).max())
+    # MT needs twice the extent of the density (G. J. Martyna, M. E. Tuckerman, J. Chem. Phys.
+    # 110, 2810 (1999)), which ends about WALL_A beyond the nuclei.
+    needed = extent + 2 * WALL_A
+    if level.molecule_solver == "MT":
+        needed = max(needed, 2 * extent)
+    if atoms.cell.rank == 0:
+        raise InputError(
+            f"{name}: no box; CP2K needs `box_A`, the edge of a cubic box around the molecule: "
+            f"at least {needed:.1f} Å"
+        )
+    edge = float(atoms.cell.array[0, 0])
+    if not np.allclose(atoms.cell.array, edge * np.eye(3), atol=1e-6):
+        raise InputError(
+            f"{name}: cell = {atoms.cell.array.tolist()}: a molecule needs a cubic box along the "
+            "axes (`box_A`)"
+        )
+    if edge < needed:
+        raise InputError(
+            f"{name}: box_A = {edge:g}: the molecule extends over {extent:.2f} Å; expected at "
+            f"least {needed:.1f} Å ({level.molecule_solver} Poisson solver, {WALL_A:g} Å between "
+            "every nucleus and the wall)"
+        )
+
+
+def _check_exchange(level: Level, atoms: Atoms, name: str) -> None:
+    """Exact exchange must end within half a periodic cell.
+
+    M. Guidon, J. Hutter, J. VandeVondele, J. Chem. Theory Comput. 5, 3010 (2009).
+    """
+    heights = atoms.cell.volume / np.linalg.norm(
+        [np.cross(*np.delete(atoms.cell.array, axis, axis=0)) for axis in range(3)], axis=1
+    )
+    reach = heights.min() / 2
+    for exchange in level.dft.get("+XC", {}).get("+HF", []):
+        potential = exchange.get("+INTERACTION_POTENTIAL", {})
+        kind = potential.get("POTENTIAL_TYPE", "COULOMB")
+        radius = float(potential.get("CUTOFF_RADIUS", 10.0))
+        if kind == "TRUNCATED" and radius <= reach:
+            continue
+        if kind in ("SHORTRANGE", "GAUSSIAN"):
+            continue
+        raise InputError(
+            f"{name}: periodic, and {level.path}: FORCE_EVAL/DFT/XC/HF/INTERACTION_POTENTIAL: "
+            f"POTENTIAL_TYPE {kind}"
+            + (f", CUTOFF_RADIUS {radius:g} Å" if kind == "TRUNCATED" else "")
+            + f": expected TRUNCATED with a radius of at most {reach:.2f} Å, half of the cell's "
+            "least height"
+        )

@@ -1,0 +1,168 @@
+"""What CP2K wrote about one frame: a label, or why there is none.
+
+Not for: starting CP2K; see `cp2k_program`.
+"""
+
+import re
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+from ase.units import Bohr, Hartree
+
+from halcyon.labels.reference.base import Status
+
+ENERGY = re.compile(
+    r"^ ENERGY\| Total FORCE_EVAL .*?[\[(](?:a\.u\.|hartree)[\])]:?[ ]+(\S+)", re.MULTILINE
+)
+BOX = re.compile(
+    r"^ \*{20,}\n((?: \*.*\*\n)*? \* *\[ABORT\].*\n(?: \*.*\*\n)*?) \*{20,}", re.MULTILINE
+)
+UNITS = re.compile(
+    r"^ (?:ATOMIC FORCES in|FORCES\| Atomic forces) *[\[(](?:a\.u\.|hartree/bohr)[\])]",
+    re.MULTILINE,
+)
+VERSION = re.compile(r"^ CP2K\| version string:\s+CP2K version (.+?)\s*$", re.MULTILINE)
+LAST_WORDS = re.compile(
+    r"^.*(?:Fortran runtime error|No space left|File too large|[Cc]annot allocate|[Oo]ut of memory|"
+    r"[Aa]llocation would exceed|[Ii]nsufficient virtual memory|signal SIG|exited on signal|"
+    r"[Oo]om.?[Kk]ill).*$",
+    re.MULTILINE,
+)
+"""What a Fortran program, a launcher or the system says when a program dies."""
+HINTS = {
+    "SIGKILL": "out of memory, perhaps, or ended by the queueing system",
+    "SIGSEGV": "out of memory or stack, perhaps",
+    "SIGBUS": "the disk is full, perhaps",
+    "SIGXFSZ": "a file became larger than the limit on files allows",
+    "SIGXCPU": "the limit on processor time was reached",
+}
+"""What the user should look at first, by the signal that ended CP2K."""
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What CP2K's files say about one frame; fields as in `Record`."""
+
+    status: Status
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    message: str = ""
+    scf_steps: int | None = None
+
+
+def read_outcome(
+    output: str,
+    forces: str | None,
+    atoms: int,
+    *,
+    stdout: str = "",
+    exit_status: int = 0,
+    version: str = "",
+) -> Outcome:
+    """Judge one frame by what CP2K wrote; its exit status and its closing banner say too little.
+
+    A label needs all of: SCF reported as converged and never as not converged, one energy, one
+    force for every atom, all finite, in known units, no abort. Knows the formats of CP2K up to 2024
+    and from 2025 on. Energies and forces are converted with ASE's units (CODATA 2014).
+
+    Args:
+        output: CP2K's output file.
+        forces: content of the file of PRINT/FORCES; None: only orbitals were asked for.
+        atoms: number of atoms.
+        stdout: what went to standard output and standard error.
+        exit_status: of the process; only for the message.
+        version: that CP2K must have, with or without its revision; empty: any.
+    """
+    # Some aborts come before CP2K has opened its output file.
+    said = output + stdout
+    steps = re.findall(
+        r"(?:SCF run converged in|Leaving inner SCF loop after reaching)\s+(\d+) step", said
+    )
+    scf_steps = sum(int(count) for count in steps) if steps else None
+    abort = abort_message(said)
+    if "SCF run NOT converged" in said:
+        return Outcome(
+            status=Status.UNCONVERGED,
+            message=abort or f"SCF run NOT converged after {scf_steps or '?'} steps",
+            scf_steps=scf_steps,
+        )
+    energies = ENERGY.findall(output)
+    energy = _number(energies[0]) if len(energies) == 1 else None
+    vectors = np.zeros((atoms, 3)) if forces is None else _forces(forces)
+    ran = VERSION.findall(output) if version else []
+    if abort:
+        fault = abort
+    elif "SCF run converged" not in output:
+        fault = _death(output, stdout, exit_status)
+    elif ran and not version.startswith(ran[0]):
+        fault = f"the output is of CP2K {ran[0]}, the level of theory of {version}"
+    elif energy is None:
+        fault = (
+            f"CP2K wrote {len(energies) or 'no'} {'energies' if energies else 'energy'}, in a "
+            f"format known here; {_death(output, stdout, exit_status)}"
+        )
+    elif not np.isfinite(energy):
+        fault = f"the energy is {energy}"
+    elif forces and not UNITS.search(forces):
+        fault = f"the file of forces has an unknown format: it begins {forces[:120]!r}"
+    elif vectors.shape != (atoms, 3):
+        fault = (
+            f"CP2K wrote {len(vectors)} forces for {atoms} atoms; "
+            f"{_death(output, stdout, exit_status)}"
+        )
+    elif not np.isfinite(vectors).all():
+        fault = "a force is not a finite number"
+    else:
+        return Outcome(
+            status=Status.OK,
+            energy=energy * Hartree,
+            forces=vectors * (Hartree / Bohr),
+            scf_steps=scf_steps,
+        )
+    return Outcome(status=Status.CRASHED, message=fault, scf_steps=scf_steps)
+
+
+def abort_message(output: str) -> str:
+    """Text of the first box with which CP2K says why it aborts, on one line; empty without one."""
+    box = BOX.search(output)
+    if box is None:
+        return ""
+    # The words stand right of a drawing of 11 columns, the place in CP2K's source at the end.
+    words = [line[11:].rstrip().removesuffix("*").strip() for line in box[1].splitlines()]
+    return " ".join(" ".join(words).split())
+
+
+def _forces(text: str) -> np.ndarray:
+    """Forces in hartree/bohr, shape (N, 3); what CP2K could not print as a number is nan."""
+    vectors = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 6 and words[0] == "FORCES|" and words[1].isdigit():  # 2025 and later
+            vectors.append([_number(word) for word in words[2:5]])
+        elif len(words) == 6 and words[0].isdigit() and words[1].isdigit():  # up to 2024
+            vectors.append([_number(word) for word in words[3:6]])
+    return np.reshape(np.array(vectors, dtype=float), (-1, 3))
+
+
+def _number(word: str) -> float:
+    return float(re.sub("[Dd]", "E", word)) if re.fullmatch(NUMBER, word) else float("nan")
+
+
+def _death(output: str, stdout: str, exit_status: int) -> str:
+    """Why a program ended before its work was done, as far as anyone said."""
+    cause = ""
+    if exit_status < 0:
+        name = signal.Signals(-exit_status).name
+        cause = f"killed by {name}" + (f" ({HINTS[name]}); " if name in HINTS else "; ")
+    words = LAST_WORDS.search(stdout) or LAST_WORDS.search(output)
+    if words:
+        return f"CP2K ended early: {cause}{words[0].strip()[-300:]}"
+    if cause:
+        return f"CP2K ended early: {cause.removesuffix('; ')}"
+    tail = [line.strip() for line in (output + stdout).splitlines() if line.strip()]
+    return (
+        "CP2K ended without saying whether SCF converged; its last words: "
+        f"{' / '.join(tail[-3:])[-300:] or 'nothing'}"
+    )

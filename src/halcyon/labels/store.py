@@ -1,0 +1,383 @@
+"""Where labels are kept: content-addressed, immutable, checked, shared by all campaigns.
+
+A label belongs to a structure (see `frames.structure_key`) and a level of theory. Levels lie in
+folders of their own and never mix:
+
+    <store>/<level>/level.json             the level of theory
+    <store>/<level>/sha256-….parquet       a shard of labels, named after the hash of its bytes
+    <store>/<level>/….parquet.damaged      a shard that was found damaged, set aside
+    <store>/<level>/keys.index             which shard has which label; a cache, made again at will
+
+A shard is written once, under a lock, and only with labels that the level does not have yet:
+however many processes write, nothing is lost and nothing is there twice. Every page that is read
+is checked against its own checksum, and a whole shard against its name before it is indexed and by
+`check`. Shards of earlier versions, without checksums, are read all the same.
+
+Not for: deciding what is computed (`labels`), or computing it (`reference`).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ase import Atoms
+
+from halcyon import files
+from halcyon.errors import InputError
+from halcyon.frames import canonical_frame, check_schema, frames_of, structure_key, table_of
+
+CHECKED = "sha256-"
+"""Beginning of the name of a shard whose name holds its checksum."""
+DAMAGED = ".damaged"
+INDEX = "keys.index"
+NOT_INDEXED = 64
+"""With more shards than this to look through one by one, the index is written again."""
+SHARD_FRAMES = 1000
+GROUP_FRAMES = 50
+"""Frames of a row group, the least that is read at once."""
+ALL_DIFFERENT = {"numbers", "positions", "forces", "key"}
+"""Columns for which a dictionary of values costs space and time."""
+LOCK_WAIT_S = 600.0
+UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
+"""What pyarrow raises on damaged files."""
+
+
+def level_hash(level: dict[str, Any]) -> str:
+    """Hash of a level of theory, 16 hexadecimal digits."""
+    canonical = json.dumps(level, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def levels(root: Path) -> dict[str, dict[str, Any]]:
+    """Levels of theory of a store by their hashes.
+
+    Raises:
+        InputError: there is no store, or a level's description is damaged.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such label store")
+    return {path.parent.name: files.read_json(path) for path in sorted(root.glob("*/level.json"))}
+
+
+class LabelStore:
+    """Labels of one level of theory.
+
+    Attributes:
+        level: hash of the level of theory.
+        folder: where its shards lie.
+    """
+
+    def __init__(
+        self, root: Path, level: dict[str, Any], tell: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """Open, or begin, the store of a level under `root`.
+
+        Args:
+            root: folder of the whole store.
+            level: see `Reference.level`.
+            tell: gets a line for a person about each shard that is found damaged.
+        """
+        self.level = level_hash(level)
+        self.folder = root / self.level
+        self._tell = tell
+        self._index: tuple[int, pa.Table] | None = None
+        self._scanned: dict[str, pa.Table] = {}
+        description = self.folder / "level.json"
+        if not description.exists():
+            files.write_json(description, level)
+
+    def find(self, keys: Sequence[str]) -> dict[str, Atoms]:
+        """Stored records for some structures.
+
+        A damaged shard is set aside and told about; its labels count as not stored.
+
+        Args:
+            keys: from `structure_key`.
+
+        Returns:
+            Key → frame in canonical order with its record in `info`; missing keys are absent.
+
+        Raises:
+            InputError: a shard cannot be read for a reason that is not damage; it is named.
+        """
+        found: dict[str, Atoms] = {}
+        while missing := set(keys) - found.keys():
+            where = self._locate(missing)
+            groups: dict[str, set[int]] = {}
+            for shard, group in where.values():
+                groups.setdefault(shard, set()).add(group)
+            asked, whole = pa.array(sorted(missing)), True
+            for shard, wanted in sorted(groups.items()):
+                table = self._read(shard, sorted(wanted))
+                if table is None:  # set aside: some of its labels may be in another shard
+                    whole = False
+                    continue
+                mine = pc.is_in(table["key"], value_set=asked)
+                found |= {frame.info["key"]: frame for frame in frames_of(table.filter(mine))}
+            if whole:
+                break
+        return found
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those keys whose records are stored; much faster than `find`."""
+        return set(self._locate(set(keys)))
+
+    def add(self, frames: Sequence[Atoms]) -> set[str]:
+        """Store frames with their records; what is stored already stays as it is.
+
+        Args:
+            frames: with `info` keys key, level, status and so on (see `labels.label_frames`).
+
+        Returns:
+            Keys of frames that were stored already, by this process or another.
+
+        Raises:
+            ValueError: a frame of another level of theory.
+            InputError: another process has been writing for ten minutes.
+        """
+        if wrong := {frame.info["level"] for frame in frames} - {self.level}:
+            raise ValueError(f"level of theory {wrong} cannot enter the store of {self.level}")
+        if not frames:
+            return set()
+        with self._alone():
+            known = self.known([frame.info["key"] for frame in frames])
+            new: dict[str, Atoms] = {}
+            for frame in frames:
+                if frame.info["key"] not in known:
+                    new.setdefault(frame.info["key"], frame)
+            rows = list(new.values())
+            for begin in range(0, len(rows), SHARD_FRAMES):
+                self._write_shard(rows[begin : begin + SHARD_FRAMES])
+            self._update_index()
+        return known
+
+    def stream(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All labels, a row group at a time: memory does not grow with the store.
+
+        Args:
+            columns: only these, where a shard has them; by default all.
+        """
+        for shard in self.shards():
+            with self._open(shard) as opened:
+                if opened is None:
+                    continue
+                present = [name for name in columns or () if name in opened.schema_arrow.names]
+                groups = opened.metadata.num_row_groups
+            for group in range(groups):
+                if (table := self._read(shard, [group], present or None)) is None:
+                    break
+                yield table
+
+    def shards(self) -> list[str]:
+        """Names of the shards, in an order that repeats."""
+        with os.scandir(self.folder) as entries:
+            names = [e.name for e in entries if e.name.endswith(".parquet") and e.name[0] != "."]
+        return sorted(names)
+
+    def damaged(self) -> list[Path]:
+        """Shards that were set aside."""
+        return sorted(self.folder.glob(f"*.parquet{DAMAGED}"))
+
+    def check(self, shard: str) -> list[str]:
+        """Check a shard thoroughly: its checksum, and every key against its structure.
+
+        A damaged shard is set aside.
+
+        Returns:
+            A line per fault; none if all is well.
+        """
+        path = self.folder / shard
+        if _intact(path) is False:
+            return [self._set_aside(shard, "its checksum is not that of its name")]
+        table = self._read(shard, None)
+        if table is None:
+            return [f"{path}: damaged: set aside as {shard}{DAMAGED}"]
+        faults = []
+        for frame in frames_of(table):
+            key, level = frame.info.get("key"), frame.info.get("level")
+            if level != self.level:
+                faults.append(f"{path}: label {key} is of the level of theory {level}")
+            if key != structure_key(frame):
+                faults.append(f"{path}: label {key} is not that of its structure")
+            if ("energy" in frame.info) != (frame.info.get("status") == "ok"):
+                faults.append(f"{path}: label {key}: {frame.info.get('status')} and its energy")
+        return faults
+
+    def _write_shard(self, frames: Sequence[Atoms]) -> None:
+        sink = pa.BufferOutputStream()
+        table = table_of([canonical_frame(frame) for frame in frames])
+        pq.write_table(
+            table,
+            sink,
+            # A look-up reads hundreds of small row groups: Zstandard takes three times as long.
+            compression="lz4",
+            use_dictionary=[name for name in table.column_names if name not in ALL_DIFFERENT],
+            row_group_size=GROUP_FRAMES,
+            write_page_checksum=True,
+            write_statistics=False,
+        )
+        content = sink.getvalue()
+        name = f"{CHECKED}{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+        with files.replacing(self.folder / name) as temporary:
+            temporary.write_bytes(content)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = files.take_lock(self.folder / ".lock", wait_s=LOCK_WAIT_S)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def _locate(self, keys: set[str]) -> dict[str, tuple[str, int]]:
+        """Shard and row group of each key that is stored."""
+        index, present = self._indexed(), self.shards()
+        indexed = set(index["shard"].combine_chunks().dictionary.to_pylist()) if index else set()
+        self._scanned = {n: t for n, t in self._scanned.items() if n not in indexed}
+        for shard in present:
+            if shard not in indexed and shard not in self._scanned:
+                table = self._scan(shard)
+                if table is not None:
+                    self._scanned[shard] = table
+        wanted = pa.array([bytes.fromhex(key) for key in sorted(keys)], pa.binary(16))
+        there = set(present)
+        found: dict[str, tuple[str, int]] = {}
+        for table in (*([index] if index else []), *self._scanned.values()):
+            for row in table.filter(pc.is_in(table["key"], value_set=wanted)).to_pylist():
+                if row["shard"] in there:
+                    found.setdefault(row["key"].hex(), (row["shard"], row["group"]))
+        return found
+
+    def _scan(self, shard: str) -> pa.Table | None:
+        """Keys of a shard and their row groups; None if it is damaged, and set aside."""
+        if _intact(self.folder / shard) is False:
+            self._set_aside(shard, "its checksum is not that of its name")
+            return None
+        keys: list[bytes] = []
+        groups: list[int] = []
+        with self._open(shard) as opened:
+            number = opened.metadata.num_row_groups if opened else 0
+        for group in range(number):
+            table = self._read(shard, [group], ["key"])
+            if table is None:
+                return None
+            keys += [bytes.fromhex(key) for key in table["key"].to_pylist()]
+            groups += [group] * len(table)
+        return pa.table(
+            {
+                "key": pa.array(keys, pa.binary(16)),
+                "shard": pa.array([shard] * len(keys)).dictionary_encode(),
+                "group": pa.array(groups, pa.int16()),
+            }
+        )
+
+    def _indexed(self) -> pa.Table | None:
+        """The index, from memory if its file is the same; None where there is none."""
+        path = self.folder / INDEX
+        try:
+            stamp = path.stat().st_mtime_ns
+            if self._index is None or self._index[0] != stamp:
+                table = pq.read_table(
+                    path, read_dictionary=["shard"], page_checksum_verification=True
+                )
+                self._index = (stamp, table.unify_dictionaries())
+        except UNREADABLE:
+            self._index = None  # it is a cache: the shards are read instead
+        return self._index and self._index[1]
+
+    def _update_index(self) -> None:
+        """Write the index again if many shards are not in it; only with the lock."""
+        if len(self._scanned) <= NOT_INDEXED:
+            return
+        index = self._indexed()
+        there = pa.array(self.shards())
+        tables = [*([index] if index else []), *self._scanned.values()]
+        merged = pa.concat_tables(tables).unify_dictionaries()
+        merged = merged.filter(pc.is_in(merged["shard"].cast(pa.string()), value_set=there))
+        with files.replacing(self.folder / INDEX) as temporary:
+            pq.write_table(merged, temporary, compression="lz4", write_page_checksum=True)
+
+    @contextmanager
+    def _open(self, shard: str) -> Iterator[pq.ParquetFile | None]:
+        """A shard's file; None if it is gone, or damaged and set aside."""
+        path = self.folder / shard
+        try:
+            opened = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            check_schema(opened.schema_arrow, path)
+        except FileNotFoundError:  # another process has set it aside
+            yield None
+            return
+        except UNREADABLE as error:
+            self._set_aside(shard, str(error))
+            yield None
+            return
+        with opened:
+            yield opened
+
+    def _read(
+        self, shard: str, groups: Sequence[int] | None, columns: Sequence[str] | None = None
+    ) -> pa.Table | None:
+        """Row groups of a shard; None if it is gone, or damaged and set aside."""
+        with self._open(shard) as opened:
+            if opened is None:
+                return None
+            wanted = range(opened.metadata.num_row_groups) if groups is None else groups
+            try:
+                return opened.read_row_groups(list(wanted), columns, use_threads=False)
+            except UNREADABLE as error:
+                self._set_aside(shard, str(error))
+                return None
+
+    def _set_aside(self, shard: str, why: str) -> str:
+        """Rename a damaged shard, so that nothing counts on it any more, and tell."""
+        path = self.folder / shard
+        if _intact(path):
+            raise InputError(
+                f"{path}: cannot be read ({why}), though its checksum is right: it may be of a "
+                "newer Halcyon or pyarrow"
+            )
+        try:
+            path.rename(path.with_name(shard + DAMAGED))
+        except FileNotFoundError:
+            pass  # another process was first
+        except OSError as error:
+            raise InputError(
+                f"{path}: damaged ({why}), and cannot be set aside ({error}): rename it to "
+                f"{shard}{DAMAGED}, then run again"
+            ) from error
+        lost = len(self._scanned.pop(shard, ()))
+        if not lost and (index := self._indexed()):
+            lost = pc.sum(pc.equal(index["shard"].cast(pa.string()), shard)).as_py()
+        line = (
+            f"{path}: damaged label shard ({why}): set aside as {shard}{DAMAGED}; "
+            f"{lost or 'its'} labels are computed again when they are asked for"
+        )
+        self._tell(line)
+        return line
+
+
+def _intact(shard: Path) -> bool | None:
+    """Whether a shard's bytes are those it is named after; None if its name does not tell.
+
+    Raises:
+        InputError: the file system cannot read it: nothing is known about the shard.
+    """
+    digest = hashlib.sha256()
+    try:
+        with shard.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{shard}: cannot be read ({error})") from error
+    if not shard.name.startswith(CHECKED):
+        return None
+    return shard.stem == CHECKED + digest.hexdigest()[:32]

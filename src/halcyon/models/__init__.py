@@ -1,0 +1,1 @@
+"""MACE: load, train, evaluate."""

@@ -1,0 +1,452 @@
+"""A MACE model for torch-sim: many systems in one pass, energies, forces and node energies.
+
+Two things make it fast: models with scalar node features go through `scalar_mace`, all others
+through MACE's own forward; and a batch is split into runs of whole systems that fit the caches of
+a processor, or the memory of a graphics card.
+
+Not for: reading or training models (see `mace_model`), or what a node energy means (see `domain`).
+
+    model = BatchedMace(load("m.model", dtype="float32"))
+    model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
+"""
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.neighbors import vesin_nl_ts
+
+from halcyon.errors import InputError
+from halcyon.models.scalar.evaluate import Plan, ScalarMace
+
+ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
+ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
+ATOMS_PER_A3 = 0.1  # of condensed matter; for a guess of the number of edges, no more
+
+# Edges of a run on a processor, above which a step is slower than that of two halves: measured in
+# docs/decisions/exploration-speed.md. The rule knows atoms, not positions, so that the same
+# batch is always split in the same way, and gives the same bits.
+CPU_EDGES = {
+    ("scalar", torch.float32): 8_000,
+    ("scalar", torch.float64): 4_000,
+    ("mace", torch.float32): 20_000,
+    ("mace", torch.float64): 10_000,
+}
+
+
+class BatchedMace(ModelInterface):
+    """A MACE model for torch-sim: one pass gives energies, forces and node energies.
+
+    A system with a position that is not finite gets NaN for all its results; the other systems
+    of the batch are not touched.
+    """
+
+    model: Any  # MACE's classes are untyped
+
+    def __init__(self, model: torch.nn.Module, *, compute_stress: bool = False) -> None:
+        """Wrap a model as `load` returns it.
+
+        Args:
+            model: kept, not copied; its device and precision are the wrapper's. Its weights must
+                not change any more; its elements' energies may.
+            compute_stress: also return stresses; costs a little.
+        """
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        parameter = next(model.parameters())
+        self._device = parameter.device
+        self._dtype = parameter.dtype
+        self._compute_forces = True
+        self._compute_stress = compute_stress
+        self.r_max = float(self.model.r_max)
+        self.elements = [int(z) for z in self.model.atomic_numbers]
+        self._fast = ScalarMace.of(self.model)
+        self._scalars = _scalar_features(self.model).to(self._device)
+        self._edge_limit = math.inf
+        if self._device.type == "cpu":
+            way = "mace" if self._fast is None else "scalar"
+            self._edge_limit = CPU_EDGES[way, self._dtype]
+        self._batch: _Batch | None = None
+
+    def forward(self, state: Any, **_: Any) -> dict[str, Tensor]:
+        """Predict for every system of a torch-sim state.
+
+        Args:
+            state: `positions` (n_atoms, 3) Å, `atomic_numbers` (n_atoms,), `system_idx`
+                (n_atoms,) ascending, `cell` (n_systems, 3, 3) Å in columns, `pbc`.
+
+        Returns:
+            `energy` (n_systems,) eV; `forces` (n_atoms, 3) eV/Å; `node_energy` (n_atoms,) eV,
+            float64, without the element's own energy; `descriptors` (n_atoms, D), rotation
+            invariant; with `compute_stress` also `stress` (n_systems, 3, 3) eV/Å³.
+
+        Raises:
+            InputError: an element that the model was not trained for, or a system that does not
+                fit the device's memory even alone.
+        """
+        while True:
+            batch = self._prepared(state.atomic_numbers, state.system_idx)
+            try:
+                return self._whole(state, batch)
+            except torch.OutOfMemoryError as error:
+                self._split_more(batch, error)
+
+    def e0s(self, atomic_numbers: Tensor) -> Tensor:
+        """Energies of atoms' elements, eV, float64, as the model itself rounds them.
+
+        Raises:
+            InputError: an element that the model was not trained for.
+        """
+        return self._element_energies(self._one_hot(atomic_numbers)).double()
+
+    def _whole(self, state: Any, batch: "_Batch") -> dict[str, Tensor]:
+        """Results of all runs, joined."""
+        positions = state.positions.detach().to(self._dtype)
+        cells = state.cell.mT.to(self._dtype)
+        periodic = bool(torch.as_tensor(state.pbc).any())
+        # 0 where all of a system's positions are finite, else NaN.
+        poison = torch.zeros(batch.n_systems, dtype=self._dtype, device=self._device)
+        poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
+        one = self._by_mace if self._fast is None else self._by_matrices
+        results = [
+            one(
+                run,
+                positions[run.atoms],
+                cells[run.systems],
+                poison[run.systems],
+                periodic=periodic,
+            )
+            for run in batch.runs
+        ]
+        atom_poison = poison[batch.system_idx]
+        answer = {}
+        for name in results[0]:
+            values = torch.cat([result[name] for result in results])
+            added = poison if name in ("energy", "stress") else atom_poison
+            answer[name] = values + added.view(-1, *[1] * (values.dim() - 1))
+        return answer
+
+    def _by_mace(
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+    ) -> dict[str, Tensor]:
+        """Results of a run of systems by MACE's own forward."""
+        pairs, shifts, unit_shifts = self._edges(run, positions, cells, poison, periodic=periodic)
+        data = {
+            "positions": positions.clone(),
+            "node_attrs": run.node_attrs,
+            "batch": run.system_idx,
+            "ptr": run.ptr,
+            "head": torch.zeros_like(run.ptr[1:]),
+            "cell": cells,
+            "edge_index": pairs,
+            "shifts": shifts,
+            "unit_shifts": unit_shifts,
+        }
+        result = self.model(data, compute_stress=self._compute_stress)
+        answer = {
+            "energy": result["energy"].detach(),
+            "forces": result["forces"].detach(),
+            "node_energy": result["node_energy"].detach() - run.e0s.double(),
+            "descriptors": result["node_feats"].detach()[:, self._scalars],
+        }
+        if self._compute_stress:
+            answer["stress"] = result["stress"].detach()
+        return answer
+
+    @torch.no_grad()
+    def _by_matrices(
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+    ) -> dict[str, Tensor]:
+        """The same by `scalar_mace`, whose atoms are sorted by element."""
+        assert self._fast is not None  # noqa: S101
+        assert run.plan is not None  # noqa: S101
+        vectors, sender = self._neighbours(run, positions, cells, poison, periodic=periodic)
+        node_energy, gradient, features = self._fast(run.plan, vectors, sender)
+        by_receiver = gradient.view(3, len(run.order), -1)
+        forces = -by_receiver.sum(2).T.contiguous()
+        forces.index_add_(0, sender, gradient.T.contiguous())
+        back = run.back
+        node_energy = node_energy.index_select(0, back)
+        # Not atom by atom onto the elements' thousands of eV: each would be rounded to them.
+        energy = torch.zeros_like(run.system_e0s).index_add_(0, run.system_idx, node_energy)
+        answer = {
+            "energy": run.system_e0s + energy,
+            "forces": forces.index_select(0, back),
+            "node_energy": node_energy.double(),
+            "descriptors": features.index_select(0, back),
+        }
+        if self._compute_stress:
+            virial = torch.einsum("anj,bnj->nab", vectors.view_as(by_receiver), by_receiver)
+            total = virial.new_zeros(len(cells), 3, 3)
+            total.index_add_(0, run.system_idx[run.order], (virial + virial.mT) / 2)
+            stress = total / torch.linalg.det(cells).abs()[:, None, None]
+            # As MACE does it, for systems without a cell.
+            answer["stress"] = torch.where(stress.abs() < 1e10, stress, 0.0)
+        return answer
+
+    def _neighbours(
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors (3, n_atoms · J) Å from senders (n_atoms · J,); J for each receiver.
+
+        Atoms are counted in the plan's order. Where an atom has fewer than J neighbours, it is
+        its own, beyond the cutoff.
+        """
+        n, far = len(run.order), 2 * self.r_max
+        # What blew up is set to NaN in the end. Here it must not become an index.
+        finite = torch.nan_to_num(positions, nan=0.0, posinf=0.0, neginf=0.0)
+        sorted_positions = finite.T.index_select(1, run.order)
+        if run.rectangle is not None and not periodic:
+            sender, empty = run.rectangle
+            places = sorted_positions.index_select(1, sender).view(3, n, -1)
+            vectors = (sorted_positions[:, :, None] - places).view(3, -1)
+            return torch.where(empty, far, vectors), sender
+        pairs, shifts, _ = self._edges(run, positions, cells, poison, periodic=periodic)
+        sender, receiver = run.back[pairs]
+        # MACE's shift belongs to the receiver.
+        vectors = sorted_positions[:, receiver] - sorted_positions[:, sender] + shifts.T
+        return _padded(n, sender, receiver, vectors, far)
+
+    def _edges(
+        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Senders and receivers (2, n), and the receivers' shifts (n, 3) in Å and in cells."""
+        if not periodic and run.pairs is not None:
+            separations = positions[run.pairs[1]] - positions[run.pairs[0]]
+            # A NaN distance is not smaller than anything: atoms that blew up have no edges.
+            near = (separations * separations).sum(-1) < self.r_max**2
+            edge_index = run.pairs[:, near]
+            none = torch.zeros(1, 3, dtype=self._dtype, device=self._device)
+            zeros = none.expand(edge_index.shape[1], 3)
+            return edge_index, zeros, zeros
+        found = [torch.zeros(2, 0, dtype=torch.long, device=self._device)]
+        units = [torch.zeros(0, 3, dtype=self._dtype, device=self._device)]
+        shifts = units[:]
+        cutoff = torch.tensor(self.r_max, dtype=self._dtype, device=self._device)
+        for system, (begin, end) in enumerate(itertools.pairwise(run.bounds)):
+            if bool(poison[system].isnan()):
+                continue
+            pairs, unit = vesin_nl_ts(positions[begin:end], cells[system], periodic, cutoff)
+            found.append(pairs + begin)
+            units.append(unit.to(self._dtype))
+            shifts.append(units[-1] @ cells[system])
+        return torch.cat(found, dim=1), torch.cat(shifts), torch.cat(units)
+
+    def _prepared(self, atomic_numbers: Tensor, system_idx: Tensor) -> "_Batch":
+        """What depends only on which atoms stand in the batch; it changes when replicas leave."""
+        batch = self._batch
+        if (
+            batch is None
+            or not _same(atomic_numbers, batch.atomic_numbers)
+            or not _same(system_idx, batch.system_idx)
+        ):
+            batch = self._batch = self._split(atomic_numbers, system_idx)
+        return batch
+
+    def _split(self, atomic_numbers: Tensor, system_idx: Tensor) -> "_Batch":
+        one_hot = self._one_hot(atomic_numbers)
+        e0s = self._element_energies(one_hot)
+        bounds = [0, *torch.bincount(system_idx).cumsum(0).tolist()]
+        return _Batch(
+            # Copies: the state's own tensors may be changed in place.
+            atomic_numbers=atomic_numbers.clone(),
+            system_idx=system_idx.clone(),
+            n_systems=len(bounds) - 1,
+            runs=[
+                _Run.of(first, bounds[first : last + 1], one_hot, e0s, self._fast)
+                for first, last in _runs(bounds, self._edge_limit, self.r_max)
+            ],
+        )
+
+    def _split_more(self, batch: "_Batch", error: BaseException) -> None:
+        """After the memory was too small: halve what is computed at once."""
+        largest = max(batch.runs, key=lambda run: _edges_guessed(run.bounds, self.r_max))
+        if all(len(run.bounds) == 2 for run in batch.runs):
+            raise InputError(
+                f"a system of {largest.bounds[1]} atoms does not fit the memory of {self._device} "
+                "even alone: use a smaller system or model (channels, max_L, r_max_A), float32, "
+                "or a device with more memory"
+            ) from error
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._device} has not enough memory for {batch.n_systems} systems at once: "
+                "they are computed in several passes, with the same results",
+                stacklevel=3,
+            )
+        self._edge_limit = _edges_guessed(largest.bounds, self.r_max) / 2
+        self._batch = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    _warned = False
+
+    def _one_hot(self, atomic_numbers: Tensor) -> Tensor:
+        """Elements of atoms, as (n_atoms, n_elements)."""
+        elements = torch.tensor(self.elements, device=self._device)
+        is_element = atomic_numbers.to(self._device)[:, None] == elements
+        if not bool(is_element.any(1).all()):
+            unknown = {int(z) for z in atomic_numbers} - set(self.elements)
+            raise InputError(
+                f"the model knows {_symbols(self.elements)}, not {_symbols(unknown)}: "
+                "train it with these elements"
+            )
+        return is_element.to(self._dtype)
+
+    def _element_energies(self, one_hot: Tensor) -> Tensor:
+        energies: Tensor = self.model.atomic_energies_fn(one_hot)[:, 0]
+        return energies
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What stays the same from step to step while the same atoms stand in the batch."""
+
+    atomic_numbers: Tensor  # (n_atoms,)
+    system_idx: Tensor  # (n_atoms,)
+    n_systems: int
+    runs: list["_Run"]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Consecutive systems that are computed together. Atoms and systems are counted from 0."""
+
+    systems: slice  # of the batch
+    atoms: slice  # of the batch
+    bounds: list[int]  # first atom of each system, and one past the last of all
+    system_idx: Tensor  # (n_atoms,)
+    ptr: Tensor  # (n_systems + 1,): `bounds`
+    node_attrs: Tensor  # (n_atoms, n_elements), one-hot
+    e0s: Tensor  # (n_atoms,)
+    system_e0s: Tensor  # (n_systems,)
+    pairs: Tensor | None  # (2, n_pairs): sender, receiver; None: systems are too large
+    order: Tensor  # (n_atoms,): atoms sorted by element
+    back: Tensor  # (n_atoms,): the place of each atom in `order`
+    plan: Plan | None
+    # All atoms of small systems as each other's neighbours, in `order`: senders (n_atoms · J,),
+    # and which of them only fill up.
+    rectangle: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def of(
+        cls,
+        first: int,
+        bounds: Sequence[int],
+        one_hot: Tensor,
+        e0s: Tensor,
+        fast: ScalarMace | None,
+    ) -> "_Run":
+        """For the systems from `first` on, whose atoms begin at `bounds`."""
+        device, atoms = one_hot.device, slice(bounds[0], bounds[-1])
+        one_hot, e0s = one_hot[atoms], e0s[atoms]
+        bounds = [bound - bounds[0] for bound in bounds]
+        sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
+        system_idx = torch.repeat_interleave(
+            torch.arange(len(sizes), device=device), torch.tensor(sizes, device=device)
+        )
+        pairs = None
+        if max(sizes) <= ALL_PAIRS_MAX_ATOMS:
+            pairs = torch.cat(
+                [
+                    begin + _all_pairs(size, device)
+                    for begin, size in zip(bounds, sizes, strict=False)
+                ],
+                dim=1,
+            )
+        kinds = one_hot.argmax(1)
+        order = torch.sort(kinds, stable=True).indices
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=device)
+        rectangle = None
+        if pairs is not None and max(sizes) <= ALL_NEIGHBOURS_MAX_ATOMS:
+            vectors = torch.zeros(3, pairs.shape[1], device=device)
+            sender, receiver = back[pairs]
+            padded, senders = _padded(len(order), sender, receiver, vectors, 1.0)
+            rectangle = (senders, padded[0] > 0)
+        return cls(
+            systems=slice(first, first + len(sizes)),
+            atoms=atoms,
+            bounds=bounds,
+            system_idx=system_idx,
+            ptr=torch.tensor(bounds, device=device),
+            node_attrs=one_hot,
+            e0s=e0s,
+            system_e0s=e0s.new_zeros(len(sizes)).index_add_(0, system_idx, e0s),
+            pairs=pairs,
+            order=order,
+            back=back,
+            plan=None if fast is None else fast.plan(kinds[order]),
+            rectangle=rectangle,
+        )
+
+
+def _runs(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[int, int]]:
+    """First system and one past the last, of runs with at most `limit` edges if they can."""
+    first, edges = 0, 0.0
+    for system in range(len(bounds) - 1):
+        more = _edges_guessed(bounds[system : system + 2], r_max)
+        if system > first and edges + more > limit:
+            yield first, system
+            first, edges = system, 0.0
+        edges += more
+    yield first, len(bounds) - 1
+
+
+def _edges_guessed(bounds: Sequence[int], r_max: float) -> float:
+    """Edges of systems of ordinary density."""
+    neighbours = ATOMS_PER_A3 * 4 / 3 * math.pi * r_max**3
+    sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
+    return sum(size * min(size - 1, neighbours) for size in sizes)
+
+
+def _padded(
+    n: int, sender: Tensor, receiver: Tensor, vectors: Tensor, far: float
+) -> tuple[Tensor, Tensor]:
+    """Edges in any order as a rectangle: vectors (3, n · J), and senders (n · J,).
+
+    Empty places get `far`, and the receiver itself as sender.
+    """
+    receiver, order = torch.sort(receiver, stable=True)
+    counts = torch.bincount(receiver, minlength=n)
+    width = max(int(counts.max()), 1)
+    begins = torch.arange(0, n * width, width, device=sender.device) - counts.cumsum(0) + counts
+    places = torch.arange(len(order), device=sender.device) + begins[receiver]
+    senders = torch.arange(n, device=sender.device).repeat_interleave(width)
+    senders[places] = sender[order]
+    filled = vectors.new_full((3, n * width), far)
+    filled.index_copy_(1, places, vectors.index_select(1, order))
+    return filled, senders
+
+
+def _scalar_features(model: Any) -> Tensor:
+    """Where a model's node features do not turn with the molecule: first in each layer."""
+    scalars, begin = [], 0
+    for product in model.products:
+        irreps = product.linear.irreps_out
+        scalars.append(torch.arange(begin, begin + irreps.count("0e")))
+        begin += irreps.dim
+    return torch.cat(scalars)
+
+
+def _all_pairs(n_atoms: int, device: torch.device) -> Tensor:
+    sender, receiver = torch.meshgrid(
+        torch.arange(n_atoms, device=device), torch.arange(n_atoms, device=device), indexing="ij"
+    )
+    other = sender != receiver
+    return torch.stack([sender[other], receiver[other]])
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def _symbols(elements: Sequence[int] | set[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(elements))

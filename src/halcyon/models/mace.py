@@ -1,0 +1,417 @@
+"""MACE behind one door: build, load and evaluate models; their energy zero.
+
+The only module besides `lammps_export` that imports `mace`: its version's habits stay here.
+
+Model files are pickles, as MACE writes them: `load` executes what they contain. Give it only
+files that a campaign made or that the user named.
+
+Not for: training (see `mace_training`), the dynamics itself (see `explore`), how a model is
+evaluated (see `batched_mace`), or what a node energy means (see `domain`).
+
+    model = BatchedMace(load("m.model", dtype="float32"))
+    model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from halcyon.config import DomainSettings, ModelSettings
+from halcyon.errors import InputError
+from halcyon.models.batched import BatchedMace
+
+# Their notes on packages that are not there: no one can act on them.
+with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    warnings.simplefilter("ignore")
+    from mace import modules, tools
+    from mace.modules.models import o3  # type: ignore[attr-defined]
+    from mace.tools import finetuning_utils, scripts_utils
+
+# e3nn's modules, each time one is built or read.
+warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about frames, in their order."""
+
+    energy: np.ndarray
+    """Total energies, eV, shape (n,)."""
+    forces: list[np.ndarray]
+    """Forces, eV/Å, each of shape (N, 3)."""
+    node_energy: list[np.ndarray]
+    """Interaction energies of atoms (their element's energy removed), eV, each of shape (N,)."""
+    descriptors: list[np.ndarray]
+    """Rotation-invariant MACE features of atoms, each of shape (N, D)."""
+
+
+def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
+    """Energies of the elements that explain the frames' total energies best.
+
+    Minimum-norm least squares of energies on compositions, so that it is defined, too, where all
+    frames have one composition and only the sum over a frame has a meaning.
+
+    Args:
+        frames: frames with `info["energy"]`, eV.
+
+    Returns:
+        Energy of each element that occurs, eV, by atomic number.
+    """
+    return _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]))
+
+
+def load(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> torch.nn.Module:
+    """Read a MACE model.
+
+    The file is a pickle: reading it runs code that stands in it. Only files that a campaign
+    made, or that the user named, may come here.
+
+    Args:
+        path: the file.
+        device: "cpu", "cuda", or "auto": cuda where there is one.
+        dtype: "float32" or "float64"; by default the file's own.
+
+    Raises:
+        InputError: the file is missing, or no model.
+    """
+    try:
+        model = torch.load(path, map_location=chosen_device(device), weights_only=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such model file") from error
+    except Exception as error:  # a pickle may fail in any way
+        raise InputError(f"{path}: not a readable MACE model ({error})") from error
+    if not hasattr(model, "atomic_energies_fn"):
+        raise InputError(f"{path}: holds a {type(model).__name__}, not a MACE model of energies")
+    model = model.eval().requires_grad_(False)
+    return model if dtype is None else model.to(DTYPES[dtype])
+
+
+def load_committee(
+    settings: DomainSettings, *, device: str = "auto", dtype: str | None = None
+) -> list[BatchedMace]:
+    """The other models that the signal `committee` asks; none where it is not watched.
+
+    Args:
+        settings: signals, and the models' files.
+        device: as for `load`.
+        dtype: as for `load`.
+
+    Raises:
+        InputError: a file is missing, or no model.
+    """
+    paths = settings.committee if "committee" in settings.signals else []
+    return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """As much of a torch-sim state as `BatchedMace` reads."""
+
+    positions: torch.Tensor
+    atomic_numbers: torch.Tensor
+    system_idx: torch.Tensor
+    cell: torch.Tensor
+    pbc: bool
+
+
+def evaluate(
+    model: Path | str | torch.nn.Module,
+    frames: Sequence[Atoms],
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+) -> Predictions:
+    """Predict energies, forces and node energies of frames, of any compositions.
+
+    Args:
+        model: a model file, or a model as `load` returns it.
+        frames: any number; periodic in all directions or in none.
+        device: used where `model` is a file.
+        batch_size: frames per pass.
+
+    Raises:
+        InputError: an element that the model was not trained for, or a frame that is periodic
+            in some directions only.
+    """
+    wrapper = BatchedMace(
+        model if isinstance(model, torch.nn.Module) else load(model, device=device)
+    )
+    energies: list[float] = []
+    forces: list[np.ndarray] = []
+    node_energy: list[np.ndarray] = []
+    descriptors: list[np.ndarray] = []
+    for batch in _batches(frames, batch_size):
+        sizes = [len(atoms) for atoms in batch]
+        state = _as_state(batch, wrapper)
+        result = wrapper(state)
+        parts = {
+            name: [part.cpu().numpy() for part in torch.split(values, sizes)]
+            for name, values in (
+                ("forces", result["forces"].double()),
+                ("node_energy", result["node_energy"]),
+                ("descriptors", result["descriptors"]),
+                ("e0s", wrapper.e0s(state.atomic_numbers)),
+            )
+        }
+        forces += parts["forces"]
+        node_energy += parts["node_energy"]
+        descriptors += parts["descriptors"]
+        # In float64: a total of thousands of eV would lose meV in float32.
+        energies += [
+            float(e0s.sum() + nodes.sum())
+            for e0s, nodes in zip(parts["e0s"], parts["node_energy"], strict=True)
+        ]
+    return Predictions(np.array(energies), forces, node_energy, descriptors)
+
+
+def errors(predictions: Predictions, frames: Sequence[Atoms]) -> dict[str, float]:
+    """Errors of predictions against the frames' own energies and forces.
+
+    Returns:
+        `energy_mae_meV_per_atom`, `energy_rmse_meV_per_atom`, `forces_mae_meV_per_A` and
+        `forces_rmse_meV_per_A` (over components).
+
+    Raises:
+        ValueError: no frames.
+    """
+    if not frames:
+        raise ValueError("errors of no frames are not defined")
+    energy = np.array(
+        [
+            1e3 * (predicted - atoms.info["energy"]) / len(atoms)
+            for predicted, atoms in zip(predictions.energy, frames, strict=True)
+        ]
+    )
+    force = 1e3 * np.concatenate(
+        [
+            (predicted - atoms.arrays["forces"]).ravel()
+            for predicted, atoms in zip(predictions.forces, frames, strict=True)
+        ]
+    )
+    return {
+        "energy_mae_meV_per_atom": float(np.abs(energy).mean()),
+        "energy_rmse_meV_per_atom": float(np.sqrt((energy**2).mean())),
+        "forces_mae_meV_per_A": float(np.abs(force).mean()),
+        "forces_rmse_meV_per_A": float(np.sqrt((force**2).mean())),
+    }
+
+
+def _fit_e0s(frames: Sequence[Atoms], energies: np.ndarray) -> dict[int, float]:
+    elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
+    composition = np.array([[np.sum(atoms.numbers == z) for z in elements] for atoms in frames])
+    solution = np.linalg.lstsq(composition.astype(float), energies, rcond=None)[0]
+    return dict(zip(elements, solution.tolist(), strict=True))
+
+
+def new(
+    settings: ModelSettings, e0s: dict[int, float], *, scale: float, mean_neighbours: float
+) -> torch.nn.Module:
+    """A model with random weights, in torch's default precision, from torch's random numbers.
+
+    Args:
+        settings: its size.
+        e0s: energies of all its elements, eV.
+        scale: of interaction energies, eV; MACE takes the root-mean-square force component.
+        mean_neighbours: of an atom within the cutoff.
+    """
+    irreps = "+".join(
+        f"{settings.channels}x{degree}{'eo'[degree % 2]}" for degree in range(settings.max_L + 1)
+    )
+    blocks = modules.interaction_classes
+    elements = sorted(e0s)
+    model: torch.nn.Module = modules.ScaleShiftMACE(
+        r_max=settings.r_max_A,
+        num_bessel=settings.radial_basis,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
+        num_interactions=settings.layers,
+        num_elements=len(elements),
+        hidden_irreps=o3.Irreps(irreps),
+        MLP_irreps=o3.Irreps("16x0e"),
+        atomic_energies=np.array([[e0s[z] for z in elements]]),
+        avg_num_neighbors=mean_neighbours,
+        atomic_numbers=elements,
+        correlation=settings.correlation,
+        gate=torch.nn.functional.silu,
+        pair_repulsion=settings.pair_repulsion,
+        use_reduced_cg=False,
+        atomic_inter_scale=scale,
+        atomic_inter_shift=0.0,
+        radial_MLP=[64, 64, 64],
+        heads=["Default"],
+    )
+    return model
+
+
+def load_start(
+    path: Path,
+    elements: Sequence[int],
+    *,
+    dtype: str,
+    device: str = "auto",
+    head: str | None = None,
+) -> torch.nn.Module:
+    """Read a model to fine-tune: one head and the wanted elements of it are kept.
+
+    Args:
+        path: the file, see `load`.
+        elements: atomic numbers that it must know.
+        dtype: as for `load`.
+        device: as for `load`.
+        head: name of the head; needed where it has several.
+
+    Raises:
+        InputError: as for `load`; an element is missing; the head is missing, or not named.
+    """
+    model: Any = load(path, device=device, dtype=dtype)
+    known = sorted(int(z) for z in model.atomic_numbers)
+    if missing := set(elements) - set(known):
+        raise InputError(
+            f"{path}: the model to fine-tune lacks {symbols(missing)}; it knows {symbols(known)}"
+        )
+    heads = list(getattr(model, "heads", None) or ["Default"])
+    if head is not None and head not in heads:
+        raise InputError(
+            f"{path}: pretraining.start_head = {head!r}: expected one of {', '.join(heads)}"
+        )
+    if head is None and len(heads) > 1:
+        raise InputError(
+            f"{path}: pretraining.start_head is missing: the model has several heads; expected "
+            f"one of {', '.join(heads)}"
+        )
+    with torch.no_grad(), precision(DTYPES[dtype]):
+        if len(heads) > 1:
+            model = scripts_utils.remove_pt_head(model, head)
+        if set(known) != set(elements):
+            model = _with_elements(model, sorted(elements))
+    return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
+
+
+@contextlib.contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Build models in this precision; torch's default is put back."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def described(model: Any) -> str:
+    """A model's elements and size in a line, for people."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{symbols([int(z) for z in model.atomic_numbers])}; {int(model.num_interactions)} layers, "
+        f"cutoff {float(model.r_max):g} Å, {size:,} parameters"
+    )
+
+
+def _with_elements(model: Any, elements: list[int]) -> Any:
+    """The same model for some of its elements: the others' weights are left out."""
+    table = tools.AtomicNumberTable(elements)
+    columns = [model.atomic_numbers.tolist().index(z) for z in elements]
+    settings = scripts_utils.extract_config_mace_model(model) | {
+        "atomic_numbers": elements,
+        "num_elements": len(elements),
+        "atomic_energies": model.atomic_energies_fn.atomic_energies[..., columns].cpu().numpy(),
+    }
+    return finetuning_utils.load_foundations_elements(
+        type(model)(**settings),
+        model,
+        table,
+        load_readout=True,
+        max_L=settings["hidden_irreps"].lmax,
+        default_dtype=next(model.parameters()).dtype,
+    )
+
+
+def unexplained_e0s(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
+    """Energies of elements, eV, that explain best what interaction energies leave unexplained."""
+    inner = [nodes.sum() for nodes in evaluate(model, frames).node_energy]
+    return _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]) - inner)
+
+
+def move_energy_zero(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
+    """Set the elements' energies to what the interaction energies leave unexplained, on average.
+
+    Interaction energies, and with them node energies and forces, stay as they are. An element
+    without a frame gets 0 eV.
+
+    Returns:
+        The energies of the elements that occur, eV.
+    """
+    e0s = unexplained_e0s(model, frames)
+    table = model.atomic_energies_fn.atomic_energies
+    values = [e0s.get(int(z), 0.0) for z in model.atomic_numbers]
+    table.copy_(torch.tensor(values, dtype=table.dtype, device=table.device).expand_as(table))
+    return e0s
+
+
+def _batches(frames: Sequence[Atoms], size: int) -> Iterator[list[Atoms]]:
+    """Runs of at most `size` frames that are all periodic or all not."""
+    batch: list[Atoms] = []
+    for atoms in frames:
+        if batch and (len(batch) == size or _periodic(atoms) != _periodic(batch[0])):
+            yield batch
+            batch = []
+        batch.append(atoms)
+    if batch:
+        yield batch
+
+
+def _periodic(atoms: Atoms) -> bool:
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise InputError(
+            f"frame {atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}: "
+            "periodic in all directions or in none is supported"
+        )
+    return bool(atoms.pbc.all())
+
+
+def _as_state(frames: Sequence[Atoms], wrapper: BatchedMace) -> _Frames:
+    device, dtype = wrapper.device, wrapper.dtype
+    sizes = torch.tensor([len(atoms) for atoms in frames], device=device)
+    return _Frames(
+        positions=torch.tensor(
+            np.concatenate([atoms.positions for atoms in frames]), dtype=dtype, device=device
+        ),
+        atomic_numbers=torch.tensor(
+            np.concatenate([atoms.numbers for atoms in frames]), dtype=torch.long, device=device
+        ),
+        system_idx=torch.repeat_interleave(torch.arange(len(frames), device=device), sizes),
+        cell=torch.tensor(
+            np.stack([atoms.cell.array.T for atoms in frames]), dtype=dtype, device=device
+        ),
+        pbc=_periodic(frames[0]),
+    )
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that "cpu", "cuda" or "auto" means."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def symbols(elements: Sequence[int] | set[int]) -> str:
+    """Symbols of elements, for messages."""
+    return ", ".join(chemical_symbols[z] for z in sorted(elements))

@@ -1,0 +1,1 @@
+"""The fast evaluation of MACE models with scalar features."""

@@ -1,0 +1,117 @@
+"""The molecules to look at: selected frames, and each atom's CLI, for the page's 3D view.
+
+Not for: drawing them (`molecules.js` among the templates), or selecting
+(`halcyon.exploration.selection`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.report import Generation, SystemReport
+from halcyon.report.page.axes import rounded
+
+MAX_ATOMS = 40_000
+"""Atoms of all frames on the page together; of older generations fewer frames are shown."""
+
+
+def scenes(report: SystemReport) -> dict[str, Any]:
+    """What there is to look at, newest generation first.
+
+    Returns:
+        `symbols` of the atoms by structure, `scenes`, and how many frames were `selected` in all.
+        A scene has plain values: `title`, `structure`, `positions` (3N, Å), `cell` (9, Å; none
+        without periodicity), `atom` that selected it (or none), and what can be painted on it:
+        `scores` (widths) and `cli` (ps), a value per atom.
+    """
+    shown: list[dict[str, Any]] = []
+    symbols: dict[str, list[str]] = {}
+    room = MAX_ATOMS
+    for g in reversed(report.generations):
+        for scene, atoms in [*_means(report, g), *_selected(g)]:
+            room -= len(atoms)
+            if room < 0 and shown:
+                continue
+            symbols[scene["structure"]] = atoms.get_chemical_symbols()
+            shown.append(scene)
+    selected = sum(len(g.selected) for g in report.generations)
+    return {"symbols": symbols, "scenes": shown, "selected": selected}
+
+
+def _geometry(atoms: Atoms) -> dict[str, Any]:
+    return {
+        "structure": atoms.info["structure"],
+        "positions": [float(f"{value:.3f}") for value in atoms.positions.ravel()],
+        "cell": [float(f"{v:.3f}") for v in atoms.cell.array.ravel()] if atoms.pbc.any() else None,
+    }
+
+
+def _means(report: SystemReport, g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
+    """Λ of each atom at the end, mean over replicas, on a geometry of the structure."""
+    found = []
+    for structure in dict.fromkeys(entry["structure"] for entry in g.replicas):
+        known = [
+            entry["cli_atoms_ps"]
+            for entry in g.replicas
+            if entry["structure"] == structure and entry.get("cli_atoms_ps")
+        ]
+        picture = _first([*report.taught, *g.selected], structure)
+        if not known or picture is None or len(picture) != len(known[0]):
+            continue
+        scene = _geometry(picture) | {
+            "kind": "mean",
+            "generation": g.number,
+            "title": f"Λ of each atom of {structure} when its replicas ended, mean of "
+            f"{len(known)}, generation {g.number}",
+            "atom": None,
+            "scores": None,
+            "cli": rounded(np.mean(known, axis=0)),
+        }
+        found.append((scene, picture))
+    return found
+
+
+def _first(frames: Sequence[Atoms], structure: str) -> Atoms | None:
+    return next((frame for frame in frames if frame.info["structure"] == structure), None)
+
+
+def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
+    found = []
+    for frame in g.selected:
+        info = frame.info
+        asked = g.asked.get(info.get("key", ""), {})
+        atom = info.get("atom")
+        found.append(
+            (
+                _geometry(frame)
+                | {
+                    "kind": "selected",
+                    "generation": g.number,
+                    "title": f"{info['structure']}, generation {g.number}, replica "
+                    f"{info.get('replica', '–')} at {info.get('time', float('nan')):.4g} ps",
+                    "atom": atom,
+                    "replica": info.get("replica"),
+                    "time": info.get("time"),
+                    "temperature": info.get("temperature"),
+                    "reason": info.get("reason", ""),
+                    "score": _plain(info.get("score")),
+                    "cli_atom": _plain(info.get("cli_atom")),
+                    "status": asked.get("status", "not labelled yet"),
+                    "split": info.get("split", ""),
+                    "scores": _values(frame, "scores"),
+                    "cli": _values(frame, "cli_atoms"),
+                },
+                frame,
+            )
+        )
+    return found
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None else rounded([value])[0]
+
+
+def _values(frame: Atoms, name: str) -> list[float | None] | None:
+    return rounded(frame.arrays[name]) if name in frame.arrays else None

@@ -1,0 +1,134 @@
+"""Putting the page together.
+
+Not for: what stands in it (the other modules here), or how it looks (the templates).
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from halcyon.final.certificate import Conclusion
+from halcyon.report import (
+    SystemReport,
+    certificate_sentence,
+    columns_of,
+    coverage_sentence,
+    label_costs,
+    next_step,
+    verdict_sentence,
+)
+from halcyon.report.page import (
+    books,
+    certified,
+    instability,
+    learning,
+    lifetimes,
+    molecules,
+    tables,
+    transfer,
+)
+from halcyon.report.page.axes import Figure, colours_of
+from halcyon.report.page.provenance import provenance
+from halcyon.verdict import runs as stability
+from halcyon.verdict.saturation import Decision
+
+TEMPLATES = Path(__file__).parents[4] / "workflow/report/page"
+MAX_MESSAGES = 200
+"""Frames without a label that are listed one by one."""
+
+
+def render(report: SystemReport) -> str:
+    """The page: HTML that needs nothing else."""
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    shown = _figures(report)
+    tone = {Decision.SATURATED: "calm", Decision.CONTINUE: "open"}.get(
+        report.last.decision, "restless"
+    )
+    if report.certificate and report.certificate.conclusion != Conclusion.STABLE:
+        tone = "restless"
+    return environment.get_template("page.html.jinja").render(
+        report=report,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        verdict=verdict_sentence(report),
+        coverage=coverage_sentence(report),
+        next_step=next_step(report),
+        certificate=certificate_sentence(report),
+        tone=tone,
+        shown=shown,
+        figures={f.id: f.plotly() for group in shown.values() for f in group},
+        colours=colours_of(report),
+        molecules=molecules.scenes(report),
+        tables=_tables(report),
+        quarantined=report.quarantined[:MAX_MESSAGES],
+        provenance=provenance(report),
+        level=yaml.safe_dump(report.level, sort_keys=False, allow_unicode=True),
+        plotly=get_plotlyjs(),
+        viewer=(TEMPLATES / "vendor/3Dmol-min.js").read_text(encoding="utf-8"),
+        **_survival(report),
+    )
+
+
+def _figures(report: SystemReport) -> dict[str, list[Figure]]:
+    """Figures by the section they stand in."""
+    return {
+        "instability": instability.figures(report),
+        "signals": instability.other_figures(report),
+        "survival": lifetimes.figures(report),
+        "certificate": certified.figures(report),
+        "learning": learning.learning_figures(report),
+        "parity": learning.parity_figures(report),
+        "training": learning.training_figures(report),
+        "books": books.figures(report),
+        "costs": books.cost_figures(report),
+        "teacher": transfer.teacher_figures(report),
+        "drift": transfer.drift_figures(report),
+    }
+
+
+def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
+    """Tables by their ids; the survival ones are made in `_survival`."""
+    columns = columns_of(report)
+    return {
+        "summary": [[c.heading for c in columns]]
+        + [[c.cell(g) for c in columns] for g in report.generations],
+        "replicas": tables.replica_rows(report.last),
+        "errors": tables.error_rows(report),
+        "fates-table": tables.fate_rows(report.generations),
+        "times": tables.time_rows(report.stages),
+        "label-times": tables.cost_rows(label_costs(report.label_infos)),
+        "teacher": tables.teacher_rows(report.teacher),
+        "drift": tables.drift_rows(report.last),
+        "certificate": certified.rows(report.certificate) if report.certificate else [],
+        "margins": tables.margin_rows(report.generations),
+        "classes": tables.class_rows(report.last.domain),
+    }
+
+
+def _survival(report: SystemReport) -> dict[str, Any]:
+    last, runs = report.last, {g.number: g.run for g in report.generations}
+    counted = {number: runs[number] for number in last.critical_cli["generations"]}
+    return {
+        "failure_rate": stability.rate_text(last.failures),
+        "critical": stability.critical_text(last.critical_cli["label"], "label"),
+        "overlap": stability.overlap_text(
+            [e for run in counted.values() for e in run.endings("label")]
+        ),
+        "survival": stability.survival_rows(
+            runs,
+            {g.number: g.failures for g in report.generations},
+            horizon_ps=report.longest_ps,
+        ),
+        "critical_rows": stability.critical_rows(counted, last.critical_cli),
+    }

@@ -1,0 +1,250 @@
+"""The page's tables: rows of text, the heading first.
+
+Not for: the table of generations (`halcyon.report.summary`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from halcyon.campaign.stage import duration
+from halcyon.domain.intervals import Domain
+from halcyon.report import Generation, LabelCost, StageTime, SystemReport, number_text
+from halcyon.report.page.learning import interval_of
+from halcyon.verdict import runs
+
+
+def replica_rows(generation: Generation) -> list[list[str]]:
+    """How each replica of a generation ended."""
+    heading = [
+        "Replica",
+        "Structure",
+        "Temperature, K",
+        "Simulated time, ps",
+        "Λ, ps",
+        "Largest atomic Λ, ps",
+        "Guard Λ, ps",
+        "Excursions",
+        "Began",
+        "Failure",
+    ]
+    columns = ("cli_label", "cli_label_max", "cli_guard", "excursions_label")
+    final = {column: generation.final(column) for column in columns}
+    return [heading] + [
+        [
+            str(entry["replica"]),
+            entry["structure"],
+            f"{entry['temperature_K']:g}",
+            f"{entry['time_ps']:.4g}",
+            *(number_text(final[column].get(entry["replica"])) for column in columns),
+            f"took the place of a failed one at {entry['began_ps']:.4g} ps"
+            if runs.replaced(entry)
+            else "with the run",
+            entry["failure"] or "none",
+        ]
+        for entry in generation.replicas
+    ]
+
+
+def teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
+    """The teacher's frames by fate."""
+    words = {
+        "md": "Kept: molecular dynamics",
+        "displaced": "Kept: displaced atoms",
+        "stretched": "Kept: stretched bonds",
+        "contact": "Kept: close contacts",
+        "dissociated": "Kept: bonds pulled apart",
+        "force_cap": "Dropped: force above the cap",
+        "not_finite": "Dropped: values not finite",
+        "duplicate": "Dropped: like an earlier frame",
+    }
+    counted = {name for counts in teacher.values() for name in counts}
+    found = [name for name in words if name in counted] + sorted(counted - words.keys())
+    return [["Structure", *(words.get(name, name) for name in found)]] + [
+        [structure, *(str(counts.get(name, 0)) for name in found)]
+        for structure, counts in teacher.items()
+    ]
+
+
+def fate_rows(generations: Sequence[Generation]) -> list[list[str]]:
+    """Candidates by what became of them."""
+    fates = list(dict.fromkeys(["selected", *(fate for g in generations for fate in g.fates)]))
+    return [["Generation", "Candidates", *(fate.capitalize() for fate in fates)]] + [
+        [str(g.number), str(g.candidates), *(str(g.fates.get(fate, 0)) for fate in fates)]
+        for g in generations
+    ]
+
+
+def margin_rows(generations: Sequence[Generation]) -> list[list[str]]:
+    """The margin of each generation's label domain, and how well it held."""
+    heading = [
+        "Generation",
+        "Margin, widths (90 % interval)",
+        "Method",
+        "Asked exceedance of it",
+        "Held-out atomic energies",
+        "Test atoms outside, no margin (95 % interval)",
+        "Test atoms outside, with margin (95 % interval)",
+        "Mean width of label domain, eV",
+        "Mean width of guard domain, eV",
+    ]
+    rows = [heading]
+    for g in generations:
+        margin, told = g.domain.margin, g.domain.report
+        rows.append(
+            [
+                str(g.number),
+                f"{margin.value:.3g} ({margin.low:.3g}–{margin.high:.3g})",
+                margin.method,
+                f"{margin.alpha:.2g}",
+                str(margin.n),
+                _exceedance(told["exceedance_bare"]),
+                _exceedance(told["exceedance_with_margin"]),
+                f"{told['mean_width_label_eV']:.3g}",
+                f"{told['mean_width_guard_eV']:.3g}",
+            ]
+        )
+    return rows
+
+
+def _exceedance(found: dict[str, float]) -> str:
+    if not found:
+        return "–"
+    fraction, low, high = (f"{found[name] * 100:.2f}" for name in ("fraction", "low", "high"))
+    return f"{fraction} % ({low}–{high} %)"
+
+
+def class_rows(domain: Domain) -> list[list[str]]:
+    """Domain of each class of atoms."""
+    heading = [
+        "Class",
+        "Atoms of a frame",
+        "Training values",
+        "Label domain, eV",
+        "its width, eV",
+        "Guard domain, eV",
+        "its width, eV",
+    ]
+    atoms = Counter(name for names in domain.classes.values() for name in names)
+    values = domain.report["training_frames_values"]
+    rows = [heading]
+    for name, (low, high) in domain.label.items():
+        least, most = domain.guard[name]
+        rows.append(
+            [
+                name,
+                str(atoms[name] or "–"),  # environments change from frame to frame
+                str(values.get(name, "–")),
+                f"{low:.3f} to {high:.3f}",
+                f"{high - low:.3f}",
+                f"{least:.3f} to {most:.3f}",
+                f"{most - least:.3f}",
+            ]
+        )
+    return rows
+
+
+def time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
+    """What each stage has cost."""
+    total = StageTime(
+        stage="all",
+        runs=sum(s.runs for s in stages),
+        seconds=sum(s.seconds for s in stages),
+        core_seconds=sum(s.core_seconds for s in stages),
+    )
+    return [["Stage", "Jobs", "Wall time", "Core time", "Share of core time"]] + [
+        [
+            s.stage,
+            str(s.runs),
+            duration(s.seconds),
+            duration(s.core_seconds),
+            f"{s.core_seconds / (total.core_seconds or 1) * 100:.0f} %",
+        ]
+        for s in (*stages, total)
+    ]
+
+
+def cost_rows(costs: Sequence[LabelCost]) -> list[list[str]]:
+    """What label calculations have cost, by batch and per calculation."""
+    whole = LabelCost(
+        batch="all",
+        labels=sum(c.labels for c in costs),
+        without=sum(c.without for c in costs),
+        core_seconds=sum(c.core_seconds for c in costs),
+    )
+    return [["Batch", "Labels", "Without label", "Core time, s", "per calculation, s"]] + [
+        [
+            c.batch,
+            str(c.labels),
+            str(c.without),
+            number_text(c.core_seconds),
+            number_text(c.core_seconds / n if (n := c.labels + c.without) else None),
+        ]
+        for c in (*costs, whole)
+    ]
+
+
+def error_rows(report: SystemReport) -> list[list[str]]:
+    """Errors on the test set with their intervals, and the worst of the parity table."""
+    heading = [
+        "Generation",
+        "Test frames",
+        "Force MAE, meV/Å (95 % interval)",
+        "RMSE, meV/Å",
+        "Largest, meV/Å",
+        "Energy MAE, meV/atom (95 % interval)",
+        "RMSE, meV/atom",
+        "Largest, meV/atom",
+    ]
+    return [heading] + [
+        [
+            str(g.number),
+            str(g.learned["test"]),
+            *_errors(report, g, "force", g.forces_mae),
+            *_errors(report, g, "energy", g.energy_mae),
+        ]
+        for g in report.generations
+    ]
+
+
+def _errors(report: SystemReport, g: Generation, quantity: str, mae: float) -> list[str]:
+    told = number_text(mae)
+    if interval := interval_of(report, g, quantity):
+        told += f" ({interval[0]:.3g}–{interval[1]:.3g})"
+    if not g.parity:
+        return [told, "–", "–"]
+    table = g.parity[quantity]
+    off = 1000 * np.abs(table["predicted"].astype(float) - table["reference"])
+    return [told, number_text(float(np.sqrt(np.mean(off**2)))), number_text(float(off.max()))]
+
+
+def drift_rows(generation: Generation) -> list[list[str]]:
+    """Drift of latent features of a generation, by class of atoms."""
+    rows = [
+        [
+            "Class",
+            "Held-out atoms",
+            "Shift before",
+            "Shift after",
+            "Kurtosis before",
+            "Kurtosis after",
+            "of training frames, after",
+        ]
+    ]
+    told = generation.drift or {}
+    before, after = (told.get(word) or {} for word in ("before", "after"))
+    for name, now in after.items():
+        then = before.get(name, {})
+        rows.append(
+            [
+                name,
+                str(now["atoms"]),
+                number_text(then.get("shift")),
+                number_text(now["shift"]),
+                number_text(then.get("kurtosis_new")),
+                number_text(now["kurtosis_new"]),
+                number_text(now["kurtosis_known"]),
+            ]
+        )
+    return rows

@@ -1,0 +1,187 @@
+"""What the teacher taught, and how far latent features drift from what was learned.
+
+Not for: making the teacher's frames (`sampling`), or measuring drift (`drift`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.report import SystemReport
+from halcyon.report.page.axes import Figure, Trace, colours_of, faint, gradient, rounded, titled
+from halcyon.teacher.sampling import ORIGINS
+
+BINS = 40
+MEASURES = {
+    "shift": (
+        "Shift of latent features",
+        "Distance between the means of held-out and training frames, in training standard "
+        "deviations per axis: 0 is none.",
+        "shift, standard deviations",
+    ),
+    "kurtosis_new": (
+        "Gaussianity of latent features",
+        "Mardia's kurtosis of held-out frames over its value for a Gaussian: 1 is Gaussian, above "
+        "it has heavy tails, below it has several clusters.",
+        "kurtosis, relative",
+    ),
+}
+
+
+def teacher_figures(report: SystemReport) -> list[Figure]:
+    """Energies and largest forces of the teacher's frames by origin, for each structure."""
+    found = []
+    for name in dict.fromkeys(frame.info["structure"] for frame in report.taught):
+        mine = [frame for frame in report.taught if frame.info["structure"] == name]
+        found += [
+            _histogram(
+                f"teacher-energy-{name}",
+                f"{name}: energies",
+                mine,
+                energies(mine),
+                "energy above the least, eV/atom",
+            ),
+            _histogram(
+                f"teacher-force-{name}",
+                f"{name}: forces",
+                mine,
+                largest_forces(mine),
+                "largest force on an atom, eV/Å",
+            ),
+        ]
+    return found
+
+
+def energies(frames: Sequence[Atoms]) -> np.ndarray:
+    """Energies above the least of them, eV per atom, shape (F,)."""
+    per_atom = np.array([frame.info["energy"] / len(frame) for frame in frames])
+    above: np.ndarray = per_atom - per_atom.min()
+    return above
+
+
+def largest_forces(frames: Sequence[Atoms]) -> np.ndarray:
+    """Largest force on any atom of each frame, eV/Å, shape (F,)."""
+    return np.array([np.linalg.norm(f.arrays["forces"], axis=1).max() for f in frames])
+
+
+def _histogram(
+    place: str, title: str, frames: Sequence[Atoms], values: np.ndarray, axis: str
+) -> Figure:
+    """Counts in bins that grow with the value: frames lie from thermal motion to the force cap."""
+    positive = values[values > 0]
+    low, high = (positive.min(), positive.max()) if len(positive) else (0.5, 1.0)
+    edges = np.geomspace(low, high * (1 + 1e-9), BINS + 1)
+    data, told, key = [], [], {}
+    origins = np.array([frame.info["origin"] for frame in frames])
+    for number, origin in enumerate(ORIGINS):
+        mine = values[origins == origin]
+        if not len(mine):
+            continue
+        # The least energy is nought by definition: it belongs to the first bin.
+        counts, _ = np.histogram(np.clip(mine, edges[0], edges[-1]), edges)
+        told.append(f"{origin}: {len(mine)} frames, median {np.median(mine):.3g}")
+        key[origin] = gradient(number, len(ORIGINS))
+        starts = rounded(edges[:-1])
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": origin,
+                "x": rounded(np.repeat(edges, 2)),
+                # No log of nought: an empty bin lies below the axis.
+                "y": [0.5, *np.repeat(np.maximum(counts, 0.5), 2).tolist(), 0.5],
+                "text": ["", *np.repeat(counts, 2).astype(str).tolist(), ""],
+                "told": [[x, int(n)] for x, n in zip(starts, counts, strict=True) if n],
+                "line": {"color": key[origin], "width": 1.6},
+                "fill": "tozeroy",
+                "fillcolor": faint(key[origin], 0.18),
+                "hovertemplate": f"{origin}, near %{{x:.3g}}: %{{text}} frames<extra></extra>",
+            }
+        )
+    return Figure(
+        id=place,
+        title=title,
+        caption=f"{len(frames)} frames by origin, in {BINS} bins.",
+        alt=f"Histogram of the {axis}; {'; '.join(told)}.",
+        data=data,
+        x=titled(axis, type="log", exponentformat="none", dtick=1),
+        y=titled(
+            "frames",
+            type="log",
+            exponentformat="none",
+            dtick=1,
+            range=[-0.2, np.log10(len(frames))],
+        ),
+        key=key,
+    )
+
+
+def drift_figures(report: SystemReport) -> list[Figure]:
+    """Drift per class of atoms, before and after fine-tuning; none without files that tell it."""
+    if not any(g.drift for g in report.generations):
+        return []
+    return [_drift(report, measure) for measure in MEASURES]
+
+
+def _drift(report: SystemReport, measure: str) -> Figure:
+    title, caption, axis = MEASURES[measure]
+    colours, data = colours_of(report), []
+    told = []
+    for g in report.generations:
+        for word in ("before", "after"):
+            found: dict[str, Any] = (g.drift or {}).get(word) or {}
+            classes = [name for name in found if found[name][measure] is not None]
+            if not classes:
+                continue
+            values = [found[name][measure] for name in classes]
+            told.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
+            data.append(
+                _dots(
+                    number=g.number,
+                    word=word,
+                    classes=classes,
+                    values=rounded(values),
+                    customdata=[[found[name]["atoms"], found[name]["axes"]] for name in classes],
+                    colour=colours[g.number],
+                )
+            )
+    return Figure(
+        id=f"drift-{measure.removesuffix('_new')}",
+        title=title,
+        caption=f"{caption} Hollow: the model before fine-tuning (of generation 0: the pre-trained "
+        "one), filled: after it.",
+        alt=f"{title} by class of atoms; {'; '.join(told)}.",
+        data=data,
+        x=titled("class of atoms", type="category"),
+        y=titled(axis, rangemode="tozero"),
+    )
+
+
+def _dots(
+    *,
+    number: int,
+    word: str,
+    classes: list[str],
+    values: list[float | None],
+    customdata: list[list[int]],
+    colour: str,
+) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": number,
+        "name": f"generation {number}, {word}",
+        "x": classes,
+        "y": values,
+        "customdata": customdata,
+        "marker": {
+            "size": 9,
+            "symbol": "circle-open" if word == "before" else "circle",
+            "color": colour,
+            "line": {"width": 1.6},
+        },
+        "hovertemplate": f"generation {number}, {word} fine-tuning, %{{x}}: %{{y:.3g}}"
+        "<br>%{customdata[0]} atoms, %{customdata[1]} axes<extra></extra>",
+    }

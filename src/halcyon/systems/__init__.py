@@ -1,0 +1,1 @@
+"""Start structures: built, packed, guessed and drawn."""

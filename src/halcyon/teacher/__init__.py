@@ -1,0 +1,1 @@
+"""Cheap potentials, and the frames that they teach."""

@@ -1,0 +1,482 @@
+"""The teacher: a classical force field, through OpenMM, that labels frames.
+
+    teacher = make_teacher(system.forcefield, atoms, bonds, molecules=lambda: {"it": [molecule]})
+    energies, forces = teacher.evaluate([atoms])
+
+A model that is pre-trained on such frames knows the walls of the potential (bonds, angles, close
+contacts) before it sees a reference label: E. C.-Y. Yuan, T. Head-Gordon, arXiv:2509.14205. All
+bonds are flexible, water's too: a constraint would teach nothing. Energies are in eV, forces in
+eV/Å; the zero of the energy is the force field's own.
+
+Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or accuracy.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import openmm
+from ase import Atoms
+from ase import units as ase_units
+from openmm import app, unit
+from rdkit import Chem
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from halcyon.config import (
+    AmberForceField,
+    ForceFieldSettings,
+    Gaff2ForceField,
+    GromacsForceField,
+    XmlForceField,
+)
+from halcyon.config.learning import TEACHER_TIMESTEP_FS
+from halcyon.errors import InputError
+from halcyon.teacher import gaff2
+
+KJ_PER_MOL = ase_units.kJ / ase_units.mol
+"""1 kJ/mol in eV."""
+NM = 10.0
+"""1 nm in Å."""
+REAL_SPACE_CUTOFF_A = 10.0
+"""Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
+REFERENCE_PLATFORM_ATOMS = 150
+"""Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
+RIGID = (
+    ": the force field is a rigid model or incomplete, and all bonds and angles must be flexible "
+    "here (for water: amber14/tip3p.xml)"
+)
+MAX_NAMES = 20
+"""Templates of a file that a message names."""
+VIRTUAL = " (with virtual sites, which cannot be used: take one like amber14/tip3p.xml)"
+OPENMM_FORCEFIELDS = Path(app.__file__).parent / "data"
+"""Force fields that come with OpenMM, e.g. `amber14/tip3p.xml`."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A force field for one composition.
+
+    Attributes:
+        system: OpenMM's system.
+        numbers: atomic numbers, shape (N,); frames list their atoms in this order.
+        order: the system's atom k is the frames' atom order[k], shape (N,). OpenMM wants each
+            molecule's atoms together.
+        periodic: in all three directions, or in none.
+        bonds: pairs of bonded atoms, in the frames' order.
+    """
+
+    system: openmm.System
+    numbers: np.ndarray
+    order: np.ndarray
+    periodic: bool
+    bonds: tuple[tuple[int, int], ...]
+
+    def evaluate(self, frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute energies and forces of frames.
+
+        Args:
+            frames: F frames of the teacher's N atoms, in its order.
+
+        Returns:
+            Energies, eV, shape (F,), and forces, eV/Å, shape (F, N, 3).
+
+        Raises:
+            ValueError: a frame has other atoms, another order or another periodicity.
+        """
+        context = self.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000))
+        energies = np.empty(len(frames))
+        forces = np.empty((len(frames), len(self.numbers), 3))
+        for index, atoms in enumerate(frames):
+            rotation = self.place(context, atoms)
+            state = context.getState(energy=True, forces=True)
+            energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+            force = state.getForces(asNumpy=True).value_in_unit(
+                unit.kilojoule_per_mole / unit.nanometer
+            )
+            energies[index] = energy * KJ_PER_MOL
+            forces[index, self.order] = force @ rotation * (KJ_PER_MOL / NM)
+        return energies, forces
+
+    def context(
+        self, integrator: openmm.Integrator, system: openmm.System | None = None
+    ) -> openmm.Context:
+        """A context on the platform that is fastest and gives the same bits every time.
+
+        Args:
+            integrator: one of its own.
+            system: another system of the same atoms; None: the teacher's.
+        """
+        if not self.periodic and len(self.numbers) <= REFERENCE_PLATFORM_ATOMS:
+            platform, properties = "Reference", {}
+        else:
+            # One thread: with two, forces differ in the last bits from run to run,
+            # DeterministicForces or not (OpenMM 8.6).
+            platform, properties = "CPU", {"Threads": "1", "DeterministicForces": "true"}
+        return openmm.Context(
+            system or self.system,
+            integrator,
+            openmm.Platform.getPlatformByName(platform),
+            properties,
+        )
+
+    def place(self, context: openmm.Context, atoms: Atoms) -> np.ndarray:
+        """Set cell and positions of a frame.
+
+        Returns:
+            What rotates OpenMM's vectors (rows) back to the frame's, shape (3, 3).
+
+        Raises:
+            ValueError: the frame has other atoms, another order or another periodicity.
+        """
+        if not np.array_equal(atoms.numbers, self.numbers):
+            raise ValueError(f"{atoms.symbols}: not the teacher's atoms in the teacher's order")
+        if bool(atoms.pbc.all()) != self.periodic:
+            raise ValueError(f"pbc {atoms.pbc}: the teacher's periodicity is {self.periodic}")
+        rotation = np.eye(3)
+        if self.periodic:
+            cell, rotation = _openmm_cell(atoms)
+            context.setPeriodicBoxVectors(*(cell / NM))
+        context.setPositions((atoms.positions @ rotation.T / NM)[self.order])
+        return rotation
+
+
+def make_teacher(
+    settings: ForceFieldSettings,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    *,
+    molecules: Callable[[], dict[str, list[Chem.Mol]]] | None = None,
+    prepared: Path | None = None,
+) -> Teacher:
+    """Build the force field of a structure.
+
+    Args:
+        settings: which force field.
+        atoms: the structure, N atoms, periodic in all directions or in none.
+        bonds: pairs of bonded atoms.
+        molecules: gives the structure's different molecules with their bond orders, by the name
+            of the structure that declares them; only GAFF2 asks.
+        prepared: folder where GAFF2's results are kept and found again.
+
+    Returns:
+        The teacher: without cutoff for molecules, with particle-mesh Ewald if periodic.
+
+    Raises:
+        InputError: a file is missing or broken, a molecule is not covered, or a bond or angle
+            has no term.
+    """
+    match settings:
+        case XmlForceField():
+            system, order = _from_xml(settings.files, atoms, bonds)
+        case Gaff2ForceField():
+            if molecules is None:
+                raise ValueError("GAFF2 needs the molecules")
+            xml = _gaff2_files(settings, molecules(), prepared)
+            system, order = _from_templates(xml, "GAFF2", atoms, bonds)
+        case AmberForceField() | GromacsForceField():
+            system, order = _from_topology(settings, atoms), np.arange(len(atoms))
+    named = ", ".join(map(str, settings.paths)) or settings.kind
+    _check(system, atoms, bonds, order, here=f"{_named(atoms)}: forcefield: {named}")
+    if atoms.pbc.all():
+        system.setDefaultPeriodicBoxVectors(*(_openmm_cell(atoms)[0] / NM))
+        _use_minimum_image(system)
+    return Teacher(system, atoms.numbers.copy(), order, bool(atoms.pbc.all()), tuple(bonds))
+
+
+def _from_xml(
+    paths: Sequence[Path], atoms: Atoms, bonds: Sequence[tuple[int, int]]
+) -> tuple[openmm.System, np.ndarray]:
+    """A system from OpenMM's own or the user's ForceField XML files."""
+    templates = {file: _read_templates(file) for file in paths}
+    available = "; ".join(
+        f"{file} has {', '.join(names[:MAX_NAMES]) or 'none'}{' …' * (len(names) > MAX_NAMES)}"
+        for file, names in templates.items()
+    )
+    named = ", ".join(str(path) for path in paths)
+    return _from_templates([str(path) for path in paths], named, atoms, bonds, available=available)
+
+
+def _gaff2_files(
+    settings: Gaff2ForceField,
+    molecules: dict[str, list[Chem.Mol]],
+    prepared: Path | None,
+) -> list[io.StringIO]:
+    """ForceField XML of each molecule, each once."""
+    found = []
+    for name, different in molecules.items():
+        for molecule in different:
+            charges: Any = settings.charges
+            if name in settings.charge_files:
+                if len(different) > 1:
+                    raise InputError(
+                        f"structure {name}: forcefield.charge_files: for single molecules only; "
+                        f"this structure has {len(different)} different ones"
+                    )
+                charges = gaff2.read_charges(settings.charge_files[name], molecule, name)
+            electrons = sum(a.GetAtomicNum() for a in molecule.GetAtoms())
+            electrons -= Chem.GetFormalCharge(molecule)
+            found.append(
+                gaff2.gaff2_xml(
+                    molecule,
+                    name=name,
+                    charges=charges,
+                    # AmberTools only needs it to fit the number of electrons.
+                    multiplicity=1 + electrons % 2,
+                    cache=prepared,
+                )
+            )
+    return [io.StringIO(xml) for xml in dict.fromkeys(found)]
+
+
+def _from_templates(
+    xml: Sequence[str | io.StringIO],
+    named: str,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    *,
+    available: str = "",
+) -> tuple[openmm.System, np.ndarray]:
+    """A system from residue templates, one of which must fit each connected molecule."""
+    structure = _named(atoms)
+    topology, order = _topology(atoms, bonds)
+    try:
+        forcefield = app.ForceField(*xml)
+    except Exception as error:
+        raise InputError(
+            f"forcefield: {named}: OpenMM cannot use it ({type(error).__name__}: {error})"
+        ) from error
+    try:
+        missing = forcefield.getUnmatchedResidues(topology)
+    except Exception as error:  # two templates of the same elements and bonds, e.g. Fe²⁺ and Fe³⁺
+        raise InputError(
+            f"{structure}: forcefield: {named}: {error} Take a file that has the one that is meant"
+        ) from error
+    if missing:
+        atoms_of = {_formula(residue): residue for residue in missing}
+        formulas = ", ".join(
+            f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"
+            for formula, residue in sorted(atoms_of.items())
+        )
+        raise InputError(
+            f"{structure}: forcefield: no residue template for {formulas} with these bonds; "
+            f"{available}. Add a force field XML that has one, or let AmberTools type the "
+            "molecule: `forcefield: {kind: gaff2}`"
+        )
+    try:
+        system = forcefield.createSystem(
+            topology,
+            nonbondedMethod=app.PME if atoms.pbc.all() else app.NoCutoff,
+            nonbondedCutoff=_cutoff_A(atoms) / NM,
+            constraints=None,
+            rigidWater=False,
+        )
+    except Exception as error:
+        raise InputError(f"{structure}: forcefield: {named}: {error}") from error
+    return system, order
+
+
+def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) -> openmm.System:
+    """A system from a file that has both topology and parameters."""
+    if isinstance(settings, AmberForceField):
+        key, paths = "prmtop", settings.prmtop
+    else:
+        key, paths = "top", settings.top
+    name = str(atoms.info.get("structure", atoms.symbols))
+    if name not in paths:
+        raise InputError(
+            f"structure {name}: forcefield.{key}: no file for it; there are files for "
+            f"{', '.join(paths)}"
+        )
+    path = paths[name]
+    here = f"structure {name}: forcefield.{key}: {path}"
+    if not path.is_file():
+        raise InputError(f"{here}: no such file, seen from the working folder")
+    periodic = bool(atoms.pbc.all())
+    box = _openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
+    try:
+        read: Any
+        if isinstance(settings, AmberForceField):
+            read = app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
+        else:
+            read = app.GromacsTopFile(
+                str(path),
+                periodicBoxVectors=box,
+                includeDir=settings.include_dir and str(settings.include_dir),
+                defines={"FLEXIBLE": ""},  # GROMACS's water files then have bonds and angles
+            )
+        _check_same_atoms(read.topology, atoms, here)
+        return read.createSystem(
+            nonbondedMethod=app.PME if periodic else app.NoCutoff,
+            nonbondedCutoff=_cutoff_A(atoms) / NM,
+            constraints=None,
+            rigidWater=False,
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{here}: OpenMM cannot use it ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _check_same_atoms(topology: app.Topology, atoms: Atoms, here: str) -> None:
+    """Refuse a topology of other atoms, or of the same in another order."""
+    elements = [atom.element.atomic_number if atom.element else 0 for atom in topology.atoms()]
+    if len(elements) != len(atoms):
+        expected = f"{len(elements)} atoms, and the structure has {len(atoms)}"
+        virtual = "; virtual sites cannot be used" if 0 in elements else ""
+        raise InputError(f"{here}: {expected}{virtual}")
+    for index, (ours, theirs) in enumerate(zip(atoms.numbers, elements, strict=True)):
+        if theirs not in (0, ours):
+            symbol = app.Element.getByAtomicNumber(theirs).symbol
+            raise InputError(
+                f"{here}: atom {index} is {symbol}, and {atoms.symbols[index]} in the structure: "
+                "the order must be the same"
+            )
+
+
+def _check(
+    system: openmm.System,
+    atoms: Atoms,
+    bonds: Sequence[tuple[int, int]],
+    order: np.ndarray,
+    *,
+    here: str,
+) -> None:
+    """Refuse a system that would fly apart, or that keeps something rigid."""
+    if system.getNumParticles() != len(atoms):
+        raise InputError(
+            f"{here}: it has {system.getNumParticles() - len(atoms)} particles that are no atoms "
+            "(virtual sites or Drude particles), which no model can learn: take a model with "
+            "charges on the atoms, e.g. amber14/tip3p.xml for water"
+        )
+    held = {frozenset(order[list(pair)].tolist()) for pair in _terms(system, "Bond", 2)}
+    bent = {tuple(order[list(three)].tolist()) for three in _terms(system, "Angle", 3)}
+    symbols = atoms.get_chemical_symbols()
+    loose = {
+        "-".join(sorted((symbols[i], symbols[j])))
+        for i, j in bonds
+        if frozenset((i, j)) not in held
+    }
+    if loose:
+        raise InputError(f"{here}: no term holds the bonds {', '.join(sorted(loose))}{RIGID}")
+    if any(isinstance(force, openmm.CustomCompoundBondForce) for force in system.getForces()):
+        return  # may hold angles in a way of its own
+    hinged = {
+        "-".join((min(symbols[i], symbols[k]), symbols[j], max(symbols[i], symbols[k])))
+        for i, j, k in _angles(bonds)
+        if not {(i, j, k), (k, j, i)} & bent and frozenset((i, k)) not in held
+    }
+    if hinged:
+        raise InputError(f"{here}: no term holds the angles {', '.join(sorted(hinged))}{RIGID}")
+    if system.getNumConstraints():
+        raise InputError(f"{here}: it has {system.getNumConstraints()} constraints{RIGID}")
+
+
+def _terms(system: openmm.System, kind: str, size: int) -> Iterator[tuple[int, ...]]:
+    """Particles of all terms of a kind (`Bond` or `Angle`)."""
+    for force in system.getForces():
+        parameters = getattr(force, f"get{kind}Parameters", None)
+        if parameters and not isinstance(force, openmm.CustomCompoundBondForce):
+            for index in range(getattr(force, f"getNum{kind}s")()):
+                yield tuple(parameters(index)[:size])
+
+
+def _angles(bonds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Triples of atoms i-j-k along two bonds."""
+    around: dict[int, list[int]] = {}
+    for i, j in bonds:
+        around.setdefault(i, []).append(j)
+        around.setdefault(j, []).append(i)
+    for middle, ends in around.items():
+        for i, k in combinations(ends, 2):
+            yield i, middle, k
+
+
+def _named(atoms: Atoms) -> str:
+    return f"structure {atoms.info.get('structure', atoms.symbols)}"
+
+
+def _read_templates(file: Path) -> list[str]:
+    """Names of the residue templates in a ForceField XML file."""
+    path = file if file.exists() else OPENMM_FORCEFIELDS / file
+    try:
+        root = ET.parse(path).getroot()  # noqa: S314 (the user's own file)
+    except FileNotFoundError:
+        raise InputError(
+            f"forcefield: {file}: no such file, seen from the working folder, and none of OpenMM's"
+        ) from None
+    except OSError as error:
+        raise InputError(f"forcefield: {file}: cannot be read ({error})") from error
+    except ET.ParseError as error:
+        raise InputError(f"forcefield: {file}: not valid XML ({error})") from error
+    if root.tag != "ForceField":
+        raise InputError(
+            f"forcefield: {file}: root element <{root.tag}>, expected OpenMM's <ForceField>"
+        )
+    return [
+        residue.get("name", "?") + VIRTUAL * (residue.find("VirtualSite") is not None)
+        for residue in root.iterfind("Residues/Residue")
+    ]
+
+
+def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topology, np.ndarray]:
+    """One residue for each connected molecule; and the order of the atoms in it."""
+    i, j = np.array(bonds, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(bonds)), (i, j)), shape=(len(atoms), len(atoms)))
+    _, molecule_of = connected_components(graph, directed=False)
+    order = np.argsort(molecule_of, kind="stable")
+    topology = app.Topology()
+    chain = topology.addChain()
+    residues = [topology.addResidue("MOL", chain) for _ in range(max(molecule_of) + 1)]
+    members = {}
+    for index in order:
+        element = app.Element.getByAtomicNumber(int(atoms.numbers[index]))
+        members[index] = topology.addAtom(
+            f"{element.symbol}{index}", element, residues[molecule_of[index]]
+        )
+    for first, second in bonds:
+        topology.addBond(members[first], members[second])
+    if atoms.pbc.all():
+        topology.setPeriodicBoxVectors(_openmm_cell(atoms)[0] / NM * unit.nanometer)
+    return topology, order
+
+
+def _openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """The cell as OpenMM wants it: lower triangular, reduced.
+
+    Returns:
+        Cell vectors as rows, Å, shape (3, 3), and Q with (row in OpenMM's frame) @ Q = (row in
+        ours), shape (3, 3).
+    """
+    standard, rotation = atoms.cell.standard_form()
+    a, b, c = np.array(standard)
+    c = c - b * np.round(c[1] / b[1])
+    c = c - a * np.round(c[0] / a[0])
+    b = b - a * np.round(b[0] / a[0])
+    return np.array([a, b, c]), rotation
+
+
+def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
+    if not atoms.pbc.all():
+        return REAL_SPACE_CUTOFF_A
+    return min(REAL_SPACE_CUTOFF_A, 0.49 * float(np.diag(_openmm_cell(atoms)[0]).min()))
+
+
+def _use_minimum_image(system: openmm.System) -> None:
+    """Bonded terms reach over the boundary, so that frames may be wrapped or not."""
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.setExceptionsUsePeriodicBoundaryConditions(True)
+        elif hasattr(force, "setUsesPeriodicBoundaryConditions"):
+            force.setUsesPeriodicBoundaryConditions(True)
+
+
+def _formula(residue: app.topology.Residue) -> str:
+    return Atoms([atom.element.symbol for atom in residue.atoms()]).get_chemical_formula()

@@ -1,0 +1,1 @@
+"""Statistics, and the decision: is the dynamics calm, and does the campaign go on?"""
