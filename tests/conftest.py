@@ -12,6 +12,7 @@ from toy_campaign import toy  # noqa: F401 - a fixture for all
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.append(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture

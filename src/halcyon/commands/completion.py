@@ -1,6 +1,7 @@
 """`halcyon completion`: what a shell needs to complete commands, options and file names."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import shtab
@@ -14,8 +15,8 @@ SHELLS = {
 }
 
 
-def register(groups: Commands) -> None:
-    """Add `halcyon completion`."""
+def register(groups: Commands, top: argparse.ArgumentParser) -> None:
+    """Add `halcyon completion`, which completes all that the parser `top` knows."""
     command = groups.add_parser(
         "completion",
         help="print what makes a shell complete this command",
@@ -24,13 +25,10 @@ def register(groups: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("shell", choices=sorted(SHELLS))
-    command.set_defaults(run=_completion)
+    command.set_defaults(run=partial(_completion, top))
 
 
-def _completion(arguments: argparse.Namespace) -> int:
-    from halcyon.commands.main import parser
-
-    top = parser()
+def _completion(top: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     _complete_files(top)
     print(shtab.complete(top, arguments.shell))  # noqa: T201
     return 0

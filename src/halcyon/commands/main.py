@@ -21,8 +21,8 @@ from halcyon.commands.plan import command as plan
 from halcyon.commands.status import command as status
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-GROUPS = (new_system, doctor, plan, status, accounts, verify, labels, completion)
-"""Groups of commands, in the order of `--help`."""
+GROUPS = (new_system, doctor, plan, status, accounts, verify, labels)
+"""Groups of commands, in the order of `--help`; `completion` comes last."""
 EXIT_CTRL_C = 130
 
 
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in GROUPS:
         group.register(commands)
+    completion.register(commands, top)
     return top
 
 

@@ -1,0 +1,31 @@
+"""Numbers and durations in words."""
+
+import pytest
+
+from halcyon.wording import count, duration, listed, per_cent, rounded_down, significant
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (duration(42.4), "42 s"),
+        (duration(212), "3.5 min"),
+        (duration(7500), "2.1 h"),
+        (count(1, "replica"), "1 replica"),
+        (count(0, "frame"), "0 frames"),
+        (count(12000, "frame"), "12,000 frames"),
+        (count(2, "analysis", "analyses"), "2 analyses"),
+        (significant(0.020831), "0.0208"),
+        (significant(12345.6), "12,346"),
+        (rounded_down(5.39), "5.3"),
+        (rounded_down(0.0299), "0.029"),
+        (rounded_down(7.0), "7"),
+        (per_cent(0.95), "95 %"),
+        (per_cent(0.999), "99.9 %"),
+        (listed(["a"]), "a"),
+        (listed(["a", "b"]), "a and b"),
+        (listed(["a", "b", "c"], "or"), "a, b or c"),
+    ],
+)
+def test_in_words(words, expected):
+    assert words == expected
