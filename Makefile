@@ -16,9 +16,11 @@ PIP    ?=
 
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
+# A machine that has just booted updates itself: wait until it lets go of the package database.
+APT := apt-get -o DPkg::Lock::Timeout=300
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test lint docs unit integration faults install cp2k sqm slurm pretraining clean
+.PHONY: run test lint docs unit integration faults install cp2k sqm browser slurm pretraining clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED) $(if $(shell grep -ls 'backend: *cp2k' '$(CONFIG)'),cp2k)
@@ -41,8 +43,8 @@ cp2k:
 	@command -v cp2k.psmp cp2k >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing CP2K from Debian"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends cp2k libopenblas0-pthread >/dev/null; \
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
+	    $(APT) install -y -qq --no-install-recommends cp2k libopenblas0-pthread >/dev/null; \
 	else \
 	  echo "CP2K is not on PATH. Get it by one of:"; \
 	  echo "  sudo apt-get install cp2k libopenblas0-pthread     Debian, Ubuntu"; \
@@ -57,10 +59,22 @@ sqm:
 	@ldconfig -p 2>/dev/null | grep -q libarpack.so.2 && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing sqm's libraries from Debian"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends libarpack2 liblapack3 libgfortran5 >/dev/null; \
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
+	    $(APT) install -y -qq --no-install-recommends libarpack2 liblapack3 libgfortran5 >/dev/null; \
 	else \
 	  echo "sqm's libraries are missing: sudo apt-get install libarpack2 liblapack3 libgfortran5"; \
+	  exit 2; \
+	fi
+
+# Tests open the page in a browser, headless, as a user would.
+browser:
+	@command -v chromium chromium-browser google-chrome chrome >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium from Debian, for tests"; \
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
+	    $(APT) install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+	  echo "Chromium is missing: sudo apt-get install chromium"; \
 	  exit 2; \
 	fi
 
@@ -69,18 +83,19 @@ slurm:
 	@command -v slurmctld >/dev/null && command -v munged >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing SLURM from Debian, for tests; no daemon is started"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
-	    apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 >/dev/null; \
+	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
+	    $(APT) install -y -qq --no-install-recommends slurm-wlm munge iproute2 >/dev/null; \
 	else \
 	  echo "SLURM is missing: its tests need slurm-wlm and munge of Debian, and root"; \
 	  exit 2; \
 	fi
 
-# Without CP2K or sqm, and without the right to install them, their tests are skipped and named; so
-# are SLURM's without SLURM, which only `make slurm` installs.
+# Without CP2K, sqm or Chromium, and without the right to install them, their tests are skipped and
+# named; so are SLURM's without SLURM, which only `make slurm` installs.
 test: $(INSTALLED)
 	-@$(MAKE) --no-print-directory cp2k
 	-@$(MAKE) --no-print-directory sqm
+	-@$(MAKE) --no-print-directory browser
 	@$(MAKE) --no-print-directory lint unit integration
 
 lint: $(INSTALLED) docs
