@@ -58,6 +58,7 @@ from halcyon.config.system import (
     System,
     XmlForceField,
 )
+from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
 
 __all__ = [
@@ -114,16 +115,17 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        InputError: missing, unreadable or not a mapping; the message names the file.
+        InputError: missing, unreadable, not a mapping, or with something that YAML reads otherwise
+            than a person (`yaml_traps`); the message names the file.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from error
+    refuse_traps(text, str(path))
+    content = yaml.safe_load(text)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines, got {type(content).__name__}")
     return content
