@@ -8,7 +8,6 @@ train → domain → explore → select → label → verdict, until the verdict
 certify → final, the model as a product.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -32,6 +31,7 @@ from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.campaign.sizes import SEED, JobSizes, batch_number
 from halcyon.campaign.paths import behind, settled
+from halcyon.verdict.forms import Verdict
 from halcyon.verdict.saturation import gets_certificate, goes_on
 from halcyon.campaign.stage import RUN_VARIABLE
 
@@ -85,7 +85,10 @@ PLAIN = (
     and OPTIONS <= RUNNING
     and not any(word.startswith(ROOT) for word in sys.argv)
 )
-SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+try:
+    SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+except InputError as error:
+    raise WorkflowError(str(error)) from None
 
 
 pathvars:

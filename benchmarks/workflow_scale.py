@@ -192,7 +192,8 @@ class Fabricator:
         limits = LimitSettings(max_generations=self.size.generations, label_budget=10**9)
         decision, reason = saturation.decide(found, generation=number, labels=spent, limits=limits)
         verdict = {"schema": 1, "system": name, "generation": number, "decision": decision.value}
-        verdict |= {"reason": reason, "labels": {"spent": spent}, "saturation": found}
+        verdict |= {"reason": reason, "labels": {"spent": spent}, "label_budget": 10**9}
+        verdict |= {"saturation": found.model_dump(mode="json")}
         self.put(folder / "verdict.json", verdict)
 
 

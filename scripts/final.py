@@ -15,6 +15,7 @@ from halcyon.final.monitor.watch import Thresholds
 from halcyon.labels.labelling import gather
 from halcyon.labels.store_tools import level_words
 from halcyon.models import mace
+from halcyon.verdict.forms import ExplorationSummary, Verdict
 
 CHECKED_FRAMES = 5
 """Labelled frames that the LAMMPS export is compared on."""
@@ -22,17 +23,17 @@ CHECKED_FRAMES = 5
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
-    folder, verdict = args.manifest.parent, files.read_json(args.verdict)
+    folder, verdict = args.manifest.parent, Verdict.read(args.verdict)
     product.clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     labels = gather(args.labels)
     frames = [frame for mine in labels.values() for frame in mine]
     tested = None
     traces = args.verdict.with_name("traces.parquet")
-    replicas = files.read_json(args.verdict.with_name("exploration.json"))["replicas"]
+    replicas = ExplorationSummary.read(args.verdict.with_name("exploration.json")).replicas
     if args.certificate:
         tested = Certificate.read(args.certificate)
-        replicas = [entry.model_dump() for entry in tested.runs[0].replicas]
+        replicas = tested.runs[0].replicas
         beside = [args.certificate.with_name(f"{run.ensemble}.parquet") for run in tested.runs]
         traces = beside[0]
         product.copy([args.certificate, *beside], folder)
@@ -50,7 +51,7 @@ def main(job: stage.Job) -> None:
     exploration = long_runs.run_settings(settings.exploration, settings.certificate, "nvt")
     watch = product.recommended(
         pd.read_parquet(traces),
-        [entry["replica"] for entry in replicas if entry["failure"]],
+        [end.replica for end in replicas if end.failure],
         Thresholds(
             bond_stretch_A=exploration.bond_stretch_A, min_distance_A=exploration.min_distance_A
         ),
@@ -85,7 +86,7 @@ def main(job: stage.Job) -> None:
             "margin": asdict(domain.margin),
             "exceedance": domain.report.get("exceedance_with_margin", {}),
         },
-        "verdict": {name: verdict[name] for name in ("decision", "reason", "generation")},
+        "verdict": verdict.model_dump(mode="json", include={"decision", "reason", "generation"}),
         "certificate": None
         if tested is None
         else {

@@ -9,7 +9,7 @@ from rich.console import Console
 from halcyon import report
 from halcyon.campaign.campaign import Campaign
 from halcyon.errors import EXIT_BAD_INPUT, InputError
-from halcyon.verdict import runs
+from halcyon.verdict.words import rate_text
 
 WIDTH = 100
 
@@ -35,8 +35,8 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
             said = report.certificate_sentence(found)
             stable = found.certificate and found.certificate.conclusion == "stable"
             say(said, "" if found.certificate is None else "green" if stable else "bold red")
-        if found.last.failures["bound_per_ps"] is not None:
-            say(f"failure rate {runs.rate_text(found.last.failures)}")
+        if found.last.failures.bound_per_ps is not None:
+            say(f"failure rate {rate_text(found.last.failures)}")
         console.print(report.summary_table(found))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")

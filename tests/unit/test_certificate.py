@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import made_up_verdict
 from jsonschema import Draft202012Validator
 from test_explore import Spring, dimer, domain
 
@@ -470,13 +471,13 @@ def test_traces_that_contradict_the_list_are_found():
 )
 def test_who_gets_a_certificate(decision, when, expected):
     settings = Settings(certificate={"when": when}, limits={"max_generations": 2})
-    verdict = {"decision": decision, "generation": 1, "labels": {"spent": 10}}
+    verdict = made_up_verdict(decision)
     assert saturation.gets_certificate(verdict, settings) is expected
 
 
 def test_a_campaign_that_goes_on_gets_none_yet():
     settings = Settings(certificate={"when": "always"}, limits={"max_generations": 3})
-    verdict = {"decision": "max_generations", "generation": 1, "labels": {"spent": 10}}
+    verdict = made_up_verdict("max_generations")
     assert not saturation.gets_certificate(verdict, settings)
 
 

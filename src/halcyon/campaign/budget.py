@@ -21,7 +21,7 @@ from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.verdict.saturation import Decision
+from halcyon.verdict.forms import Decision
 
 CHECKS = "checks"
 """Folder of a batch with what `finite_difference` found, a JSON file a shard."""

@@ -13,19 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
-from halcyon import files
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.verdict.saturation import gets_certificate, goes_on
+from halcyon.verdict.forms import Verdict
+from halcyon.verdict.saturation import certificate_wanted, goes_on
 
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
-
-
-SATURATED = {"decision": "saturated", "generation": 0, "labels": {"spent": 0}}
-"""As much of a verdict as `end_jobs` needs, of a campaign that ended well."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +102,15 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Jo
     return jobs
 
 
-def end_jobs(campaign: Campaign, system: str, verdict: dict[str, Any]) -> list[Job]:
-    """Jobs after the verdict that ended a system's campaign."""
+def end_jobs(campaign: Campaign, system: str, decision: str) -> list[Job]:
+    """Jobs after the verdict that ended a system's campaign with this decision."""
     folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
     outputs = {
         "certify": [proof / name for name in ("certificate.json", "nvt.parquet", "nve.parquet")],
         "final": [folder / "final/manifest.json"],
         "report": [folder / "report.html"],
     }
-    if not gets_certificate(verdict, campaign.systems[system].settings):
+    if not certificate_wanted(decision, campaign.systems[system].settings.certificate.when):
         del outputs["certify"]
     return [
         Job(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
@@ -191,7 +186,7 @@ def settled(campaign: Campaign, system: str) -> int:
             end = _after(newest, [job for job in jobs if job.stage == stage])
             if stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
-        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings):
+        if end == inf or not goes_on(Verdict.read(jobs[-1].outputs[0]), plan.settings):
             return number
     return plan.settings.limits.max_generations
 

@@ -21,10 +21,11 @@ from pydantic import Field, ValidationError
 
 from halcyon import files
 from halcyon.errors import InputError
-from halcyon.final.evidence import Criteria, Findings, Part, ReplicaEnd
+from halcyon.final.evidence import Criteria, Findings, ReplicaEnd
 from halcyon.frames import canonical_order
-from halcyon.verdict.runs import plain, rate_text
-from halcyon.verdict.saturation import Finding
+from halcyon.verdict.forms import Finding, Form
+from halcyon.verdict.words import rate_text
+from halcyon.wording import significant as plain
 
 SCHEMA_VERSION = 1
 PRODUCTION_PS = 1000.0
@@ -40,14 +41,14 @@ class Conclusion(StrEnum):
     NOT_ENOUGH_DATA = "not enough data"
 
 
-class FileHash(Part):
+class FileHash(Form):
     """A file and what it held."""
 
     path: str = Field(description="Relative to the certificate's folder.")
     sha256: str = Field(description="Of its bytes.")
 
 
-class Verdict(Part):
+class Verdict(Form):
     """How the campaign ended."""
 
     decision: str = Field(description="saturated, max_generations or budget_spent.")
@@ -55,7 +56,7 @@ class Verdict(Part):
     generation: int = Field(description="Generation that it is of; its model is the one here.")
 
 
-class Data(Part):
+class Data(Form):
     """Labels of the campaign up to this model."""
 
     files: list[FileHash] = Field(description="The campaign's label files.")
@@ -70,14 +71,14 @@ class Data(Part):
     store: str = Field(description="Label store, as the campaign named it.")
 
 
-class Level(Part):
+class Level(Form):
     """Level of theory of the labels."""
 
     hash: str = Field(description="As in the label store: 16 digits of the sha256 of what follows.")
     description: dict[str, Any] = Field(description="All that decides it.")
 
 
-class Runs(Part):
+class Runs(Form):
     """Runs of one ensemble, and what they show."""
 
     ensemble: Literal["nvt", "nve"] = Field(
@@ -98,7 +99,7 @@ class Runs(Part):
         return self.findings[0]
 
 
-class Software(Part):
+class Software(Form):
     """With what it was made."""
 
     versions: dict[str, str] = Field(description="Of packages, and of Python.")
@@ -108,7 +109,7 @@ class Software(Part):
     dtype: str = Field(description="Precision of the model and of the dynamics.")
 
 
-class Certificate(Part):
+class Certificate(Form):
     """Stability certificate of a machine-learned potential."""
 
     schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
@@ -229,7 +230,7 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
     for run in runs:
         failed = run.whole.failures
         words = f"{run.ensemble}: {failed.failures} of {run.whole.replicas} replicas failed"
-        words += f" {rate_text(failed.model_dump())}"
+        words += f" {rate_text(failed)}"
         (against if failed.failures else for_it).append(words)
     for found in runs[0].findings[1:]:
         excursions = found.excursions
@@ -283,7 +284,7 @@ def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs
     failed = nvt.whole.failures
     why = "" if conclusion == Conclusion.STABLE else f" ({reasons[0]})"
     said = (
-        f"{conclusion}{why}: {asked}, {failed.failures} failed {rate_text(failed.model_dump())}; "
+        f"{conclusion}{why}: {asked}, {failed.failures} failed {rate_text(failed)}; "
         f"{nve.whole.failures.failures} of {nve.whole.replicas} failed without a thermostat."
     )
     if nvt.time_ps < PRODUCTION_PS:

@@ -26,7 +26,7 @@ from halcyon.final.certificate import Certificate, FileHash, Runs, sha256_of
 from halcyon.final.evidence import Findings, contradictions, examine
 from halcyon.frames import canonical_order, read_frames, structure_key
 from halcyon.labels.store import LabelStore, level_hash, levels
-from halcyon.verdict.runs import rate_text
+from halcyon.verdict.words import rate_text
 
 LABELS = "labels.parquet"
 """All labels in one file, in a folder that was handed on."""
@@ -215,9 +215,10 @@ def _compared(
 
 
 def _failures(found: Findings) -> tuple[str, Any]:
-    told = found.failures.model_dump()
-    words = f"{found.failures.failures} of {found.replicas} replicas failed {rate_text(told)}"
-    return words, told
+    words = (
+        f"{found.failures.failures} of {found.replicas} replicas failed {rate_text(found.failures)}"
+    )
+    return words, found.failures.model_dump()
 
 
 def _excursions(found: Findings) -> tuple[str, Any]:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ase.units import kB
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import stats
 
 from halcyon.config import SaturationSettings
 from halcyon.verdict import runs, saturation
+from halcyon.verdict.forms import FailureRate, Form
 
 RESAMPLES = 2000
 SEED = 0
@@ -28,13 +29,7 @@ TIME_TOLERANCE = 0.25
 """How far a replica's last point may be from its end, in time steps."""
 
 
-class Part(BaseModel):
-    """A part of the certificate. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Criteria(Part):
+class Criteria(Form):
     """What was asked of the model."""
 
     kind: str = Field(description="Kind of system: molecule, liquid or reactive.")
@@ -51,7 +46,7 @@ class Criteria(Part):
     )
 
 
-class ReplicaEnd(Part):
+class ReplicaEnd(Form):
     """How one replica ended."""
 
     replica: int = Field(description="Its number, as in the traces.")
@@ -63,17 +58,7 @@ class ReplicaEnd(Part):
     failure: str | None = Field(description="Why it failed; null: it did not.")
 
 
-class FailureRate(Part):
-    """Failures per simulated time."""
-
-    failures: int = Field(description="Failed replicas.")
-    time_ps: float = Field(description="Simulated time of all replicas together.")
-    rate_per_ps: float | None = Field(description="Their quotient.")
-    bound_per_ps: float | None = Field(description="Exact one-sided upper bound of the rate.")
-    confidence: float = Field(description="Of the bound.")
-
-
-class Excursions(Part):
+class Excursions(Form):
     """Excursions out of the label domain in the late window, of replicas that did not fail."""
 
     finding: str = Field(description="saturated, not saturated, or not enough data.")
@@ -88,7 +73,7 @@ class Excursions(Part):
     )
 
 
-class Interval(Part):
+class Interval(Form):
     """A mean over replicas with its percentile bootstrap interval (over replicas)."""
 
     value: float = Field(description="Mean.")
@@ -96,7 +81,7 @@ class Interval(Part):
     high: float = Field(description="Upper end.")
 
 
-class Plateau(Part):
+class Plateau(Form):
     """Λ of the label domain at the end of the replicas that did not fail, ps."""
 
     replicas: int = Field(description="Replicas that it is of.")
@@ -105,7 +90,7 @@ class Plateau(Part):
     worst_atom_ps: float | None = Field(description="Greatest atomic Λ of all.")
 
 
-class Drift(Part):
+class Drift(Form):
     """Drift of the total energy without a thermostat: least-squares slopes, meV/atom/ps."""
 
     replicas: int = Field(description="Replicas with enough points for a slope.")
@@ -113,7 +98,7 @@ class Drift(Part):
     worst: float | None = Field(description="The greatest of them.")
 
 
-class Findings(Part):
+class Findings(Form):
     """What runs show: of all replicas, or of those of one temperature."""
 
     temperature_K: float | None = Field(description="Null: of all together.")
@@ -148,13 +133,12 @@ def examine(
     found = []
     for kelvin in (None, *temperatures):
         mine = [e for e in replicas if kelvin is None or e.temperature_K == kelvin]
-        ends = [entry.model_dump() for entry in mine]
         found.append(
             Findings(
                 temperature_K=kelvin,
                 replicas=len(mine),
-                failures=FailureRate(**runs.failures(ends, confidence=criteria.confidence)),
-                excursions=_excursions(traces, ends, criteria, time_ps),
+                failures=runs.failures(mine, confidence=criteria.confidence),
+                excursions=_excursions(traces, mine, criteria, time_ps),
                 plateau=_plateau(traces, mine, criteria, time_ps),
                 drift=_drift(traces, mine, criteria) if conserved else None,
             )
@@ -163,22 +147,22 @@ def examine(
 
 
 def _excursions(
-    traces: pd.DataFrame, ends: Sequence[dict[str, Any]], criteria: Criteria, time_ps: float
+    traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria, time_ps: float
 ) -> Excursions:
     settings = SaturationSettings(
         max_rate_per_atom_ps=criteria.max_rate_per_atom_ps,
         confidence=criteria.confidence,
         window=criteria.window,
     )
-    windows = saturation.exposures(traces, ends, time_ps=time_ps, window=criteria.window)
-    told = saturation.assess(windows, settings)
-    events, exposed = told["excursions"], told["atom_time_ps"]
+    windows = saturation.exposures(traces, replicas, time_ps=time_ps, window=criteria.window)
+    assessment = saturation.assess(windows, settings)
+    events, exposed = assessment.excursions, assessment.atom_time_ps
     lower = None
     if exposed > 0:
         lower = float(stats.gamma.ppf(1 - criteria.confidence, events) / exposed) if events else 0.0
     return Excursions(
         rate_lower_bound_per_atom_ps=lower,
-        **{name: told[name] for name in Excursions.model_fields if name in told},
+        **assessment.model_dump(mode="json", include=set(Excursions.model_fields)),
     )
 
 

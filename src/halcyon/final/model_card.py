@@ -6,7 +6,7 @@ Not for: the numbers (`product`), which also stand in `card.json`.
 from collections.abc import Mapping
 from typing import Any
 
-from halcyon.verdict.runs import plain
+from halcyon.wording import significant as plain
 
 CITE = """\
 - MACE: I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, Adv. Neural Inf. Process.

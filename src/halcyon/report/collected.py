@@ -32,9 +32,17 @@ from halcyon.labels.reference.base import Status
 from halcyon.labels.store import DAMAGED
 from halcyon.models import parity
 from halcyon.report.costs import StageTime, stage_times
-from halcyon.verdict import runs as stability
-from halcyon.verdict.runs import Run
-from halcyon.verdict.saturation import Decision, goes_on
+from halcyon.verdict.forms import (
+    Assessment,
+    CoreHours,
+    CriticalClis,
+    Decision,
+    FailureRate,
+    ReplicaEnd,
+    Verdict,
+)
+from halcyon.verdict.runs import Run, critical_clis, failures, read_run
+from halcyon.verdict.saturation import goes_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +65,10 @@ class Generation:
         replicas: how each replica ended, see `explore`.
         traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
-        failures: of its replicas, per simulated time, see `stability.failures`.
+        failures: of its replicas, per simulated time, see `verdict.runs.failures`.
         asked_ps: simulated time asked of each replica, ps.
         late_begin_ps: where the late window begins, ps.
-        critical_cli: of this and all earlier generations, see `stability.critical_cli`.
+        critical_cli: of this and all earlier generations, see `verdict.runs.critical_clis`.
         candidates: number of candidate frames.
         fates: of the candidates, by reason.
         domain: what its model knows.
@@ -77,19 +85,19 @@ class Generation:
     learned: dict[str, int]
     spent: int
     budget: int
-    core_hours: dict[str, Any]
+    core_hours: CoreHours
     unlabelled: dict[str, int]
     forces_mae: float
     energy_mae: float
     curve: list[dict[str, Any]]
     best_epoch: int
-    replicas: list[dict[str, Any]]
+    replicas: list[ReplicaEnd]
     traces: pd.DataFrame
-    saturation: dict[str, Any]
-    failures: dict[str, Any]
+    saturation: Assessment
+    failures: FailureRate
     asked_ps: float
     late_begin_ps: float
-    critical_cli: dict[str, Any]
+    critical_cli: CriticalClis
     candidates: int
     fates: dict[str, int]
     domain: Domain
@@ -102,13 +110,14 @@ class Generation:
     @property
     def hours_ran_out(self) -> bool:
         """Whether core-hours, and not labels, are what was spent; as `saturation.decide` has it."""
-        spent, limit = self.core_hours.get("spent", 0.0), self.core_hours.get("limit")
-        return NOT_COMPUTED in self.unlabelled or (limit is not None and spent >= limit)
+        limit = self.core_hours.limit
+        spent = limit is not None and self.core_hours.spent >= limit
+        return spent or NOT_COMPUTED in self.unlabelled
 
     @property
     def simulated_ps(self) -> float:
         """Simulated time of all replicas together, ps."""
-        return float(sum(entry["time_ps"] for entry in self.replicas))
+        return float(sum(end.time_ps for end in self.replicas))
 
     @property
     def run(self) -> Run:
@@ -118,7 +127,7 @@ class Generation:
     @property
     def replaced(self) -> int:
         """Replicas that took the place of a failed one."""
-        return sum(stability.replaced(entry) for entry in self.replicas)
+        return sum(end.replaces for end in self.replicas)
 
     def final(self, column: str) -> pd.Series:
         """Last value of a trace column of each replica."""
@@ -139,18 +148,18 @@ class Generation:
 
     def _late(self) -> list[tuple[int, float, float]]:
         """Replica, Λ gained in the late window, and its length, both in ps."""
-        found = []
+        gains = []
         by_replica = dict(list(self.traces.groupby("replica")[["time", "cli_label"]]))
-        for entry in self.replicas:
-            mine = by_replica.get(entry["replica"])
-            if entry["failure"] is not None or mine is None:
+        for end in self.replicas:
+            trace = by_replica.get(end.replica)
+            if end.failure is not None or trace is None:
                 continue
-            early = mine[mine["time"] <= self.late_begin_ps]
+            early = trace[trace["time"] <= self.late_begin_ps]
             since, before = (0.0, 0.0) if early.empty else early.iloc[-1]
-            until, after = mine.iloc[-1]
+            until, after = trace.iloc[-1]
             if until > since:
-                found.append((entry["replica"], float(after - before), float(until - since)))
-        return found
+                gains.append((end.replica, float(after - before), float(until - since)))
+        return gains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +239,7 @@ def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
     found: list[Path] = []
     while (path := folder / f"gen{len(found):03d}" / "verdict.json").exists():
         found.append(path)
-        if not goes_on(files.read_json(path), settings):
+        if not goes_on(Verdict.read(path), settings):
             break
     return found
 
@@ -255,7 +264,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
     runs: dict[int, Run] = {}
     for number, verdict in enumerate(verdicts):
         known = [frame for batch in list(labels.values())[: number + 2] for frame in batch]
-        runs[number] = stability.read_run(verdict.parent)
+        runs[number] = read_run(verdict.parent)
         batch = labels[verdict.parent.name]
         generations.append(_generation(verdict, known, batch, runs, plan.settings))
     pretrained = plan.settings.pretraining.enabled
@@ -330,27 +339,26 @@ def _frames(path: Path) -> list[Atoms]:
 
 
 def _generation(
-    verdict: Path,
+    path: Path,
     known: list[dict[str, Any]],
     asked: list[dict[str, Any]],
     runs: dict[int, Run],
     settings: Settings,
 ) -> Generation:
-    folder, told = verdict.parent, files.read_json(verdict)
-    # Older verdicts do not tell.
-    asked_ps = told.get("explored", {}).get("time_ps", settings.exploration.time_ps)
-    number, confidence = told["generation"], told["saturation"]["confidence"]
+    folder, verdict = path.parent, Verdict.read(path)
+    asked_ps = (verdict.explored or settings.exploration).time_ps
+    number, confidence = verdict.generation, verdict.saturation.confidence
     replicas, traces = runs[number].replicas, runs[number].traces
     metrics = files.read_json(folder / "metrics.json")
     selection = files.read_json(folder / "selection.json")
     return Generation(
         number=number,
-        decision=Decision(told["decision"]),
-        reason=told["reason"],
+        decision=verdict.decision,
+        reason=verdict.reason,
         learned={name: metrics[name]["frames"] for name in ("train", "validation", "test")},
-        spent=told["labels"]["spent"],
-        budget=told["label_budget"],
-        core_hours=told.get("core_hours", {}),
+        spent=verdict.labels.spent,
+        budget=verdict.label_budget,
+        core_hours=verdict.core_hours,
         unlabelled=dict(Counter(i["status"] for i in known if i["status"] != Status.OK)),
         forces_mae=metrics["test"]["forces_mae_meV_per_A"],
         energy_mae=metrics["test"]["energy_mae_meV_per_atom"],
@@ -358,13 +366,11 @@ def _generation(
         best_epoch=metrics["best_epoch"],
         replicas=replicas,
         traces=traces,
-        saturation=told["saturation"],
+        saturation=verdict.saturation,
         asked_ps=asked_ps,
         late_begin_ps=asked_ps * (1 - settings.saturation.window),
-        # Older verdicts do not have these.
-        failures=told.get("failures") or stability.failures(replicas, confidence=confidence),
-        critical_cli=told.get("critical_cli")
-        or stability.critical_cli(runs, confidence=confidence),
+        failures=verdict.failures or failures(replicas, confidence=confidence),
+        critical_cli=verdict.critical_cli or critical_clis(runs, confidence=confidence),
         candidates=selection["candidates"],
         fates=selection["fates"],
         domain=Domain.read(folder / "domain.json"),

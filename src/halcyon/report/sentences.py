@@ -8,8 +8,9 @@ import math
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.report.collected import Generation, SystemReport
-from halcyon.verdict import runs
-from halcyon.verdict.saturation import Decision, Finding, certificate_wanted
+from halcyon.verdict.forms import Decision, Finding
+from halcyon.verdict.saturation import certificate_wanted
+from halcyon.wording import significant
 
 MANY_WITHOUT_LABEL = 0.2
 """Share of label calculations without a label above which the reader is told to look."""
@@ -21,13 +22,13 @@ def verdict_sentence(report: SystemReport) -> str:
     found = last.saturation
     under = conditions(report)
     count = f"{number} generation" + ("s" if number > 1 else "")
-    failed = f"{found['failed']} of {found['replicas']} replicas failed"
-    confidence = f"{found['confidence'] * 100:g} % bound"
+    failed = f"{found.failed} of {found.replicas} replicas failed"
+    confidence = f"{found.confidence * 100:g} % bound"
     if last.decision is Decision.SATURATED:
         return (
-            f"Saturated{under} after {count}: fewer than {found['rate_bound_per_atom_ps']:.3g} "
+            f"Saturated{under} after {count}: fewer than {found.rate_bound_per_atom_ps:.3g} "
             f"excursions per atom and ps ({confidence}, limit "
-            f"{found['rate_limit_per_atom_ps']:g}), {failed}."
+            f"{found.rate_limit_per_atom_ps:g}), {failed}."
         )
     match last.decision:
         case Decision.MAX_GENERATIONS:
@@ -36,13 +37,13 @@ def verdict_sentence(report: SystemReport) -> str:
             said = f"NOT saturated{under}: {_spent(last)} after {count}."
         case _:
             said = f"Not finished: not saturated{under} after {count} so far."
-    if found["failed"]:
+    if found.failed:
         return f"{said} {failed}."
-    if found["finding"] == Finding.NOT_ENOUGH_DATA:
-        return f"{said} {failed}, but {found['reason']}."
+    if found.finding == Finding.NOT_ENOUGH_DATA:
+        return f"{said} {failed}, but {found.reason}."
     return (
-        f"{said} {failed}, but there may be up to {found['rate_bound_per_atom_ps']:.3g} excursions "
-        f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g})."
+        f"{said} {failed}, but there may be up to {found.rate_bound_per_atom_ps:.3g} excursions "
+        f"per atom and ps ({confidence}, limit {found.rate_limit_per_atom_ps:g})."
     )
 
 
@@ -50,7 +51,7 @@ def _spent(last: Generation) -> str:
     """Which budget is spent."""
     if not last.hours_ran_out:
         return f"the label budget is spent ({last.spent} of {last.budget})"
-    spent, limit = last.core_hours.get("spent", 0.0), last.core_hours.get("limit")
+    spent, limit = last.core_hours.spent, last.core_hours.limit
     of = "" if limit is None else f" of {limit:.4g}"
     return f"the budget of core-hours is spent ({spent:.4g}{of})"
 
@@ -87,9 +88,7 @@ def conditions(report: SystemReport) -> str:
 def coverage_sentence(report: SystemReport) -> str:
     """What the verdict rests on, and that it says nothing beyond."""
     last, settings = report.last, report.plan.settings.exploration
-    kelvin = ", ".join(
-        f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
-    )
+    kelvin = ", ".join(f"{t:g}" for t in sorted({end.temperature_K for end in last.replicas}))
     first = len(last.replicas) - last.replaced
     fresh = ""
     if last.replaced:
@@ -104,7 +103,7 @@ def coverage_sentence(report: SystemReport) -> str:
     return (
         f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
         f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
-        f"{runs.plain(last.simulated_ps)} ps in all. {beyond}"
+        f"{significant(last.simulated_ps)} ps in all. {beyond}"
     )
 
 
@@ -136,10 +135,10 @@ def next_step(report: SystemReport) -> str:
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
             if last.hours_ran_out:
-                limit = f"limits.core_hours over {last.core_hours.get('spent', 0.0):.4g}"
+                limit = f"limits.core_hours over {last.core_hours.spent:.4g}"
         case _:
             limit = f"limits.max_generations over {settings.limits.max_generations}"
-    if not found["failed"] and found["finding"] == Finding.NOT_ENOUGH_DATA:
+    if not found.failed and found.finding == Finding.NOT_ENOUGH_DATA:
         return f"Next: {_more_time(report)}, {limit}, and run the same command.{warning}"
     return (
         f"Next: raise {limit} and run the same command: what was labelled is not labelled again."
@@ -155,7 +154,7 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
         case Conclusion.STABLE:
             final = report.certificate_file.parents[1] / "final"
             return (
-                f"use {final} for runs of up to {runs.plain(nvt.time_ps)} ps at {kelvin} K; "
+                f"use {final} for runs of up to {significant(nvt.time_ps)} ps at {kelvin} K; "
                 "for longer or hotter ones, raise certificate.time_ps or temperatures_K and add "
                 "--forcerun certify to the same command."
             )
@@ -190,7 +189,7 @@ def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     if not calm or wanted == {*explored}:
         # Runs as long as the certificate's are not longer than what was explored: other luck.
         time_ps = max(nvt.time_ps, 2 * last.asked_ps)
-        said.append(f"exploration.time_ps to {runs.plain(time_ps)}")
+        said.append(f"exploration.time_ps to {significant(time_ps)}")
     if wanted > {*explored}:
         said.append(f"exploration.temperatures_K to {sorted(wanted)}")
     if last.number + 1 >= settings.limits.max_generations:
@@ -211,9 +210,9 @@ def _failed_at(report: SystemReport, certificate: Certificate) -> float:
 def _more_time(report: SystemReport) -> str:
     """How much more simulated time a bound under the limit needs even without an excursion."""
     found = report.last.saturation
-    needed = -math.log(1 - found["confidence"]) / found["rate_limit_per_atom_ps"]
+    needed = -math.log(1 - found.confidence) / found.rate_limit_per_atom_ps
     return (
         "raise exploration.time_ps or replicas (the late window has "
-        f"{runs.plain(found['atom_time_ps'])} atom-ps; without any excursion it takes at "
-        f"least {runs.plain(needed)})"
+        f"{significant(found.atom_time_ps)} atom-ps; without any excursion it takes at "
+        f"least {significant(needed)})"
     )

@@ -24,7 +24,7 @@ class Column:
 
 def columns_of(report: SystemReport) -> list[Column]:
     """The summary's columns."""
-    confidence = f"{report.last.saturation['confidence'] * 100:g} %"
+    confidence = f"{report.last.saturation.confidence * 100:g} %"
     return [
         Column("gen", "Generation", lambda g: str(g.number)),
         Column(
@@ -43,7 +43,7 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "failed",
             "Replicas failed / all",
-            lambda g: f"{g.saturation['failed']}/{g.saturation['replicas']}",
+            lambda g: f"{g.saturation.failed}/{g.saturation.replicas}",
         ),
         Column(
             "Λ\nps", "Mean Λ at the end, ps", lambda g: number_text(g.final("cli_label").mean())
@@ -61,12 +61,12 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "rate\n1/ps",
             "Excursions per atom, 1/ps",
-            lambda g: number_text(g.saturation["rate_per_atom_ps"]),
+            lambda g: number_text(g.saturation.rate_per_atom_ps),
         ),
         Column(
             "bound\n1/ps",
             f"their {confidence} bound, 1/ps",
-            lambda g: number_text(g.saturation["rate_bound_per_atom_ps"]),
+            lambda g: number_text(g.saturation.rate_bound_per_atom_ps),
         ),
         Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
     ]

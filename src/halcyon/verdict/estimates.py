@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from scipy import stats
 
 FEWEST_FAILURES = 5
 """With fewer failed replicas no interval here is worth its name: none is given."""
@@ -48,6 +47,8 @@ def fraction(flags: np.ndarray, confidence: float, if_none: Outcome) -> Estimate
     """A fraction with its exact interval (C. J. Clopper, E. S. Pearson, Biometrika 26, 404)."""
     if not len(flags):
         return Estimate(outcome=if_none, confidence=confidence)
+    from scipy import stats
+
     interval = stats.binomtest(int(flags.sum()), len(flags)).proportion_ci(confidence)
     return Estimate(
         outcome=Outcome.ESTIMATED,

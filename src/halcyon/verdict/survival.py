@@ -17,7 +17,6 @@ score foretells failure (see `detection`).
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +31,7 @@ from halcyon.verdict.estimates import (
     fraction,
     widened,
 )
+from halcyon.verdict.forms import CriticalCli, Ended, FailureRate
 from halcyon.verdict.saturation import rate_bound
 
 
@@ -73,62 +73,24 @@ class SurvivalCurve:
     confidence: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailureRate:
-    """Failures per simulated time.
-
-    Attributes:
-        failures: failed replicas.
-        time_ps: simulated time of all replicas together, ps.
-        rate_per_ps: their quotient, 1/ps.
-        bound_per_ps: its exact one-sided upper bound, 1/ps.
-        confidence: level of the bound.
-    """
-
-    failures: int
-    time_ps: float
-    rate_per_ps: float
-    bound_per_ps: float
-    confidence: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriticalCli:
-    """The CLI at failure, and how badly it separates.
-
-    Attributes:
-        median: Λ that half of the replicas do not outlive, ps.
-        failures: failed replicas.
-        survivors: censored replicas.
-        missed: fraction of the failed that failed below the median Λ_c.
-        false_alarms: fraction of the survivors that are above it and run on.
-    """
-
-    median: Estimate
-    failures: int
-    survivors: int
-    missed: Estimate
-    false_alarms: Estimate
-
-
 def endings(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, column: str = "cli_label"
+    traces: pd.DataFrame, replicas: Sequence[Ended], *, column: str = "cli_label"
 ) -> list[Ending]:
     """How the replicas of an exploration ended.
 
     Args:
         traces: as `explore` makes them; a failure is always a trace point.
-        replicas: entries with replica, time_ps, failure (None if it did not fail).
+        replicas: how each ended, e.g. `forms.ReplicaEnd`.
         column: which CLI, ps.
     """
     last = traces.sort_values("time").groupby("replica")[column].last()
     return [
         Ending(
-            time_ps=float(entry["time_ps"]),
-            cli_ps=float(last.get(entry["replica"], 0.0)),
-            failed=entry["failure"] is not None,
+            time_ps=end.time_ps,
+            cli_ps=float(last.get(end.replica, 0.0)),
+            failed=end.failure is not None,
         )
-        for entry in replicas
+        for end in replicas
     ]
 
 

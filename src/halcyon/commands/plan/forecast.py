@@ -24,6 +24,7 @@ from halcyon.commands.plan.trial import KINDS
 from halcyon.errors import InputError
 from halcyon.labels.store import LabelStore
 from halcyon.report import read_ledger
+from halcyon.verdict.forms import Decision
 
 Trials = dict[str, dict[str, Any]]
 END = "end"
@@ -260,7 +261,7 @@ def _batch(
     if batch is None:
         jobs = paths.start_jobs(campaign, name)
     elif generation is None:
-        jobs = paths.end_jobs(campaign, name, paths.SATURATED)
+        jobs = paths.end_jobs(campaign, name, Decision.SATURATED)
     else:
         jobs = paths.generation_jobs(campaign, name, generation)
     core, card = [0.0] * 3, [0.0] * 3

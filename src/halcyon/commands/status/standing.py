@@ -32,6 +32,7 @@ from halcyon.commands.status import snakemake_log
 from halcyon.errors import InputError
 from halcyon.report import read_ledger
 from halcyon.verdict import saturation
+from halcyon.verdict.forms import ExplorationSummary, Verdict
 from halcyon.verdict.saturation import goes_on
 
 SQUEUE_LIMIT_S = 10.0
@@ -153,7 +154,7 @@ def _system(
     last = verdicts[-1] if verdicts else None
     over = last is not None and not goes_on(last, plan.settings)
     if last is not None and over:
-        jobs += layout.end_jobs(campaign, name, last)
+        jobs += layout.end_jobs(campaign, name, last.decision)
     states = {job: _state(job, campaign, logged, alive=alive) for job in jobs}
     by_state: dict[str, list[str]] = {}
     for job, state in states.items():
@@ -174,8 +175,8 @@ def _system(
         "says": {job.name: line for job in active if (line := _last_line(job.log))},
         "labels": labels | {"budget": plan.settings.limits.label_budget},
         "index": _index(campaign, name, begun, last),
-        "decision": last["decision"] if last else None,
-        "reason": last["reason"] if last else None,
+        "decision": last.decision if last else None,
+        "reason": last.reason if last else None,
         "ended": ended,
         "seconds_left": None if ended else _left(campaign, name, states, begun),
         "problems": [p for job, state in states.items() if (p := _problem(job, state, logged))],
@@ -198,18 +199,16 @@ def _state(
     return said
 
 
-def _verdict(campaign: Campaign, name: str, number: int) -> dict[str, Any] | None:
+def _verdict(campaign: Campaign, name: str, number: int) -> Verdict | None:
     path = campaign.folder / name / f"gen{number:03d}" / "verdict.json"
-    return dict(files.read_json(path)) if path.exists() else None
+    return Verdict.read(path) if path.exists() else None
 
 
-def _labels(
-    campaign: Campaign, name: str, jobs: list[Job], last: dict[str, Any] | None
-) -> dict[str, Any]:
+def _labels(campaign: Campaign, name: str, jobs: list[Job], last: Verdict | None) -> dict[str, Any]:
     """Labels spent: what the last verdict counted, and all after it, in journals too."""
-    spent = last["labels"]["spent"] if last else 0
-    bad = last["labels"].get("bad", 0) if last else 0
-    counted = last["generation"] if last else -2
+    spent = last.labels.spent if last else 0
+    bad = last.labels.bad if last else 0
+    counted = last.generation if last else -2
     status: Counter[str] = Counter()
     working = 0
     for job in jobs:
@@ -244,30 +243,30 @@ def _journal(path: Path) -> Counter[str]:
 
 
 def _index(
-    campaign: Campaign, name: str, begun: list[int], last: dict[str, Any] | None
+    campaign: Campaign, name: str, begun: list[int], last: Verdict | None
 ) -> dict[str, Any] | None:
     """The newest generation that has been explored: Λ, and the rate against its goal."""
     plan = campaign.systems[name]
     for number in reversed(begun):
         folder = campaign.folder / name / f"gen{number:03d}"
         try:
-            replicas = files.read_json(folder / "exploration.json")["replicas"]
+            replicas = ExplorationSummary.read(folder / "exploration.json").replicas
             traces = pd.read_parquet(folder / "traces.parquet")
         except (InputError, OSError, pa.ArrowException, KeyError):
             continue
-        if last is not None and last["generation"] == number:
-            found = last["saturation"]
+        if last is not None and last.generation == number:
+            found = last.saturation
         else:
             found = saturation.assess_run(traces, replicas, plan.settings)
         ends = traces.groupby("replica").last()["cli_label"]
         return {
             "generation": number,
             "cli_ps": float(ends.mean()) if len(ends) else None,
-            "rate_bound_per_atom_ps": found["rate_bound_per_atom_ps"],
-            "rate_limit_per_atom_ps": found["rate_limit_per_atom_ps"],
-            "failed": found["failed"],
-            "replicas": found["replicas"],
-            "finding": found["finding"],
+            "rate_bound_per_atom_ps": found.rate_bound_per_atom_ps,
+            "rate_limit_per_atom_ps": found.rate_limit_per_atom_ps,
+            "failed": found.failed,
+            "replicas": found.replicas,
+            "finding": found.finding,
         }
     return None
 

@@ -12,7 +12,6 @@ from halcyon.campaign.stage import duration
 from halcyon.domain.intervals import Domain
 from halcyon.report import Generation, LabelCost, StageTime, SystemReport, number_text
 from halcyon.report.page.learning import interval_of
-from halcyon.verdict import runs
 
 
 def replica_rows(generation: Generation) -> list[list[str]]:
@@ -33,15 +32,15 @@ def replica_rows(generation: Generation) -> list[list[str]]:
     final = {column: generation.final(column) for column in columns}
     return [heading] + [
         [
-            str(entry["replica"]),
-            entry["structure"],
-            f"{entry['temperature_K']:g}",
-            f"{entry['time_ps']:.4g}",
-            *(number_text(final[column].get(entry["replica"])) for column in columns),
-            f"took the place of a failed one at {entry['began_ps']:.4g} ps"
-            if runs.replaced(entry)
+            str(entry.replica),
+            entry.structure,
+            f"{entry.temperature_K:g}",
+            f"{entry.time_ps:.4g}",
+            *(number_text(final[column].get(entry.replica)) for column in columns),
+            f"took the place of a failed one at {entry.began_ps:.4g} ps"
+            if entry.replaces
             else "with the run",
-            entry["failure"] or "none",
+            entry.failure or "none",
         ]
         for entry in generation.replicas
     ]
