@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from fabricated import replica_end
+
 from halcyon.verdict.estimates import Outcome
 from halcyon.verdict.saturation import Exposure, homogeneity, rate_bound
 from halcyon.verdict.survival import (
