@@ -30,6 +30,7 @@ from scipy.cluster import vq
 
 from halcyon import files
 from halcyon.errors import InputError
+from halcyon.verdict.estimates import Interval
 
 SCHEMA_VERSION = 2
 """1 knew neither environments nor signals; it is still read."""
@@ -49,22 +50,17 @@ SMALLEST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margin:
-    """A calibrated threshold and how far it can be trusted.
+class Margin(Interval):
+    """A calibrated threshold, with its 90 % bootstrap interval, and how far it can be trusted.
 
     Attributes:
         value: the threshold, ≥ 0; of the label domain: its margin m/(u - l).
-        low: lower end of its 90 % bootstrap interval.
-        high: upper end.
         method: `peaks-over-threshold` or `conformal`.
         alpha: exceedance per atom it is made for: as asked, or, where the sample is too small for
             that, 1/(n + 1).
         n: number of held-out atomic energies it rests on.
     """
 
-    value: float
-    low: float
-    high: float
     method: str
     alpha: float
     n: int

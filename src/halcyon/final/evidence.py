@@ -20,6 +20,7 @@ from scipy import stats
 
 from halcyon.config import SaturationSettings
 from halcyon.verdict import runs, saturation
+from halcyon.verdict.estimates import Interval
 from halcyon.verdict.forms import FailureRate, Form
 
 RESAMPLES = 2000
@@ -73,20 +74,14 @@ class Excursions(Form):
     )
 
 
-class Interval(Form):
-    """A mean over replicas with its percentile bootstrap interval (over replicas)."""
-
-    value: float = Field(description="Mean.")
-    low: float = Field(description="Lower end.")
-    high: float = Field(description="Upper end.")
-
-
 class Plateau(Form):
     """Λ of the label domain at the end of the replicas that did not fail, ps."""
 
     replicas: int = Field(description="Replicas that it is of.")
-    cli_ps: Interval | None = Field(description="Λ at the end.")
-    late_gain_ps: Interval | None = Field(description="What Λ gained in the late window.")
+    cli_ps: Interval | None = Field(description="Λ at the end: mean with bootstrap interval.")
+    late_gain_ps: Interval | None = Field(
+        description="Gain of Λ in the late window: mean with bootstrap interval."
+    )
     worst_atom_ps: float | None = Field(description="Greatest atomic Λ of all.")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from halcyon.final.certificate import Certificate, Runs
-from halcyon.final.evidence import Findings, Interval
+from halcyon.final.evidence import Findings
 from halcyon.report import SystemReport, number_text
 from halcyon.report.page.axes import (
     MAX_POINTS,
@@ -20,6 +20,7 @@ from halcyon.report.page.axes import (
     rounded,
     titled,
 )
+from halcyon.verdict.estimates import Interval
 
 NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
 
