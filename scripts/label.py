@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 from halcyon import files
-from halcyon.campaign import stage
+from halcyon.campaign import label_jobs, stage
 from halcyon.campaign.budget import CHECKS
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels.job import Labelled, Shard
+from halcyon.labels.job import Labelled
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Record, Status
 from halcyon.labels.store import LabelStore
@@ -61,15 +61,11 @@ def main(job: stage.Job) -> None:
             return
         told = time.monotonic()
 
-    shard = Shard(
-        campaign=job.campaign,
-        system=args.system,
-        batch=args.batch,
-        number=args.shard,
-        seed=job.seed(args.batch),
+    label_job = label_jobs.label_job(
+        job.campaign, args.system, args.batch, args.shard, seed=job.seed(args.batch)
     )
-    with job.alone(shard.work):
-        labelled = shard.label(
+    with job.alone(label_job.work):
+        labelled = label_job.label(
             frames,
             reference,
             store,
