@@ -22,7 +22,7 @@ def test_the_shortest_way_over_boundaries():
 
 def test_neither_moving_nor_turning_changes_them(water):
     moved = water.copy()
-    moved.positions = Rotation.random(rng=3).apply(water.positions) + [1, 2, 3]
+    moved.positions = Rotation.random(rng=3).apply(water.positions) + np.arange(3)
     np.testing.assert_allclose(pair_distances(moved), pair_distances(water))
 
 
@@ -41,6 +41,6 @@ def test_sorting_is_within_pairs_of_elements():
 
 def test_the_difference_is_a_root_mean_square_over_pairs(water):
     distances = pair_distances(water)
-    others = np.stack([distances, distances + [0.3, 0, 0], distances - 0.1])
+    others = np.stack([distances, distances + np.array([0.3, 0, 0]), distances - 0.1])
     assert rms_difference(distances, others) == pytest.approx([0, 0.3 / 3**0.5, 0.1])
     assert rms_difference(distances, others[1]) == pytest.approx(0.3 / 3**0.5)
