@@ -19,6 +19,7 @@ from halcyon.campaign.label_jobs import label_job
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
+from halcyon.labels.finite_difference import write_slopes
 from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -95,8 +96,7 @@ def shop(tmp_path, rattled):
             labelled = job.label(asked, reference, store, cores=1)
             out = self.folder / batch
             write_frames(out / f"labels/{number:03d}.parquet", labelled.frames)
-            slopes = [slope.as_json for slope in labelled.slopes]
-            files.write_json(out / f"checks/{number:03d}.json", {"slopes": slopes})
+            write_slopes(out / f"checks/{number:03d}.json", labelled.slopes)
             return labelled.frames
 
         def count(self, batch="seed"):
