@@ -3,7 +3,7 @@
     job = LabelJob(structures=structures, sanity=SanitySettings(), temperature_K=500.0, work=work)
     labelled = job.label(frames, reference, store, cores=4)
 
-1. Each frame is taken in every spin that its structure asks for (`spin.candidates`).
+1. Each frame is taken in every spin that its structure asks for (`spin.states`).
 2. What the store does not know is computed (`labelling.label_frames`).
 3. The spin of lowest energy is the frame's label (`spin.lowest`).
 4. Each label is judged by itself and against others of its composition (`sanity.judge`).
@@ -104,15 +104,10 @@ class LabelJob:
             may_start=self.may_start,
             stop=stop,
         )
-        spins = spin.candidates(frames, self.structures)
-        records = iter(
-            compute(
-                [frame for same in spins for frame in same],
-                others=self.other_journals,
-                report=report,
-            )
-        )
-        labelled = [spin.lowest([next(records) for _ in same]) for same in spins]
+        states_of_frames = spin.states(frames, self.structures)
+        states = [state for of_frame in states_of_frames for state in of_frame]
+        records = iter(compute(states, others=self.other_journals, report=report))
+        labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
         judged = sanity.judge(
             labelled,
             self.sanity,

@@ -25,7 +25,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,6 +34,7 @@ from ase import Atoms
 from halcyon import files
 from halcyon.errors import InputError
 from halcyon.frames import canonical_frame, check_schema, frames_of, structure_key, table_of
+from halcyon.labels.reference.base import LevelOfTheory
 
 CHECKED = "sha256-"
 """Beginning of the name of a shard whose name holds its checksum."""
@@ -56,13 +56,13 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, Ove
 """What pyarrow raises on damaged files."""
 
 
-def level_hash(level: dict[str, Any]) -> str:
+def level_hash(level: LevelOfTheory) -> str:
     """Hash of a level of theory, 16 hexadecimal digits."""
     canonical = json.dumps(level, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def levels(root: Path) -> dict[str, dict[str, Any]]:
+def levels(root: Path) -> dict[str, LevelOfTheory]:
     """Levels of theory of a store by their hashes.
 
     Raises:
@@ -82,7 +82,7 @@ class LabelStore:
     """
 
     def __init__(
-        self, root: Path, level: dict[str, Any], tell: Callable[[str], None] = lambda _text: None
+        self, root: Path, level: LevelOfTheory, tell: Callable[[str], None] = lambda _text: None
     ) -> None:
         """Open, or begin, the store of a level under `root`.
 

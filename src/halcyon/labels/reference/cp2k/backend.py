@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels.reference.base import Record, Reference, Status
+from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status
 from halcyon.labels.reference.cp2k.calculation import Calculation
 from halcyon.labels.reference.cp2k.input import (
     GUESS_FILE,
@@ -56,7 +55,7 @@ class Cp2k(Reference):
         self._program = Program(settings)
 
     @property
-    def level(self) -> dict[str, Any]:
+    def level(self) -> LevelOfTheory:
         """CP2K's version and the identity of the level file; see `Cp2kLevel.identity`.
 
         Raises:
