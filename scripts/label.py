@@ -8,11 +8,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from halcyon import files
-from halcyon.campaign import stage
+from halcyon.campaign import label_jobs, stage
 from halcyon.campaign.budget import CHECKS
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels.job import Labelled, Shard
+from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.job import Labelled
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Record, Status
 from halcyon.labels.store import LabelStore
@@ -61,15 +61,11 @@ def main(job: stage.Job) -> None:
             return
         told = time.monotonic()
 
-    shard = Shard(
-        campaign=job.campaign,
-        system=args.system,
-        batch=args.batch,
-        number=args.shard,
-        seed=job.seed(args.batch),
+    label_job = label_jobs.label_job(
+        job.campaign, args.system, args.batch, args.shard, seed=job.seed(args.batch)
     )
-    with job.alone(shard.work):
-        labelled = shard.label(
+    with job.alone(label_job.work):
+        labelled = label_job.label(
             frames,
             reference,
             store,
@@ -79,7 +75,7 @@ def main(job: stage.Job) -> None:
         )
         tell_of(job, labelled)
         checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
-        files.write_json(checks, {"schema": 1, "slopes": [s.as_json for s in labelled.slopes]})
+        write_slopes(checks, labelled.slopes)
         write_frames(args.out, labelled.frames)
     counts = Counter(frame.info["status"] for frame in labelled.frames)
     job.done(

@@ -15,10 +15,11 @@ import pytest
 from halcyon import files
 from halcyon.campaign import accounts, budget
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.label_jobs import label_job
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.labels.job import Shard
+from halcyon.labels.finite_difference import write_slopes
 from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -90,15 +91,12 @@ def shop(tmp_path, rattled):
             asked = rattled(frames)[number::of]
             for frame in asked:
                 frame.info |= {"split": "train"}
-            shard = Shard(
-                campaign=self.campaign, system="water", batch=batch, number=number, seed=1
-            )
+            job = label_job(self.campaign, "water", batch, number, seed=1)
             store = LabelStore(tmp_path / "store", reference.level)
-            labelled = shard.label(asked, reference, store, cores=1)
+            labelled = job.label(asked, reference, store, cores=1)
             out = self.folder / batch
             write_frames(out / f"labels/{number:03d}.parquet", labelled.frames)
-            slopes = [slope.as_json for slope in labelled.slopes]
-            files.write_json(out / f"checks/{number:03d}.json", {"slopes": slopes})
+            write_slopes(out / f"checks/{number:03d}.json", labelled.slopes)
             return labelled.frames
 
         def count(self, batch="seed"):

@@ -20,6 +20,7 @@ from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
+from halcyon.labels.finite_difference import read_slopes
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.verdict.forms import Decision
 
@@ -159,8 +160,8 @@ def _paid(path: Path) -> float:
 
 
 def _check_cost(path: Path) -> float:
-    slopes = files.read_json(path)["slopes"] if path.exists() else []
-    return float(sum(slope["core_seconds"] for slope in slopes))
+    slopes = read_slopes(path) if path.exists() else []
+    return float(sum(slope.core_seconds for slope in slopes))
 
 
 def _not_computed(path: Path) -> int:
