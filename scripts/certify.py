@@ -66,7 +66,7 @@ def main(job: stage.Job) -> None:
     runs = [tested("nvt"), tested("nve")]
     conclusion, reasons = certificate.conclude(runs, criteria)
     made = Certificate(
-        schema=certificate.SCHEMA_VERSION,
+        schema=1,
         conclusion=conclusion,
         sentence=certificate.sentence(conclusion, reasons, runs),
         reasons=reasons,
@@ -76,9 +76,7 @@ def main(job: stage.Job) -> None:
         campaign=job.campaign.settings.campaign,
         system=args.system,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
-        verdict=certificate.Verdict(
-            decision=verdict.decision.value, reason=verdict.reason, generation=verdict.generation
-        ),
+        verdict=certificate.CampaignEnd.of(verdict),
         model=certificate.hash_of(args.model, args.certificate.parent),
         domain=certificate.hash_of(args.domain, args.certificate.parent),
         data=certificate.Data(

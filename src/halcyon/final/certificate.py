@@ -13,21 +13,23 @@ import os
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from halcyon import files
 from halcyon.errors import InputError
 from halcyon.final.evidence import Criteria, Findings, ReplicaEnd
 from halcyon.frames import canonical_order
-from halcyon.verdict.forms import Finding, Form
+from halcyon.verdict.forms import File, Finding, Form, Verdict
 from halcyon.verdict.words import rate_text
 from halcyon.wording import significant as plain
 
-SCHEMA_VERSION = 1
+HANDED_ON = (
+    "If you got the folder from somebody, ask for the file again. In the campaign's own folder,"
+)
+"""What a user does about a damaged file, first half."""
 PRODUCTION_PS = 1000.0
 """Time of a replica that is asked of a model for production; less is said to be less."""
 
@@ -48,12 +50,17 @@ class FileHash(Form):
     sha256: str = Field(description="Of its bytes.")
 
 
-class Verdict(Form):
-    """How the campaign ended."""
+class CampaignEnd(Form):
+    """How the campaign ended: its last verdict."""
 
     decision: str = Field(description="saturated, max_generations or budget_spent.")
-    reason: str = Field(description="In words.")
-    generation: int = Field(description="Generation that it is of; its model is the one here.")
+    reason: str = Field(description="The decision in words.")
+    generation: int = Field(description="Generation of the verdict and of the model.")
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> "CampaignEnd":
+        """The part of a verdict that goes into a certificate or a card."""
+        return cls(decision=verdict.decision, reason=verdict.reason, generation=verdict.generation)
 
 
 class Data(Form):
@@ -94,9 +101,13 @@ class Runs(Form):
     findings: list[Findings] = Field(description="Of all replicas, then by temperature.")
 
     @property
-    def whole(self) -> Findings:
-        """Of all replicas."""
+    def overall(self) -> Findings:
+        """Findings of all replicas together."""
         return self.findings[0]
+
+    def traces_beside(self, certificate: Path) -> Path:
+        """File of the traces, in the folder of a certificate."""
+        return certificate.with_name(f"{self.ensemble}.parquet")
 
 
 class Software(Form):
@@ -109,8 +120,10 @@ class Software(Form):
     dtype: str = Field(description="Precision of the model and of the dynamics.")
 
 
-class Certificate(Form):
+class Certificate(File):
     """Stability certificate of a machine-learned potential."""
+
+    REMEDY: ClassVar[str] = f"{HANDED_ON} `snakemake` makes the certificate again if it is deleted."
 
     schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
     conclusion: Conclusion
@@ -120,7 +133,7 @@ class Certificate(Form):
     campaign: str
     system: str
     created: str = Field(description="Date and time, ISO 8601.")
-    verdict: Verdict
+    verdict: CampaignEnd
     model: FileHash
     domain: FileHash
     data: Data
@@ -135,10 +148,6 @@ class Certificate(Form):
         "with sorted keys. It guards against damage; it is no signature.",
     )
 
-    def content(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return self.model_dump(mode="json", by_alias=True)
-
     def checksum_now(self) -> str:
         """What `checksum` must be."""
         text = json.dumps(self.content() | {"checksum": ""}, sort_keys=True, separators=(",", ":"))
@@ -147,30 +156,6 @@ class Certificate(Form):
     def sealed(self) -> "Certificate":
         """With its checksum."""
         return self.model_copy(update={"checksum": self.checksum_now()})
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        files.write_json(path, self.content())
-
-    @classmethod
-    def read(cls, path: Path) -> "Certificate":
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: missing, damaged, or no certificate of this version.
-        """
-        content = files.read_json(path)
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
-            raise InputError(f"{path}: not a certificate of schema {SCHEMA_VERSION}")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            raise InputError(
-                f"{path}: {where}: {fault['msg']}: damaged, or not a certificate of schema "
-                f"{SCHEMA_VERSION}"
-            ) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -228,8 +213,8 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
     open_questions: list[str] = []
     for_it: list[str] = []
     for run in runs:
-        failed = run.whole.failures
-        words = f"{run.ensemble}: {failed.failures} of {run.whole.replicas} replicas failed"
+        failed = run.overall.failures
+        words = f"{run.ensemble}: {failed.failures} of {run.overall.replicas} replicas failed"
         words += f" {rate_text(failed)}"
         (against if failed.failures else for_it).append(words)
     for found in runs[0].findings[1:]:
@@ -245,7 +230,7 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
             )
         elif not found.failures.failures:
             open_questions.append(words)
-    _judge_drift(runs[1].whole, criteria, against, open_questions, for_it)
+    _judge_drift(runs[1].overall, criteria, against, open_questions, for_it)
     if against:
         return Conclusion.NOT_STABLE, against + restless + open_questions + for_it
     if restless:
@@ -280,12 +265,12 @@ def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs
     """The conclusion with its scope and, where it is not the good one, the first reason."""
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
-    asked = f"{nvt.whole.replicas} replicas of {plain(nvt.time_ps)} ps each at {kelvin} K"
-    failed = nvt.whole.failures
+    asked = f"{nvt.overall.replicas} replicas of {plain(nvt.time_ps)} ps each at {kelvin} K"
+    failed = nvt.overall.failures
     why = "" if conclusion == Conclusion.STABLE else f" ({reasons[0]})"
     said = (
         f"{conclusion}{why}: {asked}, {failed.failures} failed {rate_text(failed)}; "
-        f"{nve.whole.failures.failures} of {nve.whole.replicas} failed without a thermostat."
+        f"{nve.overall.failures.failures} of {nve.overall.replicas} failed without a thermostat."
     )
     if nvt.time_ps < PRODUCTION_PS:
         said += (
@@ -299,7 +284,7 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], verdict: str
     """What a certificate says nothing about."""
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
-    failed = nvt.whole.failures
+    failed = nvt.overall.failures
     told = [
         f"Temperatures other than {kelvin} K.",
         f"Structures other than {', '.join(structures)}.",

@@ -19,18 +19,15 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from halcyon import files
 from halcyon.errors import InputError
 from halcyon.final import certificate
 from halcyon.final.certificate import Certificate, FileHash, Runs, sha256_of
 from halcyon.final.evidence import Findings, contradictions, examine
+from halcyon.final.folder import LABELS, MANIFEST, Manifest
 from halcyon.frames import canonical_order, read_frames, structure_key
 from halcyon.labels.store import LabelStore, level_hash, levels
 from halcyon.verdict.words import rate_text
 
-LABELS = "labels.parquet"
-"""All labels in one file, in a folder that was handed on."""
-MANIFEST = "manifest.json"
 NUMBERS_AGREE = 1e-6
 """Relative; other versions of NumPy and SciPy may round differently."""
 
@@ -271,9 +268,9 @@ def _manifest(folder: Path) -> Iterator[Check]:
     """Every other file of a folder that was handed on."""
     if not (folder / MANIFEST).exists():
         return
-    listed = files.read_json(folder / MANIFEST)["files"]
+    listed = Manifest.read(folder / MANIFEST).files
     for entry in listed:
-        check = _file(entry["path"], FileHash(**entry), folder)
+        check = _file(entry.path, entry, folder)
         if not check.holds:
             yield check
     yield Check(f"manifest: {len(listed)} files looked at", holds=True)

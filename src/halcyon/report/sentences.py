@@ -163,8 +163,8 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
                 "raise certificate.time_ps or certificate.replicas and add --forcerun certify to "
                 "the same command."
             )
-    nve = certificate.runs[1].whole.failures.failures
-    if certificate.conclusion is Conclusion.NOT_STABLE and not nvt.whole.failures.failures + nve:
+    nve = certificate.runs[1].overall.failures.failures
+    if certificate.conclusion is Conclusion.NOT_STABLE and not nvt.overall.failures.failures + nve:
         return (
             "the energy drifts: try a shorter step (certificate.timestep_fs) and add --forcerun "
             "certify to the same command; if it drifts less, explore with that step, too."
