@@ -115,6 +115,19 @@ def test_a_later_run_takes_over(campaign, monkeypatch):
     os.close(handle)
 
 
+def test_no_job_begins_under_another_run_or_none(campaign, monkeypatch, capsys):
+    handle = files.take_lock(campaign.lock)
+    for run, message in (
+        (stage.NO_RUN, "no lock is held"),
+        ("process 1 on elsewhere", "belongs to a run of the workflow that is over"),
+    ):
+        monkeypatch.setenv(stage.RUN_VARIABLE, run)
+        assert leaves(campaign, lambda _job: pytest.fail("it began")) == EXIT_BAD_INPUT
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert attempts(campaign) == []
+    os.close(handle)
+
+
 def test_waits_for_a_job_that_still_works_at_it(campaign, tmp_path):
     ready = tmp_path / "ready"
     script = (
