@@ -28,7 +28,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.attempts import Attempts, Ended, count
 from halcyon.campaign.campaign import NO_RUN, RUN_VARIABLE, Campaign, SystemPlan
 from halcyon.campaign.sizes import MEMORY_MB, SEED, batch_number, work
@@ -170,9 +170,7 @@ class Job:
             "peak_mb": peak_mb(getattr(self.arguments, "ranks", 1)),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        ledger = self.campaign.folder / "stages.jsonl"
-        with ledger.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(entry) + "\n")
+        jsonl.append(self.campaign.folder / "stages.jsonl", entry)
 
     def stopping(self) -> bool:
         """Whether the job was asked to stop, its time is nearly up, or it is `outdated`."""

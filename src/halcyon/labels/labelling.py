@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from halcyon import jsonl
 from halcyon.errors import Interrupted
 from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
 from halcyon.labels import journal, systemic
@@ -165,7 +166,7 @@ def _check_systemic(
     told = [(frame.info["status"], frame.info["message"]) for frame in fresh]
     if not any(status != Status.OK for status, _ in told):
         return
-    infos = [entry["info"] for path in others for entry in journal.entries(path)]
+    infos = [entry["info"] for path in others for entry in jsonl.read(path)]
     elsewhere = [(info["status"], info["message"]) for info in infos]
     good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
     cause = systemic.cause(told, expected=expected, good_elsewhere=good_elsewhere)
