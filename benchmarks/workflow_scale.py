@@ -39,7 +39,7 @@ from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings, SaturationSettings
 from halcyon.frames import structure_key, write_frames
@@ -286,8 +286,8 @@ def overhead(folder: Path, size: Size) -> tuple[float, int]:
     # The same once more, with nothing to do: the graph, and the summary at the end. (It finds the
     # fabricated generations incomplete, both times.)
     idle = snakemake(folder, "--cores", "1", *wanted)
-    ledger = (folder / "results/scale/stages.jsonl").read_text(encoding="utf-8").splitlines()
-    worked = sum(json.loads(line)["seconds"] for line in ledger)
+    ledger = jsonl.read(folder / "results/scale/stages.jsonl")
+    worked = sum(entry["seconds"] for entry in ledger)
     return (busy.seconds - idle.seconds - worked) / len(wanted), made
 
 

@@ -20,6 +20,7 @@ from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.journal import NAME, Journal
 from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -184,6 +185,23 @@ def test_what_counts_as_spent(shop):
     for path in shop.campaign.work("water").rglob("journal.jsonl"):
         path.unlink()
     assert shop.spent == 4 + 2
+
+
+def test_a_kill_in_mid_line_of_a_journal_costs_no_other_record(shop, rattled):
+    path = budget.label_work(shop.campaign, "water", "seed", 0) / NAME
+    journal, frames = Journal(path), rattled(3)
+    for number, frame in enumerate(frames):
+        frame.info |= {"key": f"key{number}", "core_seconds": HOUR}
+    journal.keep(frames[:1])  # as older versions wrote it: no empty lines
+    reader = budget.Spent(shop.campaign, shop.campaign.settings.limits)
+    assert reader.core_hours() == 1
+    journal.append(frames[1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -len(whole) // 5])
+    assert reader.core_hours() == 1
+    Journal(path).append(frames[2])
+    assert list(journal.read()) == ["key0", "key2"]
+    assert reader.core_hours() == shop.spent == 2
 
 
 def test_a_systemic_failure_is_paid_for(shop):

@@ -33,6 +33,12 @@ for handler in logging.getLogger("snakemake.logging").handlers:
 SUMMARY = f"python {quote(str(SCRIPTS / 'summary.py'))} --campaign {quote(str(CAMPAIGN.file))}"
 
 
+onstart:
+    # Jobs are about to be run. Where this command was taken for a look, there is no lock.
+    if workflow.is_main_process and not REQUEST.runs:
+        raise WorkflowError(REQUEST.refusal)
+
+
 onsuccess:
     shell(SUMMARY)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.budget import CHECKS, label_files, label_work
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames
@@ -162,7 +162,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
             add(path.parents[1].name, CHECK_STAGE, outcome, slope.core_seconds)
     labels = campaign.work(system, "start", "label")
     for path in sorted(labels.glob(f"*/{journal.REPEATED}")):
-        for entry in journal.entries(path):
+        for entry in jsonl.read(path):
             batch = path.parent.name.rpartition("-")[0]
             add(batch, "label", REPEATED, entry["info"]["core_seconds"])
     return sorted(

@@ -10,13 +10,13 @@ budget is spent, no more than one calculation per running job is still under way
 Not for: the ledger that a person reads (`ledgers`), or whether the campaign goes on (`saturation`).
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
@@ -75,17 +75,14 @@ class Spent:
         """Core-seconds in a file of JSON lines, of which only new lines are read."""
         begin, seconds = self._read.get(path, (0, 0.0))
         try:
-            with path.open("rb") as opened:
-                if opened.seek(0, 2) < begin:  # written anew after a systemic failure
-                    begin, seconds = 0, 0.0
-                opened.seek(begin)
-                content = opened.read()
+            size = path.stat().st_size
         except FileNotFoundError:
             return 0.0
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            seconds += _core_seconds(line)
-        self._read[path] = begin + len(whole), seconds
+        if size < begin:  # replaced by a shorter one after a systemic failure
+            begin, seconds = 0, 0.0
+        entries, end = jsonl.read_from(path, begin)
+        seconds += sum(map(_core_seconds, entries))
+        self._read[path] = end, seconds
         return seconds
 
     def _without_journal(self, system: str) -> float:
@@ -137,12 +134,8 @@ def reopen(campaign: Campaign) -> list[str]:
     return told
 
 
-def _core_seconds(line: bytes) -> float:
-    """Of a line of a journal, or of a stage that is not a label job (those have journals)."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return 0.0  # torn by a kill
+def _core_seconds(entry: dict[str, Any]) -> float:
+    """Core-seconds of an entry of a journal, or of a stage; label jobs count by their journals."""
     if "info" in entry:
         return float(entry["info"]["core_seconds"])
     return 0.0 if entry["stage"] == "label" else float(entry["seconds"] * entry["cores"])

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 PREPARED = "prepared"
 """Folder, under that of all results, of packed boxes and force fields; campaigns share it."""
+RUN_VARIABLE = "HALCYON_RUN"
+"""Environment variable that names the run of the workflow that a job belongs to."""
+CAMPAIGN_VARIABLE = "HALCYON_CAMPAIGN"
+"""Environment variable with the campaign's file, as that run wrote it."""
+NO_RUN = "a command that runs no jobs"
+"""Value of `RUN_VARIABLE` under a command that only looks: no job begins under it."""
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,56 @@ from typing import Any
 
 from halcyon import config, files
 from halcyon.campaign import campaign as campaigns
-from halcyon.campaign.campaign import PREPARED, Campaign, begin
+from halcyon.campaign.campaign import (
+    CAMPAIGN_VARIABLE,
+    PREPARED,
+    RUN_VARIABLE,
+    Campaign,
+    begin,
+)
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
 ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")
 """Variables that decide which data programs find."""
 PROGRAMS = ("antechamber", "parmchk2", "sqm")
+LOCK_WAIT_S = 5.0
+"""How long a run waits for the lock of one that is just ending, s."""
 LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
+
+
+def begin_run(content: dict[str, Any], source: str, *, dry: bool = False) -> tuple[Campaign, int]:
+    """Take the campaign's lock, then `begin_once`: nothing is written before the lock is held.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: hold the lock and check, but write nothing.
+
+    Returns:
+        The campaign, and the lock's file descriptor. The lock is held until that is closed or this
+        process dies, however it dies: a kill leaves no stale lock.
+
+    Raises:
+        Held: another process has the campaign; none of its files was changed.
+        InputError: as `campaign.begin`.
+    """
+    campaign = Campaign.resolve(content, source)
+    files.check_writable(campaign.folder)
+    lock = files.take_lock(campaign.lock, wait_s=LOCK_WAIT_S)
+    try:
+        return begin_once(content, source, dry=dry), lock
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
     """As `campaign.begin`, and quick where the same was found good before.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: check only, and write nothing. Without it, the caller holds the campaign's lock.
 
     Raises:
         InputError: as `campaign.begin`.
@@ -60,13 +99,24 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
     return _with_sizes(campaign, known)
 
 
-def resolve_again(content: dict[str, Any], source: str) -> Campaign:
-    """The campaign in a job of it: nothing is checked, and what the checks found is known.
+def campaign_of_job(content: dict[str, Any], source: str) -> Campaign:
+    """The campaign in a job of it, as it was when its run began. Nothing is checked again.
+
+    Whoever edits the configuration while a campaign runs changes the next run. The jobs of this one
+    read the file that it wrote, which they know from `CAMPAIGN_VARIABLE`; the configuration counts
+    only where a job does not have its workflow's environment.
 
     Raises:
-        InputError: as `Campaign.resolve`.
+        InputError: no such campaign, or a later run has taken it over. No file was touched.
     """
-    campaign = Campaign.resolve(content, source)
+    path = os.environ.get(CAMPAIGN_VARIABLE)
+    campaign = Campaign.read(path) if path else Campaign.resolve(content, source)
+    run = os.environ.get(RUN_VARIABLE, campaign.run())
+    if run != campaign.run():
+        raise InputError(
+            f"this job belongs to a run of the workflow that is over ({run}). A later run "
+            f"({campaign.run()}) has the campaign now and does the same work: nothing is lost"
+        )
     stamp = _stamp(campaign)
     return _with_sizes(campaign, files.read_json(stamp)) if stamp.exists() else campaign
 

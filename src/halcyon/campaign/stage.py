@@ -28,16 +28,14 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.attempts import Attempts, Ended, count
-from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.campaign import NO_RUN, RUN_VARIABLE, Campaign, SystemPlan
 from halcyon.campaign.sizes import MEMORY_MB, SEED, batch_number, work
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 
 TELL_EVERY_S = 10.0
 """Time between two lines about the same thing, s."""
-RUN_VARIABLE = "HALCYON_RUN"
-"""Environment variable with the run of the workflow that a job belongs to; see `Job.outdated`."""
 LOOK_EVERY_S = 5.0
 """Time between two looks whether a later run has taken over, s."""
 WAIT_S = 900.0
@@ -172,9 +170,7 @@ class Job:
             "peak_mb": peak_mb(getattr(self.arguments, "ranks", 1)),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        ledger = self.campaign.folder / "stages.jsonl"
-        with ledger.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(entry) + "\n")
+        jsonl.append(self.campaign.folder / "stages.jsonl", entry)
 
     def stopping(self) -> bool:
         """Whether the job was asked to stop, its time is nearly up, or it is `outdated`."""
@@ -190,8 +186,11 @@ class Job:
         now = time.monotonic()
         if self._run and not self._outdated and now - self._looked > LOOK_EVERY_S:
             self._looked = now
-            self._outdated = self.campaign.run() not in ("", self._run)
+            self._outdated = self._taken_over()
         return self._outdated
+
+    def _taken_over(self) -> bool:
+        return bool(self._run) and self.campaign.run() not in ("", self._run)
 
     @contextmanager
     def alone(self, folder: Path | None = None) -> Iterator[None]:
@@ -224,8 +223,18 @@ class Job:
         """Write down that an attempt begins.
 
         Raises:
-            InputError: this run has tried it often enough.
+            InputError: this run has tried it often enough, or is not the campaign's run any more.
         """
+        if self._run == NO_RUN:
+            raise InputError(
+                "this job was started by a command that Halcyon took for one that runs no jobs; "
+                "no lock is held: nothing was done"
+            )
+        if self._taken_over():
+            raise InputError(
+                f"this job belongs to a run of the workflow that is over ({self._run}); "
+                f"{self.campaign.run()} has the campaign now"
+            )
         before = self._attempts.read()
         if self._run and count(before, Ended.FAILED, self._run) >= MOST_FAILURES:
             said = [one.message for one in before if one.ended is Ended.FAILED][-1]

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from halcyon import jsonl
 from halcyon.errors import Interrupted
 from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
 from halcyon.labels import journal, systemic
@@ -174,7 +175,7 @@ def _check_systemic(
     results = [(frame.info["status"], frame.info["message"]) for frame in fresh]
     if not any(status != Status.OK for status, _ in results):
         return
-    infos = [entry["info"] for path in others for entry in journal.entries(path)]
+    infos = [entry["info"] for path in others for entry in jsonl.read(path)]
     elsewhere = [(info["status"], info["message"]) for info in infos]
     good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
     cause = systemic.cause(results, expected=expected, good_elsewhere=good_elsewhere)
