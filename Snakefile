@@ -32,6 +32,7 @@ from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job
 from halcyon.campaign.looking import requested
 from halcyon.campaign.paths import behind, settled
 from halcyon.campaign.sizes import SEED, JobSizes, batch_number
+from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
 from halcyon.verdict.forms import Verdict
 from halcyon.verdict.saturation import gets_certificate, goes_on
@@ -45,6 +46,8 @@ CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
 # Who only looks (-n, --summary, --unlock, …) leaves no trace; see halcyon.campaign.looking.
 REQUEST = requested(workflow)
 try:
+    for path in workflow.configfiles if workflow.is_main_process else []:
+        refuse_traps(Path(path).read_text(encoding="utf-8"), str(path))
     if not workflow.is_main_process:
         CAMPAIGN = campaign_of_job(config, CONFIG_FILE)
     elif REQUEST.runs:

@@ -193,6 +193,17 @@ def test_looking_leaves_every_byte(edited):
     assert after["trial/campaign.json"] != before["trial/campaign.json"]
 
 
+def test_a_configuration_with_a_repeated_section_is_refused_before_anything_is_done(edited):
+    with (edited / "trial.yaml").open("a") as opened:
+        opened.write("limits:\n  core_hours: 1:30\n")
+    before = content_of(edited / "results")
+    done = snakemake(edited, "--cores", "1")
+    assert done.returncode == 1
+    assert "limits stands here and in line" in done.stderr
+    assert "1:30: YAML reads this as the number 90" in done.stderr
+    assert content_of(edited / "results") == before
+
+
 def test_a_second_command_on_an_edited_configuration_changes_nothing(edited):
     running = Campaign.read(edited / "results/trial/campaign.json")
     lock = files.take_lock(running.lock)
