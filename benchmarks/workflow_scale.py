@@ -253,10 +253,10 @@ def total_jobs(printed: str) -> int:
 
 
 def begin_seconds(folder: Path) -> float:
-    """Time of `campaign.begin` in a fresh process."""
+    """Time of `checks.begin` in a fresh process."""
     code = (
         "import time, yaml; t = time.perf_counter()\n"
-        "from halcyon.campaign.campaign import begin\n"
+        "from halcyon.campaign.checks import begin\n"
         "begin(yaml.safe_load(open('scale.yaml')), 'scale.yaml', dry=True)\n"
         "print(time.perf_counter() - t)"
     )

@@ -316,7 +316,7 @@ def test_commands(books, capsys):
 
 
 def test_a_scan_of_spins_is_refused_where_the_reference_cannot_tell(shop):
-    from halcyon.campaign.campaign import check_scan
+    from halcyon.campaign.checks import check_scan
 
     plan = shop.campaign.systems["water"]
     structure = plan.system.structures[0].model_copy(update={"multiplicities": [1, 3]})

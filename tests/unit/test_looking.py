@@ -15,8 +15,9 @@ from snakemake import cli
 from conftest import ROOT
 from halcyon import files
 from halcyon.campaign import budget, checked, looking
-from halcyon.campaign.campaign import Campaign, level_of_theory
+from halcyon.campaign.campaign import Campaign
 from halcyon.campaign.checked import begin_run
+from halcyon.campaign.identity import level_of_theory
 from halcyon.campaign.looking import Request, of_options, requested
 from halcyon.frames import write_frames
 from halcyon.labels.labelling import NOT_COMPUTED

@@ -16,7 +16,7 @@ from halcyon.campaign import stage
 from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.attempts import Attempts, Ended
 from halcyon.campaign.budget import Spent
-from halcyon.campaign.campaign import begin
+from halcyon.campaign.checks import begin
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 
 CONTENT = {

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from halcyon import files
 from halcyon.campaign import paths
 from halcyon.campaign import work as estimate
-from halcyon.campaign.campaign import Campaign, SystemPlan, level_of_theory
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.identity import level_of_theory
 from halcyon.campaign.work import Rate
 from halcyon.commands.plan.trial import KINDS
 from halcyon.errors import InputError
