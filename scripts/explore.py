@@ -101,7 +101,7 @@ def main(job: stage.Job) -> None:
         frames = trajectory.join(result.trajectory, path)
         job.say(f"{frames} frames of the trajectory in {path}")
     summary = {"replicas": result.replicas, "replica_steps": result.steps}
-    summary |= {"schema": ExplorationSummary.SCHEMA, "candidates_passed_over": result.passed_over}
+    summary |= {"candidates_passed_over": result.passed_over}
     ExplorationSummary.model_validate(summary).write(args.summary)
     failed = [entry for entry in result.replicas if entry["failure"]]
     last = result.traces.groupby("replica").last()

@@ -66,7 +66,7 @@ class Generation:
         traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
         failures: of its replicas, per simulated time, see `verdict.runs.failures`.
-        asked_ps: simulated time asked of each replica, ps.
+        explored_ps: simulated time asked of each replica, ps.
         late_begin_ps: where the late window begins, ps.
         critical_cli: of this and all earlier generations, see `verdict.runs.critical_clis`.
         candidates: number of candidate frames.
@@ -95,7 +95,7 @@ class Generation:
     traces: pd.DataFrame
     saturation: Assessment
     failures: FailureRate
-    asked_ps: float
+    explored_ps: float
     late_begin_ps: float
     critical_cli: CriticalClis
     candidates: int
@@ -226,7 +226,7 @@ class SystemReport:
     @property
     def longest_ps(self) -> float:
         """Greatest time asked of a replica in any generation, ps."""
-        return max(generation.asked_ps for generation in self.generations)
+        return max(generation.explored_ps for generation in self.generations)
 
 
 def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
@@ -346,7 +346,7 @@ def _generation(
     settings: Settings,
 ) -> Generation:
     folder, verdict = path.parent, Verdict.read(path)
-    asked_ps = (verdict.explored or settings.exploration).time_ps
+    explored_ps = (verdict.explored or settings.exploration).time_ps
     number, confidence = verdict.generation, verdict.saturation.confidence
     replicas, traces = runs[number].replicas, runs[number].traces
     metrics = files.read_json(folder / "metrics.json")
@@ -367,8 +367,8 @@ def _generation(
         replicas=replicas,
         traces=traces,
         saturation=verdict.saturation,
-        asked_ps=asked_ps,
-        late_begin_ps=asked_ps * (1 - settings.saturation.window),
+        explored_ps=explored_ps,
+        late_begin_ps=explored_ps * (1 - settings.saturation.window),
         failures=verdict.failures or failures(replicas, confidence=confidence),
         critical_cli=verdict.critical_cli or critical_clis(runs, confidence=confidence),
         candidates=selection["candidates"],

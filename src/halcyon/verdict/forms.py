@@ -60,6 +60,8 @@ class File(Form):
         "a second time."
     )
 
+    schema_version: int = Field(1, alias="schema", description="Version of this form.", ge=1)
+
     def content(self) -> dict[str, Any]:
         """The form as plain JSON, keys in the order of the file."""
         return self.model_dump(mode="json", by_alias=True)
@@ -143,7 +145,6 @@ class ReplicaEnd(Form):
 class ExplorationSummary(File):
     """`exploration.json`: how the replicas of an exploration ended."""
 
-    schema_version: int = Field(1, alias="schema", description="Version of this form.", ge=1)
     replicas: list[ReplicaEnd]
     replica_steps: int = Field(0, description="Steps of all replicas together.")
     candidates_passed_over: int = Field(
@@ -230,7 +231,6 @@ class CriticalClis(Form):
 class Verdict(File):
     """`verdict.json`: whether a campaign goes on after a generation, and the numbers behind it."""
 
-    schema_version: int = Field(1, alias="schema", description="Version of this form.", ge=1)
     system: str
     generation: int = Field(description="Counted from 0.")
     decision: Decision

@@ -45,7 +45,6 @@ def judge(
         not_computed=labels.not_computed,
     )
     return Verdict(
-        schema=Verdict.SCHEMA,
         system=system,
         generation=generation,
         decision=decision,

@@ -1,9 +1,13 @@
 """From traces to a verdict: has the index stopped growing, surely enough?
 
+    assessment = assess_run(run.traces, run.replicas, settings)
+    decide(assessment, generation=2, labels=95, limits=settings.limits)
+    # (Decision.SATURATED, "rate < 0.0208/ps per atom (95%), under 0.1/ps")
+
 Counts of excursions in the late window of all replicas are held against the exact Poisson bound
 (F. Garwood, Biometrika 28, 437, 1936). "Not enough data to tell" is an outcome of its own.
 
-Not for: predicting failures from Λ (survival analysis), or certifying a model.
+Not for: when replicas fail (see `survival`), or certifying a model (see `final.certificate`).
 """
 
 from collections.abc import Sequence
@@ -39,7 +43,7 @@ def exposures(
     """Late windows of all replicas, from exact cumulative counts.
 
     Args:
-        traces: as `explore` makes them.
+        traces: as `exploration.explore` makes them.
         replicas: how each ended, e.g. `forms.ReplicaEnd`.
         time_ps: simulated time that was asked of each replica, ps.
         window: fraction of it that is the late window.
@@ -65,9 +69,14 @@ def exposures(
 
 
 def rate_bound(events: int, time_ps: float, confidence: float) -> float:
-    """Exact one-sided upper bound of a Poisson rate, 1/ps.
+    """Exact one-sided upper bound of a Poisson rate, 1/ps (F. Garwood, Biometrika 28, 437, 1936).
 
     Zero events in W ps give 3.0/W at 95 %.
+
+    Args:
+        events: number of events.
+        time_ps: time in which they were counted, ps, over 0.
+        confidence: of the bound.
     """
     from scipy import stats
 
@@ -95,14 +104,14 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> Asses
     """Has the index saturated?
 
     Args:
-        exposures: one per replica.
-        settings: λ*, confidence.
+        exposures: late window of each replica.
+        settings: the limit λ* of the rate, and the confidence of its bound.
     """
-    # A failed replica has no late window worth the name; its failure decides.
-    whole = [exposure for exposure in exposures if not exposure.failed]
-    failed = len(exposures) - len(whole)
-    events = sum(exposure.excursions for exposure in whole)
-    time_ps = sum(exposure.atom_time_ps for exposure in whole)
+    # Excursions of a failed replica do not count: that it failed decides already.
+    survived = [exposure for exposure in exposures if not exposure.failed]
+    failed = len(exposures) - len(survived)
+    events = sum(exposure.excursions for exposure in survived)
+    time_ps = sum(exposure.atom_time_ps for exposure in survived)
     limit = settings.max_rate_per_atom_ps
     bound = rate_bound(events, time_ps, settings.confidence) if time_ps > 0 else None
     best_possible = rate_bound(0, time_ps, settings.confidence) if time_ps > 0 else None
@@ -131,7 +140,7 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> Asses
         confidence=settings.confidence,
         replicas=len(exposures),
         failed=failed,
-        homogeneity_p=homogeneity(whole),
+        homogeneity_p=homogeneity(survived),
     )
 
 
@@ -162,16 +171,16 @@ def decide(
         generation: counted from 0.
         labels: label calculations spent so far, failed ones included.
         limits: budgets and generations.
-        core_hours: what the whole campaign has spent so far.
+        core_hours: core-hours that the whole campaign has spent so far.
         not_computed: frames that the budget of core-hours did not reach.
     """
-    left = f", {not_computed} frames not computed" if not_computed else ""
+    missing = f", {not_computed} frames not computed" if not_computed else ""
     if assessment.finding is Finding.SATURATED:
-        return Decision.SATURATED, assessment.reason + left
+        return Decision.SATURATED, assessment.reason + missing
     finding = f"{assessment.finding}: {assessment.reason}"
     if not_computed or (limits.core_hours is not None and core_hours >= limits.core_hours):
         limit = "unlimited" if limits.core_hours is None else f"{limits.core_hours:.4g}"
-        spent = f"{core_hours:.4g} of {limit} core-hours spent{left}"
+        spent = f"{core_hours:.4g} of {limit} core-hours spent{missing}"
         return Decision.BUDGET_SPENT, f"{spent}; {finding}"
     if labels >= limits.label_budget:
         return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
@@ -183,9 +192,10 @@ def decide(
 def goes_on(verdict: Verdict, settings: Settings) -> bool:
     """Whether a written verdict leads to another generation under the settings that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised, one that has saturated when
-    longer or other dynamics are asked for; the verdict stays. (Where frames were left for want of
-    core-hours, the verdict is made again: see `campaign.budget.reopen`.)
+    A campaign that ended at a limit goes on when that limit is raised. A campaign that has
+    saturated goes on when longer dynamics, or dynamics at other temperatures, are asked for. The
+    verdict stays as it is; only where core-hours ran out before all frames were computed, it is
+    made again (see `campaign.budget.reopen`).
     """
     limits = settings.limits
     allowed = (
@@ -214,5 +224,10 @@ def gets_certificate(verdict: Verdict, settings: Settings) -> bool:
 
 
 def certificate_wanted(decision: str, when: str) -> bool:
-    """Whether a campaign that ends with this decision gets one, by `certificate.when`."""
+    """Whether the model of a campaign that ends with this decision gets a certificate.
+
+    Args:
+        decision: a `Decision`.
+        when: `certificate.when` of the settings.
+    """
     return when == "always" or (when == "saturated" and decision == Decision.SATURATED)

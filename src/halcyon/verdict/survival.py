@@ -4,14 +4,14 @@ A replica either failed or was stopped while it still ran (censored). Both count
 ps, so one estimator serves both: the survival curve over time, and the curve over Λ, whose median
 is the critical CLI `Λ_c`.
 
-    ends = endings(traces, replicas, column="cli_label")
+    ends = endings(run.traces, run.replicas, column="cli_label")
     critical_cli(ends).median  # Estimate(outcome="estimated", value=…, low=…, high=…) in ps
 
 Replicas are the independent units: intervals come from resampling whole replicas, never trace
 points.
 
 Not for: the rate of excursions and the verdict of a generation (see `saturation`), or whether a
-score foretells failure (see `detection`).
+score foretells failure (see `benchmarks/validity/detection.py`).
 """
 
 import warnings
@@ -40,9 +40,9 @@ class Ending:
     """How one replica ended.
 
     Attributes:
-        time_ps: simulated time until it failed or was stopped, ps.
-        cli_ps: its Λ then, ps.
-        failed: whether it failed; else it is censored.
+        time_ps: simulated time until the replica failed or was stopped, ps.
+        cli_ps: Λ of the replica at that time, ps.
+        failed: whether the replica failed; if not, it is censored.
     """
 
     time_ps: float
@@ -55,12 +55,13 @@ class SurvivalCurve:
     """Kaplan–Meier estimate: the fraction that gets further than each point without failing.
 
     Attributes:
-        at_ps: time or Λ of every ending, ascending, ps. Before the first, survival is 1.
-        survival: fraction surviving from there on; like all arrays of the shape of `at_ps`.
-        low: lower end of the pointwise interval.
-        high: upper end.
-        at_risk: replicas still under observation just before.
-        failures: failed replicas in all.
+        at_ps: time or Λ of every ending, ascending, shape (E,), ps. Survival is 1 before the
+            first of them.
+        survival: fraction surviving from each ending on, shape (E,).
+        low: lower end of the pointwise interval of the survival, shape (E,).
+        high: upper end of that interval, shape (E,).
+        at_risk: replicas still under observation just before each ending, shape (E,).
+        failures: number of failed replicas.
         confidence: two-sided level of the pointwise interval.
     """
 
@@ -79,9 +80,9 @@ def endings(
     """How the replicas of an exploration ended.
 
     Args:
-        traces: as `explore` makes them; a failure is always a trace point.
+        traces: as `exploration.explore` makes them; a failure is always a trace point.
         replicas: how each ended, e.g. `forms.ReplicaEnd`.
-        column: which CLI, ps.
+        column: column of the traces that holds Λ, ps.
     """
     last = traces.sort_values("time").groupby("replica")[column].last()
     return [
@@ -106,7 +107,7 @@ def kaplan_meier(
 
     Args:
         at_ps: time or Λ at the end of each replica, shape (R,), ps.
-        failed: whether it failed then, shape (R,); else it is censored.
+        failed: whether the replica failed then, shape (R,); if not, it is censored.
         confidence: two-sided level of the intervals.
 
     Raises:
@@ -168,7 +169,7 @@ def critical_cli(ends: Sequence[Ending], *, confidence: float = CONFIDENCE) -> C
     overlap in Λ, not what a monitor would do on new ones.
 
     Args:
-        ends: of all replicas seen so far.
+        ends: how all replicas so far ended.
         confidence: two-sided level of the intervals.
 
     Raises:
@@ -210,9 +211,9 @@ def restricted_mean_ps(
 
     Args:
         time_ps: time at which each replica failed or was stopped, shape (R,), ps.
-        failed: whether it failed, shape (R,).
+        failed: whether the replica failed, shape (R,).
         horizon_ps: at most the longest of the times, ps.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         confidence: two-sided level of the interval.
         resamples: bootstrap samples.
 

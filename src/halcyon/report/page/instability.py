@@ -178,7 +178,7 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
         "xref": "x",
         "yref": "paper",
         "x0": report.last.late_begin_ps,
-        "x1": report.last.asked_ps,
+        "x1": report.last.explored_ps,
         "y0": 0,
         "y1": 1,
         "fillcolor": "rgba(128,128,128,0.13)",
@@ -190,7 +190,7 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
 def _late_words(report: SystemReport) -> dict[str, Any]:
     return {
         "text": "late window",
-        "x": report.last.asked_ps,
+        "x": report.last.explored_ps,
         "y": 1,
         "yref": "paper",
         "xanchor": "right",
