@@ -1,10 +1,14 @@
-"""A label job, composed from a campaign: settings, folders, budget."""
+"""A label job, composed from a campaign: settings, folders, budget; and its messages."""
 
 import pytest
 
 from halcyon.campaign.campaign import Campaign
-from halcyon.campaign.label_jobs import label_job
+from halcyon.campaign.label_jobs import LabelMessages, judgements, label_job, summary
 from halcyon.frames import write_frames
+from halcyon.labels.finite_difference import Slope
+from halcyon.labels.job import Labelled
+from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.labels.reference.base import Record, Status
 
 SYSTEM = """
 name: water
@@ -91,3 +95,62 @@ def test_a_spent_budget_starts_nothing(compose):
     journal.parent.mkdir(parents=True)
     journal.write_text('{"info": {"core_seconds": 7200.0}}\n')
     assert not job.may_start()
+
+
+def slope(*, passed):
+    return Slope(
+        key="k",
+        structure="water",
+        passed=passed,
+        force=1.0,
+        slope=1.0,
+        allowed=0.1,
+        core_seconds=0.0,
+        message="force 1",
+    )
+
+
+@pytest.fixture
+def labelled(rattled):
+    good, bad, flagged, left = rattled(4)
+    good.info |= {"status": "ok"}
+    bad.info |= {"status": "rejected", "message": "forces sum to 3 eV/Å"}
+    flagged.info |= {"status": "ok", "key": "0a", "flag": "energy +1.00 eV off GFN2-xTB"}
+    left.info |= {"status": NOT_COMPUTED, "message": ""}
+    return Labelled([good, bad, flagged, left], [slope(passed=True), slope(passed=None)])
+
+
+def test_what_was_judged_is_told(labelled):
+    messages = judgements(labelled, 2.5)
+    assert [message for message, _ in messages] == [
+        "label rejected: forces sum to 3 eV/Å",
+        "label worth a look: water 0a: energy +1.00 eV off GFN2-xTB",
+        "forces and energies agree: force 1",
+        "forces and energies could not be compared: force 1",
+        "1 frame not computed: the budget of 2.5 core-hours is spent. To compute them, raise "
+        "limits.core_hours and run the same command again",
+    ]
+    assert [style for _, style in messages] == ["yellow"] * 2 + ["default"] + ["bold yellow"] * 2
+    assert judgements(Labelled(labelled.frames[:1]), None) == []
+
+
+def test_the_summary_counts_statuses_and_damage(labelled):
+    assert summary(labelled, 0) == "2 ok, 1 rejected, 1 not computed"
+    assert summary(Labelled([]), 2) == "nothing to label; 2 damaged label shards set aside"
+
+
+def test_failures_are_told_at_once_and_good_labels_from_time_to_time(water):
+    good = Record(status=Status.OK, energy=0.0, forces=0 * water.positions, seconds=1.25)
+    failure = Record(status=Status.CRASHED, message="no luck")
+    messages = []
+
+    def say(message, style):
+        messages.append((message, style))
+
+    rarely = LabelMessages(say, 4, every_s=1e9)
+    rarely(1, good)
+    rarely(2, failure)
+    assert messages == [("label 2: crashed: no luck", "yellow")]
+    always = LabelMessages(say, 4, every_s=-1)
+    always(3, good)
+    assert messages[1:] == [("label 3 for 4 frames; it took 1.2 s", "default")]

@@ -146,7 +146,7 @@ def test_a_damaged_shard_is_set_aside_and_told(  # noqa: PLR0917
     # Computed again, they are stored again.
     assert mine.add(frames) == set(keys[10:])
     assert again(store).find(keys).keys() == set(keys)
-    assert len(told) == 1
+    assert len(told) == mine.damaged_here == 1
 
 
 def test_a_thorough_check_sees_what_a_look_up_passes_over(store, rattled):

@@ -79,6 +79,7 @@ class LabelStore:
     Attributes:
         level: hash of the level of theory.
         folder: folder of the level's shards.
+        damaged_here: number of shards that this process has found damaged.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class LabelStore:
         """
         self.level = level_hash(level)
         self.folder = root / self.level
+        self.damaged_here = 0
         self._tell = tell
         self._index: tuple[int, pa.Table] | None = None
         self._scanned: dict[str, pa.Table] = {}
@@ -365,6 +367,7 @@ class LabelStore:
             f"{path}: damaged label shard ({why}): set aside as {shard}{DAMAGED}; "
             f"{lost or 'its'} labels are computed again when a campaign needs them"
         )
+        self.damaged_here += 1
         self._tell(line)
         return line
 
