@@ -143,7 +143,7 @@ def test_waits_for_a_job_that_still_works_at_it(campaign, tmp_path):
         with job_of(campaign).alone(tmp_path / "work"):
             assert time.monotonic() - began > 1
     log = (campaign.folder / "logs/explore.log").read_text()
-    assert "waits for process" in log
+    assert "waiting for process" in log
 
 
 def test_does_not_wait_longer_than_it_has_time(campaign, tmp_path):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from halcyon.campaign.stage import duration
 from halcyon.domain.intervals import Domain
 from halcyon.report import Generation, LabelCost, StageTime, SystemReport, number_text
 from halcyon.report.page.learning import interval_of
+from halcyon.wording import duration
 
 
 def replica_rows(generation: Generation) -> list[list[str]]:
