@@ -138,7 +138,9 @@ def test_a_raised_budget_is_spent_on_what_was_left(shop):
     assert budget.reopen(shop.campaign) == []
 
     shop.limit(100)
-    assert budget.reopen(shop.campaign) == ["water: the budget allows 7 frames that it did not"]
+    assert budget.reopen(shop.campaign) == [
+        "water: the budget now allows 7 frames that were not computed"
+    ]
     there = {str(path.relative_to(shop.folder)) for path in shop.folder.rglob("*.*")}
     assert "seed/labels/000.parquet" not in there
     assert "gen001/labels/000.parquet" in there

@@ -1,13 +1,15 @@
-"""The budget of core-hours: what a campaign has spent, and what it left undone for want of it.
+"""The budget of core-hours: what a campaign has spent, and what it left undone for lack of it.
 
-Label jobs run side by side and know nothing of each other; what each has spent stands in its
-journal. `Spent` reads them all, each line once. A job asks before every calculation: when the
-budget is spent, no more than one calculation per running job is still under way.
+    spent = Spent(campaign, campaign.settings.limits)
+    if spent.may_start():
+        print(spent.core_hours(), "core-hours so far")
 
-    spent = Spent(campaign)
-    if spent.core_hours() < limit: …
+Label jobs run side by side and know nothing of each other; what each has spent is in its journal.
+`Spent` reads all journals, each line once. A job asks before every calculation: when the budget is
+spent, no more than one calculation per running job is still under way.
 
-Not for: the ledger that a person reads (`ledgers`), or whether the campaign goes on (`saturation`).
+Not for: the account that a person reads (`accounts`), or whether the campaign goes on
+(`verdict.saturation`).
 """
 
 from pathlib import Path
@@ -40,10 +42,10 @@ def journals(campaign: Campaign, system: str, batch: str = "*") -> list[Path]:
 
 
 class Spent:
-    """Core-hours of a whole campaign; grows as its jobs go on."""
+    """Core-hours that a whole campaign has spent; they grow as its jobs go on."""
 
     def __init__(self, campaign: Campaign, limits: LimitSettings) -> None:
-        """Nothing is read yet."""
+        """Set the campaign and its limits; nothing is read yet."""
         self._campaign = campaign
         self._everything = limits.core_hours_of == "everything"
         self._limit = limits.core_hours
@@ -52,11 +54,11 @@ class Spent:
 
     @property
     def limit(self) -> float | None:
-        """Core-hours that may be spent; None: any number."""
+        """Core-hours that may be spent; None: no limit."""
         return self._limit
 
     def core_hours(self) -> float:
-        """What has been spent so far."""
+        """Core-hours spent so far."""
         seconds = 0.0
         for system in self._campaign.systems:
             seconds += sum(self._tail(path) for path in journals(self._campaign, system))
@@ -86,7 +88,7 @@ class Spent:
         return seconds
 
     def _without_journal(self, system: str) -> float:
-        """Core-seconds of label files whose journals are gone: somebody tidied the work folder."""
+        """Core-seconds of label files whose journal somebody has deleted with the work folder."""
         seconds = 0.0
         for path in label_files(self._campaign, system):
             shard = int(path.stem)
@@ -108,16 +110,16 @@ def label_files(campaign: Campaign, system: str) -> list[Path]:
 
 
 def reopen(campaign: Campaign) -> list[str]:
-    """Take away what a spent budget left unfinished, if the budget now allows to finish it.
+    """Remove what a spent budget left unfinished, where the budget now allows to finish it.
 
     Label files with frames that were not computed are removed, and the verdicts that rest on them;
-    the workflow makes them again. Labels that are known come from the store, for nothing. A system
-    that has saturated is left in peace.
+    the workflow makes them again. Labels that are in the store cost nothing the second time. A
+    system that has saturated is not touched.
 
     Returns:
-        A line for a person about each system.
+        A line for a person about each system that something was removed of.
     """
-    told = []
+    messages = []
     for system, plan in campaign.systems.items():
         limits = plan.settings.limits
         waiting = {path: n for path in label_files(campaign, system) if (n := _not_computed(path))}
@@ -130,8 +132,10 @@ def reopen(campaign: Campaign) -> list[str]:
         first = "" if seed else min(path.parents[1].name for path in waiting)
         for path in (*waiting, *(v for v in verdicts if v.parent.name >= first)):
             path.unlink(missing_ok=True)
-        told.append(f"{system}: the budget allows {sum(waiting.values())} frames that it did not")
-    return told
+        messages.append(
+            f"{system}: the budget now allows {sum(waiting.values())} frames that were not computed"
+        )
+    return messages
 
 
 def _core_seconds(entry: dict[str, Any]) -> float:
@@ -141,11 +145,12 @@ def _core_seconds(entry: dict[str, Any]) -> float:
     return 0.0 if entry["stage"] == "label" else float(entry["seconds"] * entry["cores"])
 
 
-def _column(path: Path, name: str) -> list:
+def _column(path: Path, name: str) -> list[Any]:
+    """A column of a label file; empty where it has none, as a file without frames."""
     try:
         return pq.read_table(path, columns=[name])[name].to_pylist()
     except (KeyError, pa.ArrowException, OSError):
-        return []  # a file without frames has no such column
+        return []
 
 
 def _paid(path: Path) -> float:
