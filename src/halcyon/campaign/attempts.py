@@ -32,7 +32,7 @@ class Ended(StrEnum):
     FAILED = "failed"
     """For a reason of its own: bad input, or an error."""
     KILLED = "killed"
-    """It left no word."""
+    """It ended without writing anything."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,6 @@ from halcyon.campaign.sizes import MEMORY_MB, SEED, batch_number, work
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 from halcyon.wording import duration
 
-TELL_EVERY_S = 10.0
-"""Time between two lines about the same thing, s."""
 LOOK_EVERY_S = 5.0
 """How often a job looks whether a later run has taken over, s."""
 WAIT_S = 900.0
