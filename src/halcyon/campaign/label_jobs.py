@@ -86,7 +86,7 @@ class LabelMessages:
         self._last = time.monotonic()
 
     def __call__(self, done: int, record: Record) -> None:
-        """Take a record; `report` of `labelling.label_frames`."""
+        """Take a record; `report` of `Labeller.label`."""
         if record.status is not Status.OK:
             self._say(f"label {done}: {record.status}: {record.message}", "yellow")
         elif time.monotonic() - self._last > self._every_s:

@@ -95,7 +95,7 @@ def check(
 
     Args:
         frames: good labels to draw from.
-        compute: labels frames, see `labelling.label_frames`; it is called with two at a time.
+        compute: labels frames, e.g. `Labeller.label`; it is called with two at a time.
         settings: tolerance.
         seed: the same seed draws the same frame and direction, so that nothing is paid twice.
 

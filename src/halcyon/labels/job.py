@@ -4,7 +4,7 @@
     labelled = job.label(frames, reference, store, cores=4)
 
 1. Each frame is taken in every spin that its structure asks for (`spin.states`).
-2. What the store does not know is computed (`labelling.label_frames`).
+2. What the store does not know is computed (`labelling.Labeller`).
 3. The spin of lowest energy is the frame's label (`spin.lowest`).
 4. Each label is judged by itself and against others of its composition (`sanity.judge`).
 5. The first job of a batch holds the forces of one frame against its energy
@@ -16,7 +16,6 @@ that).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from ase import Atoms
@@ -25,7 +24,7 @@ from halcyon.config import SanitySettings, StructureSettings
 from halcyon.frames import read_frames
 from halcyon.labels import finite_difference, sanity, spin
 from halcyon.labels.finite_difference import Slope
-from halcyon.labels.labelling import label_frames
+from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
 from halcyon.labels.systemic import SystemicFailure
@@ -36,8 +35,7 @@ class Labelled:
     """What a label job hands on.
 
     Attributes:
-        frames: the frames in their own order, with records; see `labelling.label_frames` and
-            `sanity.judge`.
+        frames: the frames in their own order, with records (see `Labeller`) and judged (`sanity`).
         slopes: one for each frame whose forces were checked.
     """
 
@@ -88,14 +86,22 @@ class LabelJob:
         stop: Callable[[], bool] = lambda: False,
         report: Callable[[int, Record], None] = lambda _n, _record: None,
     ) -> Labelled:
-        """Label and judge; see `labelling.label_frames` for the arguments.
+        """Label and judge.
+
+        Args:
+            frames: with charge, multiplicity and structure.
+            reference: computes what is not known.
+            store: where labels are kept.
+            cores: number of cores for the reference.
+            stop: called after every frame; true: stop in good order, with all records in the
+                journal.
+            report: called with the number of frames done and the last record.
 
         Raises:
             SystemicFailure: most calculations failed alike, or the level's forces are wrong.
             Interrupted: `stop` became true.
         """
-        compute = partial(
-            label_frames,
+        labeller = Labeller(
             reference=reference,
             store=store,
             work=self.work,
@@ -106,7 +112,7 @@ class LabelJob:
         )
         states_of_frames = spin.states(frames, self.structures)
         states = [state for of_frame in states_of_frames for state in of_frame]
-        records = iter(compute(states, others=self.other_journals, report=report))
+        records = iter(labeller.label(states, others=self.other_journals, report=report))
         labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
         judged = sanity.judge(
             labelled,
@@ -120,7 +126,7 @@ class LabelJob:
         if not self.check_forces or reference.pool is not None:
             return Labelled(judged)
         good = [frame for frame in judged if frame.info["status"] == Status.OK]
-        slopes = finite_difference.check(good, compute, self.sanity, seed=self.seed)
+        slopes = finite_difference.check(good, labeller.label, self.sanity, seed=self.seed)
         if fault := finite_difference.fault(slopes):
             raise SystemicFailure(fault)
         wrong = {slope.key: slope.message for slope in slopes if slope.passed is False}

@@ -1,8 +1,9 @@
 """Labelling frames so that none is paid for twice.
 
-    labelled = label_frames(
-        frames, reference, store, work=work, cores=1, provenance={"system": "water"}
+    labeller = Labeller(
+        reference=reference, store=store, work=work, cores=1, provenance={"system": "water"}
     )
+    labelled = labeller.label(frames)
 
 What the label store has is not computed again. Frames that could not be labelled are stored beside
 the labels, with the program's message: they are not paid for a second time, and they are counted. A
@@ -14,6 +15,7 @@ program calls good can be trusted (`sanity`).
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,136 +34,131 @@ NOT_COMPUTED = "not computed"
 """Status of a frame that the budget did not reach: nothing was computed, nothing is stored."""
 
 
-def label_frames(
-    frames: Sequence[Atoms],
-    reference: Reference,
-    store: LabelStore,
-    *,
-    work: Path,
-    cores: int,
-    provenance: Mapping[str, str],
-    others: Sequence[Path] = (),
-    may_start: Callable[[], bool] = lambda: True,
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[int, Record], None] = lambda _n, _record: None,
-) -> list[Atoms]:
-    """Label frames; whatever is known already is not computed again.
+@dataclass(frozen=True, kw_only=True)
+class Labeller:
+    """Labels frames with one reference; what is known already is not computed again.
 
-    Every record goes to a journal in `work`, synced, as soon as it is known: a kill costs the
-    frame in progress and no other.
-
-    Args:
-        frames: with charge and multiplicity.
+    Attributes:
         reference: computes what is not known.
         store: where labels are kept.
-        work: this label job's own folder; it survives kills.
+        work: this label job's own folder; it survives kills, and the journal is in it.
         cores: number of cores for the reference.
         provenance: campaign and system, put on every record.
-        others: journals of the other label jobs of this batch: a failure that they share is
-            systemic.
         may_start: called before each calculation; false: the rest is `not computed`.
         stop: called after every frame; true: stop in good order, with all records in the journal.
-        report: called with the number of frames done and the last record.
-
-    Returns:
-        The frames in their own order and with their `info`, plus record and, where ok, energy and
-        forces; `paid` is what this job paid for it, core-seconds, 0 where it was in the store.
-
-    Raises:
-        SystemicFailure: most calculations failed alike; see `systemic`.
-        NotStartedError: the reference's program did not start; all records before are kept.
-        Interrupted: `stop` became true.
     """
-    keys = [structure_key(frame) for frame in frames]
-    own_journal = Journal(work / journal.NAME)
-    journaled = own_journal.read()
-    known = store.find(keys)
-    # A job that goes on after a kill takes its frames in the order in which all of them would have
-    # been computed: the orbitals that a frame starts from, and with them the last digits of its
-    # label, are then the same.
-    own: dict[str, Atoms] = {}
-    for key, frame in zip(keys, frames, strict=True):
-        if key not in known:
-            own.setdefault(key, frame)
-    known |= {key: frame for key, frame in journaled.items() if key not in known}
-    missing = {key: frame for key, frame in own.items() if key not in known}
-    requested = set(keys)
-    fresh = [frame for key, frame in journaled.items() if key in requested]
-    expected = len(fresh) + len(missing)
-    origin = {**provenance, "level": store.level, "host": socket.gethostname()}
-    done = len(frames) - len(missing)
-    for key, frame, record in _records(
-        reference, own, missing, work, cores, may_start=may_start, stop=stop
-    ):
-        # A signal that stops this job reaches the program that it started, too: then a failure of
-        # that program says nothing about the frame, and is no record.
-        stopped_by_signal = record.status is not Status.OK and stop()
-        if not stopped_by_signal:
-            labelled = _labelled(frame, record, origin | {"key": key})
-            own_journal.append(labelled)
-            known[key] = labelled
-            fresh.append(labelled)
-            done += 1
-            report(done, record)
-            if record.status is not Status.OK:
-                _check_systemic(own_journal, fresh, others, expected)
-        if stopped_by_signal or stop():
-            raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-    _check_systemic(own_journal, fresh, others, expected=0)
-    # Where another campaign was faster, its record holds: a structure has one label.
-    known |= store.find(sorted(store.add(fresh)))
-    paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
-    return [
-        _with_record(frame, known[key], paid.pop(key, 0.0))
-        if key in known
-        else _not_computed(frame, key, store.level)
-        for key, frame in zip(keys, frames, strict=True)
-    ]
 
+    reference: Reference
+    store: LabelStore
+    work: Path
+    cores: int
+    provenance: Mapping[str, str]
+    may_start: Callable[[], bool] = lambda: True
+    stop: Callable[[], bool] = lambda: False
 
-def _records(
-    reference: Reference,
-    own: Mapping[str, Atoms],
-    missing: Mapping[str, Atoms],
-    work: Path,
-    cores: int,
-    *,
-    may_start: Callable[[], bool],
-    stop: Callable[[], bool],
-) -> Iterator[tuple[str, Atoms, Record]]:
-    """Compute frames one by one, in the reference's order, as long as another may be started.
+    def label(
+        self,
+        frames: Sequence[Atoms],
+        *,
+        others: Sequence[Path] = (),
+        report: Callable[[int, Record], None] = lambda _n, _record: None,
+    ) -> list[Atoms]:
+        """Label frames.
 
-    Args:
-        reference: computes.
-        own: all frames of this job, computed or not, by key; the reference orders these.
-        missing: those of them that are still to be computed.
-        work: folder for the reference.
-        cores: number of cores for the reference.
-        may_start: called before each calculation.
-        stop: whether the job was asked to stop.
+        Every record goes to the journal, synced, as soon as it is known: a kill costs the frame in
+        progress and no other.
 
-    Yields:
-        Key, frame and record.
+        Args:
+            frames: with charge and multiplicity.
+            others: journals of the other label jobs of this batch: a failure that they share is
+                systemic.
+            report: called with the number of frames done and the last record.
 
-    Raises:
-        Interrupted: the job was asked to stop, and with it a program that was just starting.
-        NotStartedError: the program did not start, and nobody had asked for a stop.
-    """
-    items = list(own.items())
-    ordered = [items[index] for index in reference.order([frame for _, frame in items])]
-    waiting = [(key, frame) for key, frame in ordered if key in missing]
-    records = reference.label([frame for _, frame in waiting], work, cores)
-    for key, frame in waiting:
-        if not may_start():
-            return
-        try:
-            record = next(records)
-        except NotStartedError:
-            if stop():
-                raise Interrupted("stopped before the next frame; all are kept") from None
-            raise
-        yield key, frame, record
-    next(records, None)  # after its last frame the reference cleans up
+        Returns:
+            The frames in their own order and with their `info`, plus record and, where ok, energy
+            and forces; `paid` is what this job paid for it, core-seconds, 0 where it was in the
+            store.
+
+        Raises:
+            SystemicFailure: most calculations failed alike; see `systemic`.
+            NotStartedError: the reference's program did not start; all records before are kept.
+            Interrupted: `stop` became true.
+        """
+        keys = [structure_key(frame) for frame in frames]
+        own_journal = Journal(self.work / journal.NAME)
+        journaled = own_journal.read()
+        known = self.store.find(keys)
+        own: dict[str, Atoms] = {}
+        for key, frame in zip(keys, frames, strict=True):
+            if key not in known:
+                own.setdefault(key, frame)
+        known |= {key: frame for key, frame in journaled.items() if key not in known}
+        missing = {key: frame for key, frame in own.items() if key not in known}
+        requested = set(keys)
+        fresh = [frame for key, frame in journaled.items() if key in requested]
+        expected = len(fresh) + len(missing)
+        done = len(frames) - len(missing)
+        for labelled, record in self._computed(own, missing):
+            # A signal that stops this job reaches the program that it started, too: then a failure
+            # of that program says nothing about the frame, and is no record.
+            stopped_by_signal = record.status is not Status.OK and self.stop()
+            if not stopped_by_signal:
+                own_journal.append(labelled)
+                known[labelled.info["key"]] = labelled
+                fresh.append(labelled)
+                done += 1
+                report(done, record)
+                if record.status is not Status.OK:
+                    _check_systemic(own_journal, fresh, others, expected)
+            if stopped_by_signal or self.stop():
+                raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
+        _check_systemic(own_journal, fresh, others, expected=0)
+        # Where another campaign was faster, its record holds: a structure has one label.
+        known |= self.store.find(sorted(self.store.add(fresh)))
+        paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
+        return [
+            _with_record(frame, known[key], paid.pop(key, 0.0))
+            if key in known
+            else _not_computed(frame, key, self.store.level)
+            for key, frame in zip(keys, frames, strict=True)
+        ]
+
+    def _computed(
+        self, own: Mapping[str, Atoms], missing: Mapping[str, Atoms]
+    ) -> Iterator[tuple[Atoms, Record]]:
+        """Compute frames one by one, in the reference's order, as long as another may be started.
+
+        A job that goes on after a kill takes the rest in the order that all its frames had: the
+        orbitals that a frame starts from, and with them the last digits of its label, are then the
+        same.
+
+        Args:
+            own: all frames of this job, computed or not, by key; the reference orders these.
+            missing: those of them that are still to be computed.
+
+        Yields:
+            The frame with its record and origin, and the record.
+
+        Raises:
+            Interrupted: the job was asked to stop, and with it a program that was just starting.
+            NotStartedError: the program did not start, and nobody had asked for a stop.
+        """
+        origin = {**self.provenance, "level": self.store.level, "host": socket.gethostname()}
+        items = list(own.items())
+        ordered = [items[index] for index in self.reference.order([frame for _, frame in items])]
+        waiting = [(key, frame) for key, frame in ordered if key in missing]
+        records = self.reference.label([frame for _, frame in waiting], self.work, self.cores)
+        for key, frame in waiting:
+            if not self.may_start():
+                return
+            try:
+                record = next(records)
+            except NotStartedError:
+                if self.stop():
+                    raise Interrupted("stopped before the next frame; all are kept") from None
+                raise
+            yield _labelled(frame, record, origin | {"key": key}), record
+        next(records, None)  # after its last frame the reference cleans up
 
 
 def _check_systemic(

@@ -1,7 +1,7 @@
 """Which spin a frame is labelled in.
 
     (of_frame,) = states([frame], {"O2": settings})
-    label = lowest(label_frames(of_frame, reference, store, **options))
+    label = lowest(labeller.label(of_frame))
 
 A structure has one multiplicity, and its frames keep it: `multiplicity: 3`. Where bonds break and
 form, the spin of the ground state may change on the way: O₂ is a triplet, its products of

@@ -141,7 +141,7 @@ class LabelStore:
         """Store frames with their records; what is stored already stays as it is.
 
         Args:
-            frames: with their records in `info` (see `labelling.label_frames`).
+            frames: with their records in `info` (see `labelling.Labeller`).
 
         Returns:
             Keys of frames that were stored already, by this process or another.
