@@ -227,7 +227,7 @@ def data_of(name: str, plan: Plan, work: Path) -> Data:
 
 def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
     """The fine-tuned model of a cell; temperatures share it."""
-    from halcyon.models.training import train
+    from halcyon.models.training import Recipe, train
 
     elements = data.train[0].numbers
     size = ModelSettings(pair_repulsion=cell.group == "zbl")
@@ -239,26 +239,29 @@ def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
             train(
                 [frame for index, frame in enumerate(frames) if index % 10],
                 frames[::10],
-                elements=elements,
-                model=size,
-                fit=PretrainingSettings(epochs=plan.pretraining_epochs),
-                start=None,
+                Recipe(
+                    elements=elements,
+                    model=size,
+                    fit=PretrainingSettings(epochs=plan.pretraining_epochs),
+                    seed=seed_of("base", cell.seed),
+                ),
                 out=start,
                 work=work / start.stem,
-                seed=seed_of("base", cell.seed),
             )
     out = work / f"{cell.group}-{cell.system}-{cell.labels}-{cell.seed}.model"
     if not out.exists():
         train(
             data.train[: cell.labels],
             data.validation,
-            elements=elements,
-            model=size,
-            fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
-            start=start,
+            Recipe(
+                elements=elements,
+                model=size,
+                fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
+                seed=seed_of("fit", cell.seed),
+                start=start,
+            ),
             out=out,
             work=work / out.stem,
-            seed=seed_of("fit", cell.seed),
         )
     return out
 
@@ -347,10 +350,13 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             signal: [round(float(value), 6) for value in last[column]]
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
         },
-        "drift": drift.compared(
-            known,
-            drift.by_class(visited, said(visited).descriptors, {structure: data.classes}),
-        ),
+        "drift": {
+            name: part.model_dump()
+            for name, part in drift.compared(
+                known,
+                drift.by_class(visited, said(visited).descriptors, {structure: data.classes}),
+            ).items()
+        },
         "training_seconds": round(trained_s, 1),
     }
 

@@ -102,14 +102,15 @@ def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str)
         summary = training.train(
             [frame for i, frame in enumerate(frames) if i % 8],
             held_out,
-            elements=[1, 6, 8],
-            model=ModelSettings(),
-            fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
-            start=None,
+            training.Recipe(
+                elements=[1, 6, 8],
+                model=ModelSettings(),
+                fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
+                seed=SEED,
+                device=device,
+            ),
             out=out,
             work=out.parent,
-            seed=SEED,
-            device=device,
         )
     best = summary.epochs[summary.best_epoch - 1]
     return {

@@ -192,29 +192,35 @@ class Workshop:
         if out.exists():
             return out
         data, (tuning, pretraining) = self.data, self.plan.epochs
-        common: dict[str, Any] = {"model": ModelSettings(), "work": self.work}
-        common["elements"] = data.train[0].numbers
+        elements, size = data.train[0].numbers, ModelSettings()
         base = self.work / f"base-{model.seed}{ending}.model"
         if model.group == "pre-trained" and not base.exists():
             self.say(f"Pre-training {base.stem} on {len(data.teacher)} frames")
             training.train(
                 [frame for i, frame in enumerate(data.teacher) if i % 10],
                 data.teacher[::10],
-                fit=PretrainingSettings(epochs=pretraining),
-                start=None,
+                training.Recipe(
+                    elements=elements,
+                    model=size,
+                    fit=PretrainingSettings(epochs=pretraining),
+                    seed=derived_seed("base", str(model.seed), ending),
+                ),
                 out=base,
-                seed=derived_seed("base", str(model.seed), ending),
-                **common,
+                work=self.work,
             )
         self.say(f"Training {out.stem} on {model.labels} labels")
         training.train(
             data.train[: model.labels],
             data.validation,
-            fit=TrainingSettings(epochs=tuning, updates=None),
-            start=base if model.group == "pre-trained" else None,
+            training.Recipe(
+                elements=elements,
+                model=size,
+                fit=TrainingSettings(epochs=tuning, updates=None),
+                seed=derived_seed("fit", model.name, ending),
+                start=base if model.group == "pre-trained" else None,
+            ),
             out=out,
-            seed=derived_seed("fit", model.name, ending),
-            **common,
+            work=self.work,
         )
         return out
 

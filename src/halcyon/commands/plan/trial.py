@@ -178,16 +178,18 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
         training.train(
             frames,
             frames[:2],
-            elements=plan.elements,
-            model=settings.model,
-            fit=fit,
-            start=None,
+            training.Recipe(
+                elements=plan.elements,
+                model=settings.model,
+                fit=fit,
+                seed=SEED,
+                device=str(device),
+            ),
             out=file,
             work=work,
-            seed=SEED,
-            device=str(device),
-            progress=lambda _: stamps.append(clock()),
-            say=lambda _: None,
+            callbacks=training.Callbacks(
+                progress=lambda _: stamps.append(clock()), say=lambda _: None
+            ),
         )
         loaded = mace.load(file, device=str(device), dtype=settings.model.dtype)
         mace.evaluate(loaded, frames)

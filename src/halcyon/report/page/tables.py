@@ -231,19 +231,18 @@ def drift_rows(generation: Generation) -> list[list[str]]:
             "of training frames, after",
         ]
     ]
-    told = generation.drift or {}
-    before, after = (told.get(word) or {} for word in ("before", "after"))
-    for name, now in after.items():
-        then = before.get(name, {})
+    drift = generation.drift
+    for name, after in drift.after.items() if drift else ():
+        before = (drift.before or {}).get(name) if drift else None
         rows.append(
             [
                 name,
-                str(now["atoms"]),
-                number_text(then.get("shift")),
-                number_text(now["shift"]),
-                number_text(then.get("kurtosis_new")),
-                number_text(now["kurtosis_new"]),
-                number_text(now["kurtosis_known"]),
+                str(after.atoms),
+                number_text(before.shift if before else None),
+                number_text(after.shift),
+                number_text(before.kurtosis_new if before else None),
+                number_text(after.kurtosis_new),
+                number_text(after.kurtosis_known),
             ]
         )
     return rows
