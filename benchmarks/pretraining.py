@@ -281,10 +281,10 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
-    from halcyon.domain import calibration
     from halcyon.exploration.explore import Replica, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
+    from halcyon.models.domains import find_domain
     from halcyon.models.mace import BatchedMace
 
     begun = time.monotonic()
@@ -293,21 +293,15 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     trained_s = time.monotonic() - begun
     model = mace.load(path, device="cpu")
 
-    def said(frames: Sequence[Atoms]) -> calibration.Sample:
-        found = mace.evaluate(model, frames)
-        return calibration.Sample(frames, found.node_energy, found.descriptors, found.forces)
-
     labels = data.train[: cell.labels]
     structure = labels[0].info["structure"]
-    lengths = np.mean([frame.get_all_distances() for frame in labels], axis=0)
     watched = DomainSettings()
-    domain = calibration.fit_domain(
-        train=said(labels),
-        teacher=said(data.teacher if cell.group == "pretrained" else []),
-        held_out=said(data.validation),
-        check=said(data.test[300]),
+    domain = find_domain(
+        model,
+        {"train": labels, "validation": data.validation, "test": data.test[300]},
+        data.teacher if cell.group == "pretrained" else [],
         classes={structure: data.classes},
-        bonds={structure: [(i, j, float(lengths[i, j])) for i, j in data.bonds]},
+        bonded={structure: data.bonds},
         settings=watched,
         seed=seed_of("domain", cell.seed),
     )
@@ -337,7 +331,10 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     )
     visited = [frame for part in found.trajectory for frame in read_frames(part)]
     last = found.traces.groupby("replica").last()
-    known = drift.by_class(labels, said(labels).descriptors, {structure: data.classes})
+    learned, new = (
+        drift.by_class(frames, mace.evaluate(model, frames).descriptors, {structure: data.classes})
+        for frames in (labels, visited)
+    )
     return {
         "errors": {
             str(kelvin): mace.errors(mace.evaluate(model, frames), frames)
@@ -350,13 +347,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             signal: [round(float(value), 6) for value in last[column]]
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
         },
-        "drift": {
-            name: part.model_dump()
-            for name, part in drift.compared(
-                known,
-                drift.by_class(visited, said(visited).descriptors, {structure: data.classes}),
-            ).items()
-        },
+        "drift": {name: part.model_dump() for name, part in drift.compared(learned, new).items()},
         "training_seconds": round(trained_s, 1),
     }
 

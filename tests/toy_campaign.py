@@ -13,7 +13,8 @@ import pytest
 
 from halcyon import config, files, report
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain, DomainReport
+from halcyon.domain.margins import Exceedance, Margin
 from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.frames import write_frames
 from halcyon.models import drift, parity
@@ -140,7 +141,6 @@ def make_traces(replicas, growth, points_per_ps=100, signals=()):
 
 
 def make_domain():
-    exceedance = {"fraction": 0.012, "low": 0.001, "high": 0.034, "atoms": 60}
     return Domain(
         classes={"water": ["water:O0", "water:H0", "water:H0"]},
         label={"water:O0": (-1.0, -0.5), "water:H0": (-0.2, 0.1)},
@@ -149,15 +149,15 @@ def make_domain():
             value=0.345, low=0.21, high=0.56, method="peaks-over-threshold", alpha=1e-4, n=45
         ),
         bonds={"water": [(0, 1, 0.97)]},
-        report={
-            "training_frames_values": {"water:O0": 20, "water:H0": 40},
-            "held_out_frames": 15,
-            "check_frames": 20,
-            "exceedance_bare": {},
-            "exceedance_with_margin": exceedance,
-            "mean_width_label_eV": 0.4,
-            "mean_width_guard_eV": 2.6,
-        },
+        report=DomainReport(
+            training_frames_values={"water:O0": 20, "water:H0": 40},
+            held_out_frames=15,
+            check_frames=20,
+            exceedance_bare=None,
+            exceedance_with_margin=Exceedance(fraction=0.012, low=0.001, high=0.034, atoms=60),
+            mean_width_label_eV=0.4,
+            mean_width_guard_eV=2.6,
+        ),
     )
 
 

@@ -1,11 +1,13 @@
 """What the stages pretrain and train do with models, without jobs."""
 
+import numpy as np
 import pytest
 from test_mace_model import ELEMENTS, FIT, TINY, springs
 
-from halcyon.config import StructureSettings
+from halcyon.config import DomainSettings, StructureSettings
 from halcyon.errors import Interrupted
 from halcyon.models import mace, parity
+from halcyon.models.domains import find_domain
 from halcyon.models.drift import Drift
 from halcyon.models.fit import adopt, diagnose, fit, pretraining_frames, set_errors, split
 from halcyon.models.training import Recipe, Replay
@@ -132,3 +134,30 @@ def test_a_split_is_that_of_its_seed_and_keeps_the_order():
     assert sorted(parts["train"] + parts["validation"]) == numbers
     assert split(numbers, 0.1, seed=5) == parts != split(numbers, 0.1, seed=6)
     assert len(split(numbers[:3], 0.1, seed=5)["validation"]) == 1
+
+
+def test_a_domain_holds_what_its_model_learned(fitted, frames):
+    model = mace.load(fitted[0] / "m.model", device="cpu", dtype="float32")
+    classes = {"methanol": frames["train"][0].get_chemical_symbols()}
+    domain = find_domain(
+        model,
+        frames,
+        [],
+        classes=classes,
+        bonded={"methanol": [(0, 1)]},
+        settings=DomainSettings(signals=["bond_stretch"]),
+        seed=1,
+    )
+    energies = np.array(mace.evaluate(model, frames["train"]).node_energy)
+    carbon = energies[:, classes["methanol"].index("C")]
+    assert domain.label["C"][0] <= carbon.min() < carbon.max() <= domain.label["C"][1]
+    assert domain.guard == domain.label  # there is no teacher
+    length = np.mean([atoms.get_distance(0, 1) for atoms in frames["train"]])
+    assert domain.bonds == {"methanol": [(0, 1, pytest.approx(length))]}
+    assert (domain.report.held_out_frames, domain.report.check_frames) == (5, 5)
+    assert domain.signals["bond_stretch"].exceedance.atoms == 30
+    teacher = find_domain(
+        model, frames, frames["test"], classes=classes, bonded={}, settings=DomainSettings(), seed=1
+    )
+    assert teacher.label == domain.label
+    assert any(teacher.guard[name] != domain.guard[name] for name in domain.guard)

@@ -206,7 +206,7 @@ class SystemReport:
     generations: list[Generation]
     teacher: dict[str, dict[str, int]]
     taught: list[Atoms]
-    pretraining: list[dict[str, Any]] | None
+    pretraining: list[TrainingProgress] | None
     label_infos: dict[str, list[dict[str, Any]]]
     quarantined: list[BadFrame]
     damaged_shards: list[Path]
