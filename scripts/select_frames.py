@@ -28,13 +28,9 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
     device = settings.resources.device
     model = mace.load(args.model, device=device, dtype=settings.model.dtype)
 
-    def sample(frames: list) -> Sample:
-        said = mace.evaluate(model, frames)
-        return Sample(frames, said.node_energy, said.descriptors, said.forces)
-
     chosen = select(
-        sample(candidates),
-        sample(known),
+        Sample.of(candidates, mace.evaluate(model, candidates)),
+        Sample.of(known, mace.evaluate(model, known)),
         Domain.read(args.domain),
         settings.selection,
         settings.exploration,

@@ -64,10 +64,12 @@ def folder(tmp_path_factory):
     groups = [by_class([values], [CLASSES]) for values in nodes]
     lengths = {pair: np.mean([frame.get_distance(*pair) for frame in frames[:8]]) for pair in BONDS}
     domains.build(
-        train=by_class(nodes[:8], [CLASSES] * 8),
-        teacher={},
-        held_out=groups[8:16],
-        check=groups[16:],
+        domains.ClassEnergies(
+            train=by_class(nodes[:8], [CLASSES] * 8),
+            teacher={},
+            held_out=groups[8:16],
+            check=groups[16:],
+        ),
         classes={"methanol": CLASSES},
         bonds={"methanol": [(i, j, float(length)) for (i, j), length in lengths.items()]},
         alpha=1e-2,
@@ -340,7 +342,6 @@ def test_molecules_of_a_liquid_are_found_in_any_order():
         guard={},
         margin=None,
         bonds={"water": bonds},
-        report={},
     )
     order = [0, 3, 6, 1, 4, 7, 2, 5, 8]
     found = match(waters(3, order=order), domain, "liquid")

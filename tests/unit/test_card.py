@@ -12,7 +12,8 @@ from ase import Atoms
 from conftest import ROOT
 from halcyon import config
 from halcyon.campaign.campaign import SystemPlan
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain, DomainReport
+from halcyon.domain.margins import Exceedance, Margin
 from halcyon.errors import InputError
 from halcyon.final import certificate, checks, folder, model_card
 from halcyon.final.card import Card, LammpsExport
@@ -21,6 +22,7 @@ from halcyon.final.certificate import CampaignEnd, Certificate, Conclusion, Leve
 from halcyon.final.folder import Manifest
 from halcyon.final.monitor.watch import Thresholds
 from halcyon.final.result import Result, Sources
+from halcyon.models.metrics import Metrics, SetErrors
 
 OLD = ROOT / "tests/data/final"
 """Of the folder `final/` that the quickstart made before cards had a typed form."""
@@ -78,12 +80,14 @@ class Water(torch.nn.Module):
         self.num_interactions, self.r_max = torch.tensor(2), torch.tensor(4.5)
 
 
-def error(size, frames):
-    names = ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse")
-    units = ("meV_per_atom", "meV_per_atom", "meV_per_A", "meV_per_A")
-    return {f"{n}_{u}": size * i for i, (n, u) in enumerate(zip(names, units, strict=True))} | {
-        "frames": frames
-    }
+def errors(size, frames):
+    return SetErrors(
+        energy_mae_meV_per_atom=0.0,
+        energy_rmse_meV_per_atom=size,
+        forces_mae_meV_per_A=2 * size,
+        forces_rmse_meV_per_A=3 * size,
+        frames=frames,
+    )
 
 
 def result(**changes):
@@ -96,7 +100,9 @@ def result(**changes):
         guard={"O": (-6.0, -4.0), "H": (-3.0, -1.0)},
         margin=margin,
         bonds={},
-        report={"exceedance_with_margin": {"fraction": 0.0, "low": 0, "high": 0.1, "atoms": 9}},
+        report=DomainReport(
+            exceedance_with_margin=Exceedance(fraction=0.0, low=0, high=0.1, atoms=9)
+        ),
     )
     parts = {
         "sources": Sources(
@@ -109,7 +115,16 @@ def result(**changes):
         ),
         "model": Water(),
         "domain": domain,
-        "metrics": {"train": error(1.0, 2), "validation": error(2.0, 1), "test": None},
+        "metrics": Metrics(
+            train=errors(1.0, 2),
+            validation=errors(2.0, 1),
+            test=errors(3.0, 1),
+            best_epoch=1,
+            e0s_eV={},
+            curve=[],
+            start=None,
+            seconds=1.0,
+        ),
         "verdict": CampaignEnd(decision="max_generations", reason="too short", generation=1),
         "labels": {"train": [1, 2], "validation": [3], "test": [], "bad": [4], "not_computed": []},
         "level": Level(hash="ab", description={"program": "springs", "version": "1"}),
@@ -155,7 +170,7 @@ def test_a_card_takes_its_numbers_from_the_result(tmp_path):
     card = made(tmp_path, result())
     assert card.model.description == "H, O; 2 layers, cutoff 4.5 Å, 3 parameters"
     assert card.data == {"train": 2, "validation": 1, "test": 0, "bad": 1, "not_computed": 0}
-    assert list(card.errors) == ["validation", "train"]
+    assert list(card.errors) == ["test", "validation", "train"]
     assert card.errors["validation"].forces_rmse_meV_per_A == 6.0
     assert card.domain.words == "2 classes of atoms, margin 0.5 widths (0.25–0.75)"
     assert card.temperatures_K == [350.0]

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from halcyon.domain.intervals import Margin
+from halcyon.domain.margins import Margin
 from halcyon.final.certificate import HANDED_ON, CampaignEnd, Conclusion, Level
 from halcyon.final.monitor.watch import Thresholds
+from halcyon.models.metrics import SetErrors
 from halcyon.verdict.forms import File, Form
 
 
@@ -40,16 +41,6 @@ class LevelOfTheory(Level):
     """Level of theory of the labels, also in words."""
 
     words: str = Field(description="The level in a few words.")
-
-
-class Errors(Form):
-    """Errors of the model on one set of labelled frames."""
-
-    energy_mae_meV_per_atom: float
-    energy_rmse_meV_per_atom: float
-    forces_mae_meV_per_A: float
-    forces_rmse_meV_per_A: float
-    frames: int
 
 
 class DomainSummary(Form):
@@ -101,7 +92,7 @@ class Card(File):
     level_of_theory: LevelOfTheory
     data: dict[str, int] = Field(description="Number of frames by split.")
     start: str = Field(description="What training started from, for people.")
-    errors: dict[str, Errors] = Field(description="By set; a set without frames is left out.")
+    errors: dict[str, SetErrors] = Field(description="By set; a set without frames is left out.")
     domain: DomainSummary
     verdict: CampaignEnd
     certificate: CertificateSummary | None

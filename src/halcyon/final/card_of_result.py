@@ -4,6 +4,7 @@ Not for: the form of the card (`card`), or its words (`model_card`).
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,7 @@ def card_of_result(
     """
     settings, runs, sources = plan.settings, result.runs, result.sources
     certificate, margin = result.certificate, result.domain.margin
+    exceedance = result.domain.report.exceedance_with_margin
     least = Thresholds(bond_stretch_A=runs.bond_stretch_A, min_distance_A=runs.min_distance_A)
     return Card(
         schema=1,
@@ -74,13 +76,13 @@ def card_of_result(
         start="pre-trained on a classical force field, then fine-tuned"
         if settings.pretraining.enabled
         else "from scratch",
-        errors={name: result.metrics[name] for name in SETS if result.metrics[name]},
+        errors={name: getattr(result.metrics, name) for name in SETS},
         domain=DomainSummary(
             file=sources.domain.name,
             words=f"{len(result.domain.label)} classes of atoms, margin {margin.value:.2g} widths "
             f"({margin.low:.2g}–{margin.high:.2g})",
             margin=margin,
-            exceedance=result.domain.report.get("exceedance_with_margin", {}),
+            exceedance=asdict(exceedance) if exceedance else {},
         ),
         verdict=result.verdict,
         certificate=None

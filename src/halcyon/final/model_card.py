@@ -7,7 +7,8 @@ Not for: the card in numbers, `card.json` (`card`).
 
 from collections.abc import Mapping
 
-from halcyon.final.card import Card, Errors
+from halcyon.final.card import Card
+from halcyon.models.metrics import SetErrors
 from halcyon.wording import significant
 
 CITE = """\
@@ -84,7 +85,7 @@ def _learned(card: Card) -> str:
     )
 
 
-def _errors(errors: Mapping[str, Errors]) -> str:
+def _errors(errors: Mapping[str, SetErrors]) -> str:
     rows = [
         "| set | frames | force MAE, meV/Å | force RMSE, meV/Å | energy MAE, meV/atom "
         "| energy RMSE, meV/atom |",

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 from ase import Atoms
 
-from halcyon import files
 from halcyon.config import ExplorationSettings, Settings
 from halcyon.domain.intervals import Domain
 from halcyon.final import long_runs
 from halcyon.final.certificate import CampaignEnd, Certificate, Level
 from halcyon.labels.labelling import gather
 from halcyon.models import mace
+from halcyon.models.metrics import Metrics
 from halcyon.verdict.forms import ExplorationSummary, Verdict
 
 
@@ -50,7 +50,7 @@ class Result:
         sources: where it was read from.
         model: MACE model, as `mace.load` returns it, on the CPU.
         domain: of the model.
-        metrics: content of metrics.json.
+        metrics: errors of the model.
         verdict: of the last generation.
         labels: frames by split, see `labelling.gather`.
         level: level of theory of all labels.
@@ -64,7 +64,7 @@ class Result:
     sources: Sources
     model: Any
     domain: Domain
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     verdict: CampaignEnd
     labels: Mapping[str, Sequence[Atoms]]
     level: Level
@@ -112,7 +112,7 @@ def read_result(sources: Sources, settings: Settings, *, store: Path) -> Result:
         sources=sources,
         model=mace.load(sources.model, device="cpu"),
         domain=Domain.read(sources.domain),
-        metrics=files.read_json(sources.metrics),
+        metrics=Metrics.read(sources.metrics),
         verdict=CampaignEnd.of(Verdict.read(sources.verdict)),
         labels=labels,
         level=long_runs.level_of([f for frames in labels.values() for f in frames], store),

@@ -31,6 +31,8 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 from halcyon.labels.store import DAMAGED
 from halcyon.models import parity
+from halcyon.models.drift import Drift
+from halcyon.models.metrics import Metrics, TrainingProgress
 from halcyon.report.costs import StageTime, stage_times
 from halcyon.verdict.forms import (
     Assessment,
@@ -60,7 +62,7 @@ class Generation:
         unlabelled: frames without a label after it, by status.
         forces_mae: on the test set, meV/Å.
         energy_mae: on the test set, meV/atom.
-        curve: one entry per epoch: epoch, loss, errors on the validation set.
+        curve: the learning curve of its model.
         best_epoch: the one whose weights were kept.
         replicas: how each replica ended, see `explore`.
         traces: see `traces.TRACE_COLUMNS`.
@@ -73,7 +75,7 @@ class Generation:
         fates: of the candidates, by reason.
         domain: what its model knows.
         parity: predictions against test labels, see `parity.read`; None in older campaigns.
-        drift: of latent features, see `drift`; None in older campaigns.
+        drift: of latent features, see `models.drift`; None in older campaigns.
         selected: frames that were selected after it, with what selected them.
         asked: what is written about the calculations of their labels, by the frame's key.
         model_hash: SHA-256 of its model; empty where the file is missing.
@@ -89,7 +91,7 @@ class Generation:
     unlabelled: dict[str, int]
     forces_mae: float
     energy_mae: float
-    curve: list[dict[str, Any]]
+    curve: list[TrainingProgress]
     best_epoch: int
     replicas: list[ReplicaEnd]
     traces: pd.DataFrame
@@ -102,7 +104,7 @@ class Generation:
     fates: dict[str, int]
     domain: Domain
     parity: dict[str, dict[str, np.ndarray]] | None
-    drift: dict[str, Any] | None
+    drift: Drift | None
     selected: list[Atoms]
     asked: dict[str, dict[str, Any]]
     model_hash: str
@@ -204,7 +206,7 @@ class SystemReport:
     generations: list[Generation]
     teacher: dict[str, dict[str, int]]
     taught: list[Atoms]
-    pretraining: list[dict[str, Any]] | None
+    pretraining: list[TrainingProgress] | None
     label_infos: dict[str, list[dict[str, Any]]]
     quarantined: list[BadFrame]
     damaged_shards: list[Path]
@@ -283,9 +285,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         generations=generations,
         teacher=files.read_json(folder / "teacher/counts.json"),
         taught=_frames(folder / "teacher/frames.parquet"),
-        pretraining=files.read_json(folder / "teacher/pretrained.json")["curve"]
-        if pretrained
-        else None,
+        pretraining=Metrics.read(folder / "teacher/pretrained.json").curve if pretrained else None,
         label_infos=labels,
         quarantined=[
             BadFrame(
@@ -349,21 +349,25 @@ def _generation(
     explored_ps = (verdict.explored or settings.exploration).time_ps
     number, confidence = verdict.generation, verdict.saturation.confidence
     replicas, traces = runs[number].replicas, runs[number].traces
-    metrics = files.read_json(folder / "metrics.json")
+    metrics = Metrics.read(folder / "metrics.json")
     selection = files.read_json(folder / "selection.json")
     return Generation(
         number=number,
         decision=verdict.decision,
         reason=verdict.reason,
-        learned={name: metrics[name]["frames"] for name in ("train", "validation", "test")},
+        learned={
+            "train": metrics.train.frames,
+            "validation": metrics.validation.frames,
+            "test": metrics.test.frames,
+        },
         spent=verdict.labels.spent,
         budget=verdict.label_budget,
         core_hours=verdict.core_hours,
         unlabelled=dict(Counter(i["status"] for i in known if i["status"] != Status.OK)),
-        forces_mae=metrics["test"]["forces_mae_meV_per_A"],
-        energy_mae=metrics["test"]["energy_mae_meV_per_atom"],
-        curve=metrics["curve"],
-        best_epoch=metrics["best_epoch"],
+        forces_mae=metrics.test.forces_mae_meV_per_A,
+        energy_mae=metrics.test.energy_mae_meV_per_atom,
+        curve=metrics.curve,
+        best_epoch=metrics.best_epoch,
         replicas=replicas,
         traces=traces,
         saturation=verdict.saturation,
@@ -375,7 +379,7 @@ def _generation(
         fates=selection["fates"],
         domain=Domain.read(folder / "domain.json"),
         parity=parity.read(compared) if (compared := folder / "parity.parquet").exists() else None,
-        drift=files.read_json(drifted) if (drifted := folder / "drift.json").exists() else None,
+        drift=Drift.read(drifted) if (drifted := folder / "drift.json").exists() else None,
         selected=_frames(folder / "selected.parquet"),
         asked={info["key"]: info for info in asked if "key" in info},
         model_hash=hashlib.sha256(model.read_bytes()).hexdigest()
