@@ -187,8 +187,8 @@ def test_another_energy_under_the_same_key_is_refused_though_files_are_sound(pat
     frames[0].info["energy"] += 1e-9
     write_frames(path.parents[1] / "seed.parquet", frames)
     found = faults(path)
-    assert any("not those that were learned" in fault for fault in found)
-    assert any("1 labels differ" in fault for fault in found)
+    assert any("not those of the campaign" in fault for fault in found)
+    assert any("1 label of other content" in fault for fault in found)
 
 
 def changed(path, change, *, seal=True):
