@@ -11,7 +11,7 @@ from halcyon.campaign import stage
 from halcyon.campaign.budget import CHECKS
 from halcyon.campaign.label_jobs import LabelMessages, judgements, label_job, summary
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.store import LabelStore
 
 
@@ -35,7 +35,7 @@ def main(job: stage.Job) -> None:
         for message, style in judgements(labelled, job.plan.settings.limits.core_hours):
             job.say(message, style)
         checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
-        write_slopes(checks, labelled.slopes)
+        CheckedForces(slopes=tuple(labelled.slopes)).write(checks)
         write_frames(args.out, labelled.frames)
     job.done(
         f"shard {args.shard + 1} of {args.of}: {summary(labelled, store.damaged_here)}", args.out

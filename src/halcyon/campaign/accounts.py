@@ -26,7 +26,7 @@ from halcyon.campaign.budget import CHECKS, label_files, label_work
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames
 from halcyon.labels import journal
-from halcyon.labels.finite_difference import read_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.reference.base import Status
 
 FOUND = "found"
@@ -157,7 +157,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         known = "core_seconds" in info and not paid and info["core_seconds"] > 0
         add(batch, "label", FOUND if known else info["status"], paid)
     for path in sorted((campaign.folder / system).glob(f"*/{CHECKS}/*.json")):
-        for slope in read_slopes(path):
+        for slope in CheckedForces.read(path).slopes:
             outcome = {True: "sound", False: "wrong", None: "without label"}[slope.passed]
             add(path.parents[1].name, CHECK_STAGE, outcome, slope.core_seconds)
     labels = campaign.work(system, "start", "label")

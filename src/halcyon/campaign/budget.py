@@ -22,7 +22,7 @@ from halcyon import files, jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
-from halcyon.labels.finite_difference import read_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.verdict.forms import Decision
 
@@ -158,7 +158,7 @@ def _paid(path: Path) -> float:
 
 
 def _check_cost(path: Path) -> float:
-    slopes = read_slopes(path) if path.exists() else []
+    slopes = CheckedForces.read(path).slopes if path.exists() else ()
     return float(sum(slope.core_seconds for slope in slopes))
 
 
