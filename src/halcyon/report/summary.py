@@ -12,7 +12,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from halcyon.report.collected import Generation, SystemReport
+from halcyon.report.contents import Generation, SystemReport
 from halcyon.wording import per_cent
 
 
