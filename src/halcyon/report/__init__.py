@@ -1,5 +1,7 @@
 """What a campaign came to, in numbers and sentences: what the terminal and the page say.
 
+    from halcyon.report import collect, verdict_sentence
+
     report = collect(campaign, "ethanol", verdicts)
     print(verdict_sentence(report))
 

@@ -1,5 +1,7 @@
 """Reading what a system's campaign has written, all of it, once.
 
+    from halcyon.report.collected import collect, find_verdicts
+
     verdicts = find_verdicts(campaign.folder / "ethanol", campaign.systems["ethanol"].settings)
     report = collect(campaign, "ethanol", verdicts)
     report.last.forces_mae  # meV/Å

@@ -1,5 +1,7 @@
 """What a report is made of: all that a system's campaign has written, as objects.
 
+    from halcyon.report import collect
+
     report = collect(campaign, "ethanol", verdicts)
     report.last.forces_mae  # meV/Å
     report.last.late_rate()  # mean λ in the late window

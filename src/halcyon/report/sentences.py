@@ -1,8 +1,10 @@
 """What a campaign came to, in sentences: the verdict, what it rests on, what to do next.
 
-    report = collect(campaign, "ethanol", find_verdicts(folder, settings))
-    verdict_sentence(report)  # "Saturated after 3 generations: fewer than 0.0208 excursions …"
-    next_step(report)
+    from halcyon.report import collect, next_step, verdict_sentence
+
+    report = collect(campaign, "ethanol", verdicts)
+    verdict_sentence(report)  # Saturated after 3 generations: fewer than 0.0208 excursions per …
+    next_step(report)  # Next: use …
 
 Not for: reading the numbers (`collected`), or deciding anything (`verdict.saturation`).
 """
