@@ -25,24 +25,27 @@ def show(console: Console, campaign: Campaign, system: str, folder: Path) -> Non
     if not verdicts:
         say(f"{system}: unfinished: no generation is done yet", "bold yellow")
     else:
-        found = report.collect(campaign, system, verdicts)
+        contents = report.collect(campaign, system, verdicts)
+        last = contents.last
         tone = {"saturated": "bold green", "continue": "bold yellow"}
         say(
-            f"{system}: {report.verdict_sentence(found)}",
-            tone.get(found.last.decision, "bold red"),
+            f"{system}: {report.verdict_sentence(contents)}",
+            tone.get(last.decision, "bold red"),
         )
-        if found.last.decision != "continue":
-            said = report.certificate_sentence(found)
-            stable = found.certificate and found.certificate.conclusion == "stable"
-            say(said, "" if found.certificate is None else "green" if stable else "bold red")
-        if found.last.failures.bound_per_ps is not None:
-            say(f"failure rate {rate_text(found.last.failures)}")
-        console.print(report.summary_table(found))
+        if last.decision != "continue":
+            certificate = contents.certificate
+            style = "" if certificate is None else "bold red"
+            if certificate is not None and certificate.conclusion == "stable":
+                style = "green"
+            say(report.certificate_sentence(contents), style)
+        if last.failures.bound_per_ps is not None:
+            say(f"failure rate {rate_text(last.failures)}")
+        console.print(report.summary_table(contents))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")
-    if ledger and (not verdicts or found.last.decision == "continue"):
-        last = ledger[-1]
-        say(f"last stage that ended: {last['stage']} ({last['what']}), {last['finished']}")
+    if ledger and (not verdicts or last.decision == "continue"):
+        stage = ledger[-1]
+        say(f"last stage that ended: {stage['stage']} ({stage['what']}), {stage['finished']}")
     console.print()
 
 
