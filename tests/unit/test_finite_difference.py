@@ -19,35 +19,35 @@ def level(rattled):
     """Frames with labels, and what labels more; `wrong` changes forces, `status` the outcome."""
 
     def make(wrong=lambda forces: forces, status="ok"):
-        method, asked = Xtb(XtbReference(backend="xtb")), []
+        method, calls = Xtb(XtbReference(backend="xtb")), []
 
         def compute(frames, status=status):
-            asked.append(frames)
+            calls.append(frames)
             labelled = []
             for frame, record in zip(frames, method.label(frames, None, 1), strict=True):
-                mine = frame.copy()
-                mine.info = frame.info | {"status": status, "message": "", "paid": 1.5}
-                mine.info |= {"energy": record.energy, "key": structure_key(frame)}
-                mine.arrays["forces"] = wrong(record.forces)
-                labelled.append(mine)
+                answer = frame.copy()
+                answer.info = frame.info | {"status": status, "message": "", "paid": 1.5}
+                answer.info |= {"energy": record.energy, "key": structure_key(frame)}
+                answer.arrays["forces"] = wrong(record.forces)
+                labelled.append(answer)
             return labelled
 
         good = compute(rattled(6), "ok")
-        asked.clear()
-        return good, compute, asked
+        calls.clear()
+        return good, compute, calls
 
     return make
 
 
 def test_right_forces_pass_with_two_calculations(level):
-    good, compute, asked = level()
+    good, compute, calls = level()
     (slope,) = check(good, compute, SETTINGS, seed=3)
     assert slope.passed
     # GFN2-xTB's forces are analytic; what is left is the step's third order.
     assert abs(slope.force - slope.slope) < 0.005
     assert abs(slope.force) > 0.5  # the direction is not across the forces
     assert slope.core_seconds == 3.0
-    (points,) = asked
+    (points,) = calls
     frame = next(f for f in good if f.info["key"] == slope.key)
     for point in points:
         assert np.linalg.norm(point.positions - frame.positions) == pytest.approx(STEP_A)
@@ -63,12 +63,12 @@ def test_right_forces_pass_with_two_calculations(level):
     ],
 )
 def test_wrong_forces_of_two_frames_are_a_fault_of_the_level(level, wrong):
-    good, compute, asked = level(wrong)
+    good, compute, calls = level(wrong)
     slopes = check(good, compute, SETTINGS, seed=3)
     assert [slope.passed for slope in slopes] == [False, False]
     assert slopes[0].key != slopes[1].key
     assert "forces are not the slope of the energy on 2 of 2 frames" in fault(slopes)
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 def test_one_wrong_frame_is_not_the_levels_fault(level):
