@@ -9,7 +9,6 @@ Not for: what follows from it (see `explore`).
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from halcyon.config import ExplorationSettings
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import Signal
+from halcyon.domain.states import State
 
 LABEL = 0
 """Row of the label domain among the signals: candidates rest on it."""
@@ -117,7 +117,7 @@ class Layout:
     def judge(self, made: list[Step]) -> Judged:
         """Score steps and find failures; waits for the device once."""
         cell = torch.cat([step.cell for step in made])
-        state = _State(
+        state = State(
             positions=torch.cat([step.positions for step in made]),
             atomic_numbers=self.atomic_numbers,
             system_idx=self.system_idx,
@@ -158,15 +158,3 @@ class _Outputs(dict[str, torch.Tensor]):
     def __missing__(self, name: str) -> torch.Tensor:
         self[name] = torch.cat([output[name] for output in self._outputs])
         return self[name]
-
-
-@dataclass(frozen=True)
-class _State:
-    """Of a block, what signals and other models read of a step."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    moving_cell: torch.Tensor | None
-    pbc: Any
