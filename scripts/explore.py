@@ -1,51 +1,20 @@
 """Explore with the model: replicas of molecular dynamics, every step watched by the CLI."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
+from halcyon import files
 from halcyon.campaign import stage
 from halcyon.domain.intervals import Domain
-from halcyon.frames import structure_only, write_frames
+from halcyon.frames import write_frames
 from halcyon.labels.labelling import gather
-from halcyon.verdict.forms import ExplorationSummary
-
-
-def start_replicas(job: stage.Job) -> tuple[list, Callable]:
-    """Deal replicas over structures and temperatures; each starts from a training frame.
-
-    Returns:
-        The replicas, and what gives a failed one's successor.
-    """
-    from halcyon.exploration.explore import Replica
-
-    settings = job.plan.settings.exploration
-    labelled = gather(job.arguments.labels)["train"]
-    names = job.plan.explored
-
-    def dealt(number: int, name: str, temperature: float, random: np.random.Generator) -> Replica:
-        mine = [frame for frame in labelled if frame.info["structure"] == name]
-        return Replica(number, temperature, structure_only(mine[random.integers(len(mine))]))
-
-    def successor(number: int, gone: Replica) -> Replica:
-        random = np.random.default_rng(job.seed(f"start of {number}"))
-        return dealt(number, gone.start.info["structure"], gone.temperature_K, random)
-
-    random = np.random.default_rng(job.seed("starts"))
-    replicas = []
-    for number in range(settings.replicas):
-        temperature = settings.temperatures_K[number // len(names) % len(settings.temperatures_K)]
-        replicas.append(dealt(number, names[number % len(names)], temperature, random))
-    return replicas, successor
 
 
 def main(job: stage.Job) -> None:
     import torch
 
     from halcyon.domain.signals import ALWAYS, make_signals
-    from halcyon.exploration import trajectory
+    from halcyon.exploration import starts, trajectory
     from halcyon.exploration.explore import Progress, explore
     from halcyon.exploration.traces import write_traces
     from halcyon.models import mace
@@ -60,7 +29,8 @@ def main(job: stage.Job) -> None:
         settings.domain, device=settings.resources.device, dtype=settings.model.dtype
     )
     domain = Domain.read(args.domain)
-    replicas, successor = start_replicas(job)
+    train = gather(args.labels)["train"]
+    replicas = starts.deal(train, job.plan.explored, settings.exploration, seed=job.seed("starts"))
 
     def report(progress: Progress) -> None:
         job.say(
@@ -88,7 +58,7 @@ def main(job: stage.Job) -> None:
             work=job.folder,
             identity=identity,
             seed=job.seed("dynamics"),
-            successor=successor,
+            successor=starts.successors(train, lambda number: job.seed(f"start of {number}")),
             committee=committee,
             stop=job.stopping,
             report=report,
@@ -100,9 +70,14 @@ def main(job: stage.Job) -> None:
         path = args.traces.with_name("trajectory.parquet")
         frames = trajectory.join(result.trajectory, path)
         job.say(f"{frames} frames of the trajectory in {path}")
-    summary = {"replicas": result.replicas, "replica_steps": result.steps}
-    summary |= {"candidates_passed_over": result.passed_over}
-    ExplorationSummary.model_validate(summary).write(args.summary)
+    files.write_json(
+        args.summary,
+        {
+            "replicas": result.replicas,
+            "replica_steps": result.steps,
+            "candidates_passed_over": result.passed_over,
+        },
+    )
     failed = [entry for entry in result.replicas if entry["failure"]]
     last = result.traces.groupby("replica").last()
     job.done(

@@ -20,7 +20,6 @@ from halcyon.config import (
     Settings,
 )
 from halcyon.errors import InputError, Interrupted
-from halcyon.exploration.explore import Replica
 from halcyon.final import certificate, long_runs
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.final.checks import verify
@@ -493,17 +492,6 @@ def test_runs_are_plain_and_end_with_a_point_of_the_traces():
         assert settings.replacements == 0
     assert long_runs.run_settings(explored, asked, "nvt").time_ps == pytest.approx(1.1)
     assert long_runs.run_settings(explored, asked, "nvt").temperatures_K == explored.temperatures_K
-
-
-def test_every_structure_runs_at_every_temperature_from_a_learned_frame():
-    settings = long_runs.run_settings(EXPLORATION, SETTINGS, "nvt")
-    frames = [f for f in labelled(9) if f.info["split"] == "train"]
-    replicas, keys = long_runs.starts(frames, ["dimer"], settings, seed=1)
-    assert all(isinstance(replica, Replica) for replica in replicas)
-    assert [replica.temperature_K for replica in replicas] == [300.0, 300.0, 600.0, 600.0]
-    assert set(keys.values()) <= {frame.info["key"] for frame in frames}
-    with pytest.raises(InputError, match="no labelled training frame of structure water"):
-        long_runs.starts(frames, ["water"], settings, seed=1)
 
 
 def test_criteria_are_the_campaigns():

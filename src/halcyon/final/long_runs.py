@@ -26,11 +26,11 @@ from halcyon.config import (
 )
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
-from halcyon.exploration.explore import Progress, Replica, explore
+from halcyon.exploration.explore import Progress, explore
+from halcyon.exploration.starts import deal_to_each
 from halcyon.exploration.traces import write_traces
 from halcyon.final.certificate import Level, Runs, Software, hash_of
 from halcyon.final.evidence import Criteria, ReplicaEnd, examine
-from halcyon.frames import structure_only
 from halcyon.labels.store import levels
 from halcyon.models.batched import BatchedMace
 
@@ -86,36 +86,6 @@ def criteria_of(
     )
 
 
-def starts(
-    train: Sequence[Atoms],
-    structures: Sequence[str],
-    settings: ExplorationSettings,
-    *,
-    seed: int,
-) -> tuple[list[Replica], dict[int, str]]:
-    """Replicas of every structure at every temperature, each from a random training frame.
-
-    Returns:
-        The replicas, and by number the key of the frame that each starts from.
-
-    Raises:
-        InputError: a structure without a labelled training frame.
-    """
-    random = np.random.default_rng(seed)
-    replicas: list[Replica] = []
-    keys: dict[int, str] = {}
-    for structure in structures:
-        mine = [frame for frame in train if frame.info["structure"] == structure]
-        if not mine:
-            raise InputError(f"certificate: no labelled training frame of structure {structure}")
-        for kelvin in settings.temperatures_K:
-            for _ in range(settings.replicas):
-                frame, number = mine[random.integers(len(mine))], len(replicas)
-                replicas.append(Replica(number, kelvin, structure_only(frame)))
-                keys[number] = frame.info["key"]
-    return replicas, keys
-
-
 def put_to_test(
     model: BatchedMace,
     domain: Domain,
@@ -157,7 +127,7 @@ def put_to_test(
         InputError: a structure without a labelled training frame.
         Interrupted: stopped in good order; the same call goes on.
     """
-    replicas, keys = starts(train, structures, settings, seed=seed)
+    replicas, keys = deal_to_each(train, structures, settings, seed=seed)
     found = explore(
         model,
         domain,
