@@ -281,7 +281,7 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
-    from halcyon.exploration.explore import Replica, explore
+    from halcyon.exploration.explore import Monitoring, Replica, RunControl, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
     from halcyon.models.domains import find_domain
@@ -310,7 +310,6 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     common = data.train[: min(25, plan.train)]  # known to all models
     found = explore(
         BatchedMace(model),
-        domain,
         [
             Replica(i, cell.kelvin, structure_only(common[random.integers(len(common))]))
             for i in range(plan.replicas)
@@ -323,10 +322,8 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             timestep_fs=plan.timestep_fs,
             trajectory_every_fs=plan.trajectory_fs,
         ),
-        watched,
-        kind="molecule",
-        work=work / cell.name,
-        identity=hashlib.sha256(path.read_bytes()).hexdigest(),
+        Monitoring(domain=domain, settings=watched, system_kind="molecule"),
+        RunControl(work=work / cell.name, identity=hashlib.sha256(path.read_bytes()).hexdigest()),
         seed=seed,
     )
     visited = [frame for part in found.trajectory for frame in read_frames(part)]

@@ -1,6 +1,5 @@
 """Explore with the model: replicas of molecular dynamics, every step watched by the CLI."""
 
-import hashlib
 from pathlib import Path
 
 from halcyon import files
@@ -13,79 +12,57 @@ from halcyon.labels.labelling import gather
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon.domain.signals import ALWAYS, make_signals
     from halcyon.exploration import starts, trajectory
-    from halcyon.exploration.explore import Progress, explore
+    from halcyon.exploration.explore import Monitoring, RunControl, explore
+    from halcyon.exploration.run_state import identity_of
     from halcyon.exploration.traces import write_traces
     from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
+    exploration = settings.exploration
+    device, dtype = settings.resources.device, settings.model.dtype
     torch.set_num_threads(args.threads)
     model = mace.BatchedMace(
-        mace.load(args.model, device=settings.resources.device, dtype=settings.model.dtype),
-        compute_stress=settings.exploration.ensemble == "npt",
+        mace.load(args.model, device=device, dtype=dtype),
+        compute_stress=exploration.ensemble == "npt",
     )
-    committee = mace.load_committee(
-        settings.domain, device=settings.resources.device, dtype=settings.model.dtype
+    monitoring = Monitoring(
+        domain=Domain.read(args.domain),
+        settings=settings.domain,
+        system_kind=job.plan.system.kind,
+        committee=mace.load_committee(settings.domain, device=device, dtype=dtype),
     )
-    domain = Domain.read(args.domain)
+    control = RunControl(
+        work=job.folder,
+        identity=identity_of(args.model, args.domain, settings.domain),
+        stop=job.stopping,
+        report=lambda progress: job.say(str(progress)),
+    )
     train = gather(args.labels)["train"]
-    replicas = starts.deal(train, job.plan.explored, settings.exploration, seed=job.seed("starts"))
-
-    def report(progress: Progress) -> None:
-        job.say(
-            f"{progress.done:.0%}, {progress.ns_per_day:.1f} ns/day over all replicas, "
-            f"{progress.failed} failed, about {stage.duration(progress.seconds_left)} left"
-        )
-
+    replicas = starts.deal(train, job.plan.explored, exploration, seed=job.seed("starts"))
     job.say(
-        f"{len(replicas)} replicas × {settings.exploration.time_ps:g} ps at "
-        f"{', '.join(f'{t:g}' for t in settings.exploration.temperatures_K)} K"
+        f"{len(replicas)} replicas × {exploration.time_ps:g} ps at "
+        f"{', '.join(f'{t:g}' for t in exploration.temperatures_K)} K"
     )
-    for signal in make_signals(domain, settings.domain.signals, committee).values():
-        if signal.name not in ALWAYS:
-            job.say(f"watched as well: {signal.describe()}")
-    inputs = [args.model, args.domain, *(settings.domain.committee if committee else [])]
-    identity = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+    for signal in monitoring.more_signals():
+        job.say(f"also watched: {signal}")
     with job.alone():
         result = explore(
             model,
-            domain,
             replicas,
-            settings.exploration,
-            settings.domain,
-            kind=job.plan.system.kind,
-            work=job.folder,
-            identity=identity,
+            exploration,
+            monitoring,
+            control,
             seed=job.seed("dynamics"),
             successor=starts.successors(train, lambda number: job.seed(f"start of {number}")),
-            committee=committee,
-            stop=job.stopping,
-            report=report,
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)
-    # Parts are deleted once they are joined: what is gone was joined before.
-    if result.trajectory and all(part.exists() for part in result.trajectory):
-        path = args.traces.with_name("trajectory.parquet")
-        frames = trajectory.join(result.trajectory, path)
+    path = args.traces.with_name("trajectory.parquet")
+    if frames := trajectory.join(result.trajectory, path):
         job.say(f"{frames} frames of the trajectory in {path}")
-    files.write_json(
-        args.summary,
-        {
-            "replicas": result.replicas,
-            "replica_steps": result.steps,
-            "candidates_passed_over": result.passed_over,
-        },
-    )
-    failed = [entry for entry in result.replicas if entry["failure"]]
-    last = result.traces.groupby("replica").last()
-    job.done(
-        f"{sum(r['time_ps'] for r in result.replicas):.3g} ps, {len(failed)} of "
-        f"{len(result.replicas)} replicas failed, Λ {last['cli_label'].mean():.3g} ps, "
-        f"{len(result.candidates)} candidates",
-        args.traces,
-    )
+    files.write_json(args.summary, result.summary())
+    job.done(result.describe(), args.traces)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ from scipy import stats
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import KELVIN
-from halcyon.exploration.explore import Exploration, Progress, Replica, explore
+from halcyon.exploration.explore import (
+    Exploration,
+    Monitoring,
+    Progress,
+    Replica,
+    RunControl,
+    explore,
+)
 from halcyon.frames import read_frames, structure_only
 from halcyon.models.mace import BatchedMace, load, load_committee
 from validity.cells import Cell, Plan
@@ -75,16 +82,21 @@ class Job:
         ready, kelvin = self.ready, self.cell.temperature_K
         return explore(
             BatchedMace(load(ready.file, device=self.device, dtype=dtype)),
-            Domain.read(ready.domain),
             [Replica(number, kelvin, frame) for number, frame in frames.items()],
             settings,
-            watched,
-            kind="molecule",
-            work=self.folder,
-            identity=ready.entry["weights"] + hashlib.sha256(ready.domain.read_bytes()).hexdigest(),
+            Monitoring(
+                domain=Domain.read(ready.domain),
+                settings=watched,
+                system_kind="molecule",
+                committee=load_committee(watched, device=self.device),
+            ),
+            RunControl(
+                work=self.folder,
+                identity=ready.entry["weights"]
+                + hashlib.sha256(ready.domain.read_bytes()).hexdigest(),
+                report=report,
+            ),
             seed=self.cell.seed + stage,
-            committee=load_committee(watched, device=self.device),
-            report=report,
         )
 
 

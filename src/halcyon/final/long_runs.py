@@ -8,7 +8,7 @@ Not for: what the runs show (`evidence`), or what follows (`certificate`).
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,12 @@ from ase import Atoms
 from halcyon import __version__
 from halcyon.config import (
     CertificateSettings,
-    DomainSettings,
     ExplorationSettings,
     NoBias,
     SaturationSettings,
 )
-from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
-from halcyon.exploration.explore import Progress, explore
+from halcyon.exploration.explore import Monitoring, RunControl, explore
 from halcyon.exploration.starts import deal_to_each
 from halcyon.exploration.traces import write_traces
 from halcyon.final.certificate import Level, Runs, Software, hash_of
@@ -88,67 +86,44 @@ def criteria_of(
 
 def put_to_test(
     model: BatchedMace,
-    domain: Domain,
     train: Sequence[Atoms],
     structures: Sequence[str],
     *,
     settings: ExplorationSettings,
+    monitoring: Monitoring,
     criteria: Criteria,
-    indicator: DomainSettings,
+    control: RunControl,
+    seed: int,
     traces: Path,
     relative_to: Path,
-    work: Path,
-    identity: str,
-    seed: int,
-    committee: Sequence[BatchedMace] = (),
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
 ) -> Runs:
     """Run all replicas of one ensemble to their end, write their traces, and count.
 
     Args:
         model: under test.
-        domain: its domain.
         train: labelled frames that it learned from.
-        structures: explored ones.
+        structures: names of the explored structures.
         settings: from `run_settings`.
+        monitoring: domain of the model, signals, and kind of system.
         criteria: from `criteria_of`.
-        indicator: signals and indicator of the CLI.
-        traces: written.
-        relative_to: folder of the certificate.
-        work: folder of checkpoints.
-        identity: of model and domain: their hashes.
+        control: folder of checkpoints; how the runs are stopped and followed.
         seed: of all random numbers.
-        committee: the other models of the signal `committee`.
-        stop: asked now and then; true: save and stop.
-        report: called every few seconds.
+        traces: file that is written.
+        relative_to: folder of the certificate, to which the file's name is relative.
 
     Raises:
         InputError: a structure without a labelled training frame.
         Interrupted: stopped in good order; the same call goes on.
     """
     replicas, keys = deal_to_each(train, structures, settings, seed=seed)
-    found = explore(
-        model,
-        domain,
-        replicas,
-        settings,
-        indicator,
-        kind=criteria.kind,
-        work=work,
-        identity=identity,
-        seed=seed,
-        committee=committee,
-        stop=stop,
-        report=report,
-    )
-    write_traces(traces, found.traces)
+    result = explore(model, replicas, settings, monitoring, control, seed=seed)
+    write_traces(traces, result.traces)
     ends = [
         ReplicaEnd(
             start_key=keys[entry["replica"]],
             **{name: entry[name] for name in ReplicaEnd.model_fields if name in entry},
         )
-        for entry in found.replicas
+        for entry in result.replicas
     ]
     conserved = settings.ensemble == "nve"
     return Runs(
