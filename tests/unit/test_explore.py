@@ -336,6 +336,7 @@ def test_traces_carry_their_units(tmp_path):
     schema = pq.read_schema(tmp_path / "t.parquet")
     assert schema.names == list(TRACE_COLUMNS)
     assert schema.field("cli_label").metadata[b"unit"] == b"ps"
+    assert schema.metadata == {b"halcyon.traces": b"1"}
 
 
 MORE = ("bond_stretch", "potential_energy")

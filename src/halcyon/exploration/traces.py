@@ -130,6 +130,6 @@ def write_traces(path: Path, traces: pd.DataFrame) -> None:
         table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
         for name, (unit, meaning) in trace_columns(signals, variables).items()
     ]
-    schema = pa.schema(fields, metadata={"halcyon.exploration.traces": str(TRACES_VERSION)})
+    schema = pa.schema(fields, metadata={"halcyon.traces": str(TRACES_VERSION)})
     with files.replacing(path) as temporary:
         pq.write_table(table.cast(schema), temporary, compression="zstd")
