@@ -1,9 +1,11 @@
 """Long runs with the final model of a campaign, for its certificate. A killed run goes on.
 
-Every explored structure at every temperature, with a thermostat and without; each replica starts
-from a frame that the model learned from. Nothing is replaced, nothing pushed, nothing selected.
+Every explored structure runs at every temperature, with a thermostat and without; each replica
+starts from a frame that the model learned from. Failed replicas are not replaced, no bias drives
+the replicas, and no frames are selected.
 
-Not for: what the runs show (`evidence`), or what follows (`certificate`).
+Not for: what the runs show (`evidence`), what follows from it (`certificate`), or writing the
+certificate (`issuing`).
 """
 
 import importlib.metadata
@@ -35,7 +37,7 @@ from halcyon.models.batched import BatchedMace
 PACKAGES = ("torch", "mace-torch", "torch-sim-atomistic", "ase", "numpy")
 
 CANDIDATES_EVERY_FS = 1000.0
-"""Candidates are not used here; fewer cost less."""
+"""Interval of candidates, fs. They are not used here, and fewer cost less."""
 
 
 def run_settings(
@@ -47,9 +49,9 @@ def run_settings(
     its last point at its end.
     """
     timestep = certificate.timestep_fs or exploration.timestep_fs
-    asked = certificate.time_ps if ensemble == "nvt" else certificate.nve_time_ps
+    time_ps = certificate.time_ps if ensemble == "nvt" else certificate.nve_time_ps
     every = max(1, round(1000 / (certificate.trace_points_per_ps * timestep)))
-    points = max(1, int(np.ceil(round(1000 * asked / (every * timestep), 6))))
+    points = max(1, int(np.ceil(round(1000 * time_ps / (every * timestep), 6))))
     return exploration.model_copy(
         update={
             "temperatures_K": certificate.temperatures_K or exploration.temperatures_K,
@@ -68,14 +70,21 @@ def run_settings(
 
 
 def criteria_of(
-    kind: str,
+    system_kind: str,
     exploration: ExplorationSettings,
     saturation: SaturationSettings,
     certificate: CertificateSettings,
 ) -> Criteria:
-    """What is asked of the model."""
+    """Criteria that the runs are held against.
+
+    Args:
+        system_kind: `molecule`, `liquid` or `reactive`.
+        exploration: limits that count as failures.
+        saturation: greatest rate of excursions, and how it is measured.
+        certificate: greatest drift of the total energy.
+    """
     return Criteria(
-        kind=kind,
+        kind=system_kind,
         **saturation.model_dump(),
         **exploration.model_dump(
             include={"bond_stretch_A", "min_distance_A", "energy_drift_eV_per_atom"}
@@ -143,7 +152,7 @@ def put_to_test(
 
 
 def software(model: BatchedMace, threads: int) -> Software:
-    """Versions and machine, as they are now."""
+    """Versions of packages and the machine that this process runs with."""
     device = str(model.device)
     if model.device.type == "cuda":
         device = torch.cuda.get_device_name(model.device)
@@ -164,10 +173,10 @@ def level_of(frames: Sequence[Atoms], store: Path) -> Level:
         InputError: labels of several levels, or of one that the store does not have.
     """
     names = sorted({str(frame.info.get("level")) for frame in frames})
-    known = levels(store)
-    if len(names) != 1 or names[0] not in known:
+    stored = levels(store)
+    if len(names) != 1 or names[0] not in stored:
         raise InputError(
-            f"{store}: the campaign's labels are of the levels of theory {', '.join(names)}; "
-            f"expected one of this store, which has {', '.join(known) or 'none'}"
+            f"{store}: the campaign's labels have the levels of theory {', '.join(names)}; "
+            f"expected one level, and one of this store, which has {', '.join(stored) or 'none'}"
         )
-    return Level(hash=names[0], description=known[names[0]])
+    return Level(hash=names[0], description=stored[names[0]])
