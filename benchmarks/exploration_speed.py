@@ -213,7 +213,7 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
             RunControl(work=Path(work), identity="benchmark", stop=lambda: clock.tick(model.calls)),
             seed=SEED,
         )
-    if failed := [entry["failure"] for entry in found.replicas if entry["failure"]]:
+    if failed := [end.failure for end in found.replicas if end.failure]:
         sys.exit(
             f"{case.system}: {len(failed)} replicas failed ({failed[0]}): their absence would look "
             "like speed. Fit a better model: --epochs"

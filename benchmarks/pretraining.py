@@ -337,9 +337,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             str(kelvin): mace.errors(mace.evaluate(model, frames), frames)
             for kelvin, frames in data.test.items()
         },
-        "replicas": [
-            {"end_ps": entry["time_ps"], "failure": entry["failure"]} for entry in found.replicas
-        ],
+        "replicas": [{"end_ps": end.time_ps, "failure": end.failure} for end in found.replicas],
         "cli_ps": {
             signal: [round(float(value), 6) for value in last[column]]
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))

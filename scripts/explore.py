@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from halcyon import files
 from halcyon.campaign import stage
 from halcyon.domain.intervals import Domain
 from halcyon.frames import write_frames
@@ -61,7 +60,7 @@ def main(job: stage.Job) -> None:
     path = args.traces.with_name("trajectory.parquet")
     if frames := trajectory.join(result.trajectory, path):
         job.say(f"{frames} frames of the trajectory in {path}")
-    files.write_json(args.summary, result.summary())
+    result.summary().write(args.summary)
     job.done(result.describe(), args.traces)
 
 

@@ -29,6 +29,7 @@ from halcyon.exploration.run_state import identity_of
 from halcyon.exploration.traces import TRACE_COLUMNS, write_traces
 from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
+from halcyon.verdict.forms import ExplorationSummary
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
@@ -163,7 +164,7 @@ def test_the_index_is_the_time_spent_outside(tmp_path):
     # Both atoms share the bond's energy: mean and maximum agree, λ is between 0 and 1.
     np.testing.assert_allclose(last["cli_label"], last["cli_label_max"])
     assert result.traces["rate_label"].between(0, 1).all()
-    assert [r["failure"] for r in result.replicas] == [None] * 4
+    assert [r.failure for r in result.replicas] == [None] * 4
 
 
 def test_the_thermostat_keeps_the_temperature(tmp_path):
@@ -266,8 +267,8 @@ def test_another_model_does_not_continue_an_old_trajectory(tmp_path):
 def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
     replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
     result = run(tmp_path / "a", replicas=replicas)
-    assert [r["failure"] for r in result.replicas] == [None, "bond broken", None]
-    assert result.replicas[1]["time_ps"] == pytest.approx(0.001)
+    assert [r.failure for r in result.replicas] == [None, "bond broken", None]
+    assert result.replicas[1].time_ps == pytest.approx(0.001)
     alive = result.traces.groupby("replica")["time"].max()
     assert alive[0] == alive[2] == pytest.approx(0.4)
     assert (result.traces.groupby("replica")["cli_label"].diff().dropna() >= 0).all()
@@ -278,13 +279,13 @@ def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
 
 def test_frames_before_a_failure_are_candidates(tmp_path):
     result = run(tmp_path, Spring(fail_after=50))
-    assert result.replicas[0]["failure"] == "values not finite"
+    assert result.replicas[0].failure == "values not finite"
     before = [f for f in result.candidates if f.info["reason"] == "before failure"]
     # The others move up into the failing place of the batch one after another.
-    assert [r["failure"] for r in result.replicas] == ["values not finite"] * 4
+    assert [r.failure for r in result.replicas] == ["values not finite"] * 4
     assert len(before) == 4 * FRAMES_BEFORE_FAILURE
     for frame in before:
-        failed_at = result.replicas[frame.info["replica"]]["time_ps"]
+        failed_at = result.replicas[frame.info["replica"]].time_ps
         assert failed_at - 0.04 - 1e-9 <= frame.info["time"] < failed_at
         assert np.isfinite(frame.positions).all()
 
@@ -292,7 +293,7 @@ def test_frames_before_a_failure_are_candidates(tmp_path):
 def test_all_replicas_failing_in_the_first_step_is_an_outcome(tmp_path):
     replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
     result = run(tmp_path, replicas=replicas)
-    assert [r["failure"] for r in result.replicas] == ["bond broken"] * 2
+    assert [r.failure for r in result.replicas] == ["bond broken"] * 2
     assert len(result.traces) == 2
     assert result.steps == 2
 
@@ -402,7 +403,7 @@ def test_how_many_steps_are_looked_at_at_once_changes_nothing(tmp_path, monkeypa
     normal = run(tmp_path / "a", replicas=replicas, signals=MORE)
     monkeypatch.setattr("halcyon.exploration.replicas.BLOCK_STEPS", block)
     same(run(tmp_path / "b", replicas=replicas, signals=MORE), normal)
-    assert any(r["failure"] for r in normal.replicas)
+    assert any(r.failure for r in normal.replicas)
 
 
 def breaks_first(number, gone):
@@ -413,13 +414,13 @@ def breaks_first(number, gone):
 def test_failed_replicas_are_replaced_until_the_time_is_over(tmp_path):
     replicas = [Replica(n, 600.0 + n, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
     result = run(tmp_path / "a", replicas=replicas, successor=breaks_first)
-    ends = {r["replica"]: r for r in result.replicas}
+    ends = {r.replica: r for r in result.replicas}
     assert sorted(ends) == [0, 1, 2, 3, 4]
-    assert [ends[n]["failure"] for n in (1, 3)] == ["bond broken"] * 2
-    assert [ends[n]["temperature_K"] for n in (3, 4)] == [601.0] * 2
+    assert [ends[n].failure for n in (1, 3)] == ["bond broken"] * 2
+    assert [ends[n].temperature_K for n in (3, 4)] == [601.0] * 2
     # A new one enters where a candidate interval of 20 steps begins.
-    assert [ends[n]["began_ps"] for n in (0, 3, 4)] == pytest.approx([0, 0.020, 0.040])
-    assert ends[4]["time_ps"] == pytest.approx(0.360)
+    assert [ends[n].began_ps for n in (0, 3, 4)] == pytest.approx([0, 0.020, 0.040])
+    assert ends[4].time_ps == pytest.approx(0.360)
     last = result.traces.groupby("replica").last()
     assert last["time"][4] == pytest.approx(0.360)
     assert result.steps == 400 + 1 + 400 + 1 + 360
@@ -439,11 +440,11 @@ def test_when_all_have_failed_others_begin_as_many_as_allowed(tmp_path):
     settings = SETTINGS.model_copy(update={"replacements": 3})
     result = run(tmp_path, replicas=replicas, settings=settings, successor=breaks_first)
     # 0, 1 and 2 break at once; of them 2 is the successor of 0.
-    assert [r["failure"] for r in result.replicas] == ["bond broken"] * 2 + [
+    assert [r.failure for r in result.replicas] == ["bond broken"] * 2 + [
         None,
         "bond broken",
     ] + [None]
-    assert [r["began_ps"] for r in result.replicas] == pytest.approx([0, 0, 0.02, 0.02, 0.04])
+    assert [r.began_ps for r in result.replicas] == pytest.approx([0, 0, 0.02, 0.02, 0.04])
 
 
 def test_without_a_thermostat_the_total_energy_stays(tmp_path):
@@ -452,7 +453,7 @@ def test_without_a_thermostat_the_total_energy_stays(tmp_path):
     kinetic = 3 / 2 * 2 * units.kB * result.traces["temperature"]  # torch-sim counts 3 N
     total = (result.traces["potential_energy"] + kinetic).groupby(result.traces["replica"])
     assert (total.max() - total.min()).max() < 0.002
-    assert [r["failure"] for r in result.replicas] == [None] * 4
+    assert [r.failure for r in result.replicas] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -463,7 +464,7 @@ def test_a_time_step_too_long_shows_as_energy_drift(tmp_path, timestep, failure)
     changed = {"ensemble": "nve", "timestep_fs": timestep, "energy_drift_eV_per_atom": 0.002}
     starts = [Replica(n, 1.0, dimer(1.15)) for n in range(2)]
     result = run(tmp_path, replicas=starts, settings=SETTINGS.model_copy(update=changed))
-    found = {entry["failure"] for entry in result.replicas}
+    found = {end.failure for end in result.replicas}
     assert found == {failure}
 
 
@@ -563,11 +564,12 @@ def test_progress_and_result_are_told_in_a_line(tmp_path):
     assert result.describe() == (
         f"0.801 ps, 1 of 3 replicas failed, Λ {cli:.3g} ps, {len(result.candidates)} candidates"
     )
-    assert result.summary() == {
-        "replicas": result.replicas,
-        "replica_steps": result.steps,
-        "candidates_passed_over": result.passed_over,
-    }
+    path = tmp_path / "exploration.json"
+    result.summary().write(path)
+    written = ExplorationSummary.read(path)
+    assert written.replicas == result.replicas
+    assert written.replica_steps == result.steps
+    assert written.candidates_passed_over == result.passed_over
 
 
 def test_the_identity_is_of_the_files_that_are_read(tmp_path):

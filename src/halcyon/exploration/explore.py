@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +39,7 @@ from halcyon.exploration.schedule import Schedule
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
 from halcyon.frames import structure_only
+from halcyon.verdict.forms import ExplorationSummary, ReplicaEnd
 from halcyon.wording import duration
 
 PROGRESS_EVERY_S = 10.0
@@ -95,9 +95,7 @@ class Exploration:
     Attributes:
         traces: one row per replica and trace point, columns as `traces.trace_columns`.
         candidates: frames outside the label domain or shortly before a failure.
-        replicas: per replica: number, structure, temperature, time_ps, atoms, failure (or null),
-            `began_ps`, when it took the place of a failed one, and `cli_atoms_ps`, the CLI of each
-            atom against the label domain at its end.
+        replicas: how each replica ended, by its number.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
         trajectory: files with the trajectory, in order; none unless the settings ask for it.
@@ -105,25 +103,26 @@ class Exploration:
 
     traces: pd.DataFrame
     candidates: list[Atoms]
-    replicas: list[dict[str, Any]]
+    replicas: list[ReplicaEnd]
     steps: int
     passed_over: int
     trajectory: list[Path]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ExplorationSummary:
         """Content of `exploration.json`."""
-        return {
-            "replicas": self.replicas,
-            "replica_steps": self.steps,
-            "candidates_passed_over": self.passed_over,
-        }
+        return ExplorationSummary(
+            schema=ExplorationSummary.SCHEMA,
+            replicas=self.replicas,
+            replica_steps=self.steps,
+            candidates_passed_over=self.passed_over,
+        )
 
     def describe(self) -> str:
         """The run in a line, for people."""
-        failed = sum(bool(end["failure"]) for end in self.replicas)
+        failed = sum(end.failure is not None for end in self.replicas)
         cli = self.traces.groupby("replica").last()["cli_label"].mean()
         return (
-            f"{sum(end['time_ps'] for end in self.replicas):.3g} ps, {failed} of "
+            f"{sum(end.time_ps for end in self.replicas):.3g} ps, {failed} of "
             f"{len(self.replicas)} replicas failed, Λ {cli:.3g} ps, "
             f"{len(self.candidates)} candidates"
         )
@@ -193,7 +192,7 @@ def explore(
     return Exploration(
         traces=pd.concat([state.table() for state in states], ignore_index=True),
         candidates=[f for state in states for f in state.candidates.frames(state.roster.replicas)],
-        replicas=sorted(ends, key=lambda end: end["replica"]),
+        replicas=sorted(ends, key=lambda end: end.replica),
         steps=sum(state.replica_steps for state in states),
         passed_over=sum(state.candidates.passed_over for state in states),
         trajectory=[path for state in states for path in state.trajectory.files()],
@@ -244,7 +243,7 @@ class _Loop:
         self._close_intervals()
         state.save(self.checkpoint)
 
-    def ends(self) -> list[dict[str, Any]]:
+    def ends(self) -> list[ReplicaEnd]:
         """How each replica ended."""
         return self.state.ends(steps=self.schedule.steps, timestep_ps=self.schedule.timestep_ps)
 

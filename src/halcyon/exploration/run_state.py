@@ -30,6 +30,7 @@ from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.replicas import ReplicaBatch
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
+from halcyon.verdict.forms import ReplicaEnd
 
 CHECKPOINT_VERSION = 2
 """Part of the fingerprint, and so of the file's name: checkpoints of another version are not
@@ -220,7 +221,7 @@ class RunState:
             [replica.temperature_K for replica in replicas],
         )
 
-    def ends(self, *, steps: int, timestep_ps: float) -> list[dict[str, Any]]:
+    def ends(self, *, steps: int, timestep_ps: float) -> list[ReplicaEnd]:
         """How each replica that has run ended, in a run of so many steps."""
         cli = dict(self.roster.cli_at_failure)
         for _, slot, atoms in self.places():
@@ -231,15 +232,15 @@ class RunState:
             run_out = (steps - began) * timestep_ps, None
             time_ps, failure = self.roster.failures.get(member, run_out)
             ends.append(
-                {
-                    "replica": replica.number,
-                    "structure": replica.start.info["structure"],
-                    "temperature_K": replica.temperature_K,
-                    "atoms": len(replica.start),
-                    "began_ps": began * timestep_ps,
-                    "time_ps": time_ps,
-                    "failure": failure,
-                    "cli_atoms_ps": cli[member].tolist() if member in cli else None,
-                }
+                ReplicaEnd(
+                    replica=replica.number,
+                    structure=replica.start.info["structure"],
+                    temperature_K=replica.temperature_K,
+                    atoms=len(replica.start),
+                    began_ps=began * timestep_ps,
+                    time_ps=time_ps,
+                    failure=failure,
+                    cli_atoms_ps=cli[member].tolist() if member in cli else None,
+                )
             )
         return ends

@@ -129,10 +129,10 @@ def put_to_test(
     write_traces(traces, result.traces)
     ends = [
         ReplicaEnd(
-            start_key=keys[entry["replica"]],
-            **{name: entry[name] for name in ReplicaEnd.model_fields if name in entry},
+            start_key=keys[end.replica],
+            **end.model_dump(include=set(ReplicaEnd.model_fields)),
         )
-        for entry in result.replicas
+        for end in result.replicas
     ]
     conserved = settings.ensemble == "nve"
     return Runs(
