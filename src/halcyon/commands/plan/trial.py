@@ -231,7 +231,7 @@ def exploration_step(
     """Seconds per replica-step of the campaign's exploration, in its batch."""
     from halcyon.domain import calibration
     from halcyon.exploration.dynamics import Replica
-    from halcyon.exploration.explore import explore
+    from halcyon.exploration.explore import Monitoring, RunControl, explore
     from halcyon.frames import structure_only
     from halcyon.models.batched import BatchedMace
 
@@ -252,6 +252,7 @@ def exploration_step(
         Replica(number, 100.0, structure_only(explored[number % len(explored)]))
         for number in range(settings.exploration.replicas)
     ]
+    monitoring = Monitoring(domain=domain, settings=indicator, system_kind=plan.system.kind)
     wrapper = BatchedMace(loaded, compute_stress=settings.exploration.ensemble == "npt")
     # The model knows nothing yet: no replica may be given up for what it does.
     calm: dict[str, Any] = {
@@ -268,13 +269,10 @@ def exploration_step(
         begun = clock()
         explore(
             wrapper,
-            domain,
             replicas,
             asked,
-            indicator,
-            kind=plan.system.kind,
-            work=work / f"explore-{number}",
-            identity="trial",
+            monitoring,
+            RunControl(work=work / f"explore-{number}", identity="trial"),
             seed=SEED,
         )
         return clock() - begun

@@ -22,12 +22,11 @@ no monitor.
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import write
@@ -35,6 +34,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from halcyon import files
 from halcyon.domain.intervals import Domain
+from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.final.card import Card
 from halcyon.final.monitor.watch import Alarm, Thresholds, Watch, WatchedAtoms
@@ -153,14 +153,9 @@ class MonitoredMace(Calculator):
         super().calculate(atoms, properties, system_changes)
         given = cast("Atoms", self.atoms)
         watched = self.watched(given)
-        periodic = bool(given.pbc.all())
-        if given.pbc.any() and not periodic:
-            raise InputError(
-                f"pbc = {given.pbc.tolist()}: not supported; set it to True for all three "
-                "directions, or to False for all"
-            )
+        periodic = is_periodic(given)
         model = self._with_stress if periodic else self._mace
-        output = model(_State.of(given, model))
+        output = model(State.of([given], device=model.device, dtype=model.dtype))
         scores = watched.scores(output)
         energy = float(output["energy"])
         self.results = {
@@ -174,28 +169,6 @@ class MonitoredMace(Calculator):
         if periodic:
             stress = output["stress"][0].double().cpu().numpy()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
-
-
-@dataclass(frozen=True)
-class _State:
-    """As much of a torch-sim state as `BatchedMace` reads."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    pbc: bool
-
-    @classmethod
-    def of(cls, atoms: Atoms, model: BatchedMace) -> "_State":
-        real = {"dtype": model.dtype, "device": model.device}
-        return cls(
-            positions=torch.tensor(atoms.positions, **real),
-            atomic_numbers=torch.tensor(atoms.numbers, dtype=torch.long, device=model.device),
-            system_idx=torch.zeros(len(atoms), dtype=torch.long, device=model.device),
-            cell=torch.tensor(atoms.cell.array.T[None].copy(), **real),
-            pbc=bool(atoms.pbc.all()),
-        )
 
 
 class Monitor:
