@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 
 def read_verdict(path):
-    """A verdict; a damaged one ends the workflow with one line that says what to do."""
+    """A verdict; a damaged one ends the workflow, and the message says what to do."""
     try:
         return Verdict.read(Path(path))
     except InputError as error:
