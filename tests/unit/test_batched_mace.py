@@ -221,19 +221,19 @@ def test_splitting_changes_nothing(name, fast):
     wrapper = BatchedMace(model, compute_stress=True) if fast else plain(model, compute_stress=True)
     state = as_state(FRAMES[name])
     whole = wrapper(state)
-    assert len(wrapper._batch.runs) == 1
+    assert len(wrapper._batch.groups) == 1
     wrapper._edge_limit, wrapper._batch = 80, None
     split = wrapper(state)
-    assert len(wrapper._batch.runs) > 1
+    assert len(wrapper._batch.groups) > 1
     for key, values in whole.items():
         torch.testing.assert_close(split[key], values, rtol=0, atol=1e-10)
 
 
 def test_runs_hold_as_many_systems_as_fit():
     bounds = [0, 5, 10, 15, 20]  # 5 atoms with 4 neighbours each: 20 edges
-    assert list(batched._runs(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
-    assert list(batched._runs(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert list(batched._runs(bounds, float("inf"), 4.0)) == [(0, 4)]
+    assert list(batched._group_ends(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
+    assert list(batched._group_ends(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert list(batched._group_ends(bounds, float("inf"), 4.0)) == [(0, 4)]
 
 
 class SmallMemory(torch.nn.Module):

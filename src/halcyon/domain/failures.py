@@ -1,8 +1,15 @@
 """When a replica has failed, by kind of system, checked at every step on the device.
 
-Criteria after X. Fu et al., "Forces are not Enough" (TMLR 2023): a bond of a molecule further than
-0.5 Å from its training mean; in liquids molecules closer than 1.2 Å; anywhere values that are not
-finite or atoms on top of each other.
+The criteria follow X. Fu et al., "Forces are not Enough" (TMLR 2023). A replica has failed if
+
+1. a position, a force or the energy is not finite;
+2. a bond differs from its training mean by more than 0.5 Å (not in a reactive system);
+3. two atoms are closer than a least distance, or, in a liquid, two atoms of different molecules
+   are closer than 1.2 Å.
+
+    monitor = FailureMonitor(starts, domain.bonds, kind="molecule", bond_stretch_A=0.5,
+                             min_distance_A=0.5, device=torch.device("cpu"))
+    monitor.check(positions, energy, forces)  # {3: "bond broken"}
 
 Not for: criteria that need more than one frame (radial distributions, energy drift).
 """
@@ -19,7 +26,7 @@ from halcyon.domain.pairs import Pairs
 
 CLOSEST_MOLECULES_A = 1.2
 ROUNDING = 1e-9
-"""More than the rounding error of a squared distance, as a part of it."""
+"""Larger than the relative rounding error of a squared distance."""
 
 
 class FailureMonitor:
@@ -35,26 +42,26 @@ class FailureMonitor:
         min_distance_A: float,
         device: torch.device,
     ) -> None:
-        """Lay out bonds and pairs of the batch.
+        """Collect the bonds and pairs of a batch.
 
         Args:
             starts: a frame of each replica, in the batch's order, with `info["structure"]`.
             bonds: per structure, (i, j, mean length in Å).
-            kind: `molecule`: bonds must hold. `liquid`: and molecules must not collide.
-                `reactive`: neither.
+            kind: of the system. `molecule`: bonds must hold. `liquid`: bonds must hold, and
+                molecules must not collide. `reactive`: neither is asked for.
             bond_stretch_A: largest deviation of a bond from its mean, Å.
             min_distance_A: least distance of any two atoms, Å.
             device: where the checks run.
         """
         all_pairs, least, bonded, mean_lengths = [], [], [], []
-        known: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
+        by_structure: dict[tuple[str, int], tuple[np.ndarray, ...]] = {}
         begin = 0
         for atoms in starts:
-            like = atoms.info["structure"], len(atoms)
-            if like not in known:
-                mine = bonds.get(like[0], []) if kind != "reactive" else []
-                known[like] = _pairs(len(atoms), mine, kind, min_distance_A)
-            pairs, limit, bond, length = known[like]
+            name = atoms.info["structure"]
+            if (name, len(atoms)) not in by_structure:
+                checked = bonds.get(name, []) if kind != "reactive" else []
+                by_structure[name, len(atoms)] = _pairs(len(atoms), checked, kind, min_distance_A)
+            pairs, limit, bond, length = by_structure[name, len(atoms)]
             all_pairs.append(pairs)
             least.append(limit)
             bonded.append(bond + begin)
@@ -68,9 +75,8 @@ class FailureMonitor:
         self.bonded = torch.as_tensor(np.concatenate(bonded), device=device)
         self.lengths = torch.as_tensor(np.concatenate(mean_lengths), device=device)
         self.bond_stretch_A = bond_stretch_A
-        # What `alarm` asks of a squared distance x: over the least and, in a bond, under the
-        # greatest, as one polynomial, (x - least)(greatest - x) > 0 or x - least > 0. A little too
-        # strict, so that rounding hides nothing.
+        # `room` tests a squared distance x by one polynomial: in a bond (x - low)(high - x) > 0,
+        # elsewhere x - low > 0. It is a little too strict, so that rounding hides no failure.
         low, high = self.least * self.least.abs() * (1 + ROUNDING), torch.ones_like(self.least)
         nearest = torch.clamp(self.lengths - bond_stretch_A, min=0)
         low[self.bonded] = torch.maximum(low[self.bonded], nearest**2 * (1 + ROUNDING))
@@ -86,7 +92,7 @@ class FailureMonitor:
         forces: torch.Tensor,
         cells: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """How far the batch is from any failure: cheap, and without waiting for the device.
+        """How far the batch is from any failure, cheaply and without waiting for the device.
 
         Args:
             positions: shape (N, 3), Å.
@@ -95,8 +101,8 @@ class FailureMonitor:
             cells: as `pairs.Pairs.squared` takes them, where they change.
 
         Returns:
-            One number, shape (), float64: where it is over 0, `check` would find nothing. NaN
-            where something is not finite.
+            One number, shape (), float64. Where it is over 0, `check` would find no failure. It is
+            NaN where something is not finite.
         """
         x = self.pairs.squared(positions.double(), cells)
         room = self._constant.addcmul(x, self._linear.addcmul(x, self._square)).amin()
@@ -146,7 +152,12 @@ class FailureMonitor:
 def _pairs(
     n_atoms: int, bonds: Sequence[tuple[int, int, float]], kind: str, min_distance_A: float
 ) -> tuple[np.ndarray, ...]:
-    """Pairs of a structure's atoms (2, P), their least distances, which are bonds, and lengths."""
+    """Pairs of a structure's atoms, and what is asked of them.
+
+    Returns:
+        Pairs (2, P); least distance of each (P,), Å; which pairs are bonds (B,); mean length of
+        each bond (B,), Å.
+    """
     i, j = np.triu_indices(n_atoms, k=1)
     limit = np.full(len(i), min_distance_A)
     if n_atoms == 1:  # paired with itself, so that every position is looked at

@@ -5,9 +5,14 @@ and `h` a step or its smooth form, the atomic index is the time the atom has spe
 predictions, `Λ_i(t) = ∫ h(s_i) dt`, in ps. It does not depend on the time step. Consecutive steps
 of an atom outside are one *excursion*: the (nearly) independent events that statistics count.
 
-Our operationalisation of the idea of B. K. Isamura and P. L. A. Popelier; see `domain`.
+This is Halcyon's operationalisation of the idea of B. K. Isamura and P. L. A. Popelier; see
+`intervals`.
 
-Not for: scores (see `signals`), or deciding from the numbers (see `saturation`).
+    index = CliIndex(9, timestep_ps=5e-4)
+    index.update(scores)  # of some steps, shape (K, 9)
+    index.cli  # ps
+
+Not for: scores (see `signals`), or deciding from the numbers (see `halcyon.verdict.saturation`).
 """
 
 import torch
@@ -68,7 +73,7 @@ class CliIndex:
         self.outside = outside[..., -1, :]
 
     def weight(self, scores: torch.Tensor) -> torch.Tensor:
-        """The indicator h(s), same shape."""
+        """The indicator h(s), of the shape of the scores."""
         if self.indicator == "hard":
             return (scores > 0).double()
         return -torch.expm1(-((scores.double() / self.kappa) ** 2))
@@ -88,7 +93,7 @@ class CliIndex:
             setattr(self, name, value.to(self.steps.device, copy=True))
 
     def join(self, n_atoms: int) -> None:
-        """Add the atoms of new replicas behind the others, at zero."""
+        """Add the atoms of new replicas after the others, at zero."""
         for name, value in self.state().items():
             new = value.new_zeros((*value.shape[:-1], n_atoms))
             setattr(self, name, torch.cat([value, new], dim=-1))

@@ -1,5 +1,8 @@
 """Distances of fixed pairs of atoms in a batch of replicas, to the nearest image where periodic.
 
+    pairs = Pairs(starts, [np.array([[0, 0], [1, 2]])] * len(starts), torch.device("cpu"))
+    pairs.squared(positions)  # Å², of the pairs 0-1 and 0-2 in each replica
+
 Not for: finding neighbours; the pairs are given and stay.
 """
 
@@ -14,7 +17,7 @@ NO_CELL_A = 1e9
 
 
 class Pairs:
-    """Pairs of atoms, laid out once for a batch.
+    """Pairs of atoms, prepared once for a batch.
 
     Attributes:
         first: index in the batch of each pair's first atom, shape (P,).
@@ -25,7 +28,7 @@ class Pairs:
     def __init__(
         self, starts: Sequence[Atoms], pairs: Sequence[np.ndarray], device: torch.device
     ) -> None:
-        """Lay out.
+        """Prepare indices and cells.
 
         Args:
             starts: a frame of each replica, in the batch's order; cells stay as they are there.
@@ -34,9 +37,9 @@ class Pairs:
         """
         offsets = np.cumsum([0, *(len(atoms) for atoms in starts[:-1])])
         none = np.empty((2, 0), dtype=np.int64)
-        moved = [mine + offset for mine, offset in zip(pairs, offsets, strict=True)]
+        moved = [indices + offset for indices, offset in zip(pairs, offsets, strict=True)]
         flat = np.concatenate([none, *moved], axis=1).astype(np.int64)
-        owner = np.repeat(np.arange(len(starts)), [mine.shape[1] for mine in pairs])
+        owner = np.repeat(np.arange(len(starts)), [indices.shape[1] for indices in pairs])
         self.first, self.second = torch.as_tensor(flat, device=device)
         self.replica = torch.as_tensor(owner, device=device)
         self.periodic = any(atoms.pbc.any() for atoms in starts)

@@ -2,19 +2,17 @@
 
 A signal turns the model's output for a batch into a score per atom: 0 inside the signal's domain,
 else the distance outside in the signal's own width or threshold, infinite where a number is not
-finite. Scores of different signals can thus be held side by side, and `cli_index` accumulates any
-of them. Thresholds are calibrated as the margin of the label domain is: peaks over threshold on
-held-out labelled frames, never less than the greatest value on the training frames, and checked on
-frames used for nothing else.
+finite. Scores of different signals can thus be compared, and `index` accumulates any of them. How
+thresholds are found: see `calibration`.
 
-    signals = make_signals(domain, ["node_energy", "guard", "latent"])
+    signals = make_signals(domain, ["latent"])  # and the two tiers, always
     score = signals["latent"].for_batch(starts, device)
     score(state, output)  # one step; shape (N,), float64, on the device
 
 A scorer makes no transfer and does not wait for the device. It depends on structures and cells of
 the batch, not on its size or order; when replicas leave, make a new one: it is cheap.
 
-Not for: which score means what for a campaign (see `saturation`, `benchmarks`).
+Not for: what a score means for a campaign (see `halcyon.verdict.saturation`).
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +28,7 @@ from halcyon.domain.pairs import Pairs
 from halcyon.errors import InputError
 
 ALWAYS = ("node_energy", "guard")
-"""Watched whatever else is: candidates, verdict and report rest on them."""
+"""Signals that are always watched: candidates, verdict and report rest on them."""
 
 Output = Mapping[str, torch.Tensor]
 """What a model returns for a batch: energy (R,), forces (N, 3), node_energy (N,), descriptors
@@ -62,11 +60,11 @@ class Signal(ABC):
 
     @abstractmethod
     def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
-        """As `for_batch`, but NaN or infinite where inputs are not finite."""
+        """Scorer of a batch, see `for_batch`, that may give NaN where inputs are not finite."""
 
     @abstractmethod
     def describe(self) -> str:
-        """One line for people: what is measured against what, and what it costs."""
+        """One line for people: what is measured, and what it costs."""
 
     def for_batch(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """Scorer of a batch.
@@ -119,16 +117,18 @@ class NodeEnergy(Signal):
 
     def _by_environment(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         groups = _Groups(self.domain.classes, starts, device)
-        found = [self.domain.environments[element] for element in groups.names]
-        scale = torch.as_tensor(np.array([e.scale for e in found]), device=device)[:, None, None]
+        environments = [self.domain.environments[element] for element in groups.names]
+        scale = torch.as_tensor(np.array([e.scale for e in environments]), device=device)[
+            :, None, None
+        ]
         # Elements of fewer environments repeat their first: the nearest stays the nearest.
-        most = max(len(environment.centroids) for environment in found)
-        padded = [e.centroids + e.centroids[:1] * (most - len(e.centroids)) for e in found]
+        most = max(len(environment.centroids) for environment in environments)
+        padded = [e.centroids + e.centroids[:1] * (most - len(e.centroids)) for e in environments]
         centroids = torch.as_tensor(np.array(padded), device=device)[:, :, None]
         intervals = self.domain.tier(self.tier)
         bounds = [
             [intervals[f"{name}/{i if i < len(e.centroids) else 0}"] for i in range(most)]
-            for name, e in zip(groups.names, found, strict=True)
+            for name, e in zip(groups.names, environments, strict=True)
         ]
         lower, upper = torch.as_tensor(np.array(bounds), device=device).unbind(dim=2)
         width = upper - lower
@@ -136,12 +136,12 @@ class NodeEnergy(Signal):
         def score(_: Any, output: Output) -> torch.Tensor:
             energy = output["node_energy"]
             descriptors = groups.pack(output["descriptors"].double())
-            apart = (descriptors[:, None] - centroids) / scale
-            nearest = (apart * apart).sum(dim=3).argmin(dim=1)
-            low, high, wide = (
+            difference = (descriptors[:, None] - centroids) / scale
+            nearest = (difference * difference).sum(dim=3).argmin(dim=1)
+            low, high, width_of_atom = (
                 groups.unpack(table.gather(1, nearest)) for table in (lower, upper, width)
             )
-            return (energy - energy.clamp(low, high)).abs_() / wide
+            return (energy - energy.clamp(low, high)).abs_() / width_of_atom
 
         return score
 
@@ -162,7 +162,7 @@ class Thresholded(Signal):
 
     @abstractmethod
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
-        """As `for_batch`, but the raw distance."""
+        """Scorer of a batch, see `for_batch`, that gives the raw distance."""
 
     @property
     @abstractmethod
@@ -185,11 +185,11 @@ class Thresholded(Signal):
 class Latent(Thresholded):
     """Distance of an atom's descriptor to what was seen, by normal distributions per class.
 
-    P. C. Mahalanobis' distance to the nearest of the class's distributions, over each one's
-    calibrated radius. The signal `latent` has those of the labelled training frames (one per
-    class, or per environment of an element); `latent_guard` also has one per class of the
-    teacher's frames, with a radius of its own: an atom is outside where it is far from both sets,
-    however wide the intervals of the guard domain are.
+    The distance is P. C. Mahalanobis' to the nearest of the class's distributions, each divided by
+    its calibrated radius. The signal `latent` has the distributions of the labelled training frames
+    (one per class, or per environment of an element). `latent_guard` has, besides, one per class
+    of the teacher's frames, with a radius of its own: an atom is outside where it is far from both
+    sets, however wide the intervals of the guard domain are.
     """
 
     unit = "radii"
@@ -250,7 +250,7 @@ class Committee(Thresholded):
     meaning = "standard deviation of forces over models"
 
     def __init__(self, calibration: Calibration, members: Sequence[Model]) -> None:
-        """Take a calibration and the other models, as `mace_model.BatchedMace`."""
+        """Take a calibration and the other models, e.g. `halcyon.models.batched.BatchedMace`."""
         super().__init__(calibration)
         self.members = members
         self.forward_passes = len(members)
@@ -261,8 +261,8 @@ class Committee(Thresholded):
         def raw(state: Any, output: Output) -> torch.Tensor:
             others = [member(state)["forces"].double() for member in self.members]
             forces = torch.stack([output["forces"].double(), *others])
-            apart = forces - forces.mean(dim=0)
-            return (apart * apart).sum(dim=2).mean(dim=0).sqrt()
+            difference = forces - forces.mean(dim=0)
+            return (difference * difference).sum(dim=2).mean(dim=0).sqrt()
 
         return raw
 
@@ -276,9 +276,10 @@ class PotentialEnergy(Thresholded):
 
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In standard deviations of the structure's training energies."""
-        # Interaction energies: the elements' own are constant, and large enough to round away meV.
-        seen = [self.calibration.data.structures[atoms.info["structure"]] for atoms in starts]
-        mean, spread = torch.as_tensor(np.array(seen), device=device).unbind(dim=1)
+        # Interaction energies are added up: the elements' own energies are constant, and so large
+        # that rounding would lose meV.
+        moments = [self.calibration.data.structures[atoms.info["structure"]] for atoms in starts]
+        mean, spread = torch.as_tensor(np.array(moments), device=device).unbind(dim=1)
         sizes = [len(atoms) for atoms in starts]
         replica = torch.as_tensor(np.repeat(np.arange(len(starts)), sizes), device=device)
 
@@ -305,40 +306,42 @@ class BondStretch(Thresholded):
 
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In Å; 0 for an atom without bonds."""
-        mine = [self.bonds.get(atoms.info["structure"], []) for atoms in starts]
-        ends = [np.array([(i, j) for i, j, _ in of], dtype=int).reshape(-1, 2).T for of in mine]
+        bonds = [self.bonds.get(atoms.info["structure"], []) for atoms in starts]
+        ends = [
+            np.array([(i, j) for i, j, _ in part], dtype=int).reshape(-1, 2).T for part in bonds
+        ]
         pairs = Pairs(starts, ends, device)
-        means = np.array([length for of in mine for _, _, length in of])
+        means = np.array([length for part in bonds for _, _, length in part])
         lengths = torch.as_tensor(means, device=device)
         atoms = torch.cat([pairs.first, pairs.second])
 
         def raw(state: Any, _: Output) -> torch.Tensor:
             positions = state.positions.double()
             cells = getattr(state, "moving_cell", None)
-            apart = (pairs.squared(positions, cells).sqrt() - lengths).abs_()
-            # 0, and NaN where a position is not finite: so is an atom without bonds.
-            none = (positions - positions).sum(dim=1)
-            return none.scatter_reduce_(0, atoms, apart.repeat(2), "amax")
+            deviation = (pairs.squared(positions, cells).sqrt() - lengths).abs_()
+            # An atom without bonds gets 0, or NaN where its position is not finite.
+            zeros = (positions - positions).sum(dim=1)
+            return zeros.scatter_reduce_(0, atoms, deviation.repeat(2), "amax")
 
         return raw
 
 
 class _Groups:
-    """The atoms of a batch, those of one class in one row: one matrix product then serves all.
+    """The atoms of a batch in a row for each class, so that one matrix product serves all.
 
     Attributes:
-        names: classes that occur, one per row; G of them.
+        names: classes that occur, in the order of the rows; G of them.
     """
 
     def __init__(
         self, classes: dict[str, list[str]], starts: Sequence[Atoms], device: torch.device
     ) -> None:
-        found = np.array([name for atoms in starts for name in classes[atoms.info["structure"]]])
-        names, row = np.unique(found, return_inverse=True)
+        per_atom = np.array([name for atoms in starts for name in classes[atoms.info["structure"]]])
+        names, row = np.unique(per_atom, return_inverse=True)
         self.names: list[str] = names.tolist()
         most = int(np.bincount(row).max())
         places = np.zeros((len(names), most), dtype=np.int64)  # rows are filled up with atom 0
-        back = np.empty(len(found), dtype=np.int64)
+        back = np.empty(len(per_atom), dtype=np.int64)
         for number in range(len(names)):
             atoms = np.flatnonzero(row == number)
             places[number, : len(atoms)] = atoms
@@ -374,15 +377,18 @@ def make_signals(
 
 
 def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal:
-    """One signal, as `make_signals` makes them."""
+    """One signal; see `make_signals`."""
     if name in ALWAYS:
         return NodeEnergy(domain, "label" if name == "node_energy" else name)
     if name == "committee" and not committee:
-        raise InputError("signal committee: no other models (domain.committee)")
+        raise InputError(
+            "signal committee: domain.committee names no other models: expected at least one file"
+        )
     if name not in domain.signals:
         raise InputError(
-            f"signal {name}: the domain has no calibration of it; it was made with other "
-            "domain.signals. Delete domain.json of this generation, and it is made anew"
+            f"signal {name}: the domain has no calibration of it, because it was made with other "
+            "domain.signals. Delete domain.json of this generation and run the same command: it is "
+            "made again"
         )
     calibration = domain.signals[name]
     match name:
@@ -394,4 +400,4 @@ def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal
             return PotentialEnergy(calibration)
         case "bond_stretch":
             return BondStretch(calibration, domain.bonds)
-    raise InputError(f"signal {name}: there is none of this name")
+    raise InputError(f"signal {name}: no signal has this name")

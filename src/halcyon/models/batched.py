@@ -1,10 +1,11 @@
 """A MACE model for torch-sim: many systems in one pass, energies, forces and node energies.
 
-Two things make it fast: models with scalar node features go through `scalar_mace`, all others
-through MACE's own forward; and a batch is split into runs of whole systems that fit the caches of
-a processor, or the memory of a graphics card.
+Two things make it fast: models with scalar node features go through `scalar.evaluate`, all others
+through MACE's own forward; and a batch is split into groups of systems that fit the caches of a
+processor, or the memory of a graphics card.
 
-Not for: reading or training models (see `mace_model`), or what a node energy means (see `domain`).
+Not for: reading models (see `mace`), training them (see `training`), or what a node energy means
+(see `halcyon.domain`).
 
     model = BatchedMace(load("m.model", dtype="float32"))
     model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
@@ -24,14 +25,14 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon.errors import InputError
-from halcyon.models.scalar.evaluate import Plan, ScalarMace
+from halcyon.models.scalar.evaluate import ScalarMace, SortedAtoms
 
 ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
 ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
-ATOMS_PER_A3 = 0.1  # of condensed matter; for a guess of the number of edges, no more
+ATOMS_PER_A3 = 0.1  # of condensed matter; only the number of edges is estimated from it
 
-# Edges of a run on a processor, above which a step is slower than that of two halves: measured in
-# docs/decisions/exploration-speed.md. The rule knows atoms, not positions, so that the same
+# Edges of a group on a processor, above which a step is slower than that of two halves: measured
+# in docs/decisions/exploration-speed.md. The rule knows atoms, not positions, so that the same
 # batch is always split in the same way, and gives the same bits.
 CPU_EDGES = {
     ("scalar", torch.float32): 8_000,
@@ -94,7 +95,7 @@ class BatchedMace(ModelInterface):
         while True:
             batch = self._prepared(state.atomic_numbers, state.system_idx)
             try:
-                return self._whole(state, batch)
+                return self._evaluated(state, batch)
             except torch.OutOfMemoryError as error:
                 self._split_more(batch, error)
 
@@ -106,24 +107,24 @@ class BatchedMace(ModelInterface):
         """
         return self._element_energies(self._one_hot(atomic_numbers)).double()
 
-    def _whole(self, state: Any, batch: "_Batch") -> dict[str, Tensor]:
-        """Results of all runs, joined."""
+    def _evaluated(self, state: Any, batch: "_Batch") -> dict[str, Tensor]:
+        """Results of all groups, joined."""
         positions = state.positions.detach().to(self._dtype)
         cells = state.cell.mT.to(self._dtype)
         periodic = bool(torch.as_tensor(state.pbc).any())
         # 0 where all of a system's positions are finite, else NaN.
         poison = torch.zeros(batch.n_systems, dtype=self._dtype, device=self._device)
         poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
-        one = self._by_mace if self._fast is None else self._by_matrices
+        evaluate = self._by_mace if self._fast is None else self._by_matrices
         results = [
-            one(
-                run,
-                positions[run.atoms],
-                cells[run.systems],
-                poison[run.systems],
+            evaluate(
+                group,
+                positions[group.atoms],
+                cells[group.systems],
+                poison[group.systems],
                 periodic=periodic,
             )
-            for run in batch.runs
+            for group in batch.groups
         ]
         atom_poison = poison[batch.system_idx]
         answer = {}
@@ -134,16 +135,16 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _by_mace(
-        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
-        """Results of a run of systems by MACE's own forward."""
-        pairs, shifts, unit_shifts = self._edges(run, positions, cells, poison, periodic=periodic)
+        """Results of a group of systems by MACE's own forward."""
+        pairs, shifts, unit_shifts = self._edges(group, positions, cells, poison, periodic=periodic)
         data = {
             "positions": positions.clone(),
-            "node_attrs": run.node_attrs,
-            "batch": run.system_idx,
-            "ptr": run.ptr,
-            "head": torch.zeros_like(run.ptr[1:]),
+            "node_attrs": group.node_attrs,
+            "batch": group.system_idx,
+            "ptr": group.ptr,
+            "head": torch.zeros_like(group.ptr[1:]),
             "cell": cells,
             "edge_index": pairs,
             "shifts": shifts,
@@ -153,7 +154,7 @@ class BatchedMace(ModelInterface):
         answer = {
             "energy": result["energy"].detach(),
             "forces": result["forces"].detach(),
-            "node_energy": result["node_energy"].detach() - run.e0s.double(),
+            "node_energy": result["node_energy"].detach() - group.e0s.double(),
             "descriptors": result["node_feats"].detach()[:, self._scalars],
         }
         if self._compute_stress:
@@ -162,22 +163,23 @@ class BatchedMace(ModelInterface):
 
     @torch.no_grad()
     def _by_matrices(
-        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
-        """The same by `scalar_mace`, whose atoms are sorted by element."""
+        """Results of a group of systems by `scalar.evaluate`, whose atoms are sorted by element."""
         assert self._fast is not None  # noqa: S101
-        assert run.plan is not None  # noqa: S101
-        vectors, sender = self._neighbours(run, positions, cells, poison, periodic=periodic)
-        node_energy, gradient, features = self._fast(run.plan, vectors, sender)
-        by_receiver = gradient.view(3, len(run.order), -1)
+        assert group.sorted_atoms is not None  # noqa: S101
+        vectors, sender = self._neighbours(group, positions, cells, poison, periodic=periodic)
+        node_energy, gradient, features = self._fast(group.sorted_atoms, vectors, sender)
+        by_receiver = gradient.view(3, len(group.order), -1)
         forces = -by_receiver.sum(2).T.contiguous()
         forces.index_add_(0, sender, gradient.T.contiguous())
-        back = run.back
+        back = group.back
         node_energy = node_energy.index_select(0, back)
-        # Not atom by atom onto the elements' thousands of eV: each would be rounded to them.
-        energy = torch.zeros_like(run.system_e0s).index_add_(0, run.system_idx, node_energy)
+        # The elements' energies are added last: beside thousands of eV, each atom's part would be
+        # rounded.
+        energy = torch.zeros_like(group.system_e0s).index_add_(0, group.system_idx, node_energy)
         answer = {
-            "energy": run.system_e0s + energy,
+            "energy": group.system_e0s + energy,
             "forces": forces.index_select(0, back),
             "node_energy": node_energy.double(),
             "descriptors": features.index_select(0, back),
@@ -185,62 +187,62 @@ class BatchedMace(ModelInterface):
         if self._compute_stress:
             virial = torch.einsum("anj,bnj->nab", vectors.view_as(by_receiver), by_receiver)
             total = virial.new_zeros(len(cells), 3, 3)
-            total.index_add_(0, run.system_idx[run.order], (virial + virial.mT) / 2)
+            total.index_add_(0, group.system_idx[group.order], (virial + virial.mT) / 2)
             stress = total / torch.linalg.det(cells).abs()[:, None, None]
-            # As MACE does it, for systems without a cell.
+            # Systems without a cell get 0, as MACE gives them.
             answer["stress"] = torch.where(stress.abs() < 1e10, stress, 0.0)
         return answer
 
     def _neighbours(
-        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor]:
         """Vectors (3, n_atoms · J) Å from senders (n_atoms · J,); J for each receiver.
 
-        Atoms are counted in the plan's order. Where an atom has fewer than J neighbours, it is
-        its own, beyond the cutoff.
+        Atoms are counted in the order of `group.order`. An atom with fewer than J neighbours is
+        made its own neighbour beyond the cutoff.
         """
-        n, far = len(run.order), 2 * self.r_max
-        # What blew up is set to NaN in the end. Here it must not become an index.
+        n, far = len(group.order), 2 * self.r_max
+        # A system that blew up gets NaN in the end. Here, NaN must not become an index.
         finite = torch.nan_to_num(positions, nan=0.0, posinf=0.0, neginf=0.0)
-        sorted_positions = finite.T.index_select(1, run.order)
-        if run.rectangle is not None and not periodic:
-            sender, empty = run.rectangle
+        sorted_positions = finite.T.index_select(1, group.order)
+        if group.rectangle is not None and not periodic:
+            sender, empty = group.rectangle
             places = sorted_positions.index_select(1, sender).view(3, n, -1)
             vectors = (sorted_positions[:, :, None] - places).view(3, -1)
             return torch.where(empty, far, vectors), sender
-        pairs, shifts, _ = self._edges(run, positions, cells, poison, periodic=periodic)
-        sender, receiver = run.back[pairs]
+        pairs, shifts, _ = self._edges(group, positions, cells, poison, periodic=periodic)
+        sender, receiver = group.back[pairs]
         # MACE's shift belongs to the receiver.
         vectors = sorted_positions[:, receiver] - sorted_positions[:, sender] + shifts.T
         return _padded(n, sender, receiver, vectors, far)
 
     def _edges(
-        self, run: "_Run", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Senders and receivers (2, n), and the receivers' shifts (n, 3) in Å and in cells."""
-        if not periodic and run.pairs is not None:
-            separations = positions[run.pairs[1]] - positions[run.pairs[0]]
+        if not periodic and group.pairs is not None:
+            separations = positions[group.pairs[1]] - positions[group.pairs[0]]
             # A NaN distance is not smaller than anything: atoms that blew up have no edges.
             near = (separations * separations).sum(-1) < self.r_max**2
-            edge_index = run.pairs[:, near]
+            edge_index = group.pairs[:, near]
             none = torch.zeros(1, 3, dtype=self._dtype, device=self._device)
             zeros = none.expand(edge_index.shape[1], 3)
             return edge_index, zeros, zeros
-        found = [torch.zeros(2, 0, dtype=torch.long, device=self._device)]
+        edges = [torch.zeros(2, 0, dtype=torch.long, device=self._device)]
         units = [torch.zeros(0, 3, dtype=self._dtype, device=self._device)]
         shifts = units[:]
         cutoff = torch.tensor(self.r_max, dtype=self._dtype, device=self._device)
-        for system, (begin, end) in enumerate(itertools.pairwise(run.bounds)):
+        for system, (begin, end) in enumerate(itertools.pairwise(group.bounds)):
             if bool(poison[system].isnan()):
                 continue
             pairs, unit = vesin_nl_ts(positions[begin:end], cells[system], periodic, cutoff)
-            found.append(pairs + begin)
+            edges.append(pairs + begin)
             units.append(unit.to(self._dtype))
             shifts.append(units[-1] @ cells[system])
-        return torch.cat(found, dim=1), torch.cat(shifts), torch.cat(units)
+        return torch.cat(edges, dim=1), torch.cat(shifts), torch.cat(units)
 
     def _prepared(self, atomic_numbers: Tensor, system_idx: Tensor) -> "_Batch":
-        """What depends only on which atoms stand in the batch; it changes when replicas leave."""
+        """What depends only on which atoms are in the batch; it changes when replicas leave."""
         batch = self._batch
         if (
             batch is None
@@ -259,16 +261,16 @@ class BatchedMace(ModelInterface):
             atomic_numbers=atomic_numbers.clone(),
             system_idx=system_idx.clone(),
             n_systems=len(bounds) - 1,
-            runs=[
-                _Run.of(first, bounds[first : last + 1], one_hot, e0s, self._fast)
-                for first, last in _runs(bounds, self._edge_limit, self.r_max)
+            groups=[
+                _Group.of(first, bounds[first : last + 1], one_hot, e0s, self._fast)
+                for first, last in _group_ends(bounds, self._edge_limit, self.r_max)
             ],
         )
 
     def _split_more(self, batch: "_Batch", error: BaseException) -> None:
-        """After the memory was too small: halve what is computed at once."""
-        largest = max(batch.runs, key=lambda run: _edges_guessed(run.bounds, self.r_max))
-        if all(len(run.bounds) == 2 for run in batch.runs):
+        """Halve what is computed at once, after the memory was too small."""
+        largest = max(batch.groups, key=lambda group: _expected_edges(group.bounds, self.r_max))
+        if all(len(group.bounds) == 2 for group in batch.groups):
             raise InputError(
                 f"a system of {largest.bounds[1]} atoms does not fit the memory of {self._device} "
                 "even alone: use a smaller system or model (channels, max_L, r_max_A), float32, "
@@ -281,7 +283,7 @@ class BatchedMace(ModelInterface):
                 "they are computed in several passes, with the same results",
                 stacklevel=3,
             )
-        self._edge_limit = _edges_guessed(largest.bounds, self.r_max) / 2
+        self._edge_limit = _expected_edges(largest.bounds, self.r_max) / 2
         self._batch = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -295,8 +297,8 @@ class BatchedMace(ModelInterface):
         if not bool(is_element.any(1).all()):
             unknown = {int(z) for z in atomic_numbers} - set(self.elements)
             raise InputError(
-                f"the model knows {_symbols(self.elements)}, not {_symbols(unknown)}: "
-                "train it with these elements"
+                f"the model knows {_symbols(self.elements)}, not {_symbols(unknown)}: use a model "
+                "that was trained with these elements, or leave out the atoms"
             )
         return is_element.to(self._dtype)
 
@@ -307,16 +309,16 @@ class BatchedMace(ModelInterface):
 
 @dataclass(frozen=True)
 class _Batch:
-    """What stays the same from step to step while the same atoms stand in the batch."""
+    """What stays the same from step to step while the same atoms are in the batch."""
 
     atomic_numbers: Tensor  # (n_atoms,)
     system_idx: Tensor  # (n_atoms,)
     n_systems: int
-    runs: list["_Run"]
+    groups: list["_Group"]
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Group:
     """Consecutive systems that are computed together. Atoms and systems are counted from 0."""
 
     systems: slice  # of the batch
@@ -330,7 +332,7 @@ class _Run:
     pairs: Tensor | None  # (2, n_pairs): sender, receiver; None: systems are too large
     order: Tensor  # (n_atoms,): atoms sorted by element
     back: Tensor  # (n_atoms,): the place of each atom in `order`
-    plan: Plan | None
+    sorted_atoms: SortedAtoms | None
     # All atoms of small systems as each other's neighbours, in `order`: senders (n_atoms · J,),
     # and which of them only fill up.
     rectangle: tuple[Tensor, Tensor] | None
@@ -343,7 +345,7 @@ class _Run:
         one_hot: Tensor,
         e0s: Tensor,
         fast: ScalarMace | None,
-    ) -> "_Run":
+    ) -> "_Group":
         """For the systems from `first` on, whose atoms begin at `bounds`."""
         device, atoms = one_hot.device, slice(bounds[0], bounds[-1])
         one_hot, e0s = one_hot[atoms], e0s[atoms]
@@ -361,8 +363,8 @@ class _Run:
                 ],
                 dim=1,
             )
-        kinds = one_hot.argmax(1)
-        order = torch.sort(kinds, stable=True).indices
+        elements = one_hot.argmax(1)
+        order = torch.sort(elements, stable=True).indices
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=device)
         rectangle = None
@@ -383,16 +385,19 @@ class _Run:
             pairs=pairs,
             order=order,
             back=back,
-            plan=None if fast is None else fast.plan(kinds[order]),
+            sorted_atoms=None if fast is None else fast.prepared(elements[order]),
             rectangle=rectangle,
         )
 
 
-def _runs(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[int, int]]:
-    """First system and one past the last, of runs with at most `limit` edges if they can."""
+def _group_ends(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[int, int]]:
+    """First system and one past the last of each group.
+
+    A group has at most `limit` edges, unless a single system has more.
+    """
     first, edges = 0, 0.0
     for system in range(len(bounds) - 1):
-        more = _edges_guessed(bounds[system : system + 2], r_max)
+        more = _expected_edges(bounds[system : system + 2], r_max)
         if system > first and edges + more > limit:
             yield first, system
             first, edges = system, 0.0
@@ -400,8 +405,8 @@ def _runs(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[i
     yield first, len(bounds) - 1
 
 
-def _edges_guessed(bounds: Sequence[int], r_max: float) -> float:
-    """Edges of systems of ordinary density."""
+def _expected_edges(bounds: Sequence[int], r_max: float) -> float:
+    """Number of edges that systems of ordinary density have."""
     neighbours = ATOMS_PER_A3 * 4 / 3 * math.pi * r_max**3
     sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
     return sum(size * min(size - 1, neighbours) for size in sizes)
@@ -444,8 +449,8 @@ def _all_pairs(n_atoms: int, device: torch.device) -> Tensor:
     return torch.stack([sender[other], receiver[other]])
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)
 
 
 def _symbols(elements: Sequence[int] | set[int]) -> str:

@@ -1,6 +1,6 @@
 """Frames as the graphs that MACE's forward takes: neighbours once, joined into a batch each step.
 
-Not for: dynamics, whose neighbours change at every step (see `batched_mace`).
+Not for: dynamics, whose neighbours change at every step (see `batched`).
 
     batch = joined(graphs(frames, model, e0s))
     model(batch, training=True)["interaction_energy"] - batch["energy"]
@@ -40,19 +40,19 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
     Args:
         frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
         model: gives cutoff, elements, precision and device.
-        e0s: energies of the elements, eV; taken off in double precision.
+        e0s: energies of the elements, eV; subtracted in double precision.
     """
     like = next(model.parameters())
     r_max = float(model.r_max)
     index = {int(z): i for i, z in enumerate(model.atomic_numbers)}
     eye = torch.eye(len(index), dtype=like.dtype)
-    found = []
+    converted = []
     for atoms in frames:
         senders, receivers, units = _neighbours(atoms, r_max)
-        kinds = torch.tensor([index[int(z)] for z in atoms.numbers])
+        columns = torch.tensor([index[int(z)] for z in atoms.numbers])
         parts = {
             "positions": torch.tensor(atoms.positions, dtype=like.dtype),
-            "node_attrs": eye[kinds],
+            "node_attrs": eye[columns],
             "edge_index": torch.tensor(np.stack([senders, receivers]), dtype=torch.long),
             "shifts": torch.tensor(units @ atoms.cell.array, dtype=like.dtype),
             "unit_shifts": torch.tensor(units, dtype=like.dtype),
@@ -60,14 +60,14 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
             "forces": torch.tensor(np.asarray(atoms.arrays["forces"]), dtype=like.dtype),
         }
         inner = atoms.info["energy"] - sum(e0s[int(z)] for z in atoms.numbers)
-        found.append(
+        converted.append(
             Graph(
                 n_atoms=len(atoms),
                 energy=float(inner),
                 **{name: part.to(like.device) for name, part in parts.items()},
             )
         )
-    return found
+    return converted
 
 
 def joined(batch: Sequence[Graph]) -> dict[str, Tensor]:

@@ -1,15 +1,17 @@
 """MACE behind one door: build, load and evaluate models; their energy zero.
 
-The only module besides `lammps_export` that imports `mace`: its version's habits stay here.
+Only this module and `halcyon.final.lammps_export` import `mace`: what changes with its version
+stays here.
 
 Model files are pickles, as MACE writes them: `load` executes what they contain. Give it only
 files that a campaign made or that the user named.
 
-Not for: training (see `mace_training`), the dynamics itself (see `explore`), how a model is
-evaluated (see `batched_mace`), or what a node energy means (see `domain`).
+Not for: training (see `training`), the dynamics itself (see `halcyon.exploration`), how a model is
+evaluated in a batch (see `batched`), or what a node energy means (see `halcyon.domain`).
 
-    model = BatchedMace(load("m.model", dtype="float32"))
-    model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
+    model = load(Path("m.model"), device="cpu", dtype="float32")
+    predictions = evaluate(model, frames)
+    errors(predictions, frames)["forces_mae_meV_per_A"]
 """
 
 import contextlib
@@ -30,14 +32,14 @@ from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.models.batched import BatchedMace
 
-# Their notes on packages that are not there: no one can act on them.
+# MACE prints notes on packages that are not installed: a user cannot act on them.
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
     from mace import modules, tools
     from mace.modules.models import o3  # type: ignore[attr-defined]
     from mace.tools import finetuning_utils, scripts_utils
 
-# e3nn's modules, each time one is built or read.
+# e3nn's modules cause this warning each time one is built or read.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -45,7 +47,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says about frames, in their order."""
+    """What a model predicts for frames, in their order."""
 
     energy: np.ndarray
     """Total energies, eV, shape (n,)."""
@@ -60,8 +62,8 @@ class Predictions:
 def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
     """Energies of the elements that explain the frames' total energies best.
 
-    Minimum-norm least squares of energies on compositions, so that it is defined, too, where all
-    frames have one composition and only the sum over a frame has a meaning.
+    A minimum-norm least-squares fit of energies to compositions. It is defined even where all
+    frames have one composition, and only the sum over a frame has a meaning.
 
     Args:
         frames: frames with `info["energy"]`, eV.
@@ -80,8 +82,8 @@ def load(
 ) -> torch.nn.Module:
     """Read a MACE model.
 
-    The file is a pickle: reading it runs code that stands in it. Only files that a campaign
-    made, or that the user named, may come here.
+    The file is a pickle: reading it runs code that it contains. Give only files that a campaign
+    made, or that the user named.
 
     Args:
         path: the file.
@@ -89,7 +91,7 @@ def load(
         dtype: "float32" or "float64"; by default the file's own.
 
     Raises:
-        InputError: the file is missing, or no model.
+        InputError: the file is missing, or not a model.
     """
     try:
         model = torch.load(path, map_location=chosen_device(device), weights_only=False)
@@ -106,7 +108,7 @@ def load(
 def load_committee(
     settings: DomainSettings, *, device: str = "auto", dtype: str | None = None
 ) -> list[BatchedMace]:
-    """The other models that the signal `committee` asks; none where it is not watched.
+    """The other models of the signal `committee`; none where it is not watched.
 
     Args:
         settings: signals, and the models' files.
@@ -114,7 +116,7 @@ def load_committee(
         dtype: as for `load`.
 
     Raises:
-        InputError: a file is missing, or no model.
+        InputError: a file is missing, or not a model.
     """
     paths = settings.committee if "committee" in settings.signals else []
     return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
@@ -259,11 +261,11 @@ def load_start(
     device: str = "auto",
     head: str | None = None,
 ) -> torch.nn.Module:
-    """Read a model to fine-tune: one head and the wanted elements of it are kept.
+    """Read a model to fine-tune, and keep one head and some elements of it.
 
     Args:
         path: the file, see `load`.
-        elements: atomic numbers that it must know.
+        elements: atomic numbers that it must know; others are left out.
         dtype: as for `load`.
         device: as for `load`.
         head: name of the head; needed where it has several.
@@ -272,10 +274,11 @@ def load_start(
         InputError: as for `load`; an element is missing; the head is missing, or not named.
     """
     model: Any = load(path, device=device, dtype=dtype)
-    known = sorted(int(z) for z in model.atomic_numbers)
-    if missing := set(elements) - set(known):
+    of_model = sorted(int(z) for z in model.atomic_numbers)
+    if missing := set(elements) - set(of_model):
         raise InputError(
-            f"{path}: the model to fine-tune lacks {symbols(missing)}; it knows {symbols(known)}"
+            f"{path}: the model to fine-tune lacks {symbols(missing)}; it knows "
+            f"{symbols(of_model)}. Name a model that was trained with these elements"
         )
     heads = list(getattr(model, "heads", None) or ["Default"])
     if head is not None and head not in heads:
@@ -290,7 +293,7 @@ def load_start(
     with torch.no_grad(), precision(DTYPES[dtype]):
         if len(heads) > 1:
             model = scripts_utils.remove_pt_head(model, head)
-        if set(known) != set(elements):
+        if set(of_model) != set(elements):
             model = _with_elements(model, sorted(elements))
     return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
 
@@ -316,7 +319,7 @@ def described(model: Any) -> str:
 
 
 def _with_elements(model: Any, elements: list[int]) -> Any:
-    """The same model for some of its elements: the others' weights are left out."""
+    """A model without the weights of its elements other than these."""
     table = tools.AtomicNumberTable(elements)
     columns = [model.atomic_numbers.tolist().index(z) for z in elements]
     settings = scripts_utils.extract_config_mace_model(model) | {
@@ -335,13 +338,13 @@ def _with_elements(model: Any, elements: list[int]) -> Any:
 
 
 def unexplained_e0s(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
-    """Energies of elements, eV, that explain best what interaction energies leave unexplained."""
+    """Energies of elements, eV, fitted to total energies minus the model's interaction energies."""
     inner = [nodes.sum() for nodes in evaluate(model, frames).node_energy]
     return _fit_e0s(frames, np.array([atoms.info["energy"] for atoms in frames]) - inner)
 
 
 def move_energy_zero(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
-    """Set the elements' energies to what the interaction energies leave unexplained, on average.
+    """Set the elements' energies of a model to `unexplained_e0s`, so that it has no offset.
 
     Interaction energies, and with them node energies and forces, stay as they are. An element
     without a frame gets 0 eV.
@@ -357,7 +360,7 @@ def move_energy_zero(model: Any, frames: Sequence[Atoms]) -> dict[int, float]:
 
 
 def _batches(frames: Sequence[Atoms], size: int) -> Iterator[list[Atoms]]:
-    """Runs of at most `size` frames that are all periodic or all not."""
+    """Consecutive frames, at most `size`, that are all periodic or all not."""
     batch: list[Atoms] = []
     for atoms in frames:
         if batch and (len(batch) == size or is_periodic(atoms) != is_periodic(batch[0])):

@@ -1,9 +1,9 @@
 """Predicted against reference values, as a small table for a parity plot.
 
-Not for: errors (see `mace_model.errors`), or drawing (see `page`).
+Not for: errors (see `mace.errors`), or drawing (see `halcyon.report.page`).
 
-    write("parity.parquet", frames, mace_model.evaluate(model, frames))
-    read("parity.parquet")["force"]["predicted"]  # eV/Å
+    write(Path("parity.parquet"), frames, mace.evaluate(model, frames))
+    read(Path("parity.parquet"))["force"]["predicted"]  # eV/Å
 """
 
 import json
@@ -21,7 +21,7 @@ from halcyon.errors import InputError
 
 SCHEMA = 1
 MAX_POINTS = 5_000
-"""Points of one quantity; more are thinned by a draw that depends on nothing but their number."""
+"""Points of one quantity. More are thinned by a draw that depends only on their number."""
 UNITS = {"energy": "eV/atom", "force": "eV/Å"}
 
 
@@ -35,7 +35,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
     Args:
         path: Parquet file, written atomically. Units stand in the fields' metadata.
         frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
-        predictions: of the frames, as `mace_model.evaluate` returns them.
+        predictions: of the frames, as `mace.evaluate` returns them.
 
     Raises:
         ValueError: no frames.
@@ -47,12 +47,12 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
     zero = np.array([zeros[name] for name in formulas])
     forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
     elements = np.concatenate([np.repeat(atoms.numbers, 3) for atoms in frames])
-    said = np.concatenate([part.ravel() for part in predictions.forces])
+    predicted_forces = np.concatenate([part.ravel() for part in predictions.forces])
     order = np.arange(len(frames))
     no_element = np.zeros(len(frames), int)
     parts = [
         ("energy", no_element, order, energies - zero, predictions.energy / sizes - zero),
-        ("force", elements, np.repeat(order, 3 * sizes), forces, said),
+        ("force", elements, np.repeat(order, 3 * sizes), forces, predicted_forces),
     ]
     columns: dict[str, list[Any]] = {
         "quantity": [],
@@ -90,10 +90,10 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """What `write` wrote, by quantity: its columns by name, each of shape (n,).
 
-    Older tables have no `frame`.
+    Tables of early releases have no column `frame`.
 
     Raises:
-        InputError: no such file, or none of this schema.
+        InputError: no such file, or not a parity table of this schema.
     """
     try:
         table = pq.read_table(path)

@@ -1,10 +1,13 @@
 """The blocks of a MACE model with scalar node features, read off as plain matrices.
 
 A block that is linear is applied to unit vectors, one that is quadratic to plus and minus the
-unit vectors, and each reading is checked on random input: a block that is not what we take it for
-ends the reading with `UnsuitableError`. Readings are made in float64.
+unit vectors, and each reading is checked on random input: a block that does something else ends
+the reading with `UnsuitableError`. Readings are made in float64.
 
-Not for: evaluating the model (see `scalar_mace`).
+    layers.check_parts(model)
+    layers.readout(model.double().readouts[0], like=next(model.parameters()))
+
+Not for: evaluating the model (see `evaluate`).
 """
 
 from collections.abc import Callable
@@ -22,7 +25,7 @@ UNKNOWN_PARTS = ("pair_repulsion", "joint_embedding")
 
 
 class UnsuitableError(Exception):
-    """The model is not of the kind that can be read."""
+    """The model has a block that cannot be read as matrices."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Layer:
     square: Tensor
     """(n_elements, M, D)."""
     contraction: Callable[[Tensor, Tensor], Tensor] | None
-    """MACE's own, (n, D, M) and one-hot elements → (n, D), where it is more than that."""
+    """MACE's own contraction, (n, D, M) and one-hot elements → (n, D), where `linear` and `square`
+    do not describe it; else None."""
     out: Tensor
     """(D, D): the product's linear map."""
     skip: list[Tensor] | None
@@ -96,15 +100,15 @@ def layer(interaction: Any, product: Any, *, own: Any, n_elements: int, like: Te
     Args:
         interaction: MACE's block.
         product: MACE's block.
-        own: the product in the model's own precision: contractions that cannot be read are left
+        own: the product in the model's own precision: a contraction that cannot be read is left
             to it.
         n_elements: that the model knows.
-        like: a tensor of the wanted precision and device.
+        like: a tensor of the precision and on the device of the results.
 
     Raises:
-        UnsuitableError: they do something else.
+        UnsuitableError: a block does something else.
     """
-    kinds = _identity(n_elements, like)
+    elements = _identity(n_elements, like)
     features = _identity(interaction.node_feats_irreps.dim, like)
     up = interaction.linear_up(features)
     degree = int(interaction.edge_attrs_irreps.lmax)
@@ -113,24 +117,26 @@ def layer(interaction: Any, product: Any, *, own: Any, n_elements: int, like: Te
     residual = type(interaction).__name__ == RESIDUAL
     scale = _convolution_scale(interaction.conv_tp, up.shape[1], degree, like)
     mix = [
-        scale[:, None, None] * _mixing(interaction, kind, up.shape[1], degree)
-        for kind in (kinds[:1] if residual else kinds.split(1))
+        scale[:, None, None] * _mixing(interaction, element, up.shape[1], degree)
+        for element in (elements[:1] if residual else elements.split(1))
     ]
     contraction = _contraction(product)
     width, n = mix[0].shape[2], (degree + 1) ** 2
-    readings = [_quadratic(contraction, kind, width, n) for kind in kinds]
-    known = [reading for reading in readings if reading is not None]
-    readable = len(known) == len(readings)
+    readings = [_quadratic(contraction, element, width, n) for element in elements]
+    weights = [reading for reading in readings if reading is not None]
+    readable = len(weights) == len(readings)
     if not readable:
-        known = [(kinds[0], kinds)]  # there are no such weights, and none are asked for
+        weights = [(elements[0], elements)]  # of no meaning: MACE's own contraction is used
     skip = None
     if residual and product.use_sc:
-        skip = [interaction.skip_tp(features, kind.expand(len(features), -1)) for kind in kinds]
+        skip = [
+            interaction.skip_tp(features, element.expand(len(features), -1)) for element in elements
+        ]
     return Layer(
         up=up.repeat(1, degree + 1).to(like),
         mix=[matrix.to(like) for matrix in mix],
-        linear=torch.stack([linear for linear, _ in known]).to(like),
-        square=torch.stack([square for _, square in known]).to(like),
+        linear=torch.stack([linear for linear, _ in weights]).to(like),
+        square=torch.stack([square for _, square in weights]).to(like),
         contraction=None if readable else _contraction(own),
         out=product.linear(_identity(width, like)).to(like),
         skip=None if skip is None else [matrix.to(like) for matrix in skip],
@@ -195,7 +201,7 @@ def degrees_of_harmonics(degree: int) -> list[int]:
 
 
 def _unpacked(packed: Tensor, width: int, degree: int) -> Tensor:
-    """From e3nn's layout, for each degree channels × harmonics, to (n, M, C)."""
+    """From e3nn's order of columns, for each degree channels × harmonics, to (n, M, C)."""
     sizes = [width * (2 * order + 1) for order in range(degree + 1)]
     if packed.shape[1] != sum(sizes):
         raise UnsuitableError
@@ -203,27 +209,27 @@ def _unpacked(packed: Tensor, width: int, degree: int) -> Tensor:
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 
-def _mixing(interaction: Any, kind: Tensor, width: int, degree: int) -> Tensor:
+def _mixing(interaction: Any, element: Tensor, width: int, degree: int) -> Tensor:
     """What an interaction does to sums over neighbours, (M, C, D)."""
 
     def mixed(packed: Tensor) -> Tensor:
         message = interaction.linear(packed) / interaction.avg_num_neighbors
         if type(interaction).__name__ != RESIDUAL:
-            message = interaction.skip_tp(message, kind.expand(len(packed), -1))
+            message = interaction.skip_tp(message, element.expand(len(packed), -1))
         reshaped: Tensor = interaction.reshape(message)
         return reshaped.transpose(1, 2)  # (n, M, D)
 
     size = width * (degree + 1) ** 2
-    channels = torch.arange(width, device=kind.device)
+    channels = torch.arange(width, device=element.device)
     matrices, begin = [], 0
     for order in range(degree + 1):
         n = 2 * order + 1
-        units = kind.new_zeros(width, size)
+        units = element.new_zeros(width, size)
         units[channels, begin + n * channels] = 1
         matrices += [mixed(units)[:, order**2]] * n
         begin += n * width
     matrix = torch.stack(matrices)
-    probe = _random(3, size, kind)
+    probe = _random(3, size, element)
     by_hand = torch.einsum("nmc,mcd->nmd", _unpacked(probe, width, degree), matrix)
     _check(mixed(probe), by_hand)
     return matrix
@@ -240,25 +246,26 @@ def _contraction(product: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _quadratic(
-    contraction: Callable[[Tensor, Tensor], Tensor], kind: Tensor, width: int, n: int
+    contraction: Callable[[Tensor, Tensor], Tensor], element: Tensor, width: int, n: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Weights (D,) and (M, D) of a contraction to squares; None: it is more than that."""
-    units = _identity(n, kind)[:, None].repeat(1, width, 1)
-    one_hot = kind.expand(n, -1)
+    """Weights (D,) and (M, D) of a contraction to squares; None: it is not one."""
+    units = _identity(n, element)[:, None].repeat(1, width, 1)
+    one_hot = element.expand(n, -1)
     plus, minus = contraction(units, one_hot), contraction(-units, one_hot)
     linear, square = (plus[0] - minus[0]) / 2, (plus + minus) / 2
-    probe = _random(4, width * n, kind).view(4, width, n)
+    probe = _random(4, width * n, element).view(4, width, n)
     by_hand = linear * probe[:, :, 0] + torch.einsum("ncm,mc->nc", probe**2, square)
     try:
-        _check(contraction(probe, kind.expand(4, -1)), by_hand)
+        _check(contraction(probe, element.expand(4, -1)), by_hand)
     except UnsuitableError:
         return None
     return linear, square
 
 
-def _check(found: Tensor, by_hand: Tensor) -> None:
-    if found.shape != by_hand.shape or not torch.allclose(
-        found, by_hand, rtol=0, atol=TOLERANCE * (1 + float(found.abs().max()))
+def _check(by_block: Tensor, by_hand: Tensor) -> None:
+    """Raise `UnsuitableError` unless a block gives what its reading gives."""
+    if by_block.shape != by_hand.shape or not torch.allclose(
+        by_block, by_hand, rtol=0, atol=TOLERANCE * (1 + float(by_block.abs().max()))
     ):
         raise UnsuitableError
 

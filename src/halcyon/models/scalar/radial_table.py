@@ -51,10 +51,10 @@ class RadialTable:
         rows = (4 * interval)[:, None] + self._four
         slope_rows = rows[:, 1:].contiguous()
         t = place.sub_(interval)
-        square, one = t * t, torch.ones_like(t)
-        powers = torch.stack((one, t, square, square * t), dim=1)
+        square, ones = t * t, torch.ones_like(t)
+        powers = torch.stack((ones, t, square, square * t), dim=1)
         slope_powers = torch.stack(
-            (one * self._per_A, t * (2 * self._per_A), square * (3 * self._per_A)), dim=1
+            (ones * self._per_A, t * (2 * self._per_A), square * (3 * self._per_A)), dim=1
         )
         return [
             (

@@ -5,6 +5,9 @@ homogeneous, it is its own gradient times r over l (Euler). So one set of consta
 
     ∂_a S_lm = Σ_k c[a, m, k] S_(l-1)k        S_lm = Σ_a x_a ∂_a S_lm / l
 
+    harmonics = SolidHarmonics(model.spherical_harmonics, 3, like=positions)
+    harmonics(unit_vectors)  # (16, n)
+
 Not for: spherical harmonics of vectors of any length. On unit vectors they are the same.
 """
 
@@ -26,9 +29,9 @@ class SolidHarmonics:
 
         Args:
             reference: spherical harmonics (n, (degree + 1)²) of directions (n, 3), in float64:
-                their order and normalisation become ours.
+                their order and normalisation are taken over.
             degree: the highest.
-            like: a tensor of the wanted precision and device.
+            like: a tensor of the precision and on the device of the results.
 
         Raises:
             ValueError: these are not spherical harmonics.
@@ -48,8 +51,8 @@ class SolidHarmonics:
                 solid = surface[:, part] * length**order
                 slopes = torch.stack(
                     [
-                        torch.autograd.grad(one.sum(), points, retain_graph=True)[0]
-                        for one in solid.unbind(1)
+                        torch.autograd.grad(harmonic.sum(), points, retain_graph=True)[0]
+                        for harmonic in solid.unbind(1)
                     ],
                     dim=1,
                 )  # (POINTS, 2 l + 1, 3)
