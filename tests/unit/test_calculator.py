@@ -55,8 +55,7 @@ def folder(tmp_path_factory):
         frames[:8],
         frames[8:12],
         fit=FitSettings(epochs=60, batch_size=5, learning_rate=0.02),
-        out=folder / "model.model",
-        work=folder / "work",
+        name="model.model",
     )
     for frame in frames:
         frame.info["structure"] = "methanol"

@@ -43,18 +43,18 @@ def springs(name, n, *, energy_zero, seed, stiffness=1.0):
     return frames
 
 
-def fit(tmp, train, validation, *, replay=(), replay_weight=0.0, **changes):
+def fit(tmp, train, validation, *, name="m.model", replay=(), replay_weight=0.0, **changes):
     recipe = {"elements": ELEMENTS, "model": TINY, "fit": FIT, "seed": 3}
     callbacks = {
-        name: changes.pop(name)
-        for name in training.Callbacks.__dataclass_fields__
-        if name in changes
+        field: changes.pop(field)
+        for field in training.Callbacks.__dataclass_fields__
+        if field in changes
     }
     return training.train(
         train,
         validation,
         training.Recipe(**(recipe | changes)),
-        out=tmp / "m.model",
+        out=tmp / name,
         work=tmp / "work",
         replay=training.Replay(replay, replay_weight),
         callbacks=training.Callbacks(**callbacks),
