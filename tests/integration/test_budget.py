@@ -41,7 +41,7 @@ def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(check
     assert last["labels"]["not_computed"] == frames.count(NOT_COMPUTED) > 0
     counted = [last["labels"][kind] for kind in ("train", "validation", "test", "bad")]
     assert last["labels"]["spent"] == sum(counted)
-    assert "Raise limits.core_hours" in output
+    assert "raise limits.core_hours" in output
     assert "Nothing to be done" in checkout.run(config)
 
     config = checkout.configure("purse", limits={"max_generations": 2, "core_hours": 1.0}, **own)
