@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from halcyon import files
-from halcyon.campaign import stage
-from halcyon.campaign.budget import CHECKS
+from halcyon.campaign import paths, stage
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.job import Labelled, Shard
 from halcyon.labels.labelling import NOT_COMPUTED
@@ -78,8 +77,10 @@ def main(job: stage.Job) -> None:
             report=report,
         )
         tell_of(job, labelled)
-        checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
-        files.write_json(checks, {"schema": 1, "slopes": [s.as_json for s in labelled.slopes]})
+        files.write_json(
+            paths.check_file(args.out),
+            {"schema": 1, "slopes": [s.as_json for s in labelled.slopes]},
+        )
         write_frames(args.out, labelled.frames)
     counts = Counter(frame.info["status"] for frame in labelled.frames)
     job.done(

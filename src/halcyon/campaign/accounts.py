@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 
 from halcyon import files
-from halcyon.campaign.budget import CHECKS, label_files, label_work
+from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames
 from halcyon.labels import journal
@@ -117,7 +117,7 @@ def quarantine(campaign: Campaign, system: str, *, flagged: bool = False) -> lis
         if good != flagged or (flagged and "flag" not in info):
             continue
         key = info.get("key", "")
-        folder = label_work(campaign, system, batch, shard) / (key or "unknown")
+        folder = paths.label_scratch(campaign, system, batch, shard) / (key or "unknown")
         found.append(
             BadFrame(
                 system=system,
@@ -146,7 +146,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         entry[0] += number
         entry[1] += core_seconds
 
-    for entry in read_ledger(campaign.folder / "stages.jsonl", system):
+    for entry in read_ledger(paths.ledger(campaign.folder), system):
         if entry["stage"] != "label":  # labels are counted one by one
             number = entry["generation"]
             batch = BEFORE if number is None else f"gen{number:03d}"
@@ -155,12 +155,11 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         info, paid = frame.info, _paid(frame, campaign)
         known = "core_seconds" in info and not paid and info["core_seconds"] > 0
         add(batch, "label", FOUND if known else info["status"], paid)
-    for path in sorted((campaign.folder / system).glob(f"*/{CHECKS}/*.json")):
+    for path in paths.check_files(campaign, system):
         for slope in files.read_json(path)["slopes"]:
             outcome = {True: "sound", False: "wrong", None: "without label"}[slope["passed"]]
             add(path.parents[1].name, CHECK_STAGE, outcome, slope["core_seconds"])
-    labels = campaign.work(system, "start", "label")
-    for path in sorted(labels.glob(f"*/{journal.REPEATED}")):
+    for path in paths.void_records(campaign, system):
         for entry in journal.entries(path):
             batch = path.parent.name.rpartition("-")[0]
             add(batch, "label", REPEATED, entry["info"]["core_seconds"])
@@ -205,7 +204,7 @@ def _labelled(campaign: Campaign, system: str) -> list[tuple[str, int, Atoms]]:
     """Every frame of every label file, with its batch and shard."""
     return [
         (path.parents[1].name, int(path.stem), frame)
-        for path in label_files(campaign, system)
+        for path in paths.label_files(campaign, system)
         for frame in read_frames(path)
     ]
 

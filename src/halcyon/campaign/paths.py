@@ -17,6 +17,7 @@ from typing import Any
 
 from halcyon import files
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.labels import journal
 from halcyon.verdict.saturation import gets_certificate, goes_on
 
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
@@ -140,9 +141,45 @@ def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list
     ]
 
 
+def ledger(folder: Path) -> Path:
+    """The ledger of a campaign, a line per job that is done; see `stage.Job.done`.
+
+    Args:
+        folder: `results/<campaign>`.
+    """
+    return folder / "stages.jsonl"
+
+
+def label_files(campaign: Campaign, system: str) -> list[Path]:
+    """Label files of a system that exist, those of the seed first."""
+    every = (campaign.folder / system).glob("*/labels/*.parquet")
+    shards = [path for path in every if path.stem.isdigit()]
+    return sorted(shards, key=lambda path: (path.parents[1].name != "seed", path))
+
+
+def check_file(label_file: Path) -> Path:
+    """Where `finite_difference` leaves what it measured on the frames of a label file, JSON."""
+    return label_file.parents[1] / "checks" / f"{label_file.stem}.json"
+
+
+def check_files(campaign: Campaign, system: str) -> list[Path]:
+    """Files of that sort that exist, of all batches of a system."""
+    return sorted((campaign.folder / system).glob("*/checks/*.json"))
+
+
 def label_scratch(campaign: Campaign, system: str, batch: str, shard: int) -> Path:
-    """Scratch folder of a label job."""
+    """Scratch folder of a label job; its journal is in it."""
     return campaign.work(system, "start", "label", f"{batch}-{shard:03d}")
+
+
+def journals(campaign: Campaign, system: str) -> list[Path]:
+    """Journals of a system's label jobs that exist."""
+    return sorted(campaign.work(system, "start", "label").glob(f"*/{journal.NAME}"))
+
+
+def void_records(campaign: Campaign, system: str) -> list[Path]:
+    """Files beside the journals with records that a systemic failure made void."""
+    return sorted(campaign.work(system, "start", "label").glob(f"*/{journal.REPEATED}"))
 
 
 def generations(campaign: Campaign, system: str) -> Iterator[int]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ase import Atoms
 
-from halcyon.campaign.budget import Spent, label_files, label_work
+from halcyon.campaign.budget import Spent
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.paths import label_files, label_scratch
 from halcyon.config import RampBias, Settings, XtbReference
 from halcyon.frames import read_frames
 from halcyon.labels import finite_difference, journal, sanity, spin
@@ -65,7 +66,7 @@ class Shard:
     @property
     def work(self) -> Path:
         """Scratch folder; the journal is in it."""
-        return label_work(self.campaign, self.system, self.batch, self.number)
+        return label_scratch(self.campaign, self.system, self.batch, self.number)
 
     def label(
         self,
@@ -98,7 +99,7 @@ class Shard:
         flat = [state for frame in states for state in frame]
         # Some may not have begun: their journals are looked for when they are wanted.
         others = [
-            label_work(self.campaign, self.system, self.batch, number) / journal.NAME
+            label_scratch(self.campaign, self.system, self.batch, number) / journal.NAME
             for number in range(plan.settings.resources.label_shards)
             if number != self.number
         ]
