@@ -30,8 +30,8 @@ from halcyon.campaign.budget import reopen
 from halcyon.campaign.checked import begin_once, resolve_again
 from halcyon.errors import InputError
 from halcyon.files import take_lock
-from halcyon.campaign.sizes import SEED, JobSizes, batch_number
-from halcyon.campaign.paths import behind, settled
+from halcyon.campaign.sizes import JobSizes
+from halcyon.campaign.paths import behind, generation_of, settled
 from halcyon.verdict.saturation import gets_certificate, goes_on
 from halcyon.campaign.stage import RUN_VARIABLE
 

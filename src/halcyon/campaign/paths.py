@@ -20,6 +20,8 @@ from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.labels import journal
 from halcyon.verdict.saturation import gets_certificate, goes_on
 
+SEED = -1
+"""Number, in ledgers and tables, of the batch before generation 0 and of what is done once."""
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
@@ -139,6 +141,16 @@ def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list
         )
         for shard in range(campaign.systems[system].settings.resources.label_shards)
     ]
+
+
+def batch_name(generation: int | None) -> str:
+    """Folder of a generation, `gen003`, or `seed` (None)."""
+    return "seed" if generation is None else f"gen{generation:03d}"
+
+
+def generation_of(batch: str) -> int | None:
+    """Generation of a batch: `gen003` → 3, `seed` → None."""
+    return int(batch.removeprefix("gen")) if batch.startswith("gen") else None
 
 
 def ledger(folder: Path) -> Path:
