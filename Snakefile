@@ -31,7 +31,7 @@ from halcyon.campaign.checked import begin_once, resolve_again
 from halcyon.errors import InputError
 from halcyon.files import take_lock
 from halcyon.campaign.sizes import JobSizes
-from halcyon.campaign.paths import behind, generation_of, settled
+from halcyon.campaign.paths import excluding_generations, finished_generations, generation_of
 from halcyon.verdict.saturation import gets_certificate, goes_on
 from halcyon.campaign.stage import RUN_VARIABLE
 
@@ -85,7 +85,9 @@ PLAIN = (
     and OPTIONS <= RUNNING
     and not any(word.startswith(ROOT) for word in sys.argv)
 )
-SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+FINISHED = {
+    name: finished_generations(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS
+}
 
 
 pathvars:
@@ -93,7 +95,9 @@ pathvars:
 
 
 wildcard_constraints:
-    system="|".join(name + behind(number) for name, number in SETTLED.items()),
+    system="|".join(
+        name + excluding_generations(number) for name, number in FINISHED.items()
+    ),
     gen=r"\d{3}",
     batch=r"seed|gen\d{3}",
     shard=r"\d{3}",
