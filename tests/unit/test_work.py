@@ -87,6 +87,16 @@ def test_what_is_not_pretrained_on_is_sampled_for_labels_alone(quickstart):
     assert saved == hot * 2000, "1 ps of equilibration at each temperature that is left out"
 
 
+def test_a_frame_is_computed_in_each_of_its_multiplicities(quickstart):
+    (structure,) = quickstart.system.structures
+    scanned = structure.model_copy(update={"multiplicities": [1, 3, 5]})
+    system = quickstart.system.model_copy(update={"structures": [scanned]})
+    plan = replace(quickstart, system=system)
+    assert [work.units(plan, "label", g) for g in (None, 0)] == [3 * 55, 3 * 20]
+    assert [work.labels(plan, g) for g in (None, 0)] == [55, 20], "frames, of which one label stays"
+    assert work.job_units(plan, "label", 0) == 30, "in two shards"
+
+
 def test_a_model_of_the_users_own_is_not_pretrained(quickstart):
     plan = with_settings(quickstart, "pretraining", start=Path("mace-off.model"))
     assert work.units(plan, "pretrain", None) == 1

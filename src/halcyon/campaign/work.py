@@ -12,7 +12,7 @@ time that a cluster is asked for, `rates` into what a campaign will cost.
 | `pretrain`, `train` | structure and epoch | structures learned; with replay twice as many |
 | `domain`, `select`, `final` | frame | frames that the model looks at, or that are copied |
 | `explore`, `certify` | replica-step | replicas × steps |
-| `label` | label | frames to label |
+| `label` | label | frames to label, each in all multiplicities that it may have |
 | all others | job | 1 |
 
 How many labels earlier generations have made is not asked for: as many are taken as the settings
@@ -77,7 +77,7 @@ def units(  # noqa: PLR0911 - one per stage
         case "certify":
             return _certified_steps(plan)
         case "label":
-            return labels(plan, generation)
+            return calculations(plan, generation)
         case "domain":
             taught = pretrained_frames(plan) if plan.settings.pretraining.enabled else 0
             return taught + labels_before(plan, generation or 0)
@@ -141,6 +141,19 @@ def labels(plan: SystemPlan, generation: int | None) -> int:
         return plan.seed_labels
     left = plan.settings.limits.label_budget - labels_before(plan, generation)
     return max(0, min(plan.settings.selection.frames, left))
+
+
+def calculations(plan: SystemPlan, generation: int | None) -> int:
+    """Label calculations of a generation, or of the seed (None), at most.
+
+    A frame is computed in each of the multiplicities that its structure may have (`labels.spin`).
+    """
+    spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
+    if generation is not None:
+        return labels(plan, generation) * max(spins[name] for name in plan.explored)
+    seed = plan.settings.seed_labels
+    each = seed.train + seed.validation + seed.test
+    return each * sum(spins[name] for name in plan.sampled)
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:

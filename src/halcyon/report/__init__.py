@@ -8,9 +8,14 @@
 Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
 """
 
-from halcyon.campaign.accounts import read_ledger
+from halcyon.campaign.accounts import (
+    LabelCost,
+    StageTime,
+    label_costs,
+    read_ledger,
+    stage_times,
+)
 from halcyon.report.collected import BadFrame, Generation, SystemReport, collect, find_verdicts
-from halcyon.report.costs import LabelCost, StageTime, label_costs, stage_times
 from halcyon.report.sentences import (
     certificate_sentence,
     conditions,

@@ -20,7 +20,7 @@ import yaml
 from ase import Atoms
 
 from halcyon import files
-from halcyon.campaign.accounts import read_ledger
+from halcyon.campaign.accounts import StageTime, read_ledger, stage_times
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
@@ -31,7 +31,6 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 from halcyon.labels.store import DAMAGED
 from halcyon.models import parity
-from halcyon.report.costs import StageTime, stage_times
 from halcyon.verdict import runs as stability
 from halcyon.verdict.runs import Run
 from halcyon.verdict.saturation import Decision, goes_on
