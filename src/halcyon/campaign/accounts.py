@@ -1,8 +1,9 @@
 """What everything cost, and which frames got no label: the account of a campaign.
 
+    from halcyon.campaign.accounts import costs, quarantine, total
+
     total(costs(campaign, "ethanol"), "label")  # core-hours that this campaign paid for labels
-    quarantine(campaign, "ethanol")[0].reason  # why a frame has no label
-    stage_times(read_ledger(ledger(campaign.folder), "ethanol"))  # time of each stage
+    quarantine(campaign, "ethanol")  # frames without a good label, and why
 
 Everything is computed, whenever it is asked for, from the files that the jobs left: the ledger
 (`stages.jsonl`), label files, void records beside the journals, and checks of forces. `write`

@@ -1,5 +1,7 @@
 """Where a campaign's files lie: the jobs of each generation, with their outputs, log and scratch.
 
+    from halcyon.campaign.paths import generation_jobs
+
     for job in generation_jobs(campaign, "ethanol", 2):
         print(job.name, job.done, job.log)
 

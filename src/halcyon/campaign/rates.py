@@ -1,7 +1,10 @@
 """How long a unit of work takes, with an interval and where that is known from.
 
-    rate = from_ledger(plan, entries, "campaign ethanol-1")["train"]
-    rate.times(units(plan, "train", 3)).high  # s, at most
+    from halcyon.campaign.rates import from_ledger
+
+    entries = [{"stage": "explore", "seconds": 64.0, "units": 32_000}]
+    rate = from_ledger(campaign.systems["ethanol"], entries, "campaign ethanol-1")["explore"]
+    rate.times(1000).likely  # 2.0
 
 Rates come from this campaign's own jobs, from other campaigns, from stored labels, or from a short
 trial. All are for one core, or one GPU.

@@ -1,5 +1,7 @@
 """Which scratch files of a campaign are no longer needed, and deleting just those.
 
+    from halcyon.campaign.retention import delete, scraps
+
     number, size = delete(campaign, scraps(campaign))
 
 A generation is closed when all its outputs exist. Of closed generations these are deleted:
@@ -135,7 +137,7 @@ def _work(campaign: Campaign) -> Path:
 def _regular_files(work: Path, system: str) -> Iterator[tuple[Path, int]]:
     """Regular files below `work/<system>` and their sizes, no link followed."""
     top = work / system
-    if top.is_symlink():
+    if top.is_symlink() or not top.is_dir():  # not there: the system has not begun
         return
     for folder, _, names, descriptor in os.fwalk(top, follow_symlinks=False):
         for name in names:

@@ -1,6 +1,9 @@
 """How long a job may take and how much memory it may hold: what a cluster is asked for.
 
+    from halcyon.campaign.sizes import JobSizes
+
     size = JobSizes(campaign).of("explore", "ethanol", generation=3)
+    size.runtime_min, size.memory_mb
 
 1. The job's work is counted (`work`).
 2. What a unit of it takes is learned from the jobs of earlier generations, in the ledger; before

@@ -1,6 +1,8 @@
 """How much work a stage has, in units that its time is proportional to.
 
-    units(plan, "train", 2)  # structures × epochs of generation 2: 4680 for the quickstart
+    from halcyon.campaign.work import units
+
+    units(campaign.systems["ethanol"], "train", 2)  # structures × epochs of generation 2
 
 What is counted follows from what the stage's program does, and from the configuration alone: no
 chemistry is loaded, since Snakemake asks while it parses the workflow. `sizes` turns work into the

@@ -1,6 +1,8 @@
 """What a campaign will cost, before anything is paid, and afterwards beside what it did cost.
 
-    result = forecast(campaign, trials, start_s=2.0)  # trials: from `measure`, by system
+    from halcyon.commands.plan.forecast import forecast
+
+    result = forecast(campaign, trials={}, start_s=2.0)
     result["total"]["core_hours"]  # after one generation, after all that are allowed
 
 All hours, and the disk, are intervals [least, likely, most].

@@ -1,8 +1,5 @@
 """Run the trials of a campaign, each in a process of its own, with a time limit.
 
-    trials = measure(campaign, Path("config/quickstart.yaml"), limit_s=600.0)
-    trials["ethanol"]["model"]  # what it measured, or {"error": …}
-
 Not for: what a trial does (`trial`), or what follows from it (`rates`).
 """
 

@@ -1,7 +1,9 @@
 """The best rate that is known for each stage of a campaign, before it has run.
 
-    rates = best_rates(campaign, "ethanol", trials)
-    rates["label"].likely, rates["label"].source
+    from halcyon.commands.plan.rates import best_rates
+
+    rates = best_rates(campaign, "ethanol", trials={})
+    [(stage, rate.likely, rate.source) for stage, rate in rates.items()]
 
 From worst to best: trials of seconds, jobs of other campaigns with the same structures and model,
 and, for labels, those of the same level of theory in the store.

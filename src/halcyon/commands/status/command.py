@@ -86,9 +86,8 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     if not campaigns:
         raise InputError("no campaign in results/: give a campaign's folder, or --configfile")
     if len(campaigns) > 1:
-        raise InputError(
-            f"several campaigns in results/: give the folder of one: {listed(campaigns, 'or')}"
-        )
+        folders = listed(map(str, campaigns), "or")
+        raise InputError(f"several campaigns in results/: give the folder of one: {folders}")
     return campaigns[0]
 
 

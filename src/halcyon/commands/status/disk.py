@@ -1,6 +1,9 @@
 """What a campaign takes on the disk, by sort of file.
 
-    disk_use(Path("results/quickstart"))  # {"models": 1_203_112, "scratch (work/)": 80_511, …}
+    from pathlib import Path
+    from halcyon.commands.status.disk import disk_use
+
+    disk_use(Path("results/quickstart"))  # bytes: {"models": 1203112, "scratch (work/)": 80511, …}
 
 Not for: what of it may be deleted (`campaign.retention`).
 """

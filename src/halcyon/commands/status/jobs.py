@@ -1,9 +1,14 @@
 """What each job of a campaign does at this moment, and what the jobs that failed said last.
 
-    activity = Activity.of(Path("results/quickstart"), alive=False)
-    activity.state(job)  # "done", "running", "queued", "failed", "interrupted" or "waiting"
+    from halcyon.campaign.paths import start_jobs
+    from halcyon.commands.status.jobs import Activity
 
-Told by the job's outputs, the lock that it holds, Snakemake's log, and, on a cluster, `squeue`.
+    activity = Activity.of(campaign, alive=False)
+    for job in start_jobs(campaign, "ethanol"):
+        print(job.name, activity.state(job))
+
+The state follows from the job's outputs, the lock that it holds, Snakemake's log, and, on a
+cluster, `squeue`.
 
 Not for: which jobs there are (`campaign.paths`), or how Snakemake's log is read (`snakemake_log`).
 """
@@ -15,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from halcyon import files
+from halcyon.campaign.campaign import Campaign
 from halcyon.campaign.paths import PlannedJob
 from halcyon.commands.status import snakemake_log
 
@@ -32,7 +38,7 @@ class Activity:
         folder: of the campaign.
         alive: whether a process of Snakemake works on it.
         states: of jobs, by the path of their log file in the folder.
-        slurm_logs: what SLURM keeps of a job's output, likewise by path.
+        slurm_logs: files with what SLURM keeps of jobs' output, by the same path.
     """
 
     folder: Path
@@ -41,13 +47,14 @@ class Activity:
     slurm_logs: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path, *, alive: bool) -> "Activity":
-        """Read the newest of Snakemake's logs that speaks of a campaign, and ask SLURM.
+    def of(cls, campaign: Campaign, *, alive: bool) -> "Activity":
+        """Read the newest of Snakemake's logs that names a campaign, and ask SLURM.
 
         Args:
-            folder: of the campaign.
+            campaign: the whole campaign.
             alive: whether a process of Snakemake works on it.
         """
+        folder = campaign.folder
         resolved = folder.resolve()
         places = list(dict.fromkeys([Path.cwd(), *resolved.parents]))
         # Snakemake names the folder as the configuration does.

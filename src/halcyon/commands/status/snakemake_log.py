@@ -1,7 +1,10 @@
 """What Snakemake's own log says about the jobs of a campaign: begun, queued, done, failed.
 
+    from pathlib import Path
+    from halcyon.commands.status.snakemake_log import find_log, parse
+
     path = find_log([Path.cwd()], "results/quickstart")
-    jobs = parse(path.read_text())
+    jobs = parse(path.read_text()) if path else {}
 
 The one module that knows what that log looks like (Snakemake 9.21 to 9.27). Lines that it does not
 know are passed over: from a log of another version it learns less, never something wrong.

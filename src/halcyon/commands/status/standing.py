@@ -1,5 +1,8 @@
 """Where a campaign stands, from its files alone: while it runs or after a crash.
 
+    from pathlib import Path
+    from halcyon.commands.status.standing import look
+
     standing = look(Path("results/quickstart"))
     standing["systems"][0]["stage"], standing["next"]
 
@@ -67,7 +70,7 @@ def look(folder: Path) -> dict[str, Any]:
     campaign = find(folder)
     lock = folder / ".lock"
     alive = files.is_locked(lock)
-    activity = Activity.of(folder, alive=alive)
+    activity = Activity.of(campaign, alive=alive)
     systems = [_system(campaign, name, activity) for name in campaign.systems]
     problems = [problem for system in systems for problem in system.pop("problems")]
     standing: dict[str, Any] = {

@@ -1,6 +1,10 @@
 """How long a campaign may still take, from what its own jobs took.
 
-    least, most = seconds_left(campaign, "ethanol", states, generation=2)
+    from halcyon.campaign.paths import generation_jobs
+    from halcyon.commands.status.time_left import seconds_left
+
+    states = dict.fromkeys(generation_jobs(campaign, "ethanol", 1), "waiting")
+    seconds_left(campaign, "ethanol", states, generation=1)  # at least, and at most
 
 Not for: what a campaign costs before it has run (`halcyon plan`).
 """
