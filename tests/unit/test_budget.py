@@ -286,7 +286,7 @@ def test_tables_are_written_with_units(books):
 def test_commands(books, capsys):
     assert main(["costs", str(books.campaign.folder)]) == 0
     told = capsys.readouterr().out
-    assert "labels 6.0000 core-hours (limits.core_hours = 6), everything 6.0000" in told
+    assert "labels 6 core-hours (limits.core_hours = 6), everything 6;" in told
     assert main(["quarantine", str(books.campaign.file), "--system", "water"]) == 0
     told = capsys.readouterr().out
     assert "died of 3" in told

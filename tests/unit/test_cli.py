@@ -65,7 +65,7 @@ def test_list_counts(run, store):
     assert code == 0
     assert f"{store.level}  toy 1 toys" in out
     assert "5 ok" in out
-    assert "2.500" in out
+    assert "2.5" in out
     code, out, _ = run("list", "--json")
     (level,) = json.loads(out)
     assert level["damaged_shards"] == 0

@@ -189,6 +189,7 @@ def test_sums_of_a_forecast(tmp_path):
     assert system["least"]["core_hours"][1] * 3600 == pytest.approx(8 + 7 + 55 + 20)
     assert result["total"]["gpu_hours"] == [0, 0]
     assert "actual" not in system
+    assert system["unmeasured"] == [s for s in work.UNITS if s not in ("label", "final")]
     ledger = found.folder / "stages.jsonl"
     entry = {"system": "methanol", "stage": "label", "seconds": 90.0, "cores": 2}
     ledger.write_text(json.dumps(entry | {"generation": None, "what": ""}) + "\n")

@@ -19,6 +19,7 @@ from typing import Any
 
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.campaign.work import recorded_units
+from halcyon.wording import count
 
 LEDGER_FACTORS = (0.8, 1.5)
 """By how much the next job may be faster or slower than the fastest and the slowest before it:
@@ -72,6 +73,6 @@ def from_ledger(
             per_unit = entry["seconds"] / max(recorded_units(plan, entry), 1)
             seconds.setdefault(stage, []).append(per_unit)
     return {
-        stage: Rate.around(values, LEDGER_FACTORS, f"{source}, {len(values)} jobs")
+        stage: Rate.around(values, LEDGER_FACTORS, f"{source}, {count(len(values), 'job')}")
         for stage, values in seconds.items()
     }

@@ -14,6 +14,7 @@ from halcyon.campaign import accounts
 from halcyon.campaign.campaign import Campaign
 from halcyon.commands.terminal import Commands, console, print_json
 from halcyon.errors import InputError
+from halcyon.wording import significant
 
 LONGEST = 300
 """Characters of a message that are shown; `--json` has all."""
@@ -76,15 +77,16 @@ def _costs(arguments: argparse.Namespace) -> int:
                 entry.stage,
                 entry.outcome,
                 f"{entry.number:,}",
-                f"{entry.core_seconds / 3600:,.4f}",
+                significant(entry.core_seconds / 3600),
                 style="dim" if entry.outcome == accounts.FOUND else "",
             )
         out.print(table)
-    labels = accounts.total(entries, "label", accounts.CHECK_STAGE)
+    labels = significant(accounts.total(entries, "label", accounts.CHECK_STAGE))
+    everything = significant(accounts.total(entries))
     limit = campaign.settings.limits.core_hours
     of = "" if limit is None else f" (limits.core_hours = {limit:g})"
     out.print(
-        f"labels {labels:,.4f} core-hours{of}, everything {accounts.total(entries):,.4f}; "
+        f"labels {labels} core-hours{of}, everything {everything}; "
         "labels that the store had (found) cost nothing",
         markup=False,
     )

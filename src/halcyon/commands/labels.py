@@ -136,7 +136,7 @@ def _list(arguments: argparse.Namespace) -> int:
             table.add_column(heading, justify="right" if right else "left")
         for row in entry["labels"]:
             by_status = ", ".join(f"{n:,} {status}" for status, n in row["status"].items())
-            cost = f"{row['core_hours']:,.3f}"
+            cost = wording.significant(row["core_hours"])
             table.add_row(row["campaign"], row["system"], f"{row['labels']:,}", by_status, cost)
         out.print(table)
         if entry["damaged_shards"]:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from halcyon.commands.terminal import Commands, console, print_json, tell
+from halcyon.wording import listed
 
 LIMIT_S = 600.0
 
@@ -96,6 +97,12 @@ def _show_system(system: dict[str, Any]) -> None:
             f"{rate['source']}",
             markup=False,
         )
+    if stages := system["unmeasured"]:
+        tell(
+            f"{system['system']}: nothing tells yet how long {listed(stages)} take: only the start "
+            "of these jobs is in the sums",
+            style="yellow",
+        )
     for trial, error in system["unknown"].items():
         tell(
             f"{system['system']}: the {trial} trial failed, the sums lack what it measures: {error}"
@@ -106,7 +113,8 @@ def _show_system(system: dict[str, Any]) -> None:
 
 def _row(table: Table, name: str, part: dict[str, Any]) -> None:
     cells = (_interval(part[key]) for key in ("core_hours", "gpu_hours", "disk_GB"))
-    table.add_row(name, f"{part['jobs']:,}", f"≤ {part['labels']:,}", *cells)
+    labels = f"≤ {part['labels']:,}" if part["labels"] else "0"
+    table.add_row(name, f"{part['jobs']:,}", labels, *cells)
 
 
 def _show_actual(actual: dict[str, Any]) -> None:
@@ -129,11 +137,12 @@ def _interval(values: list[float]) -> str:
 
 def _show_total(result: dict[str, Any]) -> None:
     total = result["total"]
+    gpu_hours = [f"{hours:.2g}" for hours in total["gpu_hours"]]
+    gpu = f"{gpu_hours[0]} to {gpu_hours[1]} GPU-hours, " if any(total["gpu_hours"]) else ""
     console().print(
         f"campaign {result['campaign']}, from one generation to all: "
         f"{total['core_hours'][0]:.2g} to {total['core_hours'][1]:.2g} core-hours, "
-        f"{total['gpu_hours'][0]:.2g} to {total['gpu_hours'][1]:.2g} GPU-hours, "
-        f"{total['jobs'][0]:,} to {total['jobs'][1]:,} jobs, "
+        f"{gpu}{total['jobs'][0]:,} to {total['jobs'][1]:,} jobs, "
         f"at most {total['labels'][1]:,} labels, "
         f"{total['disk_GB'][0]:.2g} to {total['disk_GB'][1]:.2g} GB",
         style="bold",

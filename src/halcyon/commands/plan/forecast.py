@@ -32,6 +32,8 @@ DISK_FACTORS = (0.5, 1.0, 2.0)
 PAGE_BYTES = 5_000_000
 """Of the report: nearly all of it the library of plots."""
 TRACE_POINT_BYTES = 60
+LONG_STAGES = [stage for stage in work.UNITS if stage != "final"]
+"""Stages that take long: where no rate of theirs is known, the sums are too small."""
 OTHER_BYTES = 100_000
 """Of a generation's logs and JSON files."""
 
@@ -45,8 +47,9 @@ def forecast(campaign: Campaign, trials: Mapping[str, Trials], *, start_s: float
         start_s: time that a job takes before it does anything, s.
 
     Returns:
-        Plain JSON values. `least` is one generation, `most` all that are allowed. `actual`: what
-        was spent so far, where something was.
+        Plain JSON values. `least` is one generation, `most` all that are allowed. `unmeasured`:
+        stages whose time is not in the sums. `unknown`: errors of trials that failed. `actual`:
+        what was spent so far, where something was.
     """
     systems = [_system(campaign, name, trials.get(name, {}), start_s) for name in campaign.systems]
     least, most = [[system[key] for system in systems] for key in ("least", "most")]
@@ -87,6 +90,11 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
                 "source": rate.source,
             }
             for stage, rate in rates.items()
+        ],
+        "unmeasured": [
+            stage
+            for stage in LONG_STAGES
+            if stage not in rates and any(stage in part["stages"] for part in parts)
         ],
         "unknown": {name: trial["error"] for name, trial in trials.items() if "error" in trial},
         "batches": parts,

@@ -26,6 +26,7 @@ from halcyon.campaign.rates import Rate, from_ledger
 from halcyon.commands.plan.measure import Trials
 from halcyon.errors import InputError
 from halcyon.labels.store import LabelStore
+from halcyon.wording import count
 
 TRIAL_FACTORS = (0.5, 2.0)
 """What a trial of seconds says about jobs of hours, as factors: assumed, not measured."""
@@ -166,5 +167,5 @@ def from_labels(costs: Mapping[int, StoredCosts], atoms: int, source: str) -> Ra
         cost.low * min(factors),
         cost.median * math.sqrt(factors[0] * factors[1]),
         cost.high * max(factors),
-        f"{source}: {cost.number} labels of {nearest} atoms",
+        f"{source}: {count(cost.number, 'label')} of {count(nearest, 'atom')}",
     )

@@ -26,6 +26,7 @@ from halcyon import config
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.work import md_steps
 from halcyon.errors import EXIT_BAD_INPUT, InputError
+from halcyon.wording import count
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -209,7 +210,7 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
             "frame_bytes": table_of(frames).nbytes / len(frames),
             "device": str(device),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            "about": f"MACE on {device}, {threads} threads: {', '.join(names)}",
+            "about": f"MACE on {device}, {count(threads, 'thread')}: {', '.join(names)}",
         }
 
 

@@ -46,7 +46,7 @@ def register(groups: Commands) -> None:
     status.set_defaults(run=_status)
     clean = groups.add_parser(
         "clean",
-        help="delete scratch files of closed generations",
+        help="delete scratch files of finished generations",
         description="Show which scratch files of generations that have their verdict can be "
         "deleted, and with --delete delete them. Results, labels, models and logs are never "
         "touched, nor files that Halcyon does not recognise as its own. Safe while the campaign "
