@@ -8,7 +8,6 @@ train → domain → explore → select → label → verdict, until the verdict
 certify → final, the model as a product.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,47 +20,51 @@ min_version("9.21.1")
 
 HERE = Path(workflow.basedir)
 # Jobs import the library from here, in whatever environment they run.
-# Rules say `exec python …`: a signal to the job reaches the stage program, and no shell dies of it
-# before that has saved.
-shell.prefix(f"export PYTHONPATH={quote(str(HERE / 'src'))}; ")
+# A prefix replaces Snakemake's own strict mode, so it is set again: a job fails with its first
+# command that fails. Rules say `exec python …`: a signal to the job reaches the stage program, and
+# no shell dies of it before that program has saved.
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={quote(str(HERE / 'src'))}; ")
 sys.path.insert(0, str(HERE / "src"))
 
 from halcyon.campaign.budget import reopen
-from halcyon.campaign.checked import begin_once, resolve_again
-from halcyon.errors import InputError
-from halcyon.files import take_lock
-from halcyon.campaign.sizes import JobSizes
+from halcyon.campaign.campaign import CAMPAIGN_VARIABLE, NO_RUN, RUN_VARIABLE
+from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job
+from halcyon.campaign.looking import requested
 from halcyon.campaign.paths import excluding_generations, finished_generations, generation_of
+from halcyon.campaign.sizes import JobSizes
+from halcyon.config.yaml_traps import refuse_traps
+from halcyon.errors import InputError
+from halcyon.verdict.forms import Verdict
 from halcyon.verdict.saturation import gets_certificate, goes_on
-from halcyon.campaign.stage import RUN_VARIABLE
 
 if not config:
 
     configfile: "config/config.yaml"
 
 
-# What Snakemake is asked to do it says only after parsing; who only looks must leave no trace.
-LOOKING = set("-n -np -pn --dry-run --dryrun --lint --dag --rulegraph".split())
-DRY = not LOOKING.isdisjoint(sys.argv)
 CONFIG_FILE = str((workflow.configfiles or ["config/config.yaml"])[-1])
+# Who only looks (-n, --summary, --unlock, …) leaves no trace; see halcyon.campaign.looking.
+REQUEST = requested(workflow)
 try:
-    if workflow.is_main_process:
-        CAMPAIGN = begin_once(config, CONFIG_FILE, dry=DRY)
-        if not DRY:
-            # Held until this process dies, however it dies: no stale lock after a kill.
-            CAMPAIGN_LOCK = take_lock(CAMPAIGN.lock, wait_s=5)
-            # On a cluster, jobs outlive a workflow that is killed: they can tell whose they are.
-            os.environ[RUN_VARIABLE] = CAMPAIGN.run()
-            # What a spent budget left undone is done where the budget was raised.
-            for line in reopen(CAMPAIGN):
-                print(line, file=sys.stderr)
+    for path in workflow.configfiles if workflow.is_main_process else []:
+        refuse_traps(Path(path).read_text(encoding="utf-8"), str(path))
+    if not workflow.is_main_process:
+        CAMPAIGN = campaign_of_job(config, CONFIG_FILE)
+    elif REQUEST.runs:
+        # The lock comes first. It is held until this process dies.
+        CAMPAIGN, CAMPAIGN_LOCK = begin_run(config, CONFIG_FILE)
+        # Jobs of a cluster outlive a workflow that is killed: they can tell whose they are.
+        os.environ[RUN_VARIABLE] = CAMPAIGN.run()
+        os.environ[CAMPAIGN_VARIABLE] = str(CAMPAIGN.file)
+        # What a spent budget left undone is done where the budget was raised.
+        for line in reopen(CAMPAIGN):
+            print(line, file=sys.stderr)
     else:
-        CAMPAIGN = resolve_again(config, CONFIG_FILE)
-        if os.environ.get(RUN_VARIABLE, CAMPAIGN.run()) != CAMPAIGN.run():
-            # Here no file has been touched yet. The later run has submitted this work itself.
-            raise InputError(
-                f"this job belongs to {os.environ[RUN_VARIABLE]}; {CAMPAIGN.run()} has taken over"
-            )
+        if REQUEST.deletes:
+            CAMPAIGN, CAMPAIGN_LOCK = begin_run(config, CONFIG_FILE, dry=True)
+        else:
+            CAMPAIGN = begin_once(config, CONFIG_FILE, dry=True)
+        os.environ[RUN_VARIABLE] = NO_RUN
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -73,21 +76,13 @@ SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
 # Generations that are over and in order are files like any other, without jobs: the graph does not
 # grow with a campaign's history. Who forces a rule, names a target or asks about the whole
 # campaign gets the whole graph.
-RUNNING = set(
-    "-n -p -np -pn -q -k --dry-run --dryrun --configfile --cores -c --profile".split()
-)
-RUNNING |= set(
-    "--workflow-profile --jobs -j --quiet --printshellcmds --keep-going".split()
-)
-OPTIONS = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("-")}
-PLAIN = (
-    workflow.is_main_process
-    and OPTIONS <= RUNNING
-    and not any(word.startswith(ROOT) for word in sys.argv)
-)
-FINISHED = {
-    name: finished_generations(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS
-}
+PLAIN = workflow.is_main_process and not REQUEST.every_job
+try:
+    FINISHED = {
+        name: finished_generations(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS
+    }
+except InputError as error:
+    raise WorkflowError(str(error)) from None
 
 
 pathvars:

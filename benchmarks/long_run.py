@@ -25,7 +25,8 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain
+from halcyon.domain.margins import Margin
 from halcyon.exploration.explore import Progress, Replica, explore
 
 STIFFNESS, LENGTH = 20.0, 1.0
@@ -81,7 +82,6 @@ def measured(steps: int, replicas: int, work: Path) -> dict[str, Any]:
         guard={"N": (-10.0, 10.0)},
         margin=margin,
         bonds={"dimer": [(0, 1, LENGTH)]},
-        report={},
     )
     start = Atoms("N2", [[0, 0, 0], [0, 0, LENGTH]])
     start.info = {"charge": 0, "multiplicity": 1, "structure": "dimer"}

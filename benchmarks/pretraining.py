@@ -227,7 +227,7 @@ def data_of(name: str, plan: Plan, work: Path) -> Data:
 
 def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
     """The fine-tuned model of a cell; temperatures share it."""
-    from halcyon.models.training import train
+    from halcyon.models.training import Recipe, train
 
     elements = data.train[0].numbers
     size = ModelSettings(pair_repulsion=cell.group == "zbl")
@@ -239,26 +239,29 @@ def model_of(cell: Cell, data: Data, plan: Plan, work: Path) -> Path:
             train(
                 [frame for index, frame in enumerate(frames) if index % 10],
                 frames[::10],
-                elements=elements,
-                model=size,
-                fit=PretrainingSettings(epochs=plan.pretraining_epochs),
-                start=None,
+                Recipe(
+                    elements=elements,
+                    model=size,
+                    fit=PretrainingSettings(epochs=plan.pretraining_epochs),
+                    seed=seed_of("base", cell.seed),
+                ),
                 out=start,
                 work=work / start.stem,
-                seed=seed_of("base", cell.seed),
             )
     out = work / f"{cell.group}-{cell.system}-{cell.labels}-{cell.seed}.model"
     if not out.exists():
         train(
             data.train[: cell.labels],
             data.validation,
-            elements=elements,
-            model=size,
-            fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
-            start=start,
+            Recipe(
+                elements=elements,
+                model=size,
+                fit=TrainingSettings(epochs=plan.epochs, updates=plan.updates),
+                seed=seed_of("fit", cell.seed),
+                start=start,
+            ),
             out=out,
             work=work / out.stem,
-            seed=seed_of("fit", cell.seed),
         )
     return out
 
@@ -278,10 +281,10 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
-    from halcyon.domain import calibration
     from halcyon.exploration.explore import Replica, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
+    from halcyon.models.domains import find_domain
     from halcyon.models.mace import BatchedMace
 
     begun = time.monotonic()
@@ -290,21 +293,15 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     trained_s = time.monotonic() - begun
     model = mace.load(path, device="cpu")
 
-    def said(frames: Sequence[Atoms]) -> calibration.Sample:
-        found = mace.evaluate(model, frames)
-        return calibration.Sample(frames, found.node_energy, found.descriptors, found.forces)
-
     labels = data.train[: cell.labels]
     structure = labels[0].info["structure"]
-    lengths = np.mean([frame.get_all_distances() for frame in labels], axis=0)
     watched = DomainSettings()
-    domain = calibration.fit_domain(
-        train=said(labels),
-        teacher=said(data.teacher if cell.group == "pretrained" else []),
-        held_out=said(data.validation),
-        check=said(data.test[300]),
+    domain = find_domain(
+        model,
+        {"train": labels, "validation": data.validation, "test": data.test[300]},
+        data.teacher if cell.group == "pretrained" else [],
         classes={structure: data.classes},
-        bonds={structure: [(i, j, float(lengths[i, j])) for i, j in data.bonds]},
+        bonded={structure: data.bonds},
         settings=watched,
         seed=seed_of("domain", cell.seed),
     )
@@ -334,7 +331,10 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     )
     visited = [frame for part in found.trajectory for frame in read_frames(part)]
     last = found.traces.groupby("replica").last()
-    known = drift.by_class(labels, said(labels).descriptors, {structure: data.classes})
+    learned, new = (
+        drift.by_class(frames, mace.evaluate(model, frames).descriptors, {structure: data.classes})
+        for frames in (labels, visited)
+    )
     return {
         "errors": {
             str(kelvin): mace.errors(mace.evaluate(model, frames), frames)
@@ -347,10 +347,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             signal: [round(float(value), 6) for value in last[column]]
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
         },
-        "drift": drift.compared(
-            known,
-            drift.by_class(visited, said(visited).descriptors, {structure: data.classes}),
-        ),
+        "drift": {name: part.model_dump() for name, part in drift.compared(learned, new).items()},
         "training_seconds": round(trained_s, 1),
     }
 

@@ -20,7 +20,8 @@ from rdkit.Chem import rdForceFieldHelpers
 from rdkit.Geometry import Point3D
 
 from halcyon.config import ModelSettings, StructureSettings, TrainingSettings
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain
+from halcyon.domain.margins import Margin
 from halcyon.models import training
 from halcyon.systems.structures import atom_classes, bonds, start_structure
 
@@ -102,14 +103,15 @@ def fitted_model(out: Path, *, systems: Sequence[str], epochs: int, device: str)
         summary = training.train(
             [frame for i, frame in enumerate(frames) if i % 8],
             held_out,
-            elements=[1, 6, 8],
-            model=ModelSettings(),
-            fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
-            start=None,
+            training.Recipe(
+                elements=[1, 6, 8],
+                model=ModelSettings(),
+                fit=TrainingSettings(epochs=epochs, updates=None, batch_size=8, learning_rate=0.03),
+                seed=SEED,
+                device=device,
+            ),
             out=out,
             work=out.parent,
-            seed=SEED,
-            device=device,
         )
     best = summary.epochs[summary.best_epoch - 1]
     return {
@@ -139,5 +141,4 @@ def made_domain(case_start: Atoms, node_energies: Sequence[torch.Tensor]) -> Dom
         guard=guard,
         margin=Margin(value=0, low=0, high=0, method="conformal", alpha=OUTSIDE, n=0),
         bonds={name: [(i, j, case_start.get_distance(i, j, mic=True)) for i, j in pairs]},
-        report={},
     )

@@ -39,7 +39,7 @@ from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings, SaturationSettings
 from halcyon.frames import structure_key, write_frames
@@ -192,7 +192,8 @@ class Fabricator:
         limits = LimitSettings(max_generations=self.size.generations, label_budget=10**9)
         decision, reason = saturation.decide(found, generation=number, labels=spent, limits=limits)
         verdict = {"schema": 1, "system": name, "generation": number, "decision": decision.value}
-        verdict |= {"reason": reason, "labels": {"spent": spent}, "saturation": found}
+        verdict |= {"reason": reason, "labels": {"spent": spent}, "label_budget": 10**9}
+        verdict |= {"saturation": found.model_dump(mode="json")}
         self.put(folder / "verdict.json", verdict)
 
 
@@ -252,10 +253,10 @@ def total_jobs(printed: str) -> int:
 
 
 def begin_seconds(folder: Path) -> float:
-    """Time of `campaign.begin` in a fresh process."""
+    """Time of `checks.begin` in a fresh process."""
     code = (
         "import time, yaml; t = time.perf_counter()\n"
-        "from halcyon.campaign.campaign import begin\n"
+        "from halcyon.campaign.checks import begin\n"
         "begin(yaml.safe_load(open('scale.yaml')), 'scale.yaml', dry=True)\n"
         "print(time.perf_counter() - t)"
     )
@@ -285,8 +286,8 @@ def overhead(folder: Path, size: Size) -> tuple[float, int]:
     # The same once more, with nothing to do: the graph, and the summary at the end. (It finds the
     # fabricated generations incomplete, both times.)
     idle = snakemake(folder, "--cores", "1", *wanted)
-    ledger = (folder / "results/scale/stages.jsonl").read_text(encoding="utf-8").splitlines()
-    worked = sum(json.loads(line)["seconds"] for line in ledger)
+    ledger = jsonl.read(folder / "results/scale/stages.jsonl")
+    worked = sum(entry["seconds"] for entry in ledger)
     return (busy.seconds - idle.seconds - worked) / len(wanted), made
 
 

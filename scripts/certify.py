@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from halcyon import files
 from halcyon.campaign import stage
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.explore import Progress
@@ -14,12 +13,13 @@ from halcyon.final import certificate, long_runs
 from halcyon.final.certificate import Certificate, Runs
 from halcyon.labels.labelling import gather
 from halcyon.models import mace
+from halcyon.verdict.forms import Verdict
 
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
-    verdict = files.read_json(args.verdict)
+    verdict = Verdict.read(args.verdict)
     device, dtype = settings.resources.device, settings.model.dtype
     model = mace.BatchedMace(mace.load(args.model, device=device, dtype=dtype))
     committee = mace.load_committee(settings.domain, device=device, dtype=dtype)
@@ -57,7 +57,7 @@ def main(job: stage.Job) -> None:
                 relative_to=args.certificate.parent,
                 work=job.folder,
                 identity=identity,
-                seed=job.seed(ensemble, verdict["generation"]),
+                seed=job.seed(ensemble, verdict.generation),
                 committee=committee,
                 stop=job.stopping,
                 report=report,
@@ -66,19 +66,17 @@ def main(job: stage.Job) -> None:
     runs = [tested("nvt"), tested("nve")]
     conclusion, reasons = certificate.conclude(runs, criteria)
     made = Certificate(
-        schema=certificate.SCHEMA_VERSION,
+        schema=1,
         conclusion=conclusion,
         sentence=certificate.sentence(conclusion, reasons, runs),
         reasons=reasons,
         not_covered=certificate.not_covered(
-            runs, structures=job.plan.explored, verdict=verdict["decision"]
+            runs, structures=job.plan.explored, verdict=verdict.decision
         ),
         campaign=job.campaign.settings.campaign,
         system=args.system,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
-        verdict=certificate.Verdict(
-            **{name: verdict[name] for name in certificate.Verdict.model_fields}
-        ),
+        verdict=certificate.CampaignEnd.of(verdict),
         model=certificate.hash_of(args.model, args.certificate.parent),
         domain=certificate.hash_of(args.domain, args.certificate.parent),
         data=certificate.Data(

@@ -2,77 +2,37 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from halcyon.campaign import stage
-from halcyon.errors import InputError
 from halcyon.frames import read_frames
 from halcyon.labels.labelling import gather
-
-
-def percent(exceedance: dict) -> str:
-    low, high = exceedance["low"], exceedance["high"]
-    return f"{exceedance['fraction']:.2%} of atoms outside (95 %: {low:.2%}–{high:.2%})"
 
 
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon.domain import calibration
     from halcyon.models import mace
+    from halcyon.models.domains import find_domain
+    from halcyon.models.fit import pretraining_frames
 
-    args, settings = job.arguments, job.plan.settings
+    args, settings, structures = job.arguments, job.plan.settings, job.plan.structures
     torch.set_num_threads(args.threads)
-    device = settings.resources.device
-    model = mace.load(args.model, device=device, dtype=settings.model.dtype)
-    labels = gather(args.labels)
-    classes = {name: job.plan.classes(name) for name in job.plan.structures}
-    bonds = {}
-    for name in job.plan.sampled:
-        distances = [
-            frame.get_all_distances(mic=bool(frame.pbc.any()))
-            for frame in labels["train"]
-            if frame.info["structure"] == name
-        ]
-        if not distances:
-            raise InputError(
-                f"structure {name}: none of its training frames has a label; what the program "
-                "said of them stands in the label files and in the summary"
-            )
-        mean = np.mean(distances, axis=0)
-        bonds[name] = [(i, j, float(mean[i, j])) for i, j in job.plan.bonds(name)]
-
-    def sample(frames: list) -> calibration.Sample:
-        said = mace.evaluate(model, frames, device=device)
-        return calibration.Sample(frames, said.node_energy, said.descriptors, said.forces)
-
+    device, dtype = settings.resources.device, settings.model.dtype
     teacher = read_frames(args.teacher) if settings.pretraining.enabled else []
-    teacher = [f for f in teacher if job.plan.structures[f.info["structure"]].pretrain]
-    found = calibration.fit_domain(
-        train=sample(labels["train"]),
-        teacher=sample(teacher),
-        held_out=sample(labels["validation"]),
-        check=sample(labels["test"]),
-        classes=classes,
-        bonds=bonds,
+    domain = find_domain(
+        mace.load(args.model, device=device, dtype=dtype),
+        gather(args.labels),
+        pretraining_frames(teacher, structures),
+        classes={name: job.plan.classes(name) for name in structures},
+        bonded={name: job.plan.bonds(name) for name in job.plan.sampled},
         settings=settings.domain,
         seed=job.seed(),
-        committee=mace.load_committee(settings.domain, device=device, dtype=settings.model.dtype),
+        committee=mace.load_committee(settings.domain, device=device, dtype=dtype),
     )
-    found.write(args.domain)
-    for name, one in found.signals.items():
-        job.say(
-            f"{name}: threshold {one.threshold.value:.3g} ({one.threshold.low:.3g}–"
-            f"{one.threshold.high:.3g}, {one.threshold.method}), on test frames "
-            f"{percent(one.exceedance)}"
-        )
-    margin, achieved = found.margin, found.report["exceedance_with_margin"]
-    job.done(
-        f"{len(found.label)} classes, margin {margin.value:.2f} widths "
-        f"({margin.low:.2f}–{margin.high:.2f}, {margin.method}), on test frames "
-        f"{percent(achieved)}",
-        args.domain,
-    )
+    domain.write(args.domain)
+    *signals, tiers = domain.lines()
+    for line in signals:
+        job.say(line)
+    job.done(tiers, args.domain)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from halcyon import files
 from halcyon.campaign import stage
 from halcyon.domain.intervals import Domain
 from halcyon.frames import structure_only, write_frames
 from halcyon.labels.labelling import gather
+from halcyon.verdict.forms import ExplorationSummary
 
 
 def start_replicas(job: stage.Job) -> tuple[list, Callable]:
@@ -100,14 +100,9 @@ def main(job: stage.Job) -> None:
         path = args.traces.with_name("trajectory.parquet")
         frames = trajectory.join(result.trajectory, path)
         job.say(f"{frames} frames of the trajectory in {path}")
-    files.write_json(
-        args.summary,
-        {
-            "replicas": result.replicas,
-            "replica_steps": result.steps,
-            "candidates_passed_over": result.passed_over,
-        },
-    )
+    summary = {"replicas": result.replicas, "replica_steps": result.steps}
+    summary |= {"candidates_passed_over": result.passed_over}
+    ExplorationSummary.model_validate(summary).write(args.summary)
     failed = [entry for entry in result.replicas if entry["failure"]]
     last = result.traces.groupby("replica").last()
     job.done(

@@ -2,35 +2,56 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from halcyon import files
 from halcyon.campaign import stage
 from halcyon.frames import read_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.models.fit import adopt, fit
+    from halcyon.models.fit import adopt, fit, pretraining_frames, split
+    from halcyon.models.training import Recipe
 
-    taught = {name for name, s in job.plan.structures.items() if s.pretrain}
-    frames = [f for f in read_frames(job.arguments.frames) if f.info["structure"] in taught]
-    order = np.random.default_rng(job.seed()).permutation(len(frames))
-    held_out = max(1, round(len(frames) * job.plan.settings.pretraining.validation_fraction))
-    validation = [frames[i] for i in sorted(order[:held_out])]
-    train = [frames[i] for i in sorted(order[held_out:])]
-    settings = job.plan.settings.pretraining
-    if settings.start is not None:
-        metrics = adopt(job, validation)
-        what = f"{settings.start} taken as it is"
+    args, settings = job.arguments, job.plan.settings
+    frames = split(
+        pretraining_frames(read_frames(args.frames), job.plan.structures),
+        settings.pretraining.validation_fraction,
+        seed=job.seed(),
+    )
+    if settings.pretraining.start is not None:
+        metrics = adopt(
+            settings.pretraining.start,
+            frames["test"],
+            elements=job.plan.elements,
+            settings=settings.model,
+            head=settings.pretraining.start_head,
+            out=args.model,
+            device=settings.resources.device,
+            say=job.say,
+        )
+        what = f"{settings.pretraining.start} taken as it is"
     else:
+        recipe = Recipe(
+            elements=job.plan.elements,
+            model=settings.model,
+            fit=settings.pretraining,
+            seed=job.seed("fit"),
+            device=settings.resources.device,
+        )
         with job.alone():
-            metrics = fit(job, train, validation, test=validation, settings=settings, start=None)
-        what = f"{len(train)} frames"
-    files.write_json(job.arguments.metrics, metrics)
+            metrics = fit(
+                frames,
+                recipe,
+                out=args.model,
+                work=job.folder,
+                say=job.say,
+                warn=lambda text: job.say(text, style="yellow"),
+                stopping=job.stopping,
+                threads=args.threads,
+            )
+        what = f"{len(frames['train'])} frames"
+    metrics.write(args.metrics)
     job.done(
-        f"{what}, force MAE {metrics['test']['forces_mae_meV_per_A']:.0f} meV/Å "
-        "against the force field",
-        job.arguments.model,
+        f"{what}, force MAE {metrics.test.forces_mae_meV_per_A:.0f} meV/Å against the force field",
+        args.model,
     )
 
 

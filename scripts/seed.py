@@ -5,51 +5,23 @@ They are split into training, validation and test set for good.
 
 from pathlib import Path
 
-import numpy as np
-
 from halcyon.campaign import stage
-from halcyon.errors import InputError
-from halcyon.frames import read_frames, structure_key, structure_only, write_frames
-from halcyon.labels.pool import frames_like
+from halcyon.frames import read_frames, write_frames
+from halcyon.labels import seed
 
 
 def main(job: stage.Job) -> None:
-    seed = job.plan.settings.seed_labels
-    splits = ["train"] * seed.train + ["validation"] * seed.validation + ["test"] * seed.test
-    pool = [
-        frame
-        for frame in read_frames(job.arguments.frames)
-        if frame.info["origin"] == "md" and frame.info["temperature"] <= seed.max_temperature_K
-    ]
+    settings, structures = job.plan.settings.seed_labels, job.plan.sampled
+    seeds = {structure: job.seed(structure) for structure in structures}
     published = job.campaign.reference().pool
-    selected = []
-    for name in job.plan.sampled:
-        mine = [frame for frame in pool if frame.info["structure"] == name]
-        if published is not None:
-            mine = frames_like(published, job.plan.start(name))
-            if len(mine) < len(splits):
-                raise InputError(
-                    f"reference.files: {len(mine)} frames of {name} in the data set, expected "
-                    f"{len(splits)} for the seed (seed_labels)"
-                )
-        elif len(mine) < len(splits):
-            raise InputError(
-                f"{job.arguments.frames}: {len(mine)} frames of {name} up to "
-                f"{seed.max_temperature_K:g} K, expected {len(splits)}: raise teacher.md_frames, "
-                "or lower teacher.min_difference_A"
-            )
-        chosen = np.random.default_rng(job.seed(name)).permutation(len(mine))[: len(splits)]
-        for index, split in zip(chosen, splits, strict=True):
-            frame = structure_only(mine[index])
-            frame.info |= {"split": split, "generation": -1, "reason": "seed"}
-            if published is None:
-                frame.info |= {"origin": "md", "temperature": mine[index].info["temperature"]}
-            else:
-                frame.info |= {"origin": "data set"}
-            frame.info |= {"key": structure_key(frame)}
-            selected.append(frame)
-    write_frames(job.arguments.selected, selected)
-    job.done(f"{len(selected)} frames to label", job.arguments.selected)
+    if published is None:
+        taught = read_frames(job.arguments.frames)
+        frames = seed.from_dynamics(taught, structures, settings, seeds=seeds)
+    else:
+        starts = [job.plan.start(structure) for structure in structures]
+        frames = seed.from_published(published, starts, settings, seeds=seeds)
+    write_frames(job.arguments.selected, frames)
+    job.done(f"{len(frames)} frames to label", job.arguments.selected)
 
 
 if __name__ == "__main__":

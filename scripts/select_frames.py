@@ -11,6 +11,7 @@ from halcyon.frames import read_frames, write_frames
 from halcyon.labels.labelling import NOT_COMPUTED, gather
 from halcyon.labels.pool import frames_like, nearest
 from halcyon.verdict import saturation
+from halcyon.verdict.forms import ExplorationSummary, Finding
 
 
 def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
@@ -27,13 +28,9 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
     device = settings.resources.device
     model = mace.load(args.model, device=device, dtype=settings.model.dtype)
 
-    def sample(frames: list) -> Sample:
-        said = mace.evaluate(model, frames)
-        return Sample(frames, said.node_energy, said.descriptors, said.forces)
-
     chosen = select(
-        sample(candidates),
-        sample(known),
+        Sample.of(candidates, mace.evaluate(model, candidates)),
+        Sample.of(known, mace.evaluate(model, known)),
         Domain.read(args.domain),
         settings.selection,
         settings.exploration,
@@ -46,11 +43,11 @@ def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[st
 
 def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
-    summary = files.read_json(args.summary)
-    assessment = saturation.assess_run(pd.read_parquet(args.traces), summary["replicas"], settings)
+    summary = ExplorationSummary.read(args.summary)
+    assessment = saturation.assess_run(pd.read_parquet(args.traces), summary.replicas, settings)
     known = [frame for split in gather(args.labels).values() for frame in split]
     candidates = read_frames(args.candidates)
-    if assessment["finding"] == saturation.Finding.SATURATED:
+    if assessment.finding is Finding.SATURATED:
         selected, fates = [], {"left: the index has saturated": len(candidates)}
     else:
         selected, fates = choose(job, candidates, known)
@@ -66,7 +63,7 @@ def main(job: stage.Job) -> None:
     for frame in selected:
         frame.info["generation"] = args.generation
     write_frames(args.selected, selected)
-    if passed_over := summary["candidates_passed_over"]:
+    if passed_over := summary.candidates_passed_over:
         fates |= {"left: the replica had better ones": passed_over}
     files.write_json(args.fates, {"candidates": len(candidates) + passed_over, "fates": fates})
     told = ", ".join(f"{n} {fate}" for fate, n in fates.items()) or "no candidates"

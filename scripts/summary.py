@@ -12,7 +12,7 @@ from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.campaign import Campaign
 from halcyon.commands.terminal import console
 from halcyon.errors import EXIT_BAD_INPUT, InputError
-from halcyon.verdict import runs
+from halcyon.verdict.words import rate_text
 
 TONES = {"saturated": "bold green", "continue": "bold yellow"}
 """Colour of a verdict's sentence by its decision; red of all others."""
@@ -46,8 +46,8 @@ def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
             stable = certificate and certificate.conclusion == "stable"
             tone = "" if certificate is None else "green" if stable else "bold red"
             say(report.certificate_sentence(collected), tone)
-        if last.failures["bound_per_ps"] is not None:
-            say(f"failure rate {runs.rate_text(last.failures)}")
+        if last.failures.bound_per_ps is not None:
+            say(f"failure rate {rate_text(last.failures)}")
         out.print(report.summary_table(collected))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")

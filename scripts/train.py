@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from halcyon import files
 from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
@@ -11,41 +10,51 @@ from halcyon.labels.labelling import gather
 
 def main(job: stage.Job) -> None:
     from halcyon.models.fit import diagnose, fit
+    from halcyon.models.training import Recipe, Replay
 
-    args = job.arguments
+    args, settings = job.arguments, job.plan.settings
     labels = gather(args.labels)
     for split in ("train", "validation", "test"):
         if not labels[split]:
             raise InputError(
-                f"no good label in the {split} set; {len(labels['bad'])} frames have none: what "
-                "the program said stands in the label files and in the summary"
+                f"no frame of the {split} set has a label ({len(labels['bad'])} calculations "
+                "failed): the program's messages stand in the label files and in the summary"
             )
-    settings = job.plan.settings.training
+    recipe = Recipe(
+        elements=job.plan.elements,
+        model=settings.model,
+        fit=settings.training,
+        seed=job.seed("fit"),
+        start=args.start,
+        device=settings.resources.device,
+    )
     with job.alone():
         metrics = fit(
-            job,
-            labels["train"],
-            labels["validation"],
-            test=labels["test"],
-            settings=settings,
-            start=args.start,
-            replay=read_frames(args.replay) if args.replay else (),
-            replay_weight=settings.replay_weight,
+            labels,
+            recipe,
+            out=args.model,
+            work=job.folder,
+            say=job.say,
+            warn=lambda text: job.say(text, style="yellow"),
+            stopping=job.stopping,
+            replay=Replay(read_frames(args.replay), settings.training.replay_weight)
+            if args.replay
+            else None,
+            threads=args.threads,
         )
     diagnose(
-        job,
-        labels["train"],
-        labels["validation"] + labels["test"],
-        labels["test"],
-        start=args.start,
+        args.model,
+        labels,
+        recipe,
+        classes={name: job.plan.classes(name) for name in job.plan.structures},
         parity_file=args.parity,
         drift_file=args.drift,
     )
-    files.write_json(args.metrics, metrics | {"frames_without_label": len(labels["bad"])})
-    test = metrics["test"]
+    metrics.model_copy(update={"frames_without_label": len(labels["bad"])}).write(args.metrics)
     job.done(
-        f"{len(labels['train'])} labels, test force MAE {test['forces_mae_meV_per_A']:.0f} meV/Å, "
-        f"energy MAE {test['energy_mae_meV_per_atom']:.1f} meV/atom",
+        f"{len(labels['train'])} labels, test force MAE "
+        f"{metrics.test.forces_mae_meV_per_A:.0f} meV/Å, energy MAE "
+        f"{metrics.test.energy_mae_meV_per_atom:.1f} meV/atom",
         args.model,
     )
 

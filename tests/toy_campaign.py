@@ -13,10 +13,12 @@ import pytest
 
 from halcyon import config, files, report
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain, DomainReport
+from halcyon.domain.margins import Exceedance, Margin
 from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.frames import write_frames
 from halcyon.models import drift, parity
+from halcyon.models.metrics import Metrics, SetErrors, TrainingProgress
 from halcyon.report.page import render
 
 TIME_PS = 2.0
@@ -59,17 +61,39 @@ def write_labels(path, frames, *, bad=()):
 
 def curve(epochs, error):
     return [
-        {
-            "epoch": epoch,
-            "of": epochs,
-            "loss": error / epoch,
-            "forces_mae_meV_per_A": error * (1 + 1 / epoch),
-            "forces_rmse_meV_per_A": error * (1 + 2 / epoch),
-            "energy_mae_meV_per_atom": error / 20 * (1 + 1 / epoch),
-            "energy_rmse_meV_per_atom": error / 10 * (1 + 1 / epoch),
-        }
+        TrainingProgress(
+            epoch=epoch,
+            of=epochs,
+            loss=error / epoch,
+            forces_mae_meV_per_A=error * (1 + 1 / epoch),
+            forces_rmse_meV_per_A=error * (1 + 2 / epoch),
+            energy_mae_meV_per_atom=error / 20 * (1 + 1 / epoch),
+            energy_rmse_meV_per_atom=error / 10 * (1 + 1 / epoch),
+        )
         for epoch in range(1, epochs + 1)
     ]
+
+
+def make_metrics(forces_mae, *, frames, curve):
+    """Errors of a model of so much force MAE, with so many frames in each set."""
+    errors = {
+        "energy_mae_meV_per_atom": 5.67,
+        "energy_rmse_meV_per_atom": 8.9,
+        "forces_mae_meV_per_A": forces_mae,
+        "forces_rmse_meV_per_A": 1.3 * forces_mae,
+    }
+    return Metrics(
+        **{
+            name: SetErrors(**errors, frames=number)
+            for name, number in zip(("train", "validation", "test"), frames, strict=True)
+        },
+        best_epoch=7,
+        e0s_eV={1: -13.6, 8: -430.0},
+        curve=curve,
+        start="teacher/pretrained.model",
+        seconds=90.0,
+        frames_without_label=0,
+    )
 
 
 def make_traces(replicas, growth, points_per_ps=100, signals=()):
@@ -117,7 +141,6 @@ def make_traces(replicas, growth, points_per_ps=100, signals=()):
 
 
 def make_domain():
-    exceedance = {"fraction": 0.012, "low": 0.001, "high": 0.034, "atoms": 60}
     return Domain(
         classes={"water": ["water:O0", "water:H0", "water:H0"]},
         label={"water:O0": (-1.0, -0.5), "water:H0": (-0.2, 0.1)},
@@ -126,15 +149,15 @@ def make_domain():
             value=0.345, low=0.21, high=0.56, method="peaks-over-threshold", alpha=1e-4, n=45
         ),
         bonds={"water": [(0, 1, 0.97)]},
-        report={
-            "training_frames_values": {"water:O0": 20, "water:H0": 40},
-            "held_out_frames": 15,
-            "check_frames": 20,
-            "exceedance_bare": {},
-            "exceedance_with_margin": exceedance,
-            "mean_width_label_eV": 0.4,
-            "mean_width_guard_eV": 2.6,
-        },
+        report=DomainReport(
+            training_frames_values={"water:O0": 20, "water:H0": 40},
+            held_out_frames=15,
+            check_frames=20,
+            exceedance_bare=None,
+            exceedance_with_margin=Exceedance(fraction=0.012, low=0.001, high=0.034, atoms=60),
+            mean_width_label_eV=0.4,
+            mean_width_guard_eV=2.6,
+        ),
     )
 
 
@@ -193,7 +216,8 @@ def toy(tmp_path, rattled):
             },
         )
         if pretraining:
-            files.write_json(system / "teacher/pretrained.json", {"curve": curve(25, 900.0)})
+            metrics = make_metrics(800.0, frames=(360, 40, 40), curve=curve(25, 900.0))
+            metrics.write(system / "teacher/pretrained.json")
         verdicts = []
         for number, decision in enumerate(decisions):
             folder = system / f"gen{number:03d}"
@@ -233,21 +257,11 @@ def toy(tmp_path, rattled):
                 folder / "selection.json",
                 {"candidates": candidates, "fates": fates if candidates else {}},
             )
-            test = {
-                "forces_mae_meV_per_A": 123.4 / (number + 1),
-                "energy_mae_meV_per_atom": 5.67,
-                "frames": 20,
-            }
-            files.write_json(
-                folder / "metrics.json",
-                {
-                    "train": {"frames": 21 + 5 * number},
-                    "validation": {"frames": 15 + number},
-                    "test": test,
-                    "best_epoch": 7,
-                    "curve": curve(9, 100.0 / (number + 1)),
-                },
-            )
+            make_metrics(
+                123.4 / (number + 1),
+                frames=(21 + 5 * number, 15 + number, 20),
+                curve=curve(9, 100.0 / (number + 1)),
+            ).write(folder / "metrics.json")
             make_domain().write(folder / "domain.json")
             (folder / "model.model").write_bytes(b"model")
             spent = 55 + 6 * (number + 1)
@@ -310,8 +324,7 @@ def write_diagnoses(verdicts, rattled):
         )
         found = drift.compared(known, new)
         before = None if number else found
-        told = {"schema": drift.SCHEMA, "frames": 30, "before": before, "after": found}
-        files.write_json(folder / "drift.json", told)
+        drift.Drift(frames=30, before=before, after=found).write(folder / "drift.json")
         selected = rattled(3)
         for place, frame in enumerate(selected):
             frame.info |= {"replica": place, "time": 0.5, "temperature": 500.0, "atom": 2}

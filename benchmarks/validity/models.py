@@ -11,7 +11,7 @@ Not for: what the models do (see `runs`).
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -31,12 +31,12 @@ from halcyon.config import (
     XtbReference,
     read_system,
 )
-from halcyon.domain import calibration
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.reference.xtb import Xtb
 from halcyon.models import mace, training
+from halcyon.models.domains import find_domain
 from halcyon.systems.structures import atom_classes, bonds, start_structure
 from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.sampling import sample
@@ -192,49 +192,53 @@ class Workshop:
         if out.exists():
             return out
         data, (tuning, pretraining) = self.data, self.plan.epochs
-        common: dict[str, Any] = {"model": ModelSettings(), "work": self.work}
-        common["elements"] = data.train[0].numbers
+        elements, size = data.train[0].numbers, ModelSettings()
         base = self.work / f"base-{model.seed}{ending}.model"
         if model.group == "pre-trained" and not base.exists():
             self.say(f"Pre-training {base.stem} on {len(data.teacher)} frames")
             training.train(
                 [frame for i, frame in enumerate(data.teacher) if i % 10],
                 data.teacher[::10],
-                fit=PretrainingSettings(epochs=pretraining),
-                start=None,
+                training.Recipe(
+                    elements=elements,
+                    model=size,
+                    fit=PretrainingSettings(epochs=pretraining),
+                    seed=derived_seed("base", str(model.seed), ending),
+                ),
                 out=base,
-                seed=derived_seed("base", str(model.seed), ending),
-                **common,
+                work=self.work,
             )
         self.say(f"Training {out.stem} on {model.labels} labels")
         training.train(
             data.train[: model.labels],
             data.validation,
-            fit=TrainingSettings(epochs=tuning, updates=None),
-            start=base if model.group == "pre-trained" else None,
+            training.Recipe(
+                elements=elements,
+                model=size,
+                fit=TrainingSettings(epochs=tuning, updates=None),
+                seed=derived_seed("fit", model.name, ending),
+                start=base if model.group == "pre-trained" else None,
+            ),
             out=out,
-            seed=derived_seed("fit", model.name, ending),
-            **common,
+            work=self.work,
         )
         return out
 
     def _domain(self, model: Model, loaded: torch.nn.Module, settings: DomainSettings) -> Domain:
         """Domain of a model, with the calibration of all signals."""
-
-        def said(frames: Sequence[Atoms]) -> calibration.Sample:
-            values = mace.evaluate(loaded, frames)
-            return calibration.Sample(frames, values.node_energy, values.descriptors, values.forces)
-
-        data, train = self.data, self.data.train[: model.labels]
-        lengths = np.mean([frame.get_all_distances() for frame in train], axis=0)
-        name = train[0].info["structure"]
-        return calibration.fit_domain(
-            train=said(train),
-            teacher=said(data.teacher if model.group == "pre-trained" else []),
-            held_out=said(data.validation),
-            check=said(data.test[self.plan.temperatures_K[0]]),
+        data = self.data
+        labels = {
+            "train": data.train[: model.labels],
+            "validation": data.validation,
+            "test": data.test[self.plan.temperatures_K[0]],
+        }
+        name = data.train[0].info["structure"]
+        return find_domain(
+            loaded,
+            labels,
+            data.teacher if model.group == "pre-trained" else [],
             classes={name: atom_classes(self.start, self.bonds, "symmetry")},
-            bonds={name: [(i, j, float(lengths[i, j])) for i, j in self.bonds]},
+            bonded={name: self.bonds},
             settings=settings,
             seed=derived_seed("domain", model.name),
             committee=mace.load_committee(settings, device="cpu"),
@@ -254,7 +258,8 @@ class Workshop:
                 ("energy_mae_meV_per_atom", "energy_mae_meV_per_atom"),
             )
         }
-        widths = {tier: domain.report[f"mean_width_{tier}_eV"] for tier in ("label", "guard")}
+        content = domain.content()
+        report = content["report"]
         return {
             "schema": SCHEMA,
             "kind": "model",
@@ -265,12 +270,14 @@ class Workshop:
             "test_frames": {kelvin: len(frames) for kelvin, frames in tests.items()},
             "domain": {
                 "margin": asdict(domain.margin),
-                "exceedance": domain.report["exceedance_with_margin"],
-                "mean_width_eV": widths,
+                "exceedance": report["exceedance_with_margin"],
+                "mean_width_eV": {
+                    tier: report[f"mean_width_{tier}_eV"] for tier in ("label", "guard")
+                },
             },
             "signals": {
-                name: {"threshold": asdict(found.threshold), "exceedance": found.exceedance}
-                for name, found in domain.signals.items()
+                name: {key: signal[key] for key in ("threshold", "exceedance")}
+                for name, signal in content["signals"].items()
             },
             "versions": {n: version(n) for n in ("torch", "mace-torch", "tblite", "openmm")},
             "machine": platform.machine(),

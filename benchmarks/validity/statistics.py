@@ -220,7 +220,7 @@ def critical(runs: pd.DataFrame) -> dict[str, Any]:
                 survival.Ending(time_ps=time_ps, cli_ps=cli, failed=failed)
                 for time_ps, cli, failed in zip(*columns, strict=True)
             ]
-            found.setdefault(signal, {})[group] = asdict(survival.critical_cli(ends))
+            found.setdefault(signal, {})[group] = survival.critical_cli(ends).model_dump()
     return found
 
 

@@ -1,6 +1,10 @@
 """Writing to disk so that a kill at any moment leaves either the old file or the new one.
 
-Not for: formats. `frames` knows Parquet, `config` knows YAML; this module only moves bytes.
+    write_json(path, {"schema": 1})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+Not for: formats (`frames` knows Parquet, `config` knows YAML), or files that grow (`jsonl`).
 """
 
 import errno
@@ -18,15 +22,15 @@ from typing import Any
 from halcyon.errors import InputError
 
 
-class Held(InputError):  # noqa: N818 - of the lock, not an error of ours
+class Held(InputError):  # noqa: N818 - says what the lock is
     """Another process holds a lock.
 
     Attributes:
-        holder: that process, as it wrote itself down.
+        holder: that process, as the lock file names it.
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
-        """Say which folder, and who."""
+        """Make the message from the locked folder and the process that holds it."""
         self.holder = holder
         super().__init__(
             f"{folder}: another Halcyon process works here ({holder}). "
@@ -76,7 +80,7 @@ def read_json(path: Path | str) -> Any:
 
 @contextmanager
 def only_one(folder: Path | str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go of it when the process dies.
+    """Lock `folder` for this process; the kernel releases the lock when the process dies.
 
     Args:
         folder: made if missing; the lock is the file `.lock` in it.
@@ -98,33 +102,37 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQU
 
 
 def check_writable(folder: Path) -> None:
-    """See that files can be made in a folder, or in what it will be made in. Leaves no trace.
+    """Check that files can be made in a folder, or in what it will be made in. Leaves no trace.
 
     Raises:
-        InputError: they cannot.
+        InputError: nothing can be written.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     try:
-        with tempfile.TemporaryFile(dir=there) as probe:
+        with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b" ")
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
-        raise _not_writable(there, error) from error
+        raise _not_writable(existing, error) from error
 
 
 def _not_writable(folder: Path, error: OSError) -> InputError:
     return InputError(
-        f"{folder}: nothing can be written here ({error.strerror}), and what works here must: "
-        "make it writable. To look on: halcyon status"
+        f"{folder}: nothing can be written here ({error.strerror}), and a campaign writes its "
+        "files here: make the folder writable. To look at the campaign without: halcyon status"
     )
 
 
 def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
     """Lock the file `path` until the returned descriptor is closed or the process ends.
 
+    Args:
+        path: made if missing. Whoever holds the lock is named in it.
+        wait_s: seconds to wait for another process to release it.
+
     Raises:
-        Held: another process holds the lock after `wait_s` seconds.
+        Held: another process holds the lock after `wait_s` seconds; the file was not changed.
         InputError: this file system has no locks, or nothing can be written to it.
     """
     try:
@@ -161,10 +169,9 @@ def take_lock(path: Path, *, wait_s: float = 0.0) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock `path`; nothing is written, and no right to write needed.
+    """Whether a process holds the lock `path`; nothing is written, and no right to write is needed.
 
-    The lock is asked for, shared, and given back at once: `take_lock` with some patience does not
-    notice.
+    For an instant this process holds a shared lock: a `take_lock` that waits is not refused by it.
     """
     try:
         handle = os.open(path, os.O_RDONLY)

@@ -45,7 +45,7 @@ def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(check
     assert "Nothing to be done" in checkout.run(config)
 
     config = checkout.configure("purse", limits={"max_generations": 2, "core_hours": 1.0}, **own)
-    assert f"the budget allows {frames.count(NOT_COMPUTED)} frames" in checkout.run(config)
+    assert f"the budget now allows {frames.count(NOT_COMPUTED)} frames" in checkout.run(config)
     assert NOT_COMPUTED not in statuses(checkout, "purse", "gen001")
     done = verdict(checkout, "purse", 1)
     assert done["decision"] == "max_generations"

@@ -86,7 +86,7 @@ def test_the_library_knows_where_the_workflows_files_lie(checkout, finished):  #
     jobs = paths.start_jobs(found, "methanol")
     for number in (0, 1):
         jobs += paths.generation_jobs(found, "methanol", number)
-    jobs += paths.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1))
+    jobs += paths.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1)["decision"])
     assert [(job.name, path) for job in jobs for path in job.outputs if not path.exists()] == []
     assert [job.name for job in jobs if not job.log.exists()] == []
     # The first generation is over and in order; the last has no successor.

@@ -1,6 +1,5 @@
 """Labels of a campaign from the real CP2K: killed and resumed, and frames that do not converge."""
 
-import json
 import shutil
 from collections import Counter
 
@@ -10,6 +9,7 @@ import yaml
 from cheap_cp2k import CHEAP, TRUSTING
 from test_campaign import kill_when
 
+from halcyon import jsonl
 from halcyon.frames import read_frames
 
 pytestmark = pytest.mark.cp2k
@@ -36,13 +36,10 @@ def test_killed_while_labelling_no_label_is_computed_twice(cheap_level):
     journals = checkout / "results/cp2k-killed/work/water/start/label"
     kill_when(
         process,
-        lambda: sum(len(j.read_bytes().splitlines()) for j in journals.rglob("*.jsonl")) >= 4,
+        lambda: sum(len(jsonl.read(path)) for path in journals.rglob("*.jsonl")) >= 4,
     )
     finished_before = {
-        json.loads(line)["info"]["key"]
-        for journal in journals.rglob("*.jsonl")
-        for line in journal.read_bytes().splitlines()
-        if line.endswith(b"}")
+        entry["info"]["key"] for path in journals.rglob("*.jsonl") for entry in jsonl.read(path)
     }
     checkout.run(config, "--", *targets)
     labelled = [frame for target in targets for frame in read_frames(checkout / target)]

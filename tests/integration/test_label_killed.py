@@ -1,6 +1,5 @@
 """kill -9 of a label shard with the real CP2K, again and again."""
 
-import json
 import os
 import random
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 
+from halcyon import jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.store import LabelStore
@@ -50,9 +50,7 @@ def campaign(tmp_path):
 
 def finished(work):
     """Keys with a whole line in the journal."""
-    journal = work / "journal.jsonl"
-    written = journal.read_bytes() if journal.exists() else b""
-    return {json.loads(line)["info"]["key"] for line in written.split(b"\n")[:-1] if line}
+    return {entry["info"]["key"] for entry in jsonl.read(work / "journal.jsonl")}
 
 
 def starts(work):

@@ -7,9 +7,9 @@ import time
 import yaml
 
 from conftest import ROOT
-from halcyon import files
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
+from halcyon.verdict.forms import ReplicaEnd, Verdict
 
 CONTENT = {
     "campaign": "trial",
@@ -40,6 +40,24 @@ def campaign(folder, **changes):
     return found
 
 
+def replica_end(replica, time_ps, *, failure=None, **more):
+    """How a replica ended."""
+    known = {"structure": "methanol", "temperature_K": 500.0, "atoms": 3}
+    return ReplicaEnd(**known, replica=replica, time_ps=time_ps, failure=failure, **more)
+
+
+def made_up_verdict(decision, *, generation=1, **more):
+    """A verdict; what is not given is as in the earliest release's files."""
+    assessment = {"finding": "not saturated", "reason": "made up", "excursions": 3}
+    assessment |= {"atom_time_ps": 36.0, "rate_per_atom_ps": 0.08, "rate_bound_per_atom_ps": 0.2}
+    assessment |= {"rate_limit_per_atom_ps": 0.1, "confidence": 0.95, "replicas": 4, "failed": 0}
+    content = {"system": "methanol", "generation": generation, "decision": decision}
+    content |= {"reason": "made up", "labels": {"spent": 10}, "label_budget": 500}
+    return Verdict.model_validate(
+        content | {"saturation": assessment | {"homogeneity_p": None}} | more
+    )
+
+
 def finish(found, generations, decision="continue"):
     """Put down the outputs of so many generations, a second between two files."""
     clock = itertools.count(time.time() - 50_000)
@@ -47,7 +65,7 @@ def finish(found, generations, decision="continue"):
     for number in range(generations):
         jobs += paths.generation_jobs(found, "methanol", number)
     if decision != "continue":
-        jobs += paths.end_jobs(found, "methanol", {**paths.SATURATED, "decision": decision})
+        jobs += paths.end_jobs(found, "methanol", decision)
     for job in jobs:
         for path in (*job.outputs, job.log):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,15 +73,6 @@ def finish(found, generations, decision="continue"):
             if job.stage == "verdict" and path.suffix == ".json":
                 labels = {"train": 20, "validation": 15, "test": 20, "bad": 0}
                 labels["spent"] = 55 + 20 * (job.generation + 1)
-                files.write_json(
-                    path,
-                    {
-                        "generation": job.generation,
-                        "decision": decision,
-                        "reason": "made up",
-                        "labels": labels,
-                        "saturation": {},
-                    },
-                )
+                made_up_verdict(decision, generation=job.generation, labels=labels).write(path)
             when = next(clock)
             os.utime(path, (when, when))

@@ -18,7 +18,8 @@ from typing import Any
 
 import tblite.interface  # noqa: F401
 
-from halcyon.labels.journal import NAME, entries
+from halcyon import jsonl
+from halcyon.labels.journal import NAME
 
 
 def start(words: list[str]) -> int:
@@ -49,7 +50,7 @@ def ended(pid: int, seconds: float, journal: Path | None = None, records: int = 
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if journal and len(list(entries(journal))) >= records:
+        if journal and len(jsonl.read(journal)) >= records:
             return None
         time.sleep(0.002)
     return None
@@ -79,7 +80,7 @@ def main() -> None:
                 break
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            journaled = [entry["info"]["key"] for entry in entries(Path(folder) / NAME)]
+            journaled = [entry["info"]["key"] for entry in jsonl.read(Path(folder) / NAME)]
             begun_so_far = Path(log).read_text().splitlines() if Path(log).exists() else []
             kills.append(
                 {

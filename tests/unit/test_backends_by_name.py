@@ -8,7 +8,7 @@ from ase.io import write
 
 from halcyon.config import AseReference, DatasetReference
 from halcyon.errors import InputError
-from halcyon.labels.labelling import label_frames
+from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference import Status, make_reference
 from halcyon.labels.store import LabelStore, level_hash
 
@@ -146,14 +146,13 @@ def test_a_frame_of_the_set_gets_its_label(dataset, rattled, tmp_path):
     turned = asked[0][[2, 0, 1]]
     turned.info = dict(asked[0].info)
     store = LabelStore(tmp_path / "labels", dataset.level)
-    labelled = label_frames(
-        [*asked, turned],
-        dataset,
-        store,
+    labelled = Labeller(
+        reference=dataset,
+        store=store,
         work=tmp_path / "work",
         cores=1,
         provenance={"campaign": "c", "system": "s"},
-    )
+    ).label([*asked, turned])
     assert [f.info["status"] for f in labelled] == ["ok", "ok", "rejected", "rejected", "ok"]
     assert "not in the data set, which has 4 other frames of H2O" in labelled[2].info["message"]
     for frame in (labelled[0], labelled[4]):

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from halcyon import files
-from halcyon.campaign import accounts, budget
+from halcyon.campaign import accounts, budget, paths
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.label_jobs import label_job
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.labels.job import Shard
+from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.journal import NAME, Journal
 from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -90,15 +92,12 @@ def shop(tmp_path, rattled):
             asked = rattled(frames)[number::of]
             for frame in asked:
                 frame.info |= {"split": "train"}
-            shard = Shard(
-                campaign=self.campaign, system="water", batch=batch, number=number, seed=1
-            )
+            job = label_job(self.campaign, "water", batch, number, seed=1)
             store = LabelStore(tmp_path / "store", reference.level)
-            labelled = shard.label(asked, reference, store, cores=1)
+            labelled = job.label(asked, reference, store, cores=1)
             out = self.folder / batch
             write_frames(out / f"labels/{number:03d}.parquet", labelled.frames)
-            slopes = [slope.as_json for slope in labelled.slopes]
-            files.write_json(out / f"checks/{number:03d}.json", {"slopes": slopes})
+            write_slopes(out / f"checks/{number:03d}.json", labelled.slopes)
             return labelled.frames
 
         def count(self, batch="seed"):
@@ -139,7 +138,9 @@ def test_a_raised_budget_is_spent_on_what_was_left(shop):
     assert budget.reopen(shop.campaign) == []
 
     shop.limit(100)
-    assert budget.reopen(shop.campaign) == ["water: the budget allows 7 frames that it did not"]
+    assert budget.reopen(shop.campaign) == [
+        "water: the budget now allows 7 frames that were not computed"
+    ]
     there = {str(path.relative_to(shop.folder)) for path in shop.folder.rglob("*.*")}
     assert "seed/labels/000.parquet" not in there
     assert "gen001/labels/000.parquet" in there
@@ -186,6 +187,23 @@ def test_what_counts_as_spent(shop):
     for path in shop.campaign.work("water").rglob("journal.jsonl"):
         path.unlink()
     assert shop.spent == 4 + 2
+
+
+def test_a_kill_in_mid_line_of_a_journal_costs_no_other_record(shop, rattled):
+    path = paths.label_scratch(shop.campaign, "water", "seed", 0) / NAME
+    journal, frames = Journal(path), rattled(3)
+    for number, frame in enumerate(frames):
+        frame.info |= {"key": f"key{number}", "core_seconds": HOUR}
+    journal.keep(frames[:1])  # as older versions wrote it: no empty lines
+    reader = budget.Spent(shop.campaign, shop.campaign.settings.limits)
+    assert reader.core_hours() == 1
+    journal.append(frames[1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -len(whole) // 5])
+    assert reader.core_hours() == 1
+    Journal(path).append(frames[2])
+    assert list(journal.read()) == ["key0", "key2"]
+    assert reader.core_hours() == shop.spent == 2
 
 
 def test_a_systemic_failure_is_paid_for(shop):
@@ -300,7 +318,7 @@ def test_commands(books, capsys):
 
 
 def test_a_scan_of_spins_is_refused_where_the_reference_cannot_tell(shop):
-    from halcyon.campaign.campaign import check_scan
+    from halcyon.campaign.checks import check_scan
 
     plan = shop.campaign.systems["water"]
     structure = plan.system.structures[0].model_copy(update={"multiplicities": [1, 3]})

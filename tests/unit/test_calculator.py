@@ -19,18 +19,19 @@ from openmm import Platform, VerletIntegrator, unit
 from openmm.app import Simulation
 from test_mace_model import fit, springs
 
+from conftest import ROOT
 from halcyon.config import FitSettings
 from halcyon.domain import intervals as domains
 from halcyon.domain.intervals import Domain, by_class
 from halcyon.errors import InputError
 from halcyon.final import folder as product
 from halcyon.final import lammps_export
+from halcyon.final.card import Card
 from halcyon.final.monitor.ase import (
     CliMonitor,
     MonitoredMace,
     UnreliableDynamics,
     UnreliableDynamicsWarning,
-    thresholds_of,
 )
 from halcyon.final.monitor.matching import match
 from halcyon.final.monitor.openmm import CliReporter, mace_system, topology
@@ -63,10 +64,12 @@ def folder(tmp_path_factory):
     groups = [by_class([values], [CLASSES]) for values in nodes]
     lengths = {pair: np.mean([frame.get_distance(*pair) for frame in frames[:8]]) for pair in BONDS}
     domains.build(
-        train=by_class(nodes[:8], [CLASSES] * 8),
-        teacher={},
-        held_out=groups[8:16],
-        check=groups[16:],
+        domains.ClassEnergies(
+            train=by_class(nodes[:8], [CLASSES] * 8),
+            teacher={},
+            held_out=groups[8:16],
+            check=groups[16:],
+        ),
         classes={"methanol": CLASSES},
         bonds={"methanol": [(i, j, float(length)) for (i, j), length in lengths.items()]},
         alpha=1e-2,
@@ -75,8 +78,9 @@ def folder(tmp_path_factory):
     start = molecule("CH3OH")
     start.info = {"charge": 0, "multiplicity": 1, "structure": "methanol"}
     product.write_structures({"methanol": start}, folder)
-    card = {"kind": "molecule", "dtype": "float64", "watch": {"rate": 0.05}}
-    (folder / "card.json").write_text(json.dumps(card))
+    card = Card.read(ROOT / "tests/data/final/card.json")
+    changes = {"kind": "molecule", "dtype": "float64", "watch": Thresholds(rate=0.05)}
+    card.model_copy(update=changes).write(folder / "card.json")
     return folder
 
 
@@ -244,7 +248,6 @@ def test_model_and_domain_alone_are_enough(folder):
     assert np.isfinite(atoms.get_potential_energy())
     assert atoms.calc.thresholds == Thresholds()
     assert MonitoredMace(folder).thresholds.rate == 0.05
-    assert thresholds_of({}) == Thresholds()
 
 
 def openmm_run(calculator, atoms, kelvin=0.0):
@@ -339,7 +342,6 @@ def test_molecules_of_a_liquid_are_found_in_any_order():
         guard={},
         margin=None,
         bonds={"water": bonds},
-        report={},
     )
     order = [0, 3, 6, 1, 4, 7, 2, 5, 8]
     found = match(waters(3, order=order), domain, "liquid")
@@ -351,22 +353,6 @@ def test_molecules_of_a_liquid_are_found_in_any_order():
     # Of a reactive system any atom of the element will do.
     loose = match(waters(3, order=order), domain, "reactive")
     np.testing.assert_array_equal(mixed.numbers[loose.order], [8, 1, 1] * 3)
-
-
-def test_recommended_rate_is_twice_what_those_that_lived_reached():
-    import pandas as pd
-
-    times = np.arange(1, 41) * 0.025
-    calm = pd.DataFrame({"replica": 0, "time": times, "cli_label": 0.01 * times})
-    # 0.03 ps within the 0.1 ps from 0.5 ps on
-    jump = np.clip(times - 0.5, 0, 0.1) * 0.3
-    one = pd.DataFrame({"replica": 1, "time": times, "cli_label": jump})
-    broken = pd.DataFrame({"replica": 2, "time": times, "cli_label": times})
-    traces = pd.concat([calm, one, broken])
-    found = product.recommended(traces, [2], Thresholds(rate=0.05))
-    assert found.rate == pytest.approx(0.6)
-    assert product.recommended(calm, [], Thresholds(rate=0.05)).rate == 0.05
-    assert product.recommended(traces, [], Thresholds()).rate == 1.0  # λ of replica 2 is 1
 
 
 def test_a_folder_made_again_keeps_what_a_person_put_there(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from halcyon import files
-from halcyon.campaign.campaign import Campaign, begin
+from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.checks import begin
 from halcyon.errors import InputError
 from halcyon.systems import packing
 from halcyon.teacher.gaff2 import AmberTools

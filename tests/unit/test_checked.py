@@ -1,5 +1,6 @@
 """The checks of a campaign run elsewhere, once for the same content."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,8 +11,14 @@ from fabricated import campaign
 
 from conftest import ROOT
 from halcyon import files
-from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.campaign.checked import begin_once, fingerprint, resolve_again
+from halcyon.campaign.campaign import (
+    CAMPAIGN_VARIABLE,
+    NO_RUN,
+    RUN_VARIABLE,
+    Campaign,
+    SystemPlan,
+)
+from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job, fingerprint
 from halcyon.errors import InputError
 
 
@@ -38,7 +45,8 @@ def test_the_second_time_nothing_is_checked_again(content, monkeypatch, tmp_path
     with monkeypatch.context() as no_chemistry:
         no_chemistry.setattr(SystemPlan, "start", None)
         assert again.systems["methanol"].atoms == {"methanol": 6}
-        assert resolve_again(content, "trial.yaml").systems["methanol"].atoms == {"methanol": 6}
+        job = campaign_of_job(content, "trial.yaml")
+        assert job.systems["methanol"].atoms == {"methanol": 6}
     assert first.file.exists()
     # What may change from one moment to the next still counts.
     with monkeypatch.context() as full:
@@ -68,6 +76,31 @@ def test_a_fault_is_told_as_if_checked_here_and_leaves_no_trace(content, tmp_pat
     with pytest.raises(InputError, match="the teacher makes about"):
         begin_once(bad, "trial.yaml", dry=True)
     assert not (tmp_path / "results/prepared").exists()
+
+
+def test_a_job_has_the_settings_that_its_run_began_with(content, monkeypatch):
+    running, lock = begin_run(content, "trial.yaml")
+    monkeypatch.setenv(RUN_VARIABLE, running.run())
+    monkeypatch.setenv(CAMPAIGN_VARIABLE, str(running.file))
+    edited = content | {"exploration": {"time_ps": 3.0}, "seed": 7}
+    assert campaign_of_job(edited, "trial.yaml") == running
+    os.close(lock)
+    handle = files.take_lock(running.lock)  # a later run
+    with pytest.raises(InputError, match="belongs to a run of the workflow that is over"):
+        campaign_of_job(content, "trial.yaml")
+    monkeypatch.setenv(RUN_VARIABLE, NO_RUN)
+    with pytest.raises(InputError, match="belongs to a run"):
+        campaign_of_job(content, "trial.yaml")
+    os.close(handle)
+
+
+def test_a_run_with_a_fault_lets_go_of_the_lock(content):
+    for _ in range(2):
+        with pytest.raises(InputError, match="the teacher makes about"):
+            begin_run(content | {"seed_labels": {"train": 100_000}}, "trial.yaml")
+    found, lock = begin_run(content, "trial.yaml", dry=True)
+    assert not found.file.exists()
+    os.close(lock)
 
 
 def test_snakemake_keeps_no_chemistry_in_memory():

@@ -101,7 +101,7 @@ def test_export_to_xyz(run, store, tmp_path):
         assert (frame.info["charge"], frame.info["multiplicity"]) == (0, 1)
     code, _, complaint = run("export", out)
     assert code == 2
-    assert "is there already" in complaint
+    assert "exists already" in complaint
 
 
 def test_export_to_an_ase_database(run, tmp_path):

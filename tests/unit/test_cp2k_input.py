@@ -19,7 +19,7 @@ from halcyon.labels.reference import Status, make_reference
 from halcyon.labels.reference.cp2k.entries import Entry, read_entries
 from halcyon.labels.reference.cp2k.input import frame_input
 from halcyon.labels.reference.cp2k.level import read_level
-from halcyon.labels.reference.cp2k.output import abort_message, read_outcome
+from halcyon.labels.reference.cp2k.output import abort_message, read_result
 
 DATA = Path(__file__).parent.parent / "data" / "cp2k"
 SHIPPED = sorted((Path(__file__).parent.parent.parent / "config" / "cp2k").glob("*.yaml"))
@@ -216,7 +216,7 @@ def test_unnamed_solver_is_the_default_solver(write, data_dir):
         (("mgrid:", "mgird:"), r"MGIRD"),
         (("cutoff: 100", "cutoff: many"), r"section FORCE_EVAL/DFT/MGRID: .CUTOFF many."),
         (("_: PBE", "_: PBEE"), r"section FORCE_EVAL/DFT/XC: .*invalid keyword 'PBEE'"),
-        (("eps_scf: 1.0E-6", "eps_scf: 1.0E-6, EPS_SCF: 1.0E-7"), r":7: EPS_SCF: stands twice"),
+        (("eps_scf: 1.0E-6", "eps_scf: 1.0E-6, EPS_SCF: 1.0E-7"), r":7: EPS_SCF: is given twice"),
         (("  dft:", "  method: FIST\n  dft:"), r"METHOD = FIST: expected QS"),
         (
             ("    mgrid", "    charge: 1\n    mgrid"),
@@ -280,7 +280,10 @@ def test_default_kind_serves_every_element_of_the_files(write, data_dir):
     ("change", "expected"),
     [
         (("SMALL, potential: GTH-X-q6", "LARGE, potential: GTH-X"), r"BASIS_SET LARGE.*for O in"),
-        (("potential: GTH-X-q6", "potential: GTH-X-q2"), r"POTENTIAL GTH-X-q2.*it is there for He"),
+        (
+            ("potential: GTH-X-q6", "potential: GTH-X-q2"),
+            r"POTENTIAL GTH-X-q2.*have it for He",
+        ),
         (("      O:", "      N:"), r"no section FORCE_EVAL/SUBSYS/KIND O; the file has H, N"),
         (("_file_name: BASIS", "_file_name: NONE"), r"data file NONE: not found in .*data_dir"),
         ((", potential: GTH-X-q6", ""), r"KIND O: expected the keyword POTENTIAL"),
@@ -407,7 +410,7 @@ def test_mt_solver_needs_twice_the_molecule(write, data_dir):
 
 def test_good_output_becomes_a_label_in_ev():
     output = (DATA / "methanol_2023.1.out").read_text()
-    outcome = read_outcome(output, (DATA / "methanol_2023.1.forces").read_text(), 6)
+    outcome = read_result(output, (DATA / "methanol_2023.1.forces").read_text(), 6)
     assert outcome.status is Status.OK
     assert outcome.scf_steps == 22
     # CODATA 2014: 27.21138602 eV, 0.52917721067 Å. Numbers as the files show them.
@@ -422,7 +425,7 @@ def test_unconverged_output_is_no_label_although_it_has_energy_and_banner():
     output = (DATA / "unconverged_2023.1.out").read_text()
     assert "ENERGY|" in output
     assert "PROGRAM ENDED" in output
-    outcome = read_outcome(output, (DATA / "methanol_2023.1.forces").read_text(), 6)
+    outcome = read_result(output, (DATA / "methanol_2023.1.forces").read_text(), 6)
     assert outcome.status is Status.UNCONVERGED
     assert outcome.energy is None
     assert outcome.scf_steps == 2
@@ -431,7 +434,7 @@ def test_unconverged_output_is_no_label_although_it_has_energy_and_banner():
 
 def test_abort_is_told_in_cp2k_words():
     output = (DATA / "abort_2023.1.out").read_text()
-    outcome = read_outcome(output, "", 6)
+    outcome = read_result(output, "", 6)
     assert outcome.status is Status.CRASHED
     assert outcome.message.startswith("found an unknown keyword EPS_SCFX in section SCF")
 
@@ -441,13 +444,13 @@ def test_abort_after_nonconvergence_counts_as_unconverged():
     text = "SCF run NOT converged. To continue the calculation"
     box = box.replace("found an unknown keyword EPS_SCFX in section SCF".ljust(50), text)
     assert "NOT converged" in abort_message(box)
-    assert read_outcome(box, "", 6).status is Status.UNCONVERGED
+    assert read_result(box, "", 6).status is Status.UNCONVERGED
 
 
 def test_output_of_2025_is_read():
     output = (DATA / "methanol_2023.1.out").read_text()
     output = output.replace("[a.u.]:", "[hartree]")
-    outcome = read_outcome(output, (DATA / "forces_2025.txt").read_text(), 2)
+    outcome = read_result(output, (DATA / "forces_2025.txt").read_text(), 2)
     assert outcome.status is Status.OK
     assert np.allclose(outcome.forces[0] / outcome.forces[1], -1)
     assert outcome.forces[0, 0] == pytest.approx(-1.97e-3 * 51.4220670, rel=1e-7)
@@ -465,8 +468,8 @@ def test_output_of_another_version_than_the_levels_is_no_label():
         )
     )
     for version in ("2023.1", "2023.1 git:abc123", ""):
-        assert read_outcome(named, forces, 6, version=version).status is Status.OK
-    outcome = read_outcome(named, forces, 6, version="2024.1")
+        assert read_result(named, forces, 6, version=version).status is Status.OK
+    outcome = read_result(named, forces, 6, version="2024.1")
     assert outcome.status is Status.CRASHED
     assert outcome.message == "the output is of CP2K 2023.1, the level of theory of 2024.1"
 
@@ -486,7 +489,7 @@ def test_output_of_another_version_than_the_levels_is_no_label():
     ],
 )
 def test_what_ended_cp2k_is_said(stdout, exit_status, expected):
-    outcome = read_outcome(" SCF WAVEFUNCTION", "", 2, stdout=stdout, exit_status=exit_status)
+    outcome = read_result(" SCF WAVEFUNCTION", "", 2, stdout=stdout, exit_status=exit_status)
     assert outcome.status is Status.CRASHED
     assert outcome.message.startswith("CP2K ended")
     assert expected in outcome.message
@@ -512,13 +515,13 @@ def test_what_ended_cp2k_is_said(stdout, exit_status, expected):
         (lambda output, forces: (output, forces.rsplit("\n", 3)[0]), "5 forces for 6 atoms"),
         (lambda output, _forces: (output, ""), "0 forces for 6 atoms"),
         (lambda output, forces: (output, forces.replace("0.1", "***")), "not a finite number"),
-        (lambda _output, forces: ("", forces), "last words: nothing"),
+        (lambda _output, forces: ("", forces), "last lines: nothing"),
     ],
 )
 def test_incomplete_output_is_never_a_label(spoil, expected):
     output = (DATA / "methanol_2023.1.out").read_text()
     forces = (DATA / "methanol_2023.1.forces").read_text()
-    outcome = read_outcome(*spoil(output, forces), 6)
+    outcome = read_result(*spoil(output, forces), 6)
     assert outcome.status is Status.CRASHED
     assert expected in outcome.message
 

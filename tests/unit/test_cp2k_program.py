@@ -48,15 +48,15 @@ def run(tmp_path):
     [
         ("echo 'srun: error: task 0 launch failed: Unspecified error'; exit 1", "launch failed"),
         ("echo 'cp2k.psmp: error while loading shared libraries' >&2; exit 127", "status 127"),
-        ("kill -9 $$", "exit status -9; it said: nothing"),
-        ("exit 0", "exit status 0; it said: nothing"),
+        ("kill -9 $$", "exit status -9; its last lines: nothing"),
+        ("exit 0", "exit status 0; its last lines: nothing"),
     ],
 )
 def test_a_launcher_that_does_not_start_cp2k_fails_the_job(run, script, expected):
     with pytest.raises(NotStartedError, match=expected) as failure:
         run(script)
     assert re.match(
-        r"reference\.command = '.*srun -n 2 cp2k\.psmp': it did not", str(failure.value)
+        r"reference\.command = '.*srun -n 2 cp2k\.psmp': CP2K did not start", str(failure.value)
     )
 
 
@@ -77,7 +77,7 @@ def test_a_launcher_that_hangs_fails_the_job(run, monkeypatch):
     monkeypatch.setattr(program, "START_TIMEOUT_S", 0.2)
     waits = "echo 'srun: job 7 queued and waiting for resources'; sleep 60"
     with pytest.raises(
-        NotStartedError, match=r"nothing came of it in 0\.3 s.*waiting for resources"
+        NotStartedError, match=r"it wrote no output in 0\.3 s.*waiting for resources"
     ):
         run(waits, timeout_s=0.3)
 

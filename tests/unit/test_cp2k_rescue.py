@@ -7,8 +7,8 @@ import pytest
 
 from halcyon.config.reference import Rung
 from halcyon.labels.reference.base import Status
-from halcyon.labels.reference.cp2k.attempts import may_be_rescued
-from halcyon.labels.reference.cp2k.output import Outcome
+from halcyon.labels.reference.cp2k.calculation import may_be_rescued
+from halcyon.labels.reference.cp2k.output import Cp2kResult
 from halcyon.labels.reference.cp2k.rescue import RUNGS, STEPS, rescue_tree
 
 
@@ -68,11 +68,14 @@ def test_smearing_keeps_the_multiplicity():
 @pytest.mark.parametrize(
     ("outcome", "rescued"),
     [
-        (Outcome(status=Status.UNCONVERGED), True),
-        (Outcome(status=Status.CRASHED, message="Cholesky decompose failed"), True),
-        (Outcome(status=Status.CRASHED, message="GEOMETRY wrong or EMAX_SPLINE too small!"), False),
-        (Outcome(status=Status.TIMEOUT), False),
-        (Outcome(status=Status.REJECTED), False),
+        (Cp2kResult(status=Status.UNCONVERGED), True),
+        (Cp2kResult(status=Status.CRASHED, message="Cholesky decompose failed"), True),
+        (
+            Cp2kResult(status=Status.CRASHED, message="GEOMETRY wrong or EMAX_SPLINE too small!"),
+            False,
+        ),
+        (Cp2kResult(status=Status.TIMEOUT), False),
+        (Cp2kResult(status=Status.REJECTED), False),
     ],
 )
 def test_only_what_another_road_may_help_is_rescued(outcome, rescued):

@@ -124,7 +124,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, spoil):
     write_orbitals(tmp_path / "a.wfn", [[1, 3], [1]], np.ones((5, 1)))
     content = (tmp_path / "a.wfn").read_bytes()
     turned(content, np.array([TURN, TURN]))
-    with pytest.raises(ValueError, match=r"torn|not a|atoms|missing|spherical"):
+    with pytest.raises(ValueError, match=r"incomplete|not a|atoms|missing|spherical"):
         turned(spoil(content), np.array([TURN, TURN]))
 
 

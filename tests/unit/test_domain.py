@@ -1,10 +1,12 @@
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from conftest import ROOT
-from halcyon.domain import intervals
+from halcyon.domain import bonds, environments, intervals, margins
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 
@@ -25,17 +27,20 @@ def pooled(drawn):
 
 
 def build(**changed):
-    arguments = {
+    energies = {
         "train": pooled(frames(50, seed=1)),
         "teacher": {},
         "held_out": frames(200, seed=2),
         "check": frames(200, seed=3),
+    }
+    energies |= {name: changed.pop(name) for name in energies if name in changed}
+    arguments = {
         "classes": CLASSES,
         "bonds": BONDS,
         "alpha": 1e-3,
         "seed": 0,
     }
-    return intervals.build(**(arguments | changed))
+    return intervals.build(intervals.ClassEnergies(**energies), **(arguments | changed))
 
 
 def test_the_bare_interval_is_left_as_often_as_theory_says():
@@ -66,7 +71,7 @@ def test_the_margin_brings_the_exceedance_to_alpha():
     assert found.margin.method == "peaks-over-threshold"
     assert found.margin.low <= found.margin.value <= found.margin.high
     assert 2e-4 < reached(found) < 5e-3
-    assert found.report["exceedance_bare"]["fraction"] > 5 * reached(found)
+    assert found.report.exceedance_bare.fraction > 5 * reached(found)
 
 
 def test_a_short_tail_errs_on_the_safe_side():
@@ -98,7 +103,7 @@ def test_a_single_training_value_gives_a_narrow_but_finite_interval():
 def test_a_class_without_training_structures_is_an_error_that_names_it():
     with pytest.raises(InputError, match="class O"):
         build(train={"H": np.array([1.0, 2.0])})
-    with pytest.raises(InputError, match="no held-out labels"):
+    with pytest.raises(InputError, match="no held-out frame has a label"):
         build(held_out=[])
 
 
@@ -127,13 +132,57 @@ def test_a_file_of_schema_1_is_still_read():
     assert found.margin.method == "peaks-over-threshold"
     assert found.environments == found.signals == {}
     assert found.intervals("guard", ["ethanol"]).shape == (2, 9)
+    assert found.report.exceedance_with_margin.atoms == 180
+    assert found.report.training_frames_values["ethanol:H0"] == 60
+
+
+def test_a_file_of_today_is_written_as_it_was_read(tmp_path):
+    # Written by 0.1.0 for the made-up molecules of test_signals, with all signals.
+    path = ROOT / "tests/data/domain/v2.json"
+    Domain.read(path).write(tmp_path / "domain.json")
+    assert (tmp_path / "domain.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("key", ["margin", "report", "label", "spare"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, key):
+    build().write(tmp_path / "domain.json")
+    content = json.loads((tmp_path / "domain.json").read_text())
+    content[key] = {"fraction": 3}
+    (tmp_path / "domain.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"domain\.json: damaged .* Delete this file"):
+        Domain.read(tmp_path / "domain.json")
+
+
+def test_what_was_calibrated_is_said_in_a_line_each():
+    fitted = build()
+    fraction = fitted.report.exceedance_with_margin.fraction
+    assert list(fitted.lines()) == [
+        f"2 classes, margin {fitted.margin.value:.2f} widths ({fitted.margin.low:.2f}–"
+        f"{fitted.margin.high:.2f}, peaks-over-threshold), on test frames {fraction:.2%} of atoms "
+        f"outside (95 %: {fitted.report.exceedance_with_margin.low:.2%}–"
+        f"{fitted.report.exceedance_with_margin.high:.2%})"
+    ]
+    assert list(build(check=[]).lines())[-1].endswith("on test frames nothing was measured")
+
+
+def test_bonds_are_averaged_over_the_structures_own_frames_and_across_boundaries():
+    def pair(length, name, **cell):
+        atoms = Atoms("H2", positions=[[0, 0, 0], [length, 0, 0]], **cell)
+        atoms.info["structure"] = name
+        return atoms
+
+    drawn = [pair(0.7, "free"), pair(0.9, "free"), pair(5.0, "periodic", cell=[6] * 3, pbc=True)]
+    lengths = bonds.mean_lengths(drawn, {"free": [(0, 1)], "periodic": [(0, 1)]})
+    assert lengths == {"free": [(0, 1, pytest.approx(0.8))], "periodic": [(0, 1, pytest.approx(1))]}
+    with pytest.raises(InputError, match="structure absent: none of its training frames"):
+        bonds.mean_lengths(drawn, {"absent": [(0, 1)]})
 
 
 def test_a_threshold_is_never_under_its_floor():
     drawn = [np.random.default_rng(i).normal(size=20) for i in range(20)]
-    free = intervals.calibrate_margin(drawn, 1e-3, seed=0)
+    free = margins.calibrate_margin(drawn, 1e-3, seed=0)
     assert free.value > 2
-    floored = intervals.calibrate_margin(drawn, 1e-3, seed=0, floor=10.0)
+    floored = margins.calibrate_margin(drawn, 1e-3, seed=0, floor=10.0)
     assert (floored.value, floored.low, floored.high) == (10, 10, 10)
 
 
@@ -151,9 +200,9 @@ def two_surroundings(number, seed):
 
 def test_environments_are_the_surroundings_that_there_are():
     elements, descriptors = two_surroundings(140, seed=0)
-    found = intervals.fit_environments(elements, descriptors, seed=0)
+    found = environments.fit_environments(elements, descriptors, seed=0)
     names = [
-        intervals.environment_classes(found, e, d)
+        environments.environment_classes(found, e, d)
         for e, d in zip(elements, descriptors, strict=True)
     ]
     # More clusters may split a kind; none mixes them, and all have their training atoms.
@@ -162,14 +211,14 @@ def test_environments_are_the_surroundings_that_there_are():
         kinds[oxygen].add(i % 7 < 5)
     assert all(len(mixed) == 1 for name, mixed in kinds.items() if name.startswith("O"))
     counts = Counter(name for pair in names for name in pair)
-    assert min(counts.values()) >= intervals.ENVIRONMENT_VALUES
+    assert min(counts.values()) >= environments.ENVIRONMENT_VALUES
     assert counts["O/0"] >= counts["O/1"]
-    assert intervals.fit_environments(elements, descriptors, seed=0) == found
+    assert environments.fit_environments(elements, descriptors, seed=0) == found
     with pytest.raises(InputError, match="class Xe"):
-        intervals.environment_classes(found, ["Xe"], np.zeros((1, 2)))
+        environments.environment_classes(found, ["Xe"], np.zeros((1, 2)))
 
 
 def test_few_atoms_are_one_environment():
     elements, descriptors = two_surroundings(20, seed=0)
-    found = intervals.fit_environments(elements, descriptors, seed=0)
+    found = environments.fit_environments(elements, descriptors, seed=0)
     assert {element: len(one.centroids) for element, one in found.items()} == {"H": 1, "O": 1}

@@ -16,17 +16,17 @@ def cloud(n, *, seed, shift=0.0):
 
 def test_the_same_cloud_has_not_moved_and_is_gaussian():
     found = drift.compared({"C": cloud(4000, seed=1)}, {"C": cloud(4000, seed=2)})["C"]
-    assert found["axes"] == 2
-    assert found["shift"] < 0.05
-    assert found["kurtosis_known"] == pytest.approx(1, abs=0.1)
-    assert found["kurtosis_new"] == pytest.approx(1, abs=0.1)
+    assert found.axes == 2
+    assert found.shift < 0.05
+    assert found.kurtosis_known == pytest.approx(1, abs=0.1)
+    assert found.kurtosis_new == pytest.approx(1, abs=0.1)
 
 
 def test_a_shift_is_counted_in_standard_deviations():
     # By a standard deviation on each of the two axes.
     moved = cloud(4000, seed=2, shift=np.array([3.0, 0.5]))
     found = drift.compared({"C": cloud(4000, seed=1)}, {"C": moved})["C"]
-    assert found["shift"] == pytest.approx(1, abs=0.06)
+    assert found.shift == pytest.approx(1, abs=0.06)
 
 
 def test_tails_and_clusters_are_no_gaussians():
@@ -43,7 +43,7 @@ def test_too_few_atoms_or_no_variation_is_no_number():
     few = drift.compared({"C": cloud(3, seed=1)}, {"C": cloud(100, seed=2)})["C"]
     still = drift.compared({"C": np.ones((50, 4))}, {"C": cloud(50, seed=1)[:, :4]})["C"]
     for found in (few, still):
-        assert (found["axes"], found["shift"], found["kurtosis_new"]) == (0, None, None)
+        assert (found.axes, found.shift, found.kurtosis_new) == (0, None, None)
     assert drift.compared({"C": cloud(9, seed=1)}, {"O": cloud(9, seed=1)}) == {}
 
 

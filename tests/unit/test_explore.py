@@ -20,7 +20,8 @@ from halcyon.config import (
     MetadynamicsBias,
     RampBias,
 )
-from halcyon.domain.intervals import Calibration, Domain, Margin
+from halcyon.domain.intervals import Calibration, Domain, SignalData
+from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted
 from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
 from halcyon.exploration.explore import Replica, explore
@@ -67,7 +68,6 @@ def domain(upper=0.02, guard=10.0):
         guard={"N": (-guard, guard)},
         margin=Margin(value=0, low=0, high=0, method="conformal", alpha=0.1, n=1),
         bonds={"dimer": [(0, 1, LENGTH)]},
-        report={},
         signals={
             "bond_stretch": calibrated(0.05),
             "potential_energy": calibrated(1.0, structures={"dimer": [0.0, 0.02]}),
@@ -79,7 +79,7 @@ def calibrated(threshold, **data):
     margin = Margin(
         value=threshold, low=threshold, high=threshold, method="conformal", alpha=0.1, n=9
     )
-    return Calibration(threshold=margin, exceedance={}, data=data)
+    return Calibration(threshold=margin, data=SignalData(**data))
 
 
 def dimer(length=LENGTH):

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from halcyon.config import SanitySettings, XtbReference
+from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels.finite_difference import STEP_A, check, fault
+from halcyon.labels.finite_difference import STEP_A, check, fault, read_slopes, write_slopes
 from halcyon.labels.reference.xtb import Xtb
 
+DATA = ROOT / "tests/data/labels"
 SETTINGS = SanitySettings()
 
 
@@ -85,3 +88,35 @@ def test_points_without_a_label_say_nothing(level):
     assert "unconverged" in slopes[0].message
     assert fault(slopes) is None
     assert check([], compute, SETTINGS, seed=3) == []
+
+
+def test_slopes_come_back_from_their_file(level, tmp_path):
+    good, compute, _ = level()
+    slopes = check(good, compute, SETTINGS, seed=3)
+    write_slopes(tmp_path / "checks.json", slopes)
+    assert read_slopes(tmp_path / "checks.json") == slopes
+
+
+def test_a_file_of_schema_1_is_read():
+    (slope,) = read_slopes(DATA / "checks_schema_1.json")
+    assert slope.key == "cef7e970a0004d5fa3396903dd5de449"
+    assert slope.structure == "methanol"
+    assert slope.passed is True
+    assert slope.core_seconds == 15.737081805999992
+    assert (slope.force, slope.slope) == (2.886311896417873, 2.886566515223876)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": 2, "slopes": []}', "schema 2: this version of Halcyon reads 1"),
+        ('{"schema": 1, "slopes": [{"key": "a"}]}', "not a file of checked forces"),
+        ("[]", "not a file of checked forces"),
+        ('{"sche', "not valid JSON"),
+    ],
+)
+def test_a_file_of_slopes_that_cannot_be_read_is_named(text, message, tmp_path):
+    path = tmp_path / "000.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"000.json: {message}"):
+        read_slopes(path)

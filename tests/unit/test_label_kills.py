@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from halcyon import jsonl
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.labels.journal import NAME, entries
+from halcyon.labels.journal import NAME
 from halcyon.labels.store import LabelStore
 from halcyon.labels.store_tools import verify
 
@@ -120,7 +121,7 @@ def test_killed_at_any_moment_each_frame_has_one_record(job, tmp_path, backend, 
         labelled = read_frames(words[words.index("--out") + 1])
         assert Counter(frame.info["key"] for frame in labelled) == Counter(asked)
         assert {frame.info["status"] for frame in labelled} == {"ok"}
-        journaled = [entry["info"]["key"] for entry in entries(Path(work) / NAME)]
+        journaled = [entry["info"]["key"] for entry in jsonl.read(Path(work) / NAME)]
         assert len(journaled) == len(set(journaled)) == FRAMES + CHECKED
         (level,) = Path(tmp_path, f"store-round{number}").glob("*/level.json")
         store = LabelStore(level.parents[1], json.loads(level.read_text()))

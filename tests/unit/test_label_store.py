@@ -14,7 +14,7 @@ import pytest
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels import store as label_store
-from halcyon.labels.labelling import label_frames
+from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
 
@@ -146,7 +146,7 @@ def test_a_damaged_shard_is_set_aside_and_told(  # noqa: PLR0917
     # Computed again, they are stored again.
     assert mine.add(frames) == set(keys[10:])
     assert again(store).find(keys).keys() == set(keys)
-    assert len(told) == 1
+    assert len(told) == mine.damaged_here == 1
 
 
 def test_a_thorough_check_sees_what_a_look_up_passes_over(store, rattled):
@@ -240,14 +240,13 @@ SHARDS = 40
 def label_all(folder, frames):
     store = LabelStore(folder / "store", LEVEL)
     for shard in range(SHARDS):
-        label_frames(
-            frames[shard::SHARDS],
-            Slow(folder / "diary"),
-            store,
+        Labeller(
+            reference=Slow(folder / "diary"),
+            store=store,
             work=folder / f"work-{shard}",
             cores=1,
             provenance={"campaign": "c", "system": "s"},
-        )
+        ).label(frames[shard::SHARDS])
 
 
 def test_killed_at_fifty_moments_every_frame_has_one_record(store, rattled, tmp_path, told):

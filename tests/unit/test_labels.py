@@ -5,7 +5,7 @@ import pytest
 
 from halcyon.errors import Interrupted
 from halcyon.frames import structure_key
-from halcyon.labels.labelling import SystemicFailure, gather, label_frames
+from halcyon.labels.labelling import Labeller, SystemicFailure, gather
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.labels.store import LabelStore, level_hash
 
@@ -40,15 +40,15 @@ class Counted(Reference):
 def label(tmp_path):
     def run(frames, reference, work="a", **options):
         store = LabelStore(tmp_path / "store", reference.level)
-        return label_frames(
-            frames,
-            reference,
-            store,
+        labeller = Labeller(
+            reference=reference,
+            store=store,
             work=tmp_path / work,
             cores=1,
             provenance={"campaign": "c", "system": "s"},
             **options,
         )
+        return labeller.label(frames)
 
     return run
 

@@ -43,10 +43,22 @@ def springs(name, n, *, energy_zero, seed, stiffness=1.0):
     return frames
 
 
-def fit(tmp, train, validation, **changes):
-    arguments = {"elements": ELEMENTS, "model": TINY, "fit": FIT, "start": None, "seed": 3}
-    arguments |= {"out": tmp / "m.model", "work": tmp / "work"} | changes
-    return training.train(train, validation, **arguments)
+def fit(tmp, train, validation, *, replay=(), replay_weight=0.0, **changes):
+    recipe = {"elements": ELEMENTS, "model": TINY, "fit": FIT, "seed": 3}
+    callbacks = {
+        name: changes.pop(name)
+        for name in training.Callbacks.__dataclass_fields__
+        if name in changes
+    }
+    return training.train(
+        train,
+        validation,
+        training.Recipe(**(recipe | changes)),
+        out=tmp / "m.model",
+        work=tmp / "work",
+        replay=training.Replay(replay, replay_weight),
+        callbacks=training.Callbacks(**callbacks),
+    )
 
 
 def mean_error(path, frames):

@@ -14,7 +14,7 @@ from test_mace_model import ELEMENTS, FIT, TINY, fit, springs
 
 from halcyon.config import ModelSettings, TrainingSettings
 from halcyon.errors import InputError, Interrupted
-from halcyon.models import graphs, mace, training
+from halcyon.models import graphs, learner, mace, training
 
 
 class KilledError(Exception):
@@ -177,7 +177,7 @@ def test_short_memory_gives_smaller_pieces_a_message_and_the_same_model(
         largest.append(len(batch))
         return joined(batch)
 
-    monkeypatch.setattr(training, "joined", short_of_memory)
+    monkeypatch.setattr(learner, "joined", short_of_memory)
     said = []
     fit(tmp_path / "short", frames[:11], frames[11:], model=double, say=said.append)
     assert max(largest) <= 3
@@ -194,7 +194,7 @@ def test_a_frame_too_large_for_the_memory_is_said(tmp_path, frames, monkeypatch)
     def full(_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(training, "joined", full)
+    monkeypatch.setattr(learner, "joined", full)
     with pytest.raises(InputError, match="6 atoms does not fit the device's memory"):
         fit(tmp_path, frames[:11], frames[11:], say=lambda _: None)
 

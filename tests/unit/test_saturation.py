@@ -1,12 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import made_up_verdict, replica_end
 
 from halcyon.config import LimitSettings, SaturationSettings, Settings
+from halcyon.verdict.forms import Decision, Finding
 from halcyon.verdict.saturation import (
-    Decision,
     Exposure,
-    Finding,
     assess,
     decide,
     exposures,
@@ -40,13 +40,13 @@ SETTINGS = SaturationSettings(max_rate_per_atom_ps=0.1)
 
 
 def test_findings():
-    assert assess(replicas([0] * 8), SETTINGS)["finding"] == Finding.SATURATED
-    assert assess(replicas([5] * 8), SETTINGS)["finding"] == Finding.NOT_SATURATED
-    assert assess(replicas([0, 0]), SETTINGS)["finding"] == Finding.NOT_ENOUGH_DATA
+    assert assess(replicas([0] * 8), SETTINGS).finding == Finding.SATURATED
+    assert assess(replicas([5] * 8), SETTINGS).finding == Finding.NOT_SATURATED
+    assert assess(replicas([0, 0]), SETTINGS).finding == Finding.NOT_ENOUGH_DATA
     failed = assess(replicas([0] * 8, failed=1), SETTINGS)
-    assert failed["finding"] == Finding.NOT_SATURATED
-    assert "1 of 8 replicas failed" in failed["reason"]
-    assert assess(replicas([0] * 3, failed=3), SETTINGS)["rate_bound_per_atom_ps"] is None
+    assert failed.finding == Finding.NOT_SATURATED
+    assert "1 of 8 replicas failed" in failed.reason
+    assert assess(replicas([0] * 3, failed=3), SETTINGS).rate_bound_per_atom_ps is None
 
 
 def test_unequal_replicas_are_noticed():
@@ -73,11 +73,8 @@ def test_late_windows_are_differences_of_exact_counts():
             pd.DataFrame({"replica": 1, "time": times[:5], "excursions_label": np.arange(5)}),
         ]
     )
-    entries = [
-        {"replica": 0, "atoms": 3, "failure": None},
-        {"replica": 1, "atoms": 3, "failure": "bond broken"},
-    ]
-    whole, failed = exposures(traces, entries, time_ps=2.0, window=0.5)
+    ends = [replica_end(0, 2.0), replica_end(1, 0.5, failure="bond broken")]
+    whole, failed = exposures(traces, ends, time_ps=2.0, window=0.5)
     assert (whole.excursions, whole.failed) == (10, False)
     assert whole.atom_time_ps == pytest.approx(3.0)
     assert failed.failed
@@ -85,8 +82,8 @@ def test_late_windows_are_differences_of_exact_counts():
 
 
 def test_a_campaign_goes_on_when_its_limit_is_raised():
-    def verdict(decision, generation=1, spent=50):
-        return {"decision": decision, "generation": generation, "labels": {"spent": spent}}
+    def verdict(decision, generation=1):
+        return made_up_verdict(decision, generation=generation, labels={"spent": 50})
 
     def under(**limits):
         return Settings(limits=limits)
@@ -107,15 +104,16 @@ def test_a_saturated_campaign_goes_on_when_more_is_asked():
     def asked(**exploration):
         return Settings(exploration=exploration)
 
-    verdict = {"decision": "saturated", "generation": 1, "labels": {"spent": 50}}
-    verdict["explored"] = {"time_ps": 2.0, "temperatures_K": [300.0, 500.0]}
+    verdict = made_up_verdict(
+        "saturated", explored={"time_ps": 2.0, "temperatures_K": [300.0, 500.0]}
+    )
     assert not goes_on(verdict, asked(time_ps=2.0, temperatures_K=[300.0]))
     assert goes_on(verdict, asked(time_ps=4.0, temperatures_K=[300.0]))
     assert goes_on(verdict, asked(time_ps=1.0, temperatures_K=[700.0]))
     limited = asked(time_ps=4.0).model_copy(update={"limits": LimitSettings(max_generations=2)})
     assert not goes_on(verdict, limited)
-    del verdict["explored"]  # an older verdict does not tell
-    assert not goes_on(verdict, asked(time_ps=4.0))
+    old = made_up_verdict("saturated")  # it does not say how long was explored
+    assert not goes_on(old, asked(time_ps=4.0))
 
 
 def test_core_hours_end_a_campaign_and_raised_let_it_go_on():
@@ -131,9 +129,9 @@ def test_core_hours_end_a_campaign_and_raised_let_it_go_on():
     assert decide(wild, core_hours=1.0, not_computed=3, **asked)[0] is Decision.BUDGET_SPENT
     assert decide(calm, core_hours=2.5, **asked)[0] is Decision.SATURATED
 
-    verdict = {"decision": "budget_spent", "generation": 0, "labels": {"spent": 9}}
-    spent = verdict | {"core_hours": {"spent": 2.5}}
+    spent = made_up_verdict("budget_spent", generation=0, core_hours={"spent": 2.5})
     assert not goes_on(spent, Settings(limits=limits))
     assert goes_on(spent, Settings(limits=LimitSettings(core_hours=3.0)))
     assert goes_on(spent, Settings())
-    assert goes_on(verdict, Settings(limits=limits))  # an older verdict does not tell
+    old = made_up_verdict("budget_spent", generation=0)  # it does not say what was spent
+    assert goes_on(old, Settings(limits=limits))

@@ -4,7 +4,8 @@ from ase.build import molecule
 
 from halcyon.config import ExplorationSettings, SelectionSettings
 from halcyon.domain.calibration import Sample
-from halcyon.domain.intervals import Domain, Margin
+from halcyon.domain.intervals import Domain
+from halcyon.domain.margins import Margin
 from halcyon.exploration.selection import select
 from halcyon.frames import read_frames, write_frames
 
@@ -14,7 +15,6 @@ DOMAIN = Domain(
     guard={},
     margin=Margin(value=0.1, low=0.1, high=0.1, method="conformal", alpha=0.1, n=9),
     bonds={"water": [(0, 1, 0.97), (0, 2, 0.97)]},
-    report={},
 )
 SETTINGS = SelectionSettings(frames=6, validation_every=3, min_difference_A=0.0)
 RANK_ALONE = SETTINGS.model_copy(update={"shortlist": 1})

@@ -11,8 +11,8 @@ from ase import Atoms
 
 from halcyon.config import DomainSettings, SignalName
 from halcyon.domain import calibration, signals
-from halcyon.domain import intervals as domains
-from halcyon.domain.calibration import Sample
+from halcyon.domain.calibration import Sample, Samples
+from halcyon.domain.environments import environment_classes
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 
@@ -96,17 +96,15 @@ def fit(**changed):
     }
     bonded = {"water": [(0, 1), (0, 2)], "hydroxyl": [(0, 1)]}
     arguments = {
-        "train": TRAIN,
-        "teacher": TEACHER,
-        "held_out": HELD_OUT,
-        "check": CHECK,
         "classes": CLASSES,
         "bonds": {k: [(i, j, lengths[k][i, j]) for i, j in pairs] for k, pairs in bonded.items()},
         "settings": DomainSettings(**(settings | changed.pop("settings", {}))),
         "seed": 0,
         "committee": COMMITTEE,
     }
-    return calibration.fit_domain(**(arguments | changed))
+    samples = {"train": TRAIN, "teacher": TEACHER, "held_out": HELD_OUT, "check": CHECK}
+    samples |= {name: changed.pop(name) for name in samples if name in changed}
+    return calibration.fit_domain(Samples(**samples), **(arguments | changed))
 
 
 DOMAINS = {kind: fit(settings={"classes": kind}) for kind in ("element", "environment")}
@@ -220,7 +218,7 @@ def test_thresholds_keep_their_promise_on_frames_they_never_saw(domain, name):
     found = domain.signals[name]
     assert found.threshold.low <= found.threshold.value <= found.threshold.high
     assert found.threshold.alpha < 0.1
-    assert found.exceedance["low"] <= max(found.threshold.alpha, 1e-3) * 5
+    assert found.exceedance.low <= max(found.threshold.alpha, 1e-3) * 5
     fresh = frames(300, seed=12)
     outside = float((scores(make(domain, name), fresh) > 0).double().mean())
     assert outside < 0.05
@@ -265,7 +263,7 @@ def test_node_energy_is_the_distance_outside_the_interval_in_widths(domain, name
     def by_hand(i, atoms):
         names = atoms.get_chemical_symbols()
         if domain.environments:
-            names = domains.environment_classes(domain.environments, names, said.descriptors[i])
+            names = environment_classes(domain.environments, names, said.descriptors[i])
         bounds = [getattr(domain, tier)[name] for name in names]
         return [
             max(0.0, low - e, e - high) / (high - low)
@@ -324,13 +322,13 @@ def test_latent_is_the_mahalanobis_distance_over_its_radius():
 
 def test_latent_guard_is_outside_of_both_the_labels_and_the_teacher():
     domain = DOMAINS["element"]
-    data = domain.signals["latent_guard"].data["sets"]
+    data = domain.signals["latent_guard"].data.sets
     assert len(data) == 2
     fitted = Sample(*([v for i, v in enumerate(vs) if i % 5] for vs in vars(TEACHER).values()))
     parts = []
     for drawn, some in ((TRAIN, data[0]), (fitted, data[1])):
         known = {s: shrunk_by_hand(of_element(drawn, s)) for s in "OH"}
-        parts.append((known, some["radius"]["value"]))
+        parts.append((known, some.radius.value))
     far = [atoms.copy() for atoms in BATCH]
     for atoms in far:
         atoms.positions *= 0.5

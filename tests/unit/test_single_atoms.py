@@ -6,7 +6,8 @@ import pytest
 from ase import Atoms
 
 from halcyon import config
-from halcyon.campaign.campaign import SystemPlan, check_numbers
+from halcyon.campaign.campaign import SystemPlan
+from halcyon.campaign.checks import check_numbers
 from halcyon.errors import InputError
 from halcyon.teacher.forcefield import make_teacher
 

@@ -16,11 +16,9 @@ OXYGEN = {"name": "O2", "smiles": "O=O", "multiplicity": 3}
 def test_a_frame_keeps_its_multiplicity_unless_others_are_asked_for(rattled):
     settings = {"water": StructureSettings(name="water", smiles="O")}
     (frame,) = rattled(1)
-    assert [[f.info["multiplicity"] for f in s] for s in spin.candidates([frame], settings)] == [
-        [1]
-    ]
+    assert [[f.info["multiplicity"] for f in s] for s in spin.states([frame], settings)] == [[1]]
     scan = {"water": StructureSettings(name="water", smiles="O", multiplicities=[1, 3])}
-    ((singlet, triplet),) = spin.candidates([frame], scan)
+    ((singlet, triplet),) = spin.states([frame], scan)
     assert (singlet.info["multiplicity"], triplet.info["multiplicity"]) == (1, 3)
     assert singlet.info["key"] == structure_key(frame) != triplet.info["key"]
 
@@ -28,7 +26,7 @@ def test_a_frame_keeps_its_multiplicity_unless_others_are_asked_for(rattled):
 def test_the_lowest_state_of_oxygen_is_its_triplet():
     """By experiment 0.98 eV under the singlet; spin-polarised GFN2-xTB has the order."""
     settings = StructureSettings(**OXYGEN, multiplicities=[1, 3, 5])
-    states = spin.candidates([start_structure(settings)], {"O2": settings})[0]
+    states = spin.states([start_structure(settings)], {"O2": settings})[0]
     for state in states:
         calculator = Calculator(
             "GFN2-xTB",

@@ -1,7 +1,6 @@
 """Stage programs as jobs: stopped, killed, taken over, out of disk, not allowed to write."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -12,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign import stage
+from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.attempts import Attempts, Ended
-from halcyon.campaign.campaign import begin
+from halcyon.campaign.budget import Spent
+from halcyon.campaign.checks import begin
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 
 CONTENT = {
@@ -115,6 +116,19 @@ def test_a_later_run_takes_over(campaign, monkeypatch):
     os.close(handle)
 
 
+def test_no_job_begins_under_another_run_or_none(campaign, monkeypatch, capsys):
+    handle = files.take_lock(campaign.lock)
+    for run, message in (
+        (stage.NO_RUN, "no lock is held"),
+        ("process 1 on elsewhere", "belongs to a run of the workflow that is over"),
+    ):
+        monkeypatch.setenv(stage.RUN_VARIABLE, run)
+        assert leaves(campaign, lambda _job: pytest.fail("it began")) == EXIT_BAD_INPUT
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert attempts(campaign) == []
+    os.close(handle)
+
+
 def test_waits_for_a_job_that_still_works_at_it(campaign, tmp_path):
     ready = tmp_path / "ready"
     script = (
@@ -129,7 +143,7 @@ def test_waits_for_a_job_that_still_works_at_it(campaign, tmp_path):
         with job_of(campaign).alone(tmp_path / "work"):
             assert time.monotonic() - began > 1
     log = (campaign.folder / "logs/explore.log").read_text()
-    assert "waits for process" in log
+    assert "waiting for process" in log
 
 
 def test_does_not_wait_longer_than_it_has_time(campaign, tmp_path):
@@ -149,10 +163,25 @@ def test_the_ledger_counts_all_attempts_and_their_memory(campaign):
     stage.run(
         stage.parser("A stage."), lambda job: job.done("all of it", Path("x")), words(campaign)
     )
-    entry = json.loads((campaign.folder / "stages.jsonl").read_text())
+    (entry,) = jsonl.read(campaign.folder / "stages.jsonl")
     assert 1000 <= entry["seconds"] < 1010
     assert entry["peak_mb"] > 10
     assert entry["number"] == -1
+    assert entry["units"] == 1, "job: this stage has no other unit"
+
+
+def test_a_kill_in_mid_line_of_the_ledger_costs_no_other_stage(campaign):
+    ledger = campaign.folder / "stages.jsonl"
+    whole = b'{"system": "methanol", "stage": "train", "seconds": 7200.0, "cores": 1}\n'
+    ledger.write_bytes(whole + b'{"system": "methanol", "stage": "dom')
+    stage.run(
+        stage.parser("A stage."), lambda job: job.done("all of it", Path("x")), words(campaign)
+    )
+    entries = read_ledger(ledger, "methanol")
+    assert [entry.get("what") for entry in entries] == [None, "all of it"]
+    limits = campaign.settings.limits.model_copy(update={"core_hours_of": "everything"})
+    spent = Spent(campaign, limits)
+    assert 2.0 <= spent.core_hours() < 2.1
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(campaign, capsys):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import replica_end
 
 from halcyon.verdict.estimates import Outcome
 from halcyon.verdict.saturation import Exposure, homogeneity, rate_bound
@@ -220,12 +221,12 @@ def test_endings_are_read_from_an_exploration():
     traces = pd.DataFrame(
         {"replica": [0, 0, 1], "time": [0.1, 0.2, 0.1], "cli_label": [0.01, 0.03, 0.02]}
     )
-    entries = [
-        {"replica": 0, "time_ps": 0.2, "failure": None},
-        {"replica": 1, "time_ps": 0.1, "failure": "bond broken"},
-        {"replica": 2, "time_ps": 0.0, "failure": "values not finite"},
+    replicas = [
+        replica_end(0, 0.2),
+        replica_end(1, 0.1, failure="bond broken"),
+        replica_end(2, 0.0, failure="values not finite"),
     ]
-    assert endings(traces, entries) == [
+    assert endings(traces, replicas) == [
         Ending(time_ps=0.2, cli_ps=0.03, failed=False),
         Ending(time_ps=0.1, cli_ps=0.02, failed=True),
         Ending(time_ps=0.0, cli_ps=0.0, failed=True),

@@ -45,9 +45,9 @@ def another_force(frames):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (another_structure, "keys belong to their structures, levels to the certificate's: 1 do"),
-        (another_level, "keys belong to their structures, levels to the certificate's: 1 do"),
-        (another_force, "1 labels differ and 0 are missing"),
+        (another_structure, "each level the certificate's: not so for 1 frame"),
+        (another_level, "each level the certificate's: not so for 1 frame"),
+        (another_force, "1 label of other content and 0 missing"),
     ],
 )
 def test_labels_that_fit_every_hash_are_still_held_against_keys_level_and_store(
@@ -67,7 +67,7 @@ def test_replicas_that_begin_elsewhere_are_found(path):  # noqa: F811
         if frame.info["split"] == "test"
     )
     changed(path, lambda told: told["runs"][0]["replicas"][0].update(start_key=tested))
-    assert any("start from frames that were learned: 1 do not" in text for text in faults(path))
+    assert any("start from frames that were learned: not so for 1" in text for text in faults(path))
 
 
 def test_findings_of_another_temperature_are_found(path):  # noqa: F811

@@ -1,4 +1,4 @@
-# Put the final model to the test: long runs, and what they show. Resumes after a kill.
+# Certify the final model by long runs at constant temperature and energy. Resumes after a kill.
 
 
 rule certify:

@@ -1,4 +1,4 @@
-# What the model knows: intervals of atomic energies, margins calibrated on held-out labels.
+# The model's training domain: intervals of atomic energies, with margins calibrated on held-out labels.
 
 
 rule domain:

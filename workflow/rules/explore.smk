@@ -1,4 +1,4 @@
-# Molecular dynamics with the model, every step watched by the CLI. Resumes after a kill.
+# Run molecular dynamics with the model; the CLI index watches every step. Resumes after a kill.
 
 
 rule explore:

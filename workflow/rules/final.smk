@@ -1,4 +1,4 @@
-# The model as a product: model, LAMMPS export, domain, card, and its certificate if it has one.
+# Make the product: model, LAMMPS export, domain, model card, and the certificate if there is one.
 
 
 rule final:

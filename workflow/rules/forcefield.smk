@@ -1,4 +1,4 @@
-# Sample with the classical force field, through OpenMM.
+# Sample frames with the classical force field, through OpenMM. Resumes after a kill.
 
 
 rule forcefield:

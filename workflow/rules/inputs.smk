@@ -3,21 +3,29 @@
 from types import SimpleNamespace
 
 
+def read_verdict(path):
+    """A verdict; a damaged one ends the workflow with one line that says what to do."""
+    try:
+        return Verdict.read(Path(path))
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def unroll(system):
     """Input function of a system: its verdicts, up to the one that does not lead on."""
 
     def verdicts(wildcards):
         settings = SETTINGS[system]
-        found = [
+        paths = [
             f"{ROOT}/{system}/gen{number:03d}/verdict.json"
             for number in range(FINISHED[system])
         ]
         for number in range(FINISHED[system], settings.limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
-            found.append(path)
-            if not goes_on(json.loads(Path(path).read_text()), settings):
+            paths.append(path)
+            if not goes_on(read_verdict(path), settings):
                 break
-        return found
+        return paths
 
     return verdicts
 
@@ -80,7 +88,7 @@ def labels_of_last(wildcards):
 
 def certificate_of(wildcards):
     """The certificate and its traces, where the campaign's end asks for one."""
-    verdict = json.loads(Path(of_last("verdict.json")(wildcards)).read_text())
+    verdict = read_verdict(of_last("verdict.json")(wildcards))
     if gets_certificate(verdict, SETTINGS[wildcards.system]):
         folder = f"{ROOT}/{wildcards.system}/certificate"
         return [

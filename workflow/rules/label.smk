@@ -1,5 +1,5 @@
-# Label with the reference: a fixed number of shards per batch, shard i takes frames i::n.
-# The job succeeds whatever becomes of a frame; see halcyon.labels.labelling.
+# Label with the reference. A batch has a fixed number n of shards; shard i takes every n-th frame from
+# the i-th on. The job succeeds even where a frame gets no label; see halcyon.labels.labelling.
 
 
 rule label:

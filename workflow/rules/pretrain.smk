@@ -1,4 +1,4 @@
-# Teach MACE the walls of the potential, or take a model that knows them. Resumes after a kill.
+# Pre-train MACE on frames of the force field, or adopt a model that the user gives. Resumes after a kill.
 
 
 rule pretrain:

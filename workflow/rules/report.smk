@@ -1,4 +1,4 @@
-# The page a person looks at, at the end. After each generation, rule verdict makes it, too.
+# Make the report page of a finished campaign. Rule verdict makes it after each generation, too.
 
 
 rule report:

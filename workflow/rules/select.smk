@@ -1,4 +1,4 @@
-# Choose the candidates worth a label. The model that explored looks at all of them once more.
+# Select the candidates worth a label. The model that explored evaluates all of them once more.
 
 
 rule select:

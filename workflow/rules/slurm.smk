@@ -1,22 +1,23 @@
-# Where squeue tells the states of jobs and slurmctld is restarted meanwhile. Version 2.8.0 of the SLURM
-# plugin then takes the unknown MinJobAge for a short one and asks sacct from there on: where there is
-# no accounting, for ever, with all jobs done. What MinJobAge was before the restart still holds.
+# A fault of version 2.8.0 of the SLURM plugin, where it reads the states of jobs from squeue. While
+# slurmctld restarts, the plugin cannot read MinJobAge, takes it for short, and asks sacct from then on.
+# Where there is no accounting, it waits for ever although all jobs are done. MinJobAge has not changed
+# with the restart: its last known value is used.
 
 import sys
 
 PLUGIN = sys.modules.get("snakemake_executor_plugin_slurm")
 
 
-def remembering(ask):
-    """What it last answered, where it knows nothing."""
-    known = [None]
+def with_last_known(read):
+    """The function `read`, which gives its last value again where it has none."""
+    last = [None]
 
-    def asked():
-        known[0] = ask() or known[0]
-        return known[0]
+    def value():
+        last[0] = read() or last[0]
+        return last[0]
 
-    return asked
+    return value
 
 
 if hasattr(PLUGIN, "get_min_job_age"):
-    PLUGIN.get_min_job_age = remembering(PLUGIN.get_min_job_age)
+    PLUGIN.get_min_job_age = with_last_known(PLUGIN.get_min_job_age)

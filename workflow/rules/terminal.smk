@@ -1,10 +1,11 @@
-# What a person sees: the stages tell what they do, a table ends the run. Snakemake's own account of
-# every job stays in its log file; its errors, and the table of a dry run, are shown.
+# What a person sees in the terminal: the stages' own lines, and a table at the end of the run.
+# Snakemake's messages about every job stay in its log file; its errors, and the table of a dry run,
+# are shown.
 
 import logging
 from shlex import quote
 
-UNSAID = {
+HIDDEN_EVENTS = {
     "job_info",
     "job_started",
     "job_finished",
@@ -12,7 +13,7 @@ UNSAID = {
     "progress",
     "resources_info",
 }
-CHATTER = (
+HIDDEN_BEGINNINGS = (
     "Select jobs to execute",
     "Execute ",
     "Updating checkpoint",
@@ -20,17 +21,23 @@ CHATTER = (
 )
 
 
-def worth_saying(record):
+def is_shown(record):
     event = str(getattr(record, "event", None) or "")
-    unsaid = UNSAID if workflow.dryrun else UNSAID | {"run_info"}
-    return event not in unsaid and not str(record.msg).startswith(CHATTER)
+    hidden = HIDDEN_EVENTS if workflow.dryrun else HIDDEN_EVENTS | {"run_info"}
+    return event not in hidden and not str(record.msg).startswith(HIDDEN_BEGINNINGS)
 
 
 for handler in logging.getLogger("snakemake.logging").handlers:
     if type(handler).__name__ == "ColorizingTextHandler":
-        handler.addFilter(worth_saying)
+        handler.addFilter(is_shown)
 
 SUMMARY = f"python {quote(str(SCRIPTS / 'summary.py'))} --campaign {quote(str(CAMPAIGN.file))}"
+
+
+onstart:
+    # Jobs are about to be run. Where this command was taken for a look, there is no lock.
+    if workflow.is_main_process and not REQUEST.runs:
+        raise WorkflowError(REQUEST.refusal)
 
 
 onsuccess:

@@ -1,4 +1,4 @@
-# Fine-tune on all labels so far. Resumes after a kill.
+# Fine-tune the model on all labels so far. Resumes after a kill.
 
 
 rule train:

@@ -1,6 +1,6 @@
-# The one checkpoint: whether there is another generation. A leaf: training does not wait for it.
-# It renews the page as well, which is no output of it: a page that cannot be made stops nothing, and
-# a page of its own per generation would have to be waited for by something.
+# Decide whether there is another generation: the only checkpoint. Training does not wait for it.
+# The second command renews the report page. The page is no output: one that cannot be made stops
+# nothing, and with a rule of its own per generation some other job would have to wait for it.
 
 
 checkpoint verdict:

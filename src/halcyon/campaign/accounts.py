@@ -26,6 +26,7 @@ from halcyon import files, jsonl
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.frames import read_frames
+from halcyon.labels.finite_difference import read_slopes
 from halcyon.labels.reference.base import Status
 
 FOUND = "found"
@@ -198,7 +199,7 @@ def quarantine(campaign: Campaign, system: str, *, flagged: bool = False) -> lis
             BadFrame(
                 system=system,
                 batch=batch,
-                generation=_generation(batch),
+                generation=paths.batch_number(batch),
                 shard=shard,
                 structure=info["structure"],
                 key=key,
@@ -232,9 +233,9 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         from_store = "core_seconds" in info and not paid and info["core_seconds"] > 0
         add(batch, "label", FOUND if from_store else info["status"], paid)
     for path in paths.check_files(campaign, system):
-        for slope in files.read_json(path)["slopes"]:
-            outcome = {True: "sound", False: "wrong", None: "without label"}[slope["passed"]]
-            add(path.parents[1].name, CHECK_STAGE, outcome, slope["core_seconds"])
+        for slope in read_slopes(path):
+            outcome = {True: "sound", False: "wrong", None: "without label"}[slope.passed]
+            add(path.parents[1].name, CHECK_STAGE, outcome, slope.core_seconds)
     for path in paths.void_records(campaign, system):
         batch = path.parent.name.rpartition("-")[0]
         for entry in jsonl.read(path):
@@ -244,7 +245,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
             Cost(
                 system=system,
                 batch=batch,
-                generation=_generation(batch),
+                generation=paths.batch_number(batch),
                 stage=stage,
                 outcome=outcome,
                 number=int(number),
@@ -292,11 +293,6 @@ def _paid(frame: Atoms, campaign: Campaign) -> float:
         return float(info["paid"])
     computed_here = info.get("campaign") == campaign.settings.campaign
     return float(info.get("core_seconds", 0.0)) if computed_here else 0.0
-
-
-def _generation(batch: str) -> int:
-    generation = paths.generation_of(batch)
-    return paths.SEED if generation is None else generation
 
 
 def _table(form: type, rows: Sequence[Any]) -> pa.Table:

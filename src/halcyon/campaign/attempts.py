@@ -1,35 +1,38 @@
-"""What became of the attempts at a job: a job that a cluster ended early is not one that failed.
+"""What became of the attempts at a job: one that a cluster ended early did not fail.
 
-A stage writes a line when it begins and a line when it ends in good order; one that was killed
-(memory, node, power) has no second line. From this the workflow knows what to ask for next time,
-and a stage knows that it has failed of itself often enough. When the job is done, the file goes.
+    attempts = Attempts(path)
+    number = attempts.begin(run)
+    attempts.end(number, Ended.SAVED, seconds)
 
-    tried = Attempts(path)
-    number = tried.begin(run)
-    tried.end(number, Ended.SAVED, seconds)
+A stage writes a line when it begins, and a line when it ends in good order. A stage that was killed
+(memory, node, power) has no second line. From this the workflow knows what to ask for the next
+time, and a stage knows that it has failed for a reason of its own often enough. The file is removed
+when the job is done.
 
 Not for: submitting jobs again (the workflow), or the state they go on from (each stage's own).
 """
 
-import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from halcyon import jsonl
+
 
 class Ended(StrEnum):
     """How an attempt ended."""
 
     SAVED = "saved"
-    """Asked to stop, or out of time: the next one goes on."""
+    """It was asked to stop, or out of time: the next attempt goes on."""
     FAILED = "failed"
-    """Of itself: bad input, or an error."""
+    """For a reason of its own: bad input, or an error."""
     KILLED = "killed"
-    """Without a word."""
+    """It ended without writing anything."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Attempt:
 
     Attributes:
         run: which run of the workflow it belonged to.
-        ended: how.
+        ended: how it ended.
         seconds: its wall time, s; 0 where it was killed.
         message: why it failed.
     """
@@ -53,73 +56,59 @@ class Attempts:
     """The attempts at one job, in a file of one JSON line per event."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is read or made yet."""
+        """Nothing is read or written yet."""
         self.path = path
 
     def read(self) -> list[Attempt]:
-        """All attempts so far, the first one first; a torn line is passed over."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        found: list[dict[str, Any]] = []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if "began" in entry:
-                found.append(entry)
-            elif entry["number"] < len(found):
-                found[entry["number"]] |= entry
+        """All attempts so far, the first one first."""
+        attempts: list[dict[str, Any]] = []
+        for event in jsonl.read(self.path):
+            if "began" in event:
+                attempts.append(event)
+            elif event["number"] < len(attempts):
+                attempts[event["number"]] |= event
         return [
             Attempt(
-                run=entry["run"],
-                ended=Ended(entry.get("ended", Ended.KILLED)),
-                seconds=entry.get("seconds", 0.0),
-                message=entry.get("message", ""),
+                run=attempt["run"],
+                ended=Ended(attempt.get("ended", Ended.KILLED)),
+                seconds=attempt.get("seconds", 0.0),
+                message=attempt.get("message", ""),
             )
-            for entry in found
+            for attempt in attempts
         ]
 
     def begin(self, run: str) -> int:
         """Write down that an attempt begins; gives its number, from 0."""
         number = len(self.read())
-        self._append(
+        jsonl.append(
+            self.path,
             {
                 "run": run,
                 "began": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "host": socket.gethostname(),
                 "process": os.getpid(),
                 "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            }
+            },
         )
         return number
 
     def end(self, number: int, ended: Ended, seconds: float, message: str = "") -> None:
-        """Write down how an attempt ended, and after how many seconds."""
-        self._append(
+        """Write down how an attempt ended, and its wall time in seconds."""
+        jsonl.append(
+            self.path,
             {
                 "number": number,
                 "ended": ended.value,
                 "seconds": round(seconds, 2),
                 "message": message[:2000],
-            }
+            },
         )
 
     def clear(self) -> None:
-        """The job is done: forget how."""
+        """Remove the file: the job is done."""
         self.path.unlink(missing_ok=True)
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # A kill in mid-write leaves a line without its end: every line begins on one of its own.
-        with self.path.open("ab") as lines:
-            lines.write(b"\n" + json.dumps(entry).encode() + b"\n")
-            lines.flush()
-            os.fsync(lines.fileno())
 
-
-def count(attempts: list[Attempt], ended: Ended, run: str | None = None) -> int:
-    """How many ended so; only those of a run, where one is given."""
-    return sum(one.ended is ended and run in (None, one.run) for one in attempts)
+def count(attempts: Sequence[Attempt], ended: Ended, run: str | None = None) -> int:
+    """How many attempts ended so; only those of one run, where it is given."""
+    return sum(attempt.ended is ended and run in (None, attempt.run) for attempt in attempts)

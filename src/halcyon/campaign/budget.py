@@ -1,35 +1,38 @@
-"""The budget of core-hours: what a campaign has spent, and what it left undone for want of it.
+"""The budget of core-hours: what a campaign has spent, and what it left undone for lack of it.
 
-Label jobs run side by side and know nothing of each other; what each has spent stands in its
-journal. `Spent` reads them all, each line once. A job asks before every calculation: when the
-budget is spent, no more than one calculation per running job is still under way.
+    spent = Spent(campaign, campaign.settings.limits)
+    if spent.may_start():
+        print(spent.core_hours(), "core-hours so far")
 
-    spent = Spent(campaign)
-    if spent.core_hours() < limit: …
+Label jobs run side by side and know nothing of each other; what each has spent is in its journal.
+`Spent` reads all journals, each line once. A job asks before every calculation: when the budget is
+spent, no more than one calculation per running job is still under way.
 
-Not for: the ledger that a person reads (`ledgers`), or whether the campaign goes on (`saturation`).
+Not for: the account that a person reads (`accounts`), or whether the campaign goes on
+(`verdict.saturation`).
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from halcyon import files
+from halcyon import files, jsonl
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
+from halcyon.labels.finite_difference import read_slopes
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.verdict.saturation import Decision
+from halcyon.verdict.forms import Decision
 
 
 class Spent:
-    """Core-hours of a whole campaign; grows as its jobs go on."""
+    """Core-hours that a whole campaign has spent; they grow as its jobs go on."""
 
     def __init__(self, campaign: Campaign, limits: LimitSettings) -> None:
-        """Nothing is read yet."""
+        """Set the campaign and its limits; nothing is read yet."""
         self._campaign = campaign
         self._everything = limits.core_hours_of == "everything"
         self._limit = limits.core_hours
@@ -38,11 +41,11 @@ class Spent:
 
     @property
     def limit(self) -> float | None:
-        """Core-hours that may be spent; None: any number."""
+        """Core-hours that may be spent; None: no limit."""
         return self._limit
 
     def core_hours(self) -> float:
-        """What has been spent so far."""
+        """Core-hours spent so far."""
         seconds = 0.0
         for system in self._campaign.systems:
             seconds += sum(self._tail(path) for path in paths.journals(self._campaign, system))
@@ -60,21 +63,18 @@ class Spent:
         """Core-seconds in a file of JSON lines, of which only new lines are read."""
         begin, seconds = self._read.get(path, (0, 0.0))
         try:
-            with path.open("rb") as opened:
-                if opened.seek(0, 2) < begin:  # written anew after a systemic failure
-                    begin, seconds = 0, 0.0
-                opened.seek(begin)
-                content = opened.read()
+            size = path.stat().st_size
         except FileNotFoundError:
             return 0.0
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            seconds += _core_seconds(line)
-        self._read[path] = begin + len(whole), seconds
+        if size < begin:  # replaced by a shorter one after a systemic failure
+            begin, seconds = 0, 0.0
+        entries, end = jsonl.read_from(path, begin)
+        seconds += sum(map(_core_seconds, entries))
+        self._read[path] = end, seconds
         return seconds
 
     def _without_journal(self, system: str) -> float:
-        """Core-seconds of label files whose journals are gone: somebody tidied the work folder."""
+        """Core-seconds of label files whose journal somebody has deleted with the work folder."""
         seconds = 0.0
         for path in paths.label_files(self._campaign, system):
             shard = int(path.stem)
@@ -89,16 +89,16 @@ class Spent:
 
 
 def reopen(campaign: Campaign) -> list[str]:
-    """Take away what a spent budget left unfinished, if the budget now allows to finish it.
+    """Remove what a spent budget left unfinished, where the budget now allows to finish it.
 
     Label files with frames that were not computed are removed, and the verdicts that rest on them;
-    the workflow makes them again. Labels that are known come from the store, for nothing. A system
-    that has saturated is left in peace.
+    the workflow makes them again. Labels that are in the store cost nothing the second time. A
+    system that has saturated is not touched.
 
     Returns:
-        A line for a person about each system.
+        A line for a person about each system that something was removed of.
     """
-    told = []
+    messages = []
     for system, plan in campaign.systems.items():
         limits = plan.settings.limits
         waiting = {
@@ -113,26 +113,25 @@ def reopen(campaign: Campaign) -> list[str]:
         first = "" if seed else min(path.parents[1].name for path in waiting)
         for path in (*waiting, *(v for v in verdicts if v.parent.name >= first)):
             path.unlink(missing_ok=True)
-        told.append(f"{system}: the budget allows {sum(waiting.values())} frames that it did not")
-    return told
+        messages.append(
+            f"{system}: the budget now allows {sum(waiting.values())} frames that were not computed"
+        )
+    return messages
 
 
-def _core_seconds(line: bytes) -> float:
-    """Of a line of a journal, or of a stage that is not a label job (those have journals)."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return 0.0  # torn by a kill
+def _core_seconds(entry: dict[str, Any]) -> float:
+    """Core-seconds of an entry of a journal, or of a stage; label jobs count by their journals."""
     if "info" in entry:
         return float(entry["info"]["core_seconds"])
     return 0.0 if entry["stage"] == "label" else float(entry["seconds"] * entry["cores"])
 
 
-def _column(path: Path, name: str) -> list:
+def _column(path: Path, name: str) -> list[Any]:
+    """A column of a label file; empty where it has none, as a file without frames."""
     try:
         return pq.read_table(path, columns=[name])[name].to_pylist()
     except (KeyError, pa.ArrowException, OSError):
-        return []  # a file without frames has no such column
+        return []
 
 
 def _paid(path: Path) -> float:
@@ -140,8 +139,8 @@ def _paid(path: Path) -> float:
 
 
 def _check_cost(path: Path) -> float:
-    slopes = files.read_json(path)["slopes"] if path.exists() else []
-    return float(sum(slope["core_seconds"] for slope in slopes))
+    slopes = read_slopes(path) if path.exists() else []
+    return float(sum(slope.core_seconds for slope in slopes))
 
 
 def _not_computed(path: Path) -> int:

@@ -1,13 +1,14 @@
-"""`campaign.begin` for whoever stays: in a process of its own, and once for the same content.
+"""How a run, a look and a job get their campaign, without chemistry in Snakemake's own process.
 
-    campaign = begin_once(config, "config/quickstart.yaml", dry=False)
+    campaign, lock = begin_run(content, "config/quickstart.yaml")
 
 Snakemake lives as long as the campaign and starts anew after every interruption. The checks load
-half a gigabyte of chemistry and take seconds for each system; their outcome is kept in
-`results/prepared/checked` under the hash of all that it depends on. What may change from one
-moment to the next (disk, files that must be there, the campaign's identity) is checked each time.
+half a gigabyte of chemistry and take seconds for each system. They therefore run in a process of
+their own, and their outcome is kept in `results/prepared/checked` under the hash of all that it
+depends on. What may change from one moment to the next (disk space, files of models, the campaign's
+identity) is checked each time.
 
-Not for: what is checked (see `campaign`).
+Not for: what is checked (`checks`), or whether a command runs or looks (`looking`).
 """
 
 import hashlib
@@ -22,21 +23,60 @@ from pathlib import Path
 from typing import Any
 
 from halcyon import config, files
-from halcyon.campaign import campaign as campaigns
-from halcyon.campaign.campaign import PREPARED, Campaign, begin
+from halcyon.campaign.campaign import (
+    CAMPAIGN_VARIABLE,
+    PREPARED,
+    RUN_VARIABLE,
+    Campaign,
+)
+from halcyon.campaign.checks import begin, check_committee, check_disk, check_start
+from halcyon.campaign.identity import check_identity, content_hash, level_of_theory
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
 ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")
 """Variables that decide which data programs find."""
 PROGRAMS = ("antechamber", "parmchk2", "sqm")
+LOCK_WAIT_S = 5.0
+"""How long a run waits for the lock of one that is just ending, s."""
 LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
 
 
-def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
-    """As `campaign.begin`, and quick where the same was found good before.
+def begin_run(content: dict[str, Any], source: str, *, dry: bool = False) -> tuple[Campaign, int]:
+    """Take the campaign's lock, then `begin_once`: nothing is written before the lock is held.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: hold the lock and check, but write nothing.
+
+    Returns:
+        The campaign, and the lock's file descriptor. The lock is held until that is closed or this
+        process dies, however it dies: a kill leaves no stale lock.
 
     Raises:
-        InputError: as `campaign.begin`.
+        Held: another process has the campaign; none of its files was changed.
+        InputError: as `checks.begin`.
+    """
+    campaign = Campaign.resolve(content, source)
+    files.check_writable(campaign.folder)
+    lock = files.take_lock(campaign.lock, wait_s=LOCK_WAIT_S)
+    try:
+        return begin_once(content, source, dry=dry), lock
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
+    """Do what `checks.begin` does, quickly where the same content has passed the checks before.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: check only, and write nothing. Without it, the caller holds the campaign's lock.
+
+    Raises:
+        InputError: as `checks.begin`.
     """
     campaign = Campaign.resolve(content, source)
     if not dry:
@@ -45,48 +85,59 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
             files.check_writable(folder)
     stamp = _stamp(campaign)
     if not stamp.exists():
-        known = _begin_elsewhere(content, source, dry=dry)
+        outcome = _begin_elsewhere(content, source, dry=dry)
         if not dry:
-            files.write_json(stamp, known)
-        return _with_sizes(campaign, known)
-    known = files.read_json(stamp)
-    campaigns.check_disk(campaign, source, dry=dry)
+            files.write_json(stamp, outcome)
+        return _with_sizes(campaign, outcome)
+    outcome = files.read_json(stamp)
+    check_disk(campaign, source, dry=dry)
     for plan in campaign.systems.values():
-        campaigns.check_committee(plan, source)
-        campaigns.check_start(plan, source)
-    campaigns.check_identity(campaign, known["level_of_theory"], dry=dry)
+        check_committee(plan, source)
+        check_start(plan, source)
+    check_identity(campaign, outcome["level_of_theory"], dry=dry)
     if not dry:
         campaign.write()
-    return _with_sizes(campaign, known)
+    return _with_sizes(campaign, outcome)
 
 
-def resolve_again(content: dict[str, Any], source: str) -> Campaign:
-    """The campaign in a job of it: nothing is checked, and what the checks found is known.
+def campaign_of_job(content: dict[str, Any], source: str) -> Campaign:
+    """The campaign in a job of it, as it was when its run began. Nothing is checked again.
+
+    Whoever edits the configuration while a campaign runs changes the next run. The jobs of this one
+    read the file that it wrote, which they know from `CAMPAIGN_VARIABLE`; the configuration counts
+    only where a job does not have its workflow's environment.
 
     Raises:
-        InputError: as `Campaign.resolve`.
+        InputError: no such campaign, or a later run has taken it over. No file was touched.
     """
-    campaign = Campaign.resolve(content, source)
+    path = os.environ.get(CAMPAIGN_VARIABLE)
+    campaign = Campaign.read(path) if path else Campaign.resolve(content, source)
+    run = os.environ.get(RUN_VARIABLE, campaign.run())
+    if run != campaign.run():
+        raise InputError(
+            f"this job belongs to a run of the workflow that is over ({run}). A later run "
+            f"({campaign.run()}) has the campaign now and does the same work: nothing is lost"
+        )
     stamp = _stamp(campaign)
     return _with_sizes(campaign, files.read_json(stamp)) if stamp.exists() else campaign
 
 
 def _stamp(campaign: Campaign) -> Path:
-    """Where the outcome of the checks is kept: level of theory and numbers of atoms."""
+    """File with the outcome of the checks: level of theory and numbers of atoms."""
     return campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
 
 
-def _with_sizes(campaign: Campaign, known: dict[str, Any]) -> Campaign:
-    """Number of atoms of each structure, without a look at the chemistry."""
+def _with_sizes(campaign: Campaign, outcome: dict[str, Any]) -> Campaign:
+    """Tell a campaign the numbers of atoms that the checks have counted."""
     for name, plan in campaign.systems.items():
-        plan.know_atoms(known["atoms"][name])
+        plan.know_atoms(outcome["atoms"][name])
     return campaign
 
 
 def fingerprint(campaign: Campaign) -> str:
     """Hash of all that the checks depend on: settings, files, programs, libraries, this code."""
     settings = campaign.settings
-    seen = {
+    depends_on = {
         "settings": settings.model_dump(mode="json"),
         "systems": {n: p.system.model_dump(mode="json") for n, p in campaign.systems.items()},
         "content": [_content(path) for path in _small_files(campaign)],
@@ -96,23 +147,23 @@ def fingerprint(campaign: Campaign) -> str:
         "code": [_state(path) for path in sorted(Path(__file__).parents[1].rglob("*.py"))],
         "python": sys.version,
     }
-    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
+    return content_hash(depends_on)
 
 
 def _small_files(campaign: Campaign) -> list[Path]:
     """Files that the configuration names and the checks read."""
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for plan in campaign.systems.values():
-        found |= {*plan.system.forcefield.paths}
-        found |= {s.file for s in plan.system.structures if s.file is not None}
+        paths |= {*plan.system.forcefield.paths}
+        paths |= {s.file for s in plan.system.structures if s.file is not None}
     match campaign.settings.reference:
         case config.Cp2kReference(level=level):
-            found.add(level)
-        case config.DatasetReference(files=paths):
-            found |= {*paths}
+            paths.add(level)
+        case config.DatasetReference(files=data):
+            paths |= {*data}
         case config.AseReference(arguments=arguments):
-            found |= {Path(v) for v in arguments.values() if isinstance(v, str)}
-    return sorted(found)
+            paths |= {Path(v) for v in arguments.values() if isinstance(v, str)}
+    return sorted(paths)
 
 
 def _content(path: Path) -> list[Any]:
@@ -124,17 +175,17 @@ def _content(path: Path) -> list[Any]:
 
 def _programs(reference: config.ReferenceSettings) -> list[Any]:
     """State of AmberTools and CP2K, and of CP2K's data, which decide the level of theory."""
-    ours = [Path(program) for name in PROGRAMS if (program := shutil.which(name))]
+    amber = [Path(program) for name in PROGRAMS if (program := shutil.which(name))]
     if not isinstance(reference, config.Cp2kReference):
-        return [_state(path) for path in ours]
+        return [_state(path) for path in amber]
     try:
         words = shlex.split(reference.command)
     except ValueError:
         words = []
     folders = [reference.data_dir, os.environ.get("CP2K_DATA_DIR"), "/usr/share/cp2k"]
     data = [p for f in folders if f and Path(f).is_dir() for p in sorted(Path(f).iterdir())]
-    found = [Path(program) for word in words if (program := shutil.which(word))]
-    return [_state(path) for path in [*ours, *found, *data]]
+    cp2k = [Path(program) for word in words if (program := shutil.which(word))]
+    return [_state(path) for path in [*amber, *cp2k, *data]]
 
 
 def _state(path: Path) -> list[Any]:
@@ -143,7 +194,7 @@ def _state(path: Path) -> list[Any]:
 
 
 def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict[str, Any]:
-    """Run `begin` in a process of its own; what it found."""
+    """Run `checks.begin` in a process of its own; gives the outcome of the checks."""
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps({"content": content, "source": source, "dry": dry}, default=str),
@@ -155,19 +206,21 @@ def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict
     if done.returncode == EXIT_BAD_INPUT:
         raise InputError(json.loads(done.stdout)["error"])
     if done.returncode:
-        raise RuntimeError(f"the checks of {source} broke off: {done.stderr.strip()[-3000:]}")
+        raise RuntimeError(
+            f"the checks of {source} ended with an error: {done.stderr.strip()[-3000:]}"
+        )
     return dict(json.loads(done.stdout))
 
 
 def _main() -> int:
-    """The process of its own: the question on standard input, the answer on standard output."""
-    asked = json.load(sys.stdin)
+    """The process of its own: request on standard input, outcome on standard output."""
+    request = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is not the answer
+    os.dup2(2, 1)  # whatever a library prints is not the outcome
     try:
-        campaign = begin(asked["content"], asked["source"], dry=asked["dry"])
+        campaign = begin(request["content"], request["source"], dry=request["dry"])
         atoms = {name: plan.atoms for name, plan in campaign.systems.items()}
-        level = campaigns.level_of_theory(campaign)
+        level = level_of_theory(campaign)
         json.dump({"level_of_theory": level, "atoms": atoms}, answer)
     except InputError as error:
         json.dump({"error": str(error)}, answer)

@@ -15,20 +15,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
-from halcyon import files
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.labels import journal
-from halcyon.verdict.saturation import gets_certificate, goes_on
+from halcyon.verdict.forms import Verdict
+from halcyon.verdict.saturation import certificate_wanted, goes_on
 
 SEED = -1
 """Number, in ledgers and tables, of the batch before generation 0 and of what is done once."""
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
-SATURATED = {"decision": "saturated", "generation": 0, "labels": {"spent": 0}}
-"""As much of a verdict as `end_jobs` needs, of a campaign that ended well."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +106,15 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Pl
     return jobs
 
 
-def end_jobs(campaign: Campaign, system: str, verdict: dict[str, Any]) -> list[PlannedJob]:
-    """Jobs after the verdict that ended a system's campaign."""
+def end_jobs(campaign: Campaign, system: str, decision: str) -> list[PlannedJob]:
+    """Jobs after the verdict that ended a system's campaign with this decision."""
     folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
     outputs = {
         "certify": [proof / name for name in ("certificate.json", "nvt.parquet", "nve.parquet")],
         "final": [folder / "final/manifest.json"],
         "report": [folder / "report.html"],
     }
-    if not gets_certificate(verdict, campaign.systems[system].settings):
+    if not certificate_wanted(decision, campaign.systems[system].settings.certificate.when):
         del outputs["certify"]
     return [
         PlannedJob(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
@@ -147,8 +144,14 @@ def batch_name(generation: int | None) -> str:
 
 
 def generation_of(batch: str) -> int | None:
-    """Generation of a batch: `gen003` → 3, `seed` → None."""
+    """Generation of a batch: `gen003` → 3, all others → None."""
     return int(batch.removeprefix("gen")) if batch.startswith("gen") else None
+
+
+def batch_number(batch: str) -> int:
+    """Number of a batch in ledgers and tables: `gen003` → 3, all others → `SEED`."""
+    generation = generation_of(batch)
+    return SEED if generation is None else generation
 
 
 def ledger(folder: Path) -> Path:
@@ -238,7 +241,7 @@ def finished_generations(campaign: Campaign, system: str) -> int:
             end = _after(newest, [job for job in jobs if job.stage == stage])
             if stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
-        if end == inf or not goes_on(files.read_json(jobs[-1].outputs[0]), plan.settings):
+        if end == inf or not goes_on(Verdict.read(jobs[-1].outputs[0]), plan.settings):
             return number
     return plan.settings.limits.max_generations
 

@@ -4,7 +4,7 @@ The JSON schema (`config/schema/*.json`), the documented default (`config/config
 the reference page (`docs/configuration.md`) are generated from these models by
 `scripts/generate_config_docs.py`; a test keeps them in sync. Units are part of the key's name.
 
-Not for: checks that need more than the configuration itself; see `campaign.begin`.
+Not for: checks that need more than the configuration itself; see `campaign.checks.begin`.
 """
 
 from pathlib import Path

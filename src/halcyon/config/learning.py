@@ -209,3 +209,8 @@ class SeedSettings(Section):
     max_temperature_K: float = Field(
         700.0, gt=0, description="Only teacher dynamics up to this temperature are drawn from, K."
     )
+
+    @property
+    def frames(self) -> int:
+        """Frames of each structure, all splits together."""
+        return self.train + self.validation + self.test

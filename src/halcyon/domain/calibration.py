@@ -1,17 +1,23 @@
 """Thresholds of signals, from frames: the whole domain of a model.
 
-Thresholds are calibrated as the margin of the label domain is: peaks over threshold on held-out
-labelled frames, never less than the greatest value on the training frames, and checked on frames
-used for nothing else. The distances are computed by the code that runs at every step.
+1. The intervals of the two tiers and their margin are found (see `intervals.build`).
+2. Each other signal gets what it needs besides a threshold: distributions of descriptors, or mean
+   energies of structures.
+3. Its distances on the held-out frames are computed, by the code that runs at every step.
+4. Its threshold is calibrated on them as the margin is, and is never less than the greatest
+   distance on the training frames.
+5. How often atoms are outside is measured on frames used for nothing else.
 
-Not for: the signals themselves (see `signals`), or statistics of margins (see `domain`).
+    samples = Samples(train=train, teacher=teacher, held_out=held_out, check=check)
+    fit_domain(samples, classes=classes, bonds=bonds, settings=DomainSettings(), seed=1)
+
+Not for: the signals themselves (see `signals`), statistics of thresholds (see `margins`), or
+evaluating a model on frames (see `halcyon.models.domains`).
 """
 
-import base64
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,19 +25,25 @@ from ase import Atoms
 from sklearn.covariance import ledoit_wolf
 
 from halcyon.config import DomainSettings
-from halcyon.domain.intervals import (
-    Calibration,
-    Domain,
+from halcyon.domain.environments import (
     Environments,
-    Margin,
-    build,
-    by_class,
-    calibrate_margin,
     descriptor_scale,
     environment_classes,
-    exceedance,
     fit_environments,
 )
+from halcyon.domain.intervals import (
+    Bond,
+    Calibration,
+    ClassEnergies,
+    Domain,
+    LatentSet,
+    Normal,
+    PackedArray,
+    SignalData,
+    build,
+    by_class,
+)
+from halcyon.domain.margins import Margin, calibrate_margin, exceedance
 from halcyon.domain.signals import (
     ALWAYS,
     Committee,
@@ -46,8 +58,24 @@ from halcyon.domain.signals import (
 SMALLEST_SPREAD_EV = 1e-3
 """Standard deviation given to a structure whose training energies coincide, eV."""
 TEACHER_HELD_OUT = 5
-"""Every so many of the teacher's frames calibrates the distance to the others."""
+"""One in so many of the teacher's frames calibrates the distance to the others."""
 FRAMES_AT_ONCE = 32
+
+
+class Predictions(Protocol):
+    """What a model predicts for frames, see `halcyon.models.mace.Predictions`."""
+
+    @property
+    def node_energy(self) -> Sequence[np.ndarray]:
+        """Per frame, shape (N,), eV."""
+
+    @property
+    def descriptors(self) -> Sequence[np.ndarray]:
+        """Per frame, shape (N, D)."""
+
+    @property
+    def forces(self) -> Sequence[np.ndarray]:
+        """Per frame, shape (N, 3), eV/Å."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,11 @@ class Sample:
     node_energy: Sequence[np.ndarray]
     descriptors: Sequence[np.ndarray]
     forces: Sequence[np.ndarray]
+
+    @classmethod
+    def of(cls, frames: Sequence[Atoms], predictions: Predictions) -> "Sample":
+        """Frames with what a model predicts for them, in their order."""
+        return cls(frames, predictions.node_energy, predictions.descriptors, predictions.forces)
 
     def __getitem__(self, which: slice) -> "Sample":
         return Sample(*(values[which] for values in vars(self).values()))
@@ -121,6 +154,23 @@ class _State:
         return cls(positions.to(dtype), numbers, replica, cell.to(dtype), periodic)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The frames that a domain is made of.
+
+    Attributes:
+        train: labelled frames that the model was trained on.
+        teacher: the teacher's frames; none without pre-training.
+        held_out: labelled frames not trained on: they set margin and thresholds.
+        check: labelled frames used for nothing: exceedances are measured on them.
+    """
+
+    train: Sample
+    teacher: Sample
+    held_out: Sample
+    check: Sample
+
+
 _UNIT = Margin(value=1.0, low=1.0, high=1.0, method="none", alpha=1.0, n=0)
 
 
@@ -136,23 +186,20 @@ def distances(signal: Thresholded, sample: Sample) -> list[np.ndarray]:
     """
     members = signal.members if isinstance(signal, Committee) else ()
     device = getattr(members[0], "device", torch.device("cpu")) if members else torch.device("cpu")
-    found: list[np.ndarray] = []
+    per_frame: list[np.ndarray] = []
     for frames, state, output in sample.steps(device, torch.float64):
         raw = signal.distance(frames, device)(state, output).cpu()
-        found += [part.numpy() for part in raw.split([len(atoms) for atoms in frames])]
+        per_frame += [part.numpy() for part in raw.split([len(atoms) for atoms in frames])]
     if isinstance(signal, PotentialEnergy):  # a frame's atoms share one number: count it once
-        found = [values[:1] for values in found]
-    return found
+        per_frame = [values[:1] for values in per_frame]
+    return per_frame
 
 
 def fit_domain(
+    samples: Samples,
     *,
-    train: Sample,
-    teacher: Sample,
-    held_out: Sample,
-    check: Sample,
     classes: dict[str, list[str]],
-    bonds: dict[str, list[tuple[int, int, float]]],
+    bonds: dict[str, list[Bond]],
     settings: DomainSettings,
     seed: int,
     committee: Sequence[Model] = (),
@@ -160,13 +207,10 @@ def fit_domain(
     """The whole domain of a model: both tiers, and all signals that the settings name.
 
     Args:
-        train: labelled frames that the model was trained on.
-        teacher: the teacher's frames; none without pre-training.
-        held_out: labelled frames not trained on: they set margin and thresholds.
-        check: labelled frames used for nothing: the exceedance is measured on them.
+        samples: frames with what the model predicts for them.
         classes: class of every atom, per structure; its element where environments are asked for.
         bonds: per structure, (i, j, mean length in Å).
-        settings: alpha, kind of classes, signals.
+        settings: alpha, how atoms are classified, signals.
         seed: of bootstraps and clusters.
         committee: the other models of the signal `committee`.
 
@@ -176,21 +220,26 @@ def fit_domain(
     """
     environments = {}
     if settings.classes == "environment":
-        elements = [classes[atoms.info["structure"]] for atoms in train.frames]
-        environments = fit_environments(elements, train.descriptors, seed=seed)
+        elements = [classes[atoms.info["structure"]] for atoms in samples.train.frames]
+        environments = fit_environments(elements, samples.train.descriptors, seed=seed)
 
     def pooled(sample: Sample) -> dict[str, np.ndarray]:
-        names = [_kinds(classes, environments, *one) for one in sample.described()]
+        names = [
+            _atom_classes(classes, environments, atoms, descriptors)
+            for atoms, descriptors in sample.described()
+        ]
         return by_class(sample.node_energy, names)
 
     def by_frame(sample: Sample) -> list[dict[str, np.ndarray]]:
         return [pooled(sample[i : i + 1]) for i in range(len(sample.frames))]
 
     domain = build(
-        train=pooled(train),
-        teacher=pooled(teacher),
-        held_out=by_frame(held_out),
-        check=by_frame(check),
+        ClassEnergies(
+            train=pooled(samples.train),
+            teacher=pooled(samples.teacher),
+            held_out=by_frame(samples.held_out),
+            check=by_frame(samples.check),
+        ),
         classes=classes,
         bonds=bonds,
         alpha=settings.alpha,
@@ -198,19 +247,11 @@ def fit_domain(
         environments=environments,
     )
     return calibrate(
-        domain,
-        settings.signals,
-        train=train,
-        teacher=teacher,
-        held_out=held_out,
-        check=check,
-        alpha=settings.alpha,
-        seed=seed,
-        committee=committee,
+        domain, samples, settings.signals, alpha=settings.alpha, seed=seed, committee=committee
     )
 
 
-def _kinds(
+def _atom_classes(
     classes: dict[str, list[str]],
     environments: dict[str, Environments],
     atoms: Atoms,
@@ -223,12 +264,9 @@ def _kinds(
 
 def calibrate(
     domain: Domain,
+    samples: Samples,
     names: Sequence[str],
     *,
-    train: Sample,
-    teacher: Sample,
-    held_out: Sample,
-    check: Sample,
     alpha: float,
     seed: int,
     committee: Sequence[Model] = (),
@@ -236,43 +274,49 @@ def calibrate(
     """Add the calibration of signals to a domain.
 
     Args:
-        domain: as `domain.build` makes it.
+        domain: as `intervals.build` makes it.
+        samples: frames with what the model predicts for them.
         names: signals, as in the configuration; those of `ALWAYS` need nothing more.
-        train: labelled frames that the model was trained on.
-        teacher: the teacher's frames; none without pre-training.
-        held_out: labelled frames not trained on: they set the thresholds.
-        check: labelled frames used for nothing: the exceedance is measured on them.
-        alpha: wanted exceedance per atom.
+        alpha: exceedance per atom that is asked for.
         seed: of the bootstrap.
         committee: the other models of the signal `committee`.
 
     Raises:
         InputError: no held-out frames, or `committee` without models.
     """
-    done = {}
+    calibrations = {}
     for name in dict.fromkeys(names):
         if name in ALWAYS:
             continue
-        data: dict[str, Any] = {}
-        if name == "potential_energy":
-            data = {"structures": _energies(train)}
-        elif name in ("latent", "latent_guard"):
-            sets = [_distributions(domain, train, held_out, alpha=alpha, seed=seed, covers=True)]
-            if name == "latent_guard" and len(teacher.frames):
-                sets.append(_of_teacher(domain, teacher, alpha=alpha, seed=seed))
-            data = {"sets": sets}
-        unfitted = Calibration(threshold=_UNIT, exceedance={}, data=data)
+        data = _data(name, domain, samples, alpha=alpha, seed=seed)
+        unfitted = Calibration(threshold=_UNIT, data=data)
         signal = make_signal(replace(domain, signals={name: unfitted}), name, committee)
         assert isinstance(signal, Thresholded)  # noqa: S101  # the others are in ALWAYS
         if isinstance(signal, Latent):
-            threshold = Margin(**data["sets"][0]["radius"])
+            threshold = data.sets[0].radius
         else:
-            floor = max(float(values.max()) for values in distances(signal, train))
-            threshold = calibrate_margin(distances(signal, held_out), alpha, seed=seed, floor=floor)
+            floor = max(float(values.max()) for values in distances(signal, samples.train))
+            threshold = calibrate_margin(
+                distances(signal, samples.held_out), alpha, seed=seed, floor=floor
+            )
         signal.calibration = replace(unfitted, threshold=threshold)
-        outside = [values > signal.limit for values in distances(signal, check)]
-        done[name] = replace(signal.calibration, exceedance=exceedance(outside))
-    return replace(domain, signals=domain.signals | done)
+        outside = [values > signal.limit for values in distances(signal, samples.check)]
+        calibrations[name] = replace(signal.calibration, exceedance=exceedance(outside))
+    return replace(domain, signals=domain.signals | calibrations)
+
+
+def _data(name: str, domain: Domain, samples: Samples, *, alpha: float, seed: int) -> SignalData:
+    """What a signal needs besides its threshold."""
+    if name == "potential_energy":
+        return SignalData(structures=_energies(samples.train))
+    if name not in ("latent", "latent_guard"):
+        return SignalData()
+    sets = [
+        _latent_set(domain, samples.train, samples.held_out, alpha=alpha, seed=seed, of_labels=True)
+    ]
+    if name == "latent_guard" and len(samples.teacher.frames):
+        sets.append(_of_teacher(domain, samples.teacher, alpha=alpha, seed=seed))
+    return SignalData(sets=sets)
 
 
 def _energies(train: Sample) -> dict[str, tuple[float, float]]:
@@ -286,19 +330,19 @@ def _energies(train: Sample) -> dict[str, tuple[float, float]]:
     }
 
 
-def _of_teacher(domain: Domain, teacher: Sample, *, alpha: float, seed: int) -> dict[str, Any]:
-    """Distributions of the teacher's frames; every so many of them sets the radius."""
-    fifth = teacher[::TEACHER_HELD_OUT]
+def _of_teacher(domain: Domain, teacher: Sample, *, alpha: float, seed: int) -> LatentSet:
+    """Distributions of the teacher's frames; one frame in `TEACHER_HELD_OUT` sets the radius."""
+    held_out = teacher[::TEACHER_HELD_OUT]
     number = np.arange(len(teacher.frames))
     others = [int(i) for i in number[number % TEACHER_HELD_OUT > 0]]
     rest = Sample(*([values[i] for i in others] for values in vars(teacher).values()))
-    return _distributions(domain, rest, fifth, alpha=alpha, seed=seed, covers=False)
+    return _latent_set(domain, rest, held_out, alpha=alpha, seed=seed, of_labels=False)
 
 
-def _distributions(
-    domain: Domain, train: Sample, held_out: Sample, *, alpha: float, seed: int, covers: bool
-) -> dict[str, Any]:
-    """Normal distributions per class, and the radius that a further atom is within.
+def _latent_set(
+    domain: Domain, train: Sample, held_out: Sample, *, alpha: float, seed: int, of_labels: bool
+) -> LatentSet:
+    """Normal distributions per class, and the radius within which further atoms are.
 
     Args:
         domain: for its classes.
@@ -306,25 +350,29 @@ def _distributions(
         held_out: what the radius is fitted to.
         alpha: part of the held-out atoms that may be outside.
         seed: of the bootstrap.
-        covers: whether the radius must hold all of `train`, too.
+        of_labels: whether these are labelled frames: each environment then has a distribution of
+            its own, and the radius must hold all of `train`. The teacher's frames leave the
+            surroundings that the labels have: they have one distribution per class.
     """
     pooled: dict[tuple[str, str], list[np.ndarray]] = {}
+    environments = domain.environments if of_labels else {}
     for atoms, descriptors in train.described():
         groups = domain.classes[atoms.info["structure"]]
-        # The teacher's frames leave the surroundings that the labels have: one distribution.
-        environments = domain.environments if covers else {}
-        kinds = _kinds(domain.classes, environments, atoms, descriptors)
-        for group, kind, values in zip(groups, kinds, descriptors, strict=True):
-            pooled.setdefault((group, kind), []).append(values)
-    normals: dict[str, list[dict[str, Any]]] = {}
+        names = _atom_classes(domain.classes, environments, atoms, descriptors)
+        for group, name, values in zip(groups, names, descriptors, strict=True):
+            pooled.setdefault((group, name), []).append(values)
+    normals: dict[str, list[Normal]] = {}
     for (group, _), values in sorted(pooled.items()):
         mean, whiten = fit_normal(np.array(values, dtype=float))
-        normals.setdefault(group, []).append({"mean": _encoded(mean), "whiten": _encoded(whiten)})
-    data = {"sets": [{"radius": asdict(_UNIT), "normals": normals}]}
-    bare = Latent("latent", Calibration(threshold=_UNIT, exceedance={}, data=data), domain.classes)
-    floor = max(float(v.max()) for v in distances(bare, train)) if covers else 0.0
-    radius = calibrate_margin(distances(bare, held_out), alpha, seed=seed, floor=floor)
-    return {"radius": asdict(radius), "normals": normals}
+        normals.setdefault(group, []).append(
+            Normal(mean=PackedArray.of(mean), whiten=PackedArray.of(whiten))
+        )
+    unscaled = LatentSet(radius=_UNIT, normals=normals)
+    calibration = Calibration(threshold=_UNIT, data=SignalData(sets=[unscaled]))
+    signal = Latent("latent", calibration, domain.classes)
+    floor = max(float(v.max()) for v in distances(signal, train)) if of_labels else 0.0
+    radius = calibrate_margin(distances(signal, held_out), alpha, seed=seed, floor=floor)
+    return replace(unscaled, radius=radius)
 
 
 def fit_normal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -351,9 +399,3 @@ def fit_normal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Descriptors that depend on each other leave directions without variance but for rounding.
     variances = np.maximum(variances, 1e-9 * variances[-1])
     return mean, axes / np.sqrt(variances) / scale[:, None]
-
-
-def _encoded(array: np.ndarray) -> dict[str, Any]:
-    """An array as text: a tenth of what digits would take, and exact."""
-    packed = zlib.compress(np.ascontiguousarray(array, dtype="<f8").tobytes())
-    return {"shape": list(array.shape), "zlib_f8": base64.b64encode(packed).decode()}

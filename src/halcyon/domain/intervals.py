@@ -12,62 +12,101 @@ formula is public).
 
 Atom classes are fixed per atom (symmetry, element), or, where surroundings change, an element's
 *environments*: clusters of the model's invariant descriptors, to which an atom is assigned anew at
-every step. Descriptors come from the forward pass that gives the forces, so that this needs no
-neighbour list and no cutoff of its own.
+every step (see `environments`). Descriptors come from the forward pass that gives the forces, so
+that this needs no neighbour list and no cutoff of its own.
 
-Not for: what accumulates over a trajectory (see `cli_index`), or other signals than atomic
-energies (see `signals`; this file only keeps their calibration).
+    domain = Domain.read(Path("gen000/domain.json"))
+    domain.intervals("label", ["ethanol"])  # eV
+
+Not for: what accumulates over a trajectory (see `index`), the statistics of a margin (see
+`margins`), or other signals than atomic energies (see `signals`; their calibration is kept here).
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import base64
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from scipy.cluster import vq
 
 from halcyon import files
+from halcyon.domain.environments import Environments, no_training_frames
+from halcyon.domain.margins import Exceedance, Margin, calibrate_margin, exceedance
 from halcyon.errors import InputError
 
+Bond = tuple[int, int, float]
+"""Indices of two atoms, and the mean length of their bond, Å."""
+
 SCHEMA_VERSION = 2
-"""1 knew neither environments nor signals; it is still read."""
+"""Schema 1 had neither environments nor signals; it is still read."""
 SMALLEST_WIDTH_EV = 1e-3
 """Width given to a class whose training values coincide, e.g. a single value, eV."""
-FEWEST_TAIL_POINTS = 10
-"""With fewer exceedances a generalised Pareto fit says nothing; split conformal is used."""
-TAIL_POINTS_FOR_SHAPE = 200
-"""With fewer, the tail is taken as exponential: a shape fitted to 16 to 25 points put margins of
-successive generations at 0.01 to 5 widths, the exponential at 0.15 to 0.9."""
-ENVIRONMENTS_AT_MOST = 4
-"""Clusters per element."""
-ENVIRONMENT_VALUES = 30
-"""Training atoms of the smallest cluster: the range of fewer says little (see `bare_interval`)."""
-SMALLEST_SCALE = 1e-3
-"""Least scale of a descriptor, as a part of the greatest one of its element or class."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margin:
-    """A calibrated threshold and how far it can be trusted.
+class PackedArray:
+    """An array as text: a tenth of what digits would take, and exact.
 
     Attributes:
-        value: the threshold, ≥ 0; of the label domain: its margin m/(u - l).
-        low: lower end of its 90 % bootstrap interval.
-        high: upper end.
-        method: `peaks-over-threshold` or `conformal`.
-        alpha: exceedance per atom it is made for: as asked, or, where the sample is too small for
-            that, 1/(n + 1).
-        n: number of held-out atomic energies it rests on.
+        shape: of the array.
+        zlib_f8: little-endian float64, compressed by zlib, in base 64.
     """
 
-    value: float
-    low: float
-    high: float
-    method: str
-    alpha: float
-    n: int
+    shape: list[int]
+    zlib_f8: str
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "PackedArray":
+        """Pack an array."""
+        packed = zlib.compress(np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return cls(shape=list(array.shape), zlib_f8=base64.b64encode(packed).decode())
+
+    def unpacked(self) -> np.ndarray:
+        """The array, float64."""
+        flat = np.frombuffer(zlib.decompress(base64.b64decode(self.zlib_f8)), dtype="<f8")
+        return flat.reshape(self.shape).copy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """A normal distribution of descriptors.
+
+    Attributes:
+        mean: shape (D,).
+        whiten: shape (D, D): `|(x - mean) @ whiten|` is the Mahalanobis distance.
+    """
+
+    mean: PackedArray
+    whiten: PackedArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSet:
+    """Normal distributions of the descriptors of some frames, and the distance they reach.
+
+    Attributes:
+        radius: Mahalanobis distance within which further atoms are.
+        normals: distributions of each class of atoms.
+    """
+
+    radius: Margin
+    normals: dict[str, list[Normal]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalData:
+    """What a signal needs besides its threshold.
+
+    Attributes:
+        sets: of the latent signals: the labelled training frames, then the teacher's.
+        structures: of `potential_energy`: mean and standard deviation of the interaction energy
+            of each structure on the training frames, eV.
+    """
+
+    sets: list[LatentSet] = field(default_factory=list)
+    structures: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,26 +115,37 @@ class Calibration:
 
     Attributes:
         threshold: raw value from which an atom is outside, in the signal's own unit.
-        exceedance: fraction of atoms outside on frames not used for the fit (see `exceedance`).
-        data: the signal's own; plain JSON.
+        exceedance: how often atoms are outside on frames not used for the fit; None without such
+            frames.
+        data: what the signal needs besides.
     """
 
     threshold: Margin
-    exceedance: dict[str, float]
-    data: dict[str, Any] = field(default_factory=dict)
+    exceedance: Exceedance | None = None
+    data: SignalData = field(default_factory=SignalData)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environments:
-    """Clusters of one element's descriptors.
+class DomainReport:
+    """Numbers for people about a domain; as they are here where `build` did not make it.
 
     Attributes:
-        scale: unit of each descriptor, D values.
-        centroids: of each cluster, the largest cluster first, in the descriptors' own units.
+        training_frames_values: per class, number of training values.
+        held_out_frames: number of frames that the margin rests on.
+        check_frames: number of frames that the exceedances rest on.
+        exceedance_bare: how often atoms of these are outside the intervals without margin.
+        exceedance_with_margin: how often they are outside the label domain.
+        mean_width_label_eV: mean width of the label domain's intervals, eV.
+        mean_width_guard_eV: mean width of the guard domain's intervals, eV.
     """
 
-    scale: list[float]
-    centroids: list[list[float]]
+    training_frames_values: dict[str, int] = field(default_factory=dict)
+    held_out_frames: int = 0
+    check_frames: int = 0
+    exceedance_bare: Exceedance | None = None
+    exceedance_with_margin: Exceedance | None = None
+    mean_width_label_eV: float = 0.0
+    mean_width_guard_eV: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +158,7 @@ class Domain:
         guard: per class, (lower, upper) of the guard domain, eV.
         margin: the calibrated margin of the label domain.
         bonds: per structure, (i, j, mean length in Å) over the training structures.
-        report: numbers for people: exceedance on held-out frames, counts.
+        report: numbers for people.
         environments: per element, its clusters; empty where classes are fixed per atom. Class
             `O/0` is the first of oxygen.
         signals: calibration of the signals other than the two tiers, by name.
@@ -118,8 +168,8 @@ class Domain:
     label: dict[str, tuple[float, float]]
     guard: dict[str, tuple[float, float]]
     margin: Margin
-    bonds: dict[str, list[tuple[int, int, float]]]
-    report: dict[str, Any]
+    bonds: dict[str, list[Bond]]
+    report: DomainReport = field(default_factory=DomainReport)
     environments: dict[str, Environments] = field(default_factory=dict)
     signals: dict[str, Calibration] = field(default_factory=dict)
 
@@ -141,9 +191,35 @@ class Domain:
         atoms = [bounds[name] for structure in structures for name in self.classes[structure]]
         return np.array(atoms).T
 
+    def lines(self) -> Iterator[str]:
+        """Sentences about the thresholds and how well they are kept, the label domain's last."""
+        for name, signal in self.signals.items():
+            threshold = signal.threshold
+            yield (
+                f"{name}: threshold {threshold.value:.3g} ({threshold.low:.3g}–"
+                f"{threshold.high:.3g}, {threshold.method}), on test frames "
+                f"{_text(signal.exceedance)}"
+            )
+        yield (
+            f"{len(self.label)} classes, margin {self.margin.value:.2f} widths "
+            f"({self.margin.low:.2f}–{self.margin.high:.2f}, {self.margin.method}), on test frames "
+            f"{_text(self.report.exceedance_with_margin)}"
+        )
+
+    def content(self) -> dict[str, Any]:
+        """As plain JSON. An exceedance that was not measured, and data that are not, are `{}`."""
+        content = asdict(self)
+        content["report"] = _without_none(content["report"])
+        content["signals"] = {
+            name: _without_none(entry)
+            | {"data": {key: value for key, value in entry["data"].items() if value}}
+            for name, entry in content["signals"].items()
+        }
+        return {"schema": SCHEMA_VERSION, "unit": "eV"} | content
+
     def write(self, path: Path | str) -> None:
         """Write as JSON, atomically."""
-        files.write_json(path, {"schema": SCHEMA_VERSION, "unit": "eV"} | asdict(self))
+        files.write_json(path, self.content())
 
     @classmethod
     def read(cls, path: Path | str) -> "Domain":
@@ -153,85 +229,109 @@ class Domain:
             InputError: missing, damaged, or of another schema.
         """
         content = files.read_json(path)
-        if content.pop("schema", None) not in range(1, SCHEMA_VERSION + 1):
-            raise InputError(f"{path}: not a domain file of schema 1 to {SCHEMA_VERSION}")
-        del content["unit"]
-        for tier in ("label", "guard"):
-            content[tier] = {name: (low, high) for name, (low, high) in content[tier].items()}
-        content["bonds"] = {
-            structure: [(i, j, length) for i, j, length in entries]
-            for structure, entries in content["bonds"].items()
-        }
-        content["margin"] = Margin(**content["margin"])
-        content["environments"] = {
-            element: Environments(**entry)
-            for element, entry in content.get("environments", {}).items()
-        }
-        content["signals"] = {
-            name: Calibration(**(entry | {"threshold": Margin(**entry["threshold"])}))
-            for name, entry in content.get("signals", {}).items()
-        }
-        return cls(**content)
+        schema = content.pop("schema", None) if isinstance(content, dict) else None
+        if schema not in range(1, SCHEMA_VERSION + 1):
+            raise InputError(
+                f"{path}: not a domain file of schema 1 to {SCHEMA_VERSION}. A later release may "
+                "have written it: update Halcyon"
+            )
+        try:
+            return cls._of(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}: {error}). Delete this file and run the "
+                "same command: it is made again, and no frame is labelled a second time"
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> "Domain":
+        """The domain of a file's content, without its schema."""
+        names = {part.name for part in fields(cls)} | {"unit"}
+        if unknown := content.keys() - names:
+            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+        return cls(
+            classes=content["classes"],
+            label={name: (low, high) for name, (low, high) in content["label"].items()},
+            guard={name: (low, high) for name, (low, high) in content["guard"].items()},
+            margin=Margin(**content["margin"]),
+            bonds={
+                structure: [(i, j, length) for i, j, length in entries]
+                for structure, entries in content["bonds"].items()
+            },
+            report=_report(content["report"]),
+            environments={
+                element: Environments(**entry)
+                for element, entry in content.get("environments", {}).items()
+            },
+            signals={
+                name: _calibration(entry) for name, entry in content.get("signals", {}).items()
+            },
+        )
 
 
-def fit_environments(
-    elements: Sequence[Sequence[str]], descriptors: Sequence[np.ndarray], *, seed: int
-) -> dict[str, Environments]:
-    """Clusters of each element's descriptors on the training structures, by k-means.
+def _text(measured: Exceedance | None) -> str:
+    return measured.text if measured else "nothing was measured"
 
-    As many as leave `ENVIRONMENT_VALUES` training atoms to the smallest, at most
-    `ENVIRONMENTS_AT_MOST`.
 
-    Args:
-        elements: per frame, symbol of each atom.
-        descriptors: per frame, shape (N, D).
-        seed: of the first guess of the centroids.
+def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry with `{}` in place of None."""
+    return {key: {} if value is None else value for key, value in entry.items()}
+
+
+def _exceedance_of(entry: dict[str, Any]) -> Exceedance | None:
+    return Exceedance(**entry) if entry else None
+
+
+def _report(entry: dict[str, Any]) -> DomainReport:
+    measured = {
+        name: _exceedance_of(entry.get(name, {}))
+        for name in ("exceedance_bare", "exceedance_with_margin")
+    }
+    return DomainReport(**(entry | measured))
+
+
+def _calibration(entry: dict[str, Any]) -> Calibration:
+    data = entry["data"]
+    return Calibration(
+        threshold=Margin(**entry["threshold"]),
+        exceedance=_exceedance_of(entry["exceedance"]),
+        data=SignalData(
+            sets=[
+                LatentSet(
+                    radius=Margin(**part["radius"]),
+                    normals={
+                        name: [
+                            Normal(**{key: PackedArray(**array) for key, array in normal.items()})
+                            for normal in normals
+                        ]
+                        for name, normals in part["normals"].items()
+                    },
+                )
+                for part in data.get("sets", [])
+            ],
+            structures={
+                name: (mean, spread) for name, (mean, spread) in data.get("structures", {}).items()
+            },
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEnergies:
+    """Interaction energies of atoms, eV, by class.
+
+    Attributes:
+        train: on the labelled training structures.
+        teacher: on the teacher's structures; empty without pre-training.
+        held_out: per frame, on labelled structures not trained on: they calibrate the margin.
+        check: per frame, on labelled structures used for nothing: the achieved exceedance is
+            measured on them.
     """
-    symbols = np.concatenate([np.asarray(names) for names in elements])
-    values = np.concatenate(list(descriptors)).astype(float)
-    found = {}
-    for element in sorted(set(symbols.tolist())):
-        mine = values[symbols == element]
-        scale = descriptor_scale(mine)
-        for number in range(ENVIRONMENTS_AT_MOST, 0, -1):
-            random = np.random.default_rng(seed)
-            centroids, _ = vq.kmeans2(mine / scale, number, iter=50, minit="++", rng=random)
-            sizes = np.bincount(vq.vq(mine / scale, centroids)[0], minlength=number)
-            if number == 1 or sizes.min() >= ENVIRONMENT_VALUES:
-                break
-        centroids = centroids[np.argsort(-sizes, kind="stable")] * scale
-        found[element] = Environments(scale=scale.tolist(), centroids=centroids.tolist())
-    return found
 
-
-def descriptor_scale(descriptors: np.ndarray) -> np.ndarray:
-    """Standard deviation of each descriptor; never zero, shape (D,)."""
-    deviation = descriptors.std(axis=0)
-    greatest = float(deviation.max())
-    return np.maximum(deviation, SMALLEST_SCALE * greatest if greatest > 0 else 1.0)
-
-
-def environment_classes(
-    environments: dict[str, Environments], elements: Sequence[str], descriptors: np.ndarray
-) -> list[str]:
-    """Class of each atom of a frame: its element and the nearest of that element's centroids.
-
-    Args:
-        environments: from `fit_environments`.
-        elements: symbol of each atom.
-        descriptors: shape (N, D).
-
-    Raises:
-        InputError: an element without training structures.
-    """
-    names = []
-    for element, values in zip(elements, descriptors, strict=True):
-        if element not in environments:
-            raise _untaught([element])
-        mine = environments[element]
-        apart = (np.array(mine.centroids) - values) / mine.scale
-        names.append(f"{element}/{int((apart**2).sum(axis=1).argmin())}")
-    return names
+    train: dict[str, np.ndarray]
+    teacher: dict[str, np.ndarray]
+    held_out: Sequence[dict[str, np.ndarray]]
+    check: Sequence[dict[str, np.ndarray]]
 
 
 def by_class(
@@ -265,130 +365,59 @@ def signed_scores(energies: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.maximum(low - energies, energies - high) / (high - low)
 
 
-def calibrate_margin(
-    scores: Sequence[np.ndarray],
-    alpha: float,
-    *,
-    seed: int,
-    floor: float = 0.0,
-    resamples: int = 500,
-) -> Margin:
-    """Threshold beyond which an in-distribution atom lies with probability `alpha`.
-
-    Peaks over threshold: a generalised Pareto distribution, fitted by L-moments (J. R. M. Hosking
-    and J. R. Wallis, Technometrics 29, 339, 1987) to the largest 15 % of the scores. Where they
-    are too few, split conformal: the greatest score, which a further draw exceeds with
-    probability 1/(n + 1).
-
-    Args:
-        scores: per held-out frame, the raw scores of its atoms, e.g. `signed_scores`.
-        alpha: wanted exceedance per atom.
-        seed: of the bootstrap over frames.
-        floor: least threshold, e.g. the greatest score on the training structures.
-        resamples: bootstrap samples.
-
-    Raises:
-        InputError: no held-out frames at all.
-    """
-    if not scores:
-        raise InputError("calibration of the domain: no held-out labels (seed_labels.validation)")
-    pooled = np.concatenate(scores)
-    fitted = _tail_quantile(pooled, alpha)
-    if fitted is None:
-        method, alpha, value = "conformal", 1 / (len(pooled) + 1), float(pooled.max())
-    else:
-        method, value = "peaks-over-threshold", fitted
-    rng = np.random.default_rng(seed)
-    bootstrap = []
-    for _ in range(resamples):
-        drawn = np.concatenate([scores[i] for i in rng.integers(len(scores), size=len(scores))])
-        resampled = _tail_quantile(drawn, alpha) if method != "conformal" else drawn.max()
-        if resampled is not None:
-            bootstrap.append(resampled)
-    low, high = np.quantile(bootstrap, [0.05, 0.95]) if bootstrap else (value, value)
-    return Margin(
-        value=max(floor, value),
-        low=max(floor, float(low)),
-        high=max(floor, float(high)),
-        method=method,
-        alpha=alpha,
-        n=len(pooled),
-    )
-
-
-def _tail_quantile(scores: np.ndarray, alpha: float) -> float | None:
-    """Score exceeded with probability alpha; None where the tail has too few points."""
-    in_tail = int(0.15 * len(scores))
-    if in_tail < FEWEST_TAIL_POINTS:
-        return None
-    ordered = np.sort(scores)
-    threshold = ordered[-in_tail - 1]
-    excess = ordered[-in_tail:] - threshold
-    first, second = stats.lmoment(excess, order=[1, 2])
-    if second <= 0:
-        return float(ordered[-1])
-    # Atomic energies are about quadratic in thermal displacements: their tail is no heavier than
-    # exponential, and exponential is what a tail too short to show its own shape is taken for.
-    shape = min(0.0, 2 - first / second) if in_tail >= TAIL_POINTS_FOR_SHAPE else 0.0
-    scale = first * (1 - shape)
-    return float(threshold + stats.genpareto.isf(alpha * len(scores) / in_tail, shape, scale=scale))
-
-
 def build(
+    energies: ClassEnergies,
     *,
-    train: dict[str, np.ndarray],
-    teacher: dict[str, np.ndarray],
-    held_out: Sequence[dict[str, np.ndarray]],
-    check: Sequence[dict[str, np.ndarray]],
     classes: dict[str, list[str]],
-    bonds: dict[str, list[tuple[int, int, float]]],
+    bonds: dict[str, list[Bond]],
     alpha: float,
     seed: int,
     environments: dict[str, Environments] | None = None,
 ) -> Domain:
     """Intervals of both tiers with a calibrated margin.
 
+    1. Of each class, the bare interval is the range of its energies on the training structures.
+    2. The margin, in widths of these intervals, is calibrated on the held-out frames.
+    3. The label domain is the bare intervals, widened by the margin on both sides.
+    4. The guard domain is the label domain, widened to hold the teacher's structures.
+    5. How often atoms are outside is measured on the check frames.
+
     Args:
-        train: per class, energies on the labelled training structures, eV.
-        teacher: per class, energies on the teacher's structures, eV; empty without pre-training.
-        held_out: per frame and class, energies on labelled structures not trained on: they
-            calibrate the margin.
-        check: likewise, on frames used for nothing: the achieved exceedance is measured on them.
+        energies: of all frames, by class.
         classes: class of every atom, per structure.
         bonds: per structure, (i, j, mean length in Å).
-        alpha: wanted exceedance per atom.
+        alpha: exceedance per atom that is asked for.
         seed: of the bootstrap.
         environments: where they are the classes; `classes` then holds elements.
 
     Raises:
         InputError: a class has no training structure.
     """
-    wanted = {name for names in classes.values() for name in names}
-    if environments:
-        if missing := sorted(wanted - environments.keys()):
-            raise _untaught(missing)
-        wanted = {f"{e}/{i}" for e in wanted for i in range(len(environments[e].centroids))}
-    if missing := sorted(wanted - train.keys()):
-        raise _untaught(missing)
-    bare = {name: bare_interval(train[name]) for name in sorted(wanted)}
-    margin = calibrate_margin([_scores(frame, bare) for frame in held_out], alpha, seed=seed)
+    train = energies.train
+    names = _class_names(classes, environments or {})
+    if missing := sorted(names - train.keys()):
+        raise no_training_frames(missing)
+    bare = {name: bare_interval(train[name]) for name in sorted(names)}
+    margin = calibrate_margin(
+        [_scores(frame, bare) for frame in energies.held_out], alpha, seed=seed
+    )
     label = {
         name: (low - margin.value * (high - low), high + margin.value * (high - low))
         for name, (low, high) in bare.items()
     }
     guard = {}
     for name, (low, high) in label.items():
-        seen = teacher.get(name, np.empty(0))
-        guard[name] = (float(min([low, *seen])), float(max([high, *seen])))
-    report = {
-        "training_frames_values": {name: len(train[name]) for name in sorted(wanted)},
-        "held_out_frames": len(held_out),
-        "check_frames": len(check),
-        "exceedance_bare": _exceedance(check, bare),
-        "exceedance_with_margin": _exceedance(check, label),
-        "mean_width_label_eV": float(np.mean([high - low for low, high in label.values()])),
-        "mean_width_guard_eV": float(np.mean([high - low for low, high in guard.values()])),
-    }
+        taught = energies.teacher.get(name, np.empty(0))
+        guard[name] = (float(min([low, *taught])), float(max([high, *taught])))
+    report = DomainReport(
+        training_frames_values={name: len(train[name]) for name in sorted(names)},
+        held_out_frames=len(energies.held_out),
+        check_frames=len(energies.check),
+        exceedance_bare=_exceedance(energies.check, bare),
+        exceedance_with_margin=_exceedance(energies.check, label),
+        mean_width_label_eV=float(np.mean([high - low for low, high in label.values()])),
+        mean_width_guard_eV=float(np.mean([high - low for low, high in guard.values()])),
+    )
     return Domain(
         classes=classes,
         label=label,
@@ -400,11 +429,14 @@ def build(
     )
 
 
-def _untaught(classes: Sequence[str]) -> InputError:
-    return InputError(
-        f"domain: no labelled training structure has atoms of class {', '.join(classes)}; "
-        "raise seed_labels.train, or see why those labels failed in the summary"
-    )
+def _class_names(classes: dict[str, list[str]], environments: dict[str, Environments]) -> set[str]:
+    """All classes that atoms of the structures may have."""
+    names = {name for of_atoms in classes.values() for name in of_atoms}
+    if not environments:
+        return names
+    if missing := sorted(names - environments.keys()):
+        raise no_training_frames(missing)
+    return {f"{e}/{i}" for e in names for i in range(len(environments[e].centroids))}
 
 
 def _scores(frame: dict[str, np.ndarray], bounds: dict[str, tuple[float, float]]) -> np.ndarray:
@@ -413,25 +445,5 @@ def _scores(frame: dict[str, np.ndarray], bounds: dict[str, tuple[float, float]]
 
 def _exceedance(
     frames: Sequence[dict[str, np.ndarray]], bounds: dict[str, tuple[float, float]]
-) -> dict[str, float]:
+) -> Exceedance | None:
     return exceedance([_scores(frame, bounds) > 0 for frame in frames])
-
-
-def exceedance(outside: Sequence[np.ndarray]) -> dict[str, float]:
-    """Fraction of atoms outside, with its exact 95 % (Clopper-Pearson) interval.
-
-    The interval takes atoms for independent; those of one frame are not quite.
-
-    Args:
-        outside: per frame, whether each atom is outside.
-    """
-    if not outside:
-        return {}
-    pooled = np.concatenate(list(outside))
-    interval = stats.binomtest(int(pooled.sum()), pooled.size).proportion_ci(0.95)
-    return {
-        "fraction": float(pooled.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "atoms": int(pooled.size),
-    }

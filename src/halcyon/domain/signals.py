@@ -17,8 +17,6 @@ the batch, not on its size or order; when replicas leave, make a new one: it is 
 Not for: which score means what for a campaign (see `saturation`, `benchmarks`).
 """
 
-import base64
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -215,17 +213,17 @@ class Latent(Thresholded):
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In radii of the nearest distribution."""
         groups = _Groups(self.classes, starts, device)
-        known = [
+        in_radii = [
             [
-                (_decoded(normal["mean"]), _decoded(normal["whiten"]) / some["radius"]["value"])
-                for some in self.calibration.data["sets"]
-                for normal in some["normals"].get(name, [])
+                (normal.mean.unpacked(), normal.whiten.unpacked() / latent_set.radius.value)
+                for latent_set in self.calibration.data.sets
+                for normal in latent_set.normals.get(name, [])
             ]
             for name in groups.names
         ]
-        most = max(len(normals) for normals in known)
+        most = max(len(normals) for normals in in_radii)
         # Classes of fewer distributions repeat their first: the nearest stays the nearest.
-        padded = [normals + normals[:1] * (most - len(normals)) for normals in known]
+        padded = [normals + normals[:1] * (most - len(normals)) for normals in in_radii]
         means, whiten = (
             torch.as_tensor(np.array([[n[part] for n in row] for row in padded]), device=device)
             for part in (0, 1)
@@ -279,7 +277,7 @@ class PotentialEnergy(Thresholded):
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In standard deviations of the structure's training energies."""
         # Interaction energies: the elements' own are constant, and large enough to round away meV.
-        seen = [self.calibration.data["structures"][atoms.info["structure"]] for atoms in starts]
+        seen = [self.calibration.data.structures[atoms.info["structure"]] for atoms in starts]
         mean, spread = torch.as_tensor(np.array(seen), device=device).unbind(dim=1)
         sizes = [len(atoms) for atoms in starts]
         replica = torch.as_tensor(np.repeat(np.arange(len(starts)), sizes), device=device)
@@ -397,8 +395,3 @@ def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal
         case "bond_stretch":
             return BondStretch(calibration, domain.bonds)
     raise InputError(f"signal {name}: there is none of this name")
-
-
-def _decoded(entry: dict[str, Any]) -> np.ndarray:
-    flat = np.frombuffer(zlib.decompress(base64.b64decode(entry["zlib_f8"])), dtype="<f8")
-    return flat.reshape(entry["shape"]).copy()

@@ -28,6 +28,7 @@ from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import NodeEnergy
 from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key
+from halcyon.systems.fingerprint import pair_distances, rms_difference
 
 FRAMES_AT_ONCE = 16
 """Frames whose pairs of atoms are looked at together."""
@@ -203,7 +204,7 @@ class _Shortlist:
         if not self._has_room(candidate.replica):
             return "left: ranked too low"
         frame = candidate.frame
-        distances = _distances(frame)
+        distances = pair_distances(frame)
         if self._labelled.nearest(frame, distances) < self._settings.min_difference_A:
             return "dropped: like a labelled frame"
         if self._others.nearest(frame, distances) < self._settings.min_difference_A:
@@ -261,7 +262,7 @@ class _Neighbours:
     def __init__(self, frames: Sequence[Atoms]) -> None:
         waiting: dict[str, list[np.ndarray]] = {}
         for frame in frames:
-            waiting.setdefault(frame.info["structure"], []).append(_distances(frame))
+            waiting.setdefault(frame.info["structure"], []).append(pair_distances(frame))
         self.distances = {name: np.stack(rows) for name, rows in waiting.items()}
 
     def add(self, frame: Atoms, distances: np.ndarray) -> None:
@@ -273,10 +274,4 @@ class _Neighbours:
         others = self.distances.get(frame.info["structure"])
         if others is None:
             return np.inf
-        return float(np.sqrt(((others - distances) ** 2).mean(axis=1)).min())
-
-
-def _distances(frame: Atoms) -> np.ndarray:
-    """Distances of all pairs of atoms, Å, shape (N(N-1)/2,)."""
-    distances = frame.get_all_distances(mic=bool(frame.pbc.any()))
-    return distances[np.triu_indices(len(frame), k=1)]
+        return float(rms_difference(distances, others).min())

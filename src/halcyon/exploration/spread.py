@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from skmatter.sample_selection import FPS
 
-from halcyon.domain.intervals import descriptor_scale
+from halcyon.domain.environments import descriptor_scale
 
 
 def fingerprint(descriptors: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -1,10 +1,15 @@
-"""The stability certificate of a model: its form, its conclusion, and the hashes that hold it.
+"""The stability certificate of a model: its form, its conclusion, and the hashes in it.
 
-A certificate says what long runs with one model showed, and names by hash the model, its domain,
-the labels it learned from, their level of theory, and the traces of the runs. Everything that
-follows from the traces can be computed again from them; `verify` does.
+    from halcyon.final.certificate import Certificate
 
-Not for: the runs (`certify`), the numbers (`evidence`), or checking one (`verify`).
+    certificate = Certificate.read(Path("results/quickstart/ethanol/final/certificate.json"))
+    print(certificate.sentence, certificate.runs[0].overall.failures.bound_per_ps)
+
+A certificate says what long runs with one model showed. It names by hash the model, its domain,
+the labels it learned from, their level of theory, and the traces of the runs. All its numbers can
+be computed again from the traces, and `checks.verify` does so.
+
+Not for: the runs (`long_runs`), the numbers (`evidence`), or checking a certificate (`checks`).
 """
 
 import hashlib
@@ -13,26 +18,29 @@ import os
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from halcyon import files
 from halcyon.errors import InputError
-from halcyon.final.evidence import Criteria, Findings, Part, ReplicaEnd
+from halcyon.final.evidence import Criteria, Findings, ReplicaEnd
 from halcyon.frames import canonical_order
-from halcyon.verdict.runs import plain, rate_text
-from halcyon.verdict.saturation import Finding
+from halcyon.verdict.forms import File, Finding, Form, Verdict
+from halcyon.verdict.words import rate_text
+from halcyon.wording import significant
 
-SCHEMA_VERSION = 1
+HANDED_ON = (
+    "If you got the folder from somebody, ask for the file again. In the campaign's own folder,"
+)
+"""How the advice about a damaged file of a final folder begins."""
 PRODUCTION_PS = 1000.0
-"""Time of a replica that is asked of a model for production; less is said to be less."""
+"""Time of each replica that shows a model fit for production. Shorter runs are called short."""
 
 
 class Conclusion(StrEnum):
-    """What a certificate comes to."""
+    """The result that a certificate states."""
 
     STABLE = "stable"
     NOT_CALM = "not calm"
@@ -40,22 +48,27 @@ class Conclusion(StrEnum):
     NOT_ENOUGH_DATA = "not enough data"
 
 
-class FileHash(Part):
-    """A file and what it held."""
+class FileHash(Form):
+    """A file and the hash of its content."""
 
     path: str = Field(description="Relative to the certificate's folder.")
-    sha256: str = Field(description="Of its bytes.")
+    sha256: str = Field(description="sha256 of the file's bytes.")
 
 
-class Verdict(Part):
-    """How the campaign ended."""
+class CampaignEnd(Form):
+    """How the campaign ended: its last verdict."""
 
     decision: str = Field(description="saturated, max_generations or budget_spent.")
-    reason: str = Field(description="In words.")
-    generation: int = Field(description="Generation that it is of; its model is the one here.")
+    reason: str = Field(description="The decision in words.")
+    generation: int = Field(description="Generation of the verdict and of the model.")
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> "CampaignEnd":
+        """The part of a verdict that goes into a certificate or a card."""
+        return cls(decision=verdict.decision, reason=verdict.reason, generation=verdict.generation)
 
 
-class Data(Part):
+class Data(Form):
     """Labels of the campaign up to this model."""
 
     files: list[FileHash] = Field(description="The campaign's label files.")
@@ -70,15 +83,17 @@ class Data(Part):
     store: str = Field(description="Label store, as the campaign named it.")
 
 
-class Level(Part):
+class Level(Form):
     """Level of theory of the labels."""
 
-    hash: str = Field(description="As in the label store: 16 digits of the sha256 of what follows.")
-    description: dict[str, Any] = Field(description="All that decides it.")
+    hash: str = Field(
+        description="Name in the label store: 16 digits of the sha256 of the description."
+    )
+    description: dict[str, Any] = Field(description="All that determines the level.")
 
 
-class Runs(Part):
-    """Runs of one ensemble, and what they show."""
+class Runs(Form):
+    """Runs of one ensemble, and what they showed."""
 
     ensemble: Literal["nvt", "nve"] = Field(
         description="nvt: Langevin thermostat; nve: none, the total energy is conserved."
@@ -87,46 +102,56 @@ class Runs(Part):
     temperatures_K: list[float]
     time_ps: float = Field(description="Simulated time asked of each replica.")
     timestep_fs: float
-    friction_per_ps: float | None = Field(description="Of the thermostat; null: none.")
-    seed: int = Field(description="Of momenta and thermostat.")
+    friction_per_ps: float | None = Field(
+        description="Friction of the thermostat; null: there is none."
+    )
+    seed: int = Field(description="Random seed of momenta and thermostat.")
     replicas: list[ReplicaEnd]
-    findings: list[Findings] = Field(description="Of all replicas, then by temperature.")
+    findings: list[Findings] = Field(
+        description="First of all replicas together, then at each temperature, ascending."
+    )
 
     @property
-    def whole(self) -> Findings:
-        """Of all replicas."""
+    def overall(self) -> Findings:
+        """Findings of all replicas together."""
         return self.findings[0]
 
+    def traces_beside(self, certificate: Path) -> Path:
+        """File of the traces, in the folder of a certificate."""
+        return certificate.with_name(f"{self.ensemble}.parquet")
 
-class Software(Part):
-    """With what it was made."""
 
-    versions: dict[str, str] = Field(description="Of packages, and of Python.")
+class Software(Form):
+    """Software and machine that made the runs."""
+
+    versions: dict[str, str] = Field(description="Versions of packages and of Python.")
     machine: str = Field(description="Operating system and processor.")
     device: str = Field(description="Where the model ran.")
     threads: int
     dtype: str = Field(description="Precision of the model and of the dynamics.")
 
 
-class Certificate(Part):
+class Certificate(File):
     """Stability certificate of a machine-learned potential."""
+
+    REMEDY: ClassVar[str] = f"{HANDED_ON} `snakemake` makes the certificate again if it is deleted."
 
     schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
     conclusion: Conclusion
     sentence: str = Field(description="The conclusion with its scope, for people.")
-    reasons: list[str] = Field(description="What it rests on.")
-    not_covered: list[str] = Field(description="What it says nothing about.")
+    reasons: list[str] = Field(description="What the conclusion rests on.")
+    not_covered: list[str] = Field(description="What the certificate says nothing about.")
     campaign: str
     system: str
     created: str = Field(description="Date and time, ISO 8601.")
-    verdict: Verdict
+    verdict: CampaignEnd
     model: FileHash
     domain: FileHash
     data: Data
     level_of_theory: Level
     criteria: Criteria
     signals: list[str] = Field(description="Signals that were watched.")
-    runs: list[Runs] = Field(description="First with a thermostat, then without.")
+    runs: list[Runs] = Field(description="First the runs with a thermostat, then those without.")
     software: Software
     checksum: str = Field(
         "",
@@ -134,49 +159,21 @@ class Certificate(Part):
         "with sorted keys. It guards against damage; it is no signature.",
     )
 
-    def content(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return self.model_dump(mode="json", by_alias=True)
-
     def checksum_now(self) -> str:
-        """What `checksum` must be."""
+        """The checksum of the certificate as it is now."""
         text = json.dumps(self.content() | {"checksum": ""}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def sealed(self) -> "Certificate":
-        """With its checksum."""
+        """A copy that carries its checksum."""
         return self.model_copy(update={"checksum": self.checksum_now()})
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        files.write_json(path, self.content())
-
-    @classmethod
-    def read(cls, path: Path) -> "Certificate":
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: missing, damaged, or no certificate of this version.
-        """
-        content = files.read_json(path)
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
-            raise InputError(f"{path}: not a certificate of schema {SCHEMA_VERSION}")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            raise InputError(
-                f"{path}: {where}: {fault['msg']}: damaged, or not a certificate of schema "
-                f"{SCHEMA_VERSION}"
-            ) from error
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes.
+    """The sha256 of a file's bytes, as hexadecimal digits.
 
     Raises:
-        InputError: it is missing or cannot be read.
+        InputError: the file is missing or cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -189,138 +186,154 @@ def sha256_of(path: Path) -> str:
 
 
 def hash_of(path: Path, folder: Path) -> FileHash:
-    """A file as a certificate in `folder` names it."""
+    """Path and hash of a file, as a certificate in `folder` names it."""
     relative = os.path.relpath(path, folder)
     return FileHash(path=Path(relative).as_posix(), sha256=sha256_of(path))
 
 
 def data_digest(frames: Iterable[Atoms]) -> str:
-    """Hash of labels: whatever order they come in, a changed one is seen.
+    """Hash of labels that does not depend on their order and changes with any of them.
 
-    A line for each frame, lines sorted: key, split, level, energy as Python writes it, and the
-    sha256 of the forces (little-endian float64, atoms in canonical order). A frame without a label
-    has its status in place of energy and forces.
+    It is the sha256 of one line for each frame, lines sorted: key, split, level, energy as Python
+    writes it, and the sha256 of the forces (little-endian float64, atoms in canonical order). A
+    frame without a label has its status in place of energy and forces.
     """
     lines = []
     for frame in frames:
-        known = [str(frame.info.get(name)) for name in ("key", "split", "level")]
+        words = [str(frame.info.get(name)) for name in ("key", "split", "level")]
         if "energy" in frame.info:
             forces = np.ascontiguousarray(frame.arrays["forces"][canonical_order(frame)], "<f8")
-            known += [
+            words += [
                 repr(float(frame.info["energy"])),
                 hashlib.sha256(forces.tobytes()).hexdigest(),
             ]
         else:
-            known.append(str(frame.info.get("status")))
-        lines.append(" ".join(known))
+            words.append(str(frame.info.get("status")))
+        lines.append(" ".join(words))
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list[str]]:
-    """What the runs come to, and why.
+    """The conclusion that runs allow, and what it rests on.
 
-    Not stable: a replica failed, or an energy drifts. Not calm: the model is shown to leave its
-    domain too often at a temperature. Not enough data: the runs cannot tell whether it does.
+    Not stable: a replica failed, or the energy drifts in one. Not calm: at some temperature the
+    model certainly leaves its domain too often. Not enough data: the runs cannot tell whether it
+    does. `checks.verify` compares the words with those in the file: whoever changes them here
+    makes certificates of earlier releases fail.
+
+    Args:
+        runs: with a thermostat, then without.
+        criteria: what the model was tested against.
     """
     against: list[str] = []
     restless: list[str] = []
-    open_questions: list[str] = []
-    for_it: list[str] = []
+    undecided: list[str] = []
+    in_favour: list[str] = []
     for run in runs:
-        failed = run.whole.failures
-        words = f"{run.ensemble}: {failed.failures} of {run.whole.replicas} replicas failed"
-        words += f" {rate_text(failed.model_dump())}"
-        (against if failed.failures else for_it).append(words)
-    for found in runs[0].findings[1:]:
-        excursions = found.excursions
-        words = f"nvt, {found.temperature_K:g} K: {excursions.reason}"
+        failures = run.overall.failures
+        reason = f"{run.ensemble}: {failures.failures} of {run.overall.replicas} replicas failed"
+        reason += f" {rate_text(failures)}"
+        (against if failures.failures else in_favour).append(reason)
+    for findings in runs[0].findings[1:]:
+        excursions = findings.excursions
+        reason = f"nvt, {findings.temperature_K:g} K: {excursions.reason}"
         lower = excursions.rate_lower_bound_per_atom_ps
         if excursions.finding == Finding.SATURATED:
-            for_it.append(words)
+            in_favour.append(reason)
         elif lower is not None and lower > criteria.max_rate_per_atom_ps:
             restless.append(
-                f"nvt, {found.temperature_K:g} K: excursions out of the label domain at "
+                f"nvt, {findings.temperature_K:g} K: excursions out of the label domain at "
                 f"{lower:.3g}/ps per atom at least, over {criteria.max_rate_per_atom_ps:g}/ps"
             )
-        elif not found.failures.failures:
-            open_questions.append(words)
-    _judge_drift(runs[1].whole, criteria, against, open_questions, for_it)
+        elif not findings.failures.failures:
+            undecided.append(reason)
+    _add_drift(runs[1].overall, criteria, against, undecided, in_favour)
     if against:
-        return Conclusion.NOT_STABLE, against + restless + open_questions + for_it
+        return Conclusion.NOT_STABLE, against + restless + undecided + in_favour
     if restless:
-        return Conclusion.NOT_CALM, restless + open_questions + for_it
-    if open_questions:
-        return Conclusion.NOT_ENOUGH_DATA, open_questions + for_it
-    return Conclusion.STABLE, for_it
+        return Conclusion.NOT_CALM, restless + undecided + in_favour
+    if undecided:
+        return Conclusion.NOT_ENOUGH_DATA, undecided + in_favour
+    return Conclusion.STABLE, in_favour
 
 
-def _judge_drift(
-    found: Findings,
+def _add_drift(
+    findings: Findings,
     criteria: Criteria,
     against: list[str],
-    open_questions: list[str],
-    for_it: list[str],
+    undecided: list[str],
+    in_favour: list[str],
 ) -> None:
-    """Add what the energy's drift says to the list where it belongs."""
-    drift, limit = found.drift, criteria.max_drift_meV_per_atom_ps
+    """Add what the drift of the energy says to the list where it belongs."""
+    drift, limit = findings.drift, criteria.max_drift_meV_per_atom_ps
     if drift is None or drift.worst is None or drift.median is None:
-        if not found.failures.failures:
-            open_questions.append("nve: too few points for a drift of the energy")
+        if not findings.failures.failures:
+            undecided.append("nve: too few points for a drift of the energy")
         return
-    words = (
+    reason = (
         f"nve: the energy drifts by {drift.median.value:.2g} meV/atom/ps (median; "
         f"{drift.median.low:.2g}–{drift.median.high:.2g}), {drift.worst:.2g} at worst; "
         f"allowed {limit:g}"
     )
-    (for_it if drift.worst <= limit else against).append(words)
+    (in_favour if drift.worst <= limit else against).append(reason)
 
 
 def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs]) -> str:
-    """The conclusion with its scope and, where it is not the good one, the first reason."""
+    """The conclusion with its scope and, unless it is `stable`, the first reason.
+
+    `checks.verify` compares the words, as it does those of `conclude`.
+    """
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
-    asked = f"{nvt.whole.replicas} replicas of {plain(nvt.time_ps)} ps each at {kelvin} K"
-    failed = nvt.whole.failures
+    scope = f"{nvt.overall.replicas} replicas of {significant(nvt.time_ps)} ps each at {kelvin} K"
+    failures = nvt.overall.failures
     why = "" if conclusion == Conclusion.STABLE else f" ({reasons[0]})"
-    said = (
-        f"{conclusion}{why}: {asked}, {failed.failures} failed {rate_text(failed.model_dump())}; "
-        f"{nve.whole.failures.failures} of {nve.whole.replicas} failed without a thermostat."
+    text = (
+        f"{conclusion}{why}: {scope}, {failures.failures} failed {rate_text(failures)}; "
+        f"{nve.overall.failures.failures} of {nve.overall.replicas} failed without a thermostat."
     )
     if nvt.time_ps < PRODUCTION_PS:
-        said += (
-            f" These are short runs: {plain(nvt.time_ps)} ps, where {plain(PRODUCTION_PS)} ps are "
-            "the setting for production; of longer runs they say nothing."
+        text += (
+            f" These are short runs: {significant(nvt.time_ps)} ps, where "
+            f"{significant(PRODUCTION_PS)} ps are the setting for production; of longer runs they "
+            "say nothing."
         )
-    return said[0].upper() + said[1:]
+    return text[0].upper() + text[1:]
 
 
 def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], verdict: str) -> list[str]:
-    """What a certificate says nothing about."""
+    """What a certificate says nothing about, a sentence each.
+
+    Args:
+        runs: with a thermostat, then without.
+        structures: names of the structures that were run.
+        verdict: decision of the campaign's last verdict.
+    """
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
-    failed = nvt.whole.failures
-    told = [
+    limits = [
         f"Temperatures other than {kelvin} K.",
         f"Structures other than {', '.join(structures)}.",
-        f"Runs longer than {plain(nvt.time_ps)} ps (without a thermostat {plain(nve.time_ps)} ps).",
+        f"Runs longer than {significant(nvt.time_ps)} ps (without a thermostat "
+        f"{significant(nve.time_ps)} ps).",
         "Rare events: nothing pushed the replicas over barriers that they did not cross by "
         "themselves.",
         f"Other conditions: constant pressure, or another time step than {nvt.timestep_fs:g} fs.",
-        "Accuracy: that dynamics are stable does not make them right. The errors on the test set "
-        "stand in the model card.",
-        "Holes of the potential inside the interval of atomic energies: these are a decomposition "
-        "that training does not fix.",
+        "Accuracy: stable dynamics can still be wrong. The model card gives the errors on the test "
+        "set.",
+        "Wrong structures whose atomic energies lie inside the domain: training does not determine "
+        "how the energy is divided among atoms, so that such structures can go unnoticed.",
     ]
-    if failed.bound_per_ps is not None:
-        told.append(
-            f"Failures rarer than 1 per {plain(1 / failed.bound_per_ps)} ps of one replica: these "
-            "runs could not have seen them for sure."
+    if bound := nvt.overall.failures.bound_per_ps:
+        limits.append(
+            f"Failures rarer than 1 per {significant(1 / bound)} ps of one replica: these runs "
+            "were too short to see them with certainty."
         )
     if nvt.time_ps < PRODUCTION_PS:
-        told.append(
-            f"Production: the runs are shorter than {plain(PRODUCTION_PS)} ps "
+        limits.append(
+            f"Production: the runs are shorter than {significant(PRODUCTION_PS)} ps "
             "(certificate.time_ps)."
         )
     if verdict != "saturated":
-        told.append(f"A saturated campaign: this one ended with {verdict}.")
-    return told
+        limits.append(f"A saturated campaign: this one ended with {verdict}.")
+    return limits

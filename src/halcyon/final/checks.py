@@ -1,12 +1,15 @@
 """Does a certificate hold? Every hash compared, every number computed again from the traces.
 
+    from halcyon.final.checks import verify
+
     for check in verify(Path("results/quickstart/ethanol/final/certificate.json")):
         print(check.holds, check.text)
 
-A file is looked for beside the certificate first (a `final/` folder that was handed on has copies
-of all of them), then where the certificate says.
+Each file is looked for beside the certificate first, because a `final/` folder that was handed on
+has copies of all of them, then where the certificate says.
 
-Not for: making certificates (`certify`), or the label store's own health (`halcyon labels verify`).
+Not for: making certificates (`certificate`), or the health of the label store itself
+(`halcyon labels verify`).
 """
 
 import math
@@ -19,29 +22,36 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from halcyon import files
 from halcyon.errors import InputError
-from halcyon.final import certificate
-from halcyon.final.certificate import Certificate, FileHash, Runs, sha256_of
+from halcyon.final.certificate import (
+    Certificate,
+    FileHash,
+    Runs,
+    conclude,
+    data_digest,
+    sentence,
+    sha256_of,
+)
 from halcyon.final.evidence import Findings, contradictions, examine
+from halcyon.final.folder import LABELS, MANIFEST, Manifest
 from halcyon.frames import canonical_order, read_frames, structure_key
 from halcyon.labels.store import LabelStore, level_hash, levels
-from halcyon.verdict.runs import rate_text
+from halcyon.verdict.forms import Form
+from halcyon.verdict.words import rate_text
+from halcyon.wording import count
 
-LABELS = "labels.parquet"
-"""All labels in one file, in a folder that was handed on."""
-MANIFEST = "manifest.json"
 NUMBERS_AGREE = 1e-6
-"""Relative; other versions of NumPy and SciPy may round differently."""
+"""Relative difference of numbers that count as the same: versions of NumPy and SciPy round
+differently."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One statement of a certificate that was checked.
 
     Attributes:
-        text: what, and what was found.
-        holds: None: it could not be looked at, and nothing speaks against it.
+        text: the statement and the outcome.
+        holds: None: it could not be checked, and nothing speaks against it.
     """
 
     text: str
@@ -49,136 +59,139 @@ class Check:
 
 
 def verify(path: Path, *, store: Path | None = None) -> list[Check]:
-    """Look at everything a certificate says that can be looked at.
+    """Check everything in a certificate that can be checked.
 
     Args:
-        path: of the certificate.
+        path: the certificate.
         store: label store; by default where the certificate says.
 
     Raises:
-        InputError: it is no readable certificate.
+        InputError: the file cannot be read as a certificate.
     """
-    told = Certificate.read(path)
+    certificate = Certificate.read(path)
     folder = path.parent
-    whole = told.checksum == told.checksum_now()
-    said = "unchanged since it was written" if whole else "changed since it was written"
+    sealed = certificate.checksum == certificate.checksum_now()
+    words = "unchanged since it was written" if sealed else "changed since it was written"
     return [
-        Check(f"certificate: {said} (checksum)", holds=whole),
-        _file("model", told.model, folder),
-        _file("domain", told.domain, folder),
-        *_level(told),
-        *_labels(told, folder, store or Path(told.data.store)),
-        *(check for run in told.runs for check in _runs(run, told, folder)),
-        *_conclusion(told),
+        Check(f"certificate: {words} (checksum)", holds=sealed),
+        _file("model", certificate.model, folder),
+        _file("domain", certificate.domain, folder),
+        _level(certificate),
+        *_labels(certificate, folder, store or Path(certificate.data.store)),
+        *(check for run in certificate.runs for check in _runs(run, certificate, folder)),
+        _conclusion(certificate),
         *_manifest(folder),
     ]
 
 
-def found(file: FileHash, folder: Path) -> Path:
-    """Where a file lies now: beside the certificate, or where it says."""
+def present_path(file: FileHash, folder: Path) -> Path:
+    """Where a file lies now: beside the certificate, else where the certificate says."""
     beside = folder / Path(file.path).name
     return beside if beside.exists() else folder / file.path
 
 
 def _file(what: str, file: FileHash, folder: Path) -> Check:
-    path = found(file, folder)
+    path = present_path(file, folder)
     try:
         same = sha256_of(path) == file.sha256
     except InputError as error:
         return Check(f"{what}: {error}", holds=False)
     if same:
-        return Check(f"{what}: {path} is the file (sha256 {file.sha256[:12]}…)", holds=True)
+        return Check(f"{what}: {path} is unchanged (sha256 {file.sha256[:12]}…)", holds=True)
     return Check(f"{what}: {path} is another file, or was changed: its sha256 differs", holds=False)
 
 
-def _level(told: Certificate) -> Iterator[Check]:
-    level = told.level_of_theory
+def _level(certificate: Certificate) -> Check:
+    level = certificate.level_of_theory
     holds = level_hash(level.description) == level.hash
-    words = "belongs to" if holds else "does not belong to"
-    yield Check(f"level of theory: its description {words} the hash {level.hash}", holds=holds)
+    words = "has" if holds else "does not have"
+    return Check(f"level of theory: the description {words} the hash {level.hash}", holds=holds)
 
 
-def _labels(told: Certificate, folder: Path, store: Path) -> Iterator[Check]:
-    """The labels: their files, that they are those of the certificate, and the store's."""
+def _labels(certificate: Certificate, folder: Path, store: Path) -> Iterator[Check]:
+    """Check the label files, that the labels are the certificate's, and that the store has them."""
     together = folder / LABELS
     paths = [together]
     if not together.exists():
-        paths = [folder / file.path for file in told.data.files]
-        for file in told.data.files:
+        paths = [folder / file.path for file in certificate.data.files]
+        for file in certificate.data.files:
             yield _file("labels", FileHash(path=file.path, sha256=file.sha256), folder)
     frames: list[Atoms] = []
     try:
         for path in paths:
             frames += read_frames(path)
     except (InputError, ValueError, KeyError, OSError) as error:
-        yield Check(f"labels: cannot be read: {error}", holds=False)
+        yield Check(f"labels: they cannot be read: {error}", holds=False)
         return
-    good = certificate.data_digest(frames) == told.data.sha256
-    words = "as they were learned" if good else "not those that were learned: a hash differs"
-    yield Check(f"labels: {len(frames)} frames in {_names(paths)}: {words}", holds=good)
-    wrong = [f for f in frames if structure_key(f) != f.info.get("key")]
-    wrong += [f for f in frames if f.info.get("level") != told.level_of_theory.hash]
-    words = f"{len(wrong)} do not" if wrong else "all do"
+    level = certificate.level_of_theory.hash
+    same = data_digest(frames) == certificate.data.sha256
+    place = str(paths[0]) if len(paths) == 1 else count(len(paths), "file")
+    words = "those of the campaign" if same else "not those of the campaign: a hash differs"
+    yield Check(f"labels: the {count(len(frames), 'frame')} in {place} are {words}", holds=same)
+    wrong = [frame for frame in frames if structure_key(frame) != frame.info.get("key")]
+    wrong += [frame for frame in frames if frame.info.get("level") != level]
+    words = f"not so for {count(len(wrong), 'frame')}" if wrong else "so for all"
     yield Check(
-        f"labels: keys belong to their structures, levels to the certificate's: {words}",
+        f"labels: each key is its structure's, each level the certificate's: {words}",
         holds=not wrong,
     )
     learned = {
-        f.info["key"] for f in frames if f.info.get("split") == "train" and "energy" in f.info
+        frame.info["key"]
+        for frame in frames
+        if frame.info.get("split") == "train" and "energy" in frame.info
     }
-    foreign = [e.replica for run in told.runs for e in run.replicas if e.start_key not in learned]
-    words = f"{len(foreign)} do not" if foreign else "all do"
-    yield Check(f"replicas: start from frames that were learned: {words}", holds=not foreign)
-    yield _store(told, frames, store)
+    starts = [end.start_key for run in certificate.runs for end in run.replicas]
+    foreign = [key for key in starts if key not in learned]
+    words = f"not so for {len(foreign)}" if foreign else "so for all"
+    yield Check(f"replicas: they start from frames that were learned: {words}", holds=not foreign)
+    yield _store(level, frames, store)
 
 
-def _names(paths: Sequence[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
-
-
-def _store(told: Certificate, frames: Sequence[Atoms], root: Path) -> Check:
-    """The same labels in the label store, where there is one."""
-    name = told.level_of_theory.hash
+def _store(name: str, frames: Sequence[Atoms], root: Path) -> Check:
+    """Compare labels with those of the label store, where there is one."""
     try:
         level = levels(root).get(name)
     except InputError:
         level = None
     if level is None:
-        return Check(f"label store: no {root / name} here: not compared", holds=None)
-    known = LabelStore(root, level).find([frame.info["key"] for frame in frames])
-    missing = [f for f in frames if "energy" in f.info and f.info["key"] not in known]
-    # A label that the campaign rejected may well be good in the store.
-    good = [f for f in frames if "energy" in f.info and f.info["key"] in known]
-    other = [f for f in good if not _same(f, known[f.info["key"]])]
-    if other or missing:
-        said = f"{len(other)} labels differ and {len(missing)} are missing in {root / name}"
-        return Check(f"label store: {said}", holds=False)
-    return Check(f"label store: {root / name} has the same {len(good)} labels", holds=True)
+        return Check(f"label store: not compared, there is no {root / name}", holds=None)
+    stored = LabelStore(root, level).find([frame.info["key"] for frame in frames])
+    # Only frames with an energy: a label that the campaign rejected may be good in the store.
+    labelled = [frame for frame in frames if "energy" in frame.info]
+    missing = [frame for frame in labelled if frame.info["key"] not in stored]
+    present = [frame for frame in labelled if frame.info["key"] in stored]
+    different = [f for f in present if not _same_label(f, stored[f.info["key"]])]
+    if different or missing:
+        return Check(
+            f"label store: in {root / name}, {count(len(different), 'label')} of other content and "
+            f"{len(missing)} missing",
+            holds=False,
+        )
+    same = count(len(present), "label")
+    return Check(f"label store: {root / name} has the same {same}", holds=True)
 
 
-def _same(one: Atoms, other: Atoms) -> bool:
-    if one.info.get("energy") != other.info.get("energy"):
+def _same_label(frame: Atoms, stored: Atoms) -> bool:
+    if frame.info.get("energy") != stored.info.get("energy") or "forces" not in stored.arrays:
         return False
-    if "forces" not in other.arrays:
-        return False
-    forces = (f.arrays["forces"][canonical_order(f)] for f in (one, other))
+    forces = (atoms.arrays["forces"][canonical_order(atoms)] for atoms in (frame, stored))
     return bool(np.array_equal(*forces))
 
 
-def _runs(run: Runs, told: Certificate, folder: Path) -> Iterator[Check]:
-    """One ensemble: traces, replicas, and every number again."""
+def _runs(run: Runs, certificate: Certificate, folder: Path) -> Iterator[Check]:
+    """Check the traces and replicas of one ensemble, and compute every number again."""
     name = run.ensemble
     check = _file(f"{name} traces", run.traces, folder)
     yield check
     try:
-        traces = pd.read_parquet(found(run.traces, folder))
+        traces = pd.read_parquet(present_path(run.traces, folder))
         against = contradictions(
             traces, run.replicas, time_ps=run.time_ps, timestep_fs=run.timestep_fs
         )
         again = examine(
             traces,
             run.replicas,
-            told.criteria,
+            certificate.criteria,
             time_ps=run.time_ps,
             conserved=name == "nve",
         )
@@ -187,92 +200,100 @@ def _runs(run: Runs, told: Certificate, folder: Path) -> Iterator[Check]:
         return
     words = "; ".join(against) or "ends and failures are those of the traces"
     yield Check(f"{name}: {words}", holds=not against)
-    for say in (_failures, _excursions, _plateau, _drift):
-        if name == "nvt" and say is _drift:
+    for statement in STATEMENTS:
+        if name == "nvt" and statement is _drift:
             continue
-        yield _compared(name, say, run.findings, again)
+        yield _compared(name, statement, run.findings, again)
 
 
 def _compared(
     name: str,
-    say: Callable[[Findings], tuple[str, Any]],
-    told: Sequence[Findings],
+    statement: Callable[[Findings], tuple[str, Form | None]],
+    certified: Sequence[Findings],
     again: Sequence[Findings],
 ) -> Check:
-    """One kind of number, of all replicas and at each temperature."""
-    words, _ = say(again[0])
-    holds = len(told) == len(again) and all(
-        one.temperature_K == other.temperature_K
-        and one.replicas == other.replicas
-        and agree(say(one)[1], say(other)[1])
-        for one, other in zip(told, again, strict=True)
+    """Compare the numbers of one statement, of all replicas and at each temperature."""
+    words, _ = statement(again[0])
+    holds = len(certified) == len(again) and all(
+        old.temperature_K == new.temperature_K
+        and old.replicas == new.replicas
+        and agree(_plain(statement(old)[1]), _plain(statement(new)[1]))
+        for old, new in zip(certified, again, strict=True)
     )
     if holds:
         return Check(f"{name}: {words}: computed again, the same", holds=True)
     return Check(
-        f"{name}: computed again: {words}; the certificate says: {say(told[0])[0]}", holds=False
+        f"{name}: computed again: {words}; the certificate says: {statement(certified[0])[0]}",
+        holds=False,
     )
 
 
-def _failures(found: Findings) -> tuple[str, Any]:
-    told = found.failures.model_dump()
-    words = f"{found.failures.failures} of {found.replicas} replicas failed {rate_text(told)}"
-    return words, told
+def _plain(part: Form | None) -> Any:
+    return None if part is None else part.model_dump()
 
 
-def _excursions(found: Findings) -> tuple[str, Any]:
-    told = found.excursions
-    return f"excursions out of the label domain: {told.finding} ({told.reason})", told.model_dump()
+def _failures(findings: Findings) -> tuple[str, Form]:
+    rate = findings.failures
+    return f"{rate.failures} of {findings.replicas} replicas failed {rate_text(rate)}", rate
 
 
-def _plateau(found: Findings) -> tuple[str, Any]:
-    told = found.plateau
-    words = "none: no replica lived to the end"
-    if told.cli_ps and told.late_gain_ps:
+def _excursions(findings: Findings) -> tuple[str, Form]:
+    excursions = findings.excursions
+    words = f"{excursions.finding} ({excursions.reason})"
+    return f"excursions out of the label domain: {words}", excursions
+
+
+def _plateau(findings: Findings) -> tuple[str, Form]:
+    plateau = findings.plateau
+    words = "none: no replica reached its end"
+    if plateau.cli_ps and plateau.late_gain_ps:
+        cli, gain = plateau.cli_ps, plateau.late_gain_ps
         words = (
-            f"{told.cli_ps.value:.3g} ps ({told.cli_ps.low:.3g}–{told.cli_ps.high:.3g}), of which "
-            f"{told.late_gain_ps.value:.3g} ps in the late window"
+            f"{cli.value:.3g} ps ({cli.low:.3g}–{cli.high:.3g}), of which {gain.value:.3g} ps in "
+            "the late window"
         )
-    return f"plateau of Λ: {words}", told.model_dump()
+    return f"plateau of Λ: {words}", plateau
 
 
-def _drift(found: Findings) -> tuple[str, Any]:
-    told = found.drift
-    words = "none"
-    if told and told.median:
-        words = f"{told.median.value:.3g} meV/atom/ps (median), {told.worst:.3g} at worst"
-    return f"drift of the energy: {words}", told and told.model_dump()
+def _drift(findings: Findings) -> tuple[str, Form | None]:
+    drift, words = findings.drift, "none"
+    if drift and drift.median:
+        words = f"{drift.median.value:.3g} meV/atom/ps (median), {drift.worst:.3g} at worst"
+    return f"drift of the energy: {words}", drift
 
 
-def agree(one: Any, other: Any) -> bool:
+STATEMENTS = (_failures, _excursions, _plateau, _drift)
+"""Each puts one part of the findings into words, and gives the part."""
+
+
+def agree(old: Any, new: Any) -> bool:
     """Whether two pieces of JSON say the same, up to rounding of numbers."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(agree(one[k], other[k]) for k in one)
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=NUMBERS_AGREE, abs_tol=1e-12)
-    return bool(one == other)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(agree(old[key], new[key]) for key in old)
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=NUMBERS_AGREE, abs_tol=1e-12)
+    return bool(old == new)
 
 
-def _conclusion(told: Certificate) -> Iterator[Check]:
-    conclusion, reasons = certificate.conclude(told.runs, told.criteria)
-    same = conclusion == told.conclusion and reasons == told.reasons
-    same = same and told.sentence == certificate.sentence(conclusion, reasons, told.runs)
-    if same:
-        yield Check(f"conclusion: {told.conclusion}: follows from these numbers", holds=True)
-    else:
-        yield Check(
-            f"conclusion: the numbers come to: {conclusion}; the certificate says: {told.sentence}",
-            holds=False,
-        )
+def _conclusion(certificate: Certificate) -> Check:
+    conclusion, reasons = conclude(certificate.runs, certificate.criteria)
+    same = conclusion == certificate.conclusion and reasons == certificate.reasons
+    if same and certificate.sentence == sentence(conclusion, reasons, certificate.runs):
+        return Check(f"conclusion: {conclusion}: it follows from these numbers", holds=True)
+    return Check(
+        f"conclusion: {conclusion} follows from the numbers; the certificate says: "
+        f"{certificate.sentence}",
+        holds=False,
+    )
 
 
 def _manifest(folder: Path) -> Iterator[Check]:
-    """Every other file of a folder that was handed on."""
+    """Check every file of a folder that was handed on."""
     if not (folder / MANIFEST).exists():
         return
-    listed = files.read_json(folder / MANIFEST)["files"]
+    listed = Manifest.read(folder / MANIFEST).files
     for entry in listed:
-        check = _file(entry["path"], FileHash(**entry), folder)
+        check = _file(entry.path, entry, folder)
         if not check.holds:
             yield check
-    yield Check(f"manifest: {len(listed)} files looked at", holds=True)
+    yield Check(f"manifest: {count(len(listed), 'file')} compared", holds=True)

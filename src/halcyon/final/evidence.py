@@ -1,12 +1,15 @@
 """What long runs with a model show, in numbers that anyone can compute again from their traces.
 
-Failures per simulated time with the exact Poisson bound (F. Garwood, Biometrika 28, 437, 1936),
-excursions out of the label domain in the late window, the plateau of Λ, and, without a thermostat,
-the drift of the total energy; for all replicas and by temperature.
+    from halcyon.final.evidence import examine
 
-    found = examine(traces, replicas, criteria, time_ps=1000.0)
+    overall, *by_temperature = examine(traces, replicas, criteria, time_ps=1000.0, conserved=False)
+    print(overall.failures.bound_per_ps)  # with confidence fewer failures per ps than this
 
-Not for: running (see `certify`), or what follows from the numbers (see `certificate`).
+The numbers are: failures per simulated time with the exact Poisson bound (F. Garwood, Biometrika
+28, 437, 1936), excursions out of the label domain in the late window, the plateau of Λ, and,
+without a thermostat, the drift of the total energy.
+
+Not for: the runs (`long_runs`), or what follows from the numbers (`certificate`).
 """
 
 from collections.abc import Sequence
@@ -15,30 +18,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ase.units import kB
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import stats
 
 from halcyon.config import SaturationSettings
 from halcyon.verdict import runs, saturation
+from halcyon.verdict.estimates import Interval
+from halcyon.verdict.forms import FailureRate, Form
 
 RESAMPLES = 2000
 SEED = 0
-"""Of the bootstrap: the numbers are the same whenever they are computed again."""
+"""Seed of the bootstrap: numbers that are computed again are the same."""
 TIME_TOLERANCE = 0.25
 """How far a replica's last point may be from its end, in time steps."""
 
 
-class Part(BaseModel):
-    """A part of the certificate. Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Criteria(Part):
-    """What was asked of the model."""
+class Criteria(Form):
+    """What the model was tested against."""
 
     kind: str = Field(description="Kind of system: molecule, liquid or reactive.")
-    confidence: float = Field(description="Confidence of bounds (one-sided) and intervals.")
+    confidence: float = Field(
+        description="Confidence of bounds (one-sided) and intervals (two-sided)."
+    )
     max_rate_per_atom_ps: float = Field(description="λ*: excursions per atom and ps must be rarer.")
     window: float = Field(description="Late window: this last part of each replica's time.")
     bond_stretch_A: float = Field(description="A bond further than this from its mean is broken.")
@@ -51,72 +52,59 @@ class Criteria(Part):
     )
 
 
-class ReplicaEnd(Part):
+class ReplicaEnd(Form):
     """How one replica ended."""
 
-    replica: int = Field(description="Its number, as in the traces.")
+    replica: int = Field(description="Number of the replica, as in the traces.")
     structure: str = Field(description="Start structure.")
-    start_key: str = Field(description="Key of the labelled frame it started from.")
-    temperature_K: float = Field(description="Of the thermostat, or of the first momenta.")
+    start_key: str = Field(description="Key of the labelled frame that the replica started from.")
+    temperature_K: float = Field(
+        description="Temperature of the thermostat or, without one, of the first momenta."
+    )
     atoms: int = Field(description="Number of atoms.")
-    time_ps: float = Field(description="Simulated time, until its failure or its end.")
+    time_ps: float = Field(description="Simulated time until the replica failed or ended.")
     failure: str | None = Field(description="Why it failed; null: it did not.")
 
 
-class FailureRate(Part):
-    """Failures per simulated time."""
-
-    failures: int = Field(description="Failed replicas.")
-    time_ps: float = Field(description="Simulated time of all replicas together.")
-    rate_per_ps: float | None = Field(description="Their quotient.")
-    bound_per_ps: float | None = Field(description="Exact one-sided upper bound of the rate.")
-    confidence: float = Field(description="Of the bound.")
-
-
-class Excursions(Part):
+class Excursions(Form):
     """Excursions out of the label domain in the late window, of replicas that did not fail."""
 
     finding: str = Field(description="saturated, not saturated, or not enough data.")
-    reason: str = Field(description="In words.")
-    excursions: int = Field(description="That began in the window, summed over atoms.")
+    reason: str = Field(description="The finding in words.")
+    excursions: int = Field(description="Excursions that began in the window, summed over atoms.")
     atom_time_ps: float = Field(description="Atoms times simulated time.")
-    rate_per_atom_ps: float | None = Field(description="Their quotient.")
+    rate_per_atom_ps: float | None = Field(description="Excursions per atom and ps.")
     rate_lower_bound_per_atom_ps: float | None = Field(description="Exact one-sided lower bound.")
     rate_bound_per_atom_ps: float | None = Field(description="Exact one-sided upper bound.")
     homogeneity_p: float | None = Field(
-        description="p-value of: all replicas have one rate. Null: too few events to ask."
+        description="p-value of the hypothesis that all replicas have the same rate. Null: too few "
+        "excursions to test it."
     )
 
 
-class Interval(Part):
-    """A mean over replicas with its percentile bootstrap interval (over replicas)."""
-
-    value: float = Field(description="Mean.")
-    low: float = Field(description="Lower end.")
-    high: float = Field(description="Upper end.")
-
-
-class Plateau(Part):
+class Plateau(Form):
     """Λ of the label domain at the end of the replicas that did not fail, ps."""
 
-    replicas: int = Field(description="Replicas that it is of.")
-    cli_ps: Interval | None = Field(description="Λ at the end.")
-    late_gain_ps: Interval | None = Field(description="What Λ gained in the late window.")
-    worst_atom_ps: float | None = Field(description="Greatest atomic Λ of all.")
+    replicas: int = Field(description="Replicas that did not fail.")
+    cli_ps: Interval | None = Field(description="Λ at the end: mean with bootstrap interval.")
+    late_gain_ps: Interval | None = Field(
+        description="Gain of Λ in the late window: mean with bootstrap interval."
+    )
+    worst_atom_ps: float | None = Field(description="Greatest Λ of any atom of any replica.")
 
 
-class Drift(Part):
+class Drift(Form):
     """Drift of the total energy without a thermostat: least-squares slopes, meV/atom/ps."""
 
     replicas: int = Field(description="Replicas with enough points for a slope.")
     median: Interval | None = Field(description="Median of the absolute slopes.")
-    worst: float | None = Field(description="The greatest of them.")
+    worst: float | None = Field(description="Greatest absolute slope.")
 
 
-class Findings(Part):
-    """What runs show: of all replicas, or of those of one temperature."""
+class Findings(Form):
+    """What runs show: all replicas together, or those at one temperature."""
 
-    temperature_K: float | None = Field(description="Null: of all together.")
+    temperature_K: float | None = Field(description="Null: all temperatures together.")
     replicas: int = Field(description="Number of replicas.")
     failures: FailureRate
     excursions: Excursions
@@ -132,53 +120,52 @@ def examine(
     time_ps: float,
     conserved: bool,
 ) -> list[Findings]:
-    """All numbers of some runs.
+    """Compute all numbers of the runs of one ensemble.
 
     Args:
-        traces: as `explore` makes them.
-        replicas: how each ended.
+        traces: see `traces.TRACE_COLUMNS`.
+        replicas: how each replica ended.
         criteria: limits and confidence.
-        time_ps: asked of each replica, ps.
-        conserved: whether the total energy is conserved: without a thermostat.
+        time_ps: time that each replica should reach, ps.
+        conserved: whether the total energy is conserved, as it is without a thermostat.
 
     Returns:
-        First of all replicas, then by temperature, ascending.
+        Findings of all replicas together, then at each temperature, ascending.
     """
-    temperatures = sorted({entry.temperature_K for entry in replicas})
-    found = []
+    temperatures = sorted({end.temperature_K for end in replicas})
+    findings = []
     for kelvin in (None, *temperatures):
-        mine = [e for e in replicas if kelvin is None or e.temperature_K == kelvin]
-        ends = [entry.model_dump() for entry in mine]
-        found.append(
+        chosen = [end for end in replicas if kelvin is None or end.temperature_K == kelvin]
+        findings.append(
             Findings(
                 temperature_K=kelvin,
-                replicas=len(mine),
-                failures=FailureRate(**runs.failures(ends, confidence=criteria.confidence)),
-                excursions=_excursions(traces, ends, criteria, time_ps),
-                plateau=_plateau(traces, mine, criteria, time_ps),
-                drift=_drift(traces, mine, criteria) if conserved else None,
+                replicas=len(chosen),
+                failures=runs.failures(chosen, confidence=criteria.confidence),
+                excursions=_excursions(traces, chosen, criteria, time_ps),
+                plateau=_plateau(traces, chosen, criteria, time_ps),
+                drift=_drift(traces, chosen, criteria) if conserved else None,
             )
         )
-    return found
+    return findings
 
 
 def _excursions(
-    traces: pd.DataFrame, ends: Sequence[dict[str, Any]], criteria: Criteria, time_ps: float
+    traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria, time_ps: float
 ) -> Excursions:
     settings = SaturationSettings(
         max_rate_per_atom_ps=criteria.max_rate_per_atom_ps,
         confidence=criteria.confidence,
         window=criteria.window,
     )
-    windows = saturation.exposures(traces, ends, time_ps=time_ps, window=criteria.window)
-    told = saturation.assess(windows, settings)
-    events, exposed = told["excursions"], told["atom_time_ps"]
+    windows = saturation.exposures(traces, replicas, time_ps=time_ps, window=criteria.window)
+    assessment = saturation.assess(windows, settings)
+    events, exposed = assessment.excursions, assessment.atom_time_ps
     lower = None
     if exposed > 0:
         lower = float(stats.gamma.ppf(1 - criteria.confidence, events) / exposed) if events else 0.0
     return Excursions(
         rate_lower_bound_per_atom_ps=lower,
-        **{name: told[name] for name in Excursions.model_fields if name in told},
+        **assessment.model_dump(mode="json", include=set(Excursions.model_fields)),
     )
 
 
@@ -186,14 +173,14 @@ def _plateau(
     traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria, time_ps: float
 ) -> Plateau:
     ends, gains, worst = [], [], []
-    for entry in replicas:
-        mine = traces[traces["replica"] == entry.replica]
-        if entry.failure is not None or mine.empty:
+    for end in replicas:
+        trace = traces[traces["replica"] == end.replica]
+        if end.failure is not None or trace.empty:
             continue
-        early = mine[mine["time"] <= time_ps * (1 - criteria.window)]["cli_label"]
-        ends.append(float(mine["cli_label"].iloc[-1]))
+        early = trace[trace["time"] <= time_ps * (1 - criteria.window)]["cli_label"]
+        ends.append(float(trace["cli_label"].iloc[-1]))
         gains.append(ends[-1] - (float(early.iloc[-1]) if len(early) else 0.0))
-        worst.append(float(mine["cli_label_max"].iloc[-1]))
+        worst.append(float(trace["cli_label_max"].iloc[-1]))
     return Plateau(
         replicas=len(ends),
         cli_ps=_interval(ends, criteria.confidence, np.mean),
@@ -204,10 +191,10 @@ def _plateau(
 
 def _drift(traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria) -> Drift:
     slopes = []
-    for entry in replicas:
-        mine = traces[traces["replica"] == entry.replica]
-        if entry.failure is None and len(mine) > 2:
-            slopes.append(abs(drift(mine, entry.atoms)))
+    for end in replicas:
+        trace = traces[traces["replica"] == end.replica]
+        if end.failure is None and len(trace) > 2:
+            slopes.append(abs(drift(trace, end.atoms)))
     return Drift(
         replicas=len(slopes),
         median=_interval(slopes, criteria.confidence, np.median),
@@ -215,32 +202,31 @@ def _drift(traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Crite
     )
 
 
-def drift(traces: pd.DataFrame, atoms: int) -> float:
-    """Slope of the total energy of one replica, meV/atom/ps.
+def drift(trace: pd.DataFrame, atoms: int) -> float:
+    """Least-squares slope of the total energy of one replica, meV/atom/ps.
+
+    The kinetic energy is 3/2 N k_B T: the trace's temperature was computed from it in this way.
 
     Args:
-        traces: of that replica. The kinetic energy is 3/2 N k_B T, as T was made from it.
-        atoms: N.
+        trace: of the replica: `time` (ps), `temperature` (K) and `potential_energy` (eV).
+        atoms: number of atoms N.
     """
-    kinetic = 1.5 * atoms * kB * traces["temperature"]
-    total = (traces["potential_energy"] + kinetic).to_numpy()
-    return (
-        1e3
-        / atoms
-        * float(np.polynomial.Polynomial.fit(traces["time"], total, 1).convert().coef[1])
-    )
+    kinetic = 1.5 * atoms * kB * trace["temperature"]
+    total = (trace["potential_energy"] + kinetic).to_numpy()
+    line = np.polynomial.Polynomial.fit(trace["time"], total, 1).convert()
+    return 1e3 / atoms * float(line.coef[1])
 
 
 def _interval(values: Sequence[float], confidence: float, centre: Any) -> Interval | None:
-    """Mean or median with a percentile bootstrap interval; None of nothing."""
+    """Mean or median with a percentile bootstrap interval; None without values."""
     if not values:
         return None
-    known = np.array(values)
-    drawn = np.random.default_rng(SEED).integers(len(known), size=(RESAMPLES, len(known)))
+    sample = np.array(values)
+    drawn = np.random.default_rng(SEED).integers(len(sample), size=(RESAMPLES, len(sample)))
     low, high = np.quantile(
-        centre(known[drawn], axis=1), [(1 - confidence) / 2, (1 + confidence) / 2]
+        centre(sample[drawn], axis=1), [(1 - confidence) / 2, (1 + confidence) / 2]
     )
-    return Interval(value=float(centre(known)), low=float(low), high=float(high))
+    return Interval(value=float(centre(sample)), low=float(low), high=float(high))
 
 
 def contradictions(
@@ -252,30 +238,37 @@ def contradictions(
 ) -> list[str]:
     """Where a list of replicas does not agree with the traces of the same runs.
 
-    A replica that did not fail has its last point at the asked time, one that did where it failed.
+    A replica that did not fail must have its last point at the end of the run, a replica that
+    failed at its failure.
+
+    Args:
+        traces: see `traces.TRACE_COLUMNS`.
+        replicas: how each replica ended, as the certificate says.
+        time_ps: time that each replica should reach, ps.
+        timestep_fs: time step, fs.
 
     Returns:
-        A line each; none if they agree.
+        A sentence for each contradiction.
     """
-    close = TIME_TOLERANCE * timestep_fs / 1000
-    listed, traced = {e.replica for e in replicas}, set(traces["replica"])
-    found = []
+    tolerance = TIME_TOLERANCE * timestep_fs / 1000
+    listed, traced = {end.replica for end in replicas}, set(traces["replica"])
+    faults = []
     if listed != traced:
-        found.append(f"replicas {sorted(listed)} are listed, {sorted(traced)} are in the traces")
-    for entry in replicas:
-        mine = traces[traces["replica"] == entry.replica]
-        if mine.empty:
+        faults.append(f"replicas {sorted(listed)} are listed, {sorted(traced)} are in the traces")
+    for end in replicas:
+        trace = traces[traces["replica"] == end.replica]
+        if trace.empty:
             continue
-        last = float(mine["time"].iloc[-1])
-        whole = abs(last - time_ps) < close
-        if abs(last - entry.time_ps) > close:
-            found.append(f"replica {entry.replica}: ends at {last:g} ps, not {entry.time_ps:g} ps")
-        elif entry.failure is None and not whole:
-            found.append(
-                f"replica {entry.replica}: stopped at {last:g} of {time_ps:g} ps, not failed"
+        name, last = f"replica {end.replica}", float(trace["time"].iloc[-1])
+        complete = abs(last - time_ps) < tolerance
+        if abs(last - end.time_ps) > tolerance:
+            faults.append(f"{name}: ends at {last:g} ps in the traces, not at {end.time_ps:g} ps")
+        elif end.failure is None and not complete:
+            faults.append(
+                f"{name}: listed as not failed, but it ends at {last:g} of {time_ps:g} ps"
             )
-        if set(mine["target_temperature"]) != {entry.temperature_K}:
-            found.append(f"replica {entry.replica}: not at {entry.temperature_K:g} K")
-        if set(mine["structure"]) != {entry.structure}:
-            found.append(f"replica {entry.replica}: not of {entry.structure}")
-    return found
+        if set(trace["target_temperature"]) != {end.temperature_K}:
+            faults.append(f"{name}: not at {end.temperature_K:g} K in the traces")
+        if set(trace["structure"]) != {end.structure}:
+            faults.append(f"{name}: not of structure {end.structure} in the traces")
+    return faults

@@ -1,8 +1,8 @@
 """A MACE model as LAMMPS reads it: TorchScript for `pair_style mace`, by MACE's own code.
 
-MACE's command for this asks questions when a model has several heads and names its output itself;
-the two calls that it makes are made here. Its other form (`--format=mliap`, for LAMMPS's ML-IAP
-with Kokkos) is a pickle that needs cuEquivariance and LAMMPS's Python module to be made:
+MACE's own command asks questions when a model has several heads, and it chooses the name of its
+output; this module makes the same two calls. Not made here: MACE's other format, for LAMMPS's
+ML-IAP with Kokkos. It is a pickle, and making it needs cuEquivariance and LAMMPS's Python module:
 
     mace_create_lammps_model model.model --format=mliap
 
@@ -23,6 +23,7 @@ from ase import Atoms
 
 from halcyon import files
 from halcyon.errors import InputError
+from halcyon.final.card import LammpsExport
 from halcyon.models.graphs import graphs, joined
 from halcyon.models.mace import Predictions, evaluate
 
@@ -32,14 +33,35 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     from mace.calculators import LAMMPS_MACE
 
 LARGEST_DIFFERENCE = 1e-5
-"""eV/atom and eV/Å, in double precision. Measured: 3e-7, by the table of radial functions."""
+"""Tolerated in double precision, eV/atom and eV/Å. The table of radial functions makes 3e-7."""
+CHECKED_FRAMES = 5
+"""Labelled frames that an export is compared with the model on."""
+FILE = "model-lammps.pt"
+"""Name of the export in a `final` folder."""
+
+
+def export_checked(model: torch.nn.Module, folder: Path, frames: Sequence[Atoms]) -> LammpsExport:
+    """Export a model into a folder, and compare the file with the model.
+
+    Args:
+        model: as `mace.load` returns it; it is not changed.
+        folder: that `FILE` is written into.
+        frames: labelled; the first `CHECKED_FRAMES` are compared.
+
+    Raises:
+        InputError: the export and the model differ by more than rounding.
+    """
+    export(model, folder / FILE)
+    compared = frames[:CHECKED_FRAMES]
+    difference = check(folder / FILE, model, compared)
+    return LammpsExport(file=FILE, frames=len(compared), largest_difference=difference)
 
 
 def export(model: torch.nn.Module, path: Path) -> None:
     """Write a model as TorchScript in double precision, atomically.
 
     Args:
-        model: as `mace_model.load` returns it, of one head; it is not changed.
+        model: as `mace.load` returns it, of one head; it is not changed.
         path: of the file; its name must not end in `.model`.
     """
     plain = copy.deepcopy(model).double().cpu()
@@ -51,11 +73,11 @@ def export(model: torch.nn.Module, path: Path) -> None:
 
 
 def predict(path: Path, model: torch.nn.Module, frames: Sequence[Atoms]) -> Predictions:
-    """What an exported file says about frames, called as LAMMPS calls it.
+    """Predictions of an exported file, which is called as LAMMPS calls it.
 
     Args:
         path: from `export`.
-        model: the same; only for its elements and cutoff.
+        model: that was exported; only its elements and cutoff are used.
         frames: labelled.
     """
     script = torch.jit.load(str(path), map_location="cpu")
@@ -77,24 +99,25 @@ def check(path: Path, model: torch.nn.Module, frames: Sequence[Atoms]) -> float:
     """Largest difference between an exported file and the model, in double precision.
 
     Returns:
-        The larger of those of energies (eV/atom) and force components (eV/Å).
+        The largest difference of any energy (eV/atom) or force component (eV/Å).
 
     Raises:
-        InputError: they differ by more than rounding.
+        InputError: the difference is larger than `LARGEST_DIFFERENCE`.
     """
     exported = predict(path, model, frames)
-    known = evaluate(copy.deepcopy(model).double().cpu(), frames)
+    expected = evaluate(copy.deepcopy(model).double().cpu(), frames)
     sizes = np.array([len(frame) for frame in frames])
-    apart = max(
-        float((np.abs(exported.energy - known.energy) / sizes).max()),
+    difference = max(
+        float((np.abs(exported.energy - expected.energy) / sizes).max()),
         *(
-            float(np.abs(one - other).max())
-            for one, other in zip(exported.forces, known.forces, strict=True)
+            float(np.abs(forces - right).max())
+            for forces, right in zip(exported.forces, expected.forces, strict=True)
         ),
     )
-    if not apart <= LARGEST_DIFFERENCE:
+    if not difference <= LARGEST_DIFFERENCE:
         raise InputError(
-            f"{path}: the LAMMPS export differs from the model by {apart:.3g} eV/atom or eV/Å; "
-            f"expected at most {LARGEST_DIFFERENCE:g}: MACE's version may not fit the model"
+            f"{path}: the LAMMPS export differs from the model by {difference:.3g} eV/atom or "
+            f"eV/Å; expected at most {LARGEST_DIFFERENCE:g}. This version of MACE may not fit the "
+            "model: use the version that the model was trained with (envs/mace.yaml)"
         )
-    return apart
+    return difference

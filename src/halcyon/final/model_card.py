@@ -1,12 +1,15 @@
 """The model card in words: README.md of the folder `final/`.
 
-Not for: the numbers (`product`), which also stand in `card.json`.
+    print(markdown(Card.read(Path("results/quickstart/ethanol/final/card.json"))))
+
+Not for: the card in numbers, `card.json` (`card`).
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from halcyon.verdict.runs import plain
+from halcyon.final.card import Card
+from halcyon.models.metrics import SetErrors
+from halcyon.wording import significant
 
 CITE = """\
 - MACE: I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, Adv. Neural Inf. Process.
@@ -18,15 +21,11 @@ CITE = """\
 - The program and the basis of the level of theory above, as these ask for it."""
 
 
-def markdown(card: Mapping[str, Any]) -> str:
-    """The card as a page.
-
-    Args:
-        card: content of `card.json`.
-    """
+def markdown(card: Card) -> str:
+    """The card as a page in Markdown."""
     return "\n".join(
         [
-            f"# {card['campaign']} / {card['system']}: a MACE model",
+            f"# {card.campaign} / {card.system}: a MACE model",
             "",
             _verdict(card),
             "",
@@ -36,7 +35,7 @@ def markdown(card: Mapping[str, Any]) -> str:
             "",
             "## Errors",
             "",
-            _errors(card["errors"]),
+            _errors(card.errors),
             "",
             "## Use",
             "",
@@ -44,7 +43,7 @@ def markdown(card: Mapping[str, Any]) -> str:
             "",
             "## What it is not good for",
             "",
-            *(f"- {line}" for line in card["limits"]),
+            *(f"- {line}" for line in card.limits),
             "",
             "## Cite",
             "",
@@ -54,62 +53,53 @@ def markdown(card: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(card: Mapping[str, Any]) -> str:
-    verdict, certificate = card["verdict"], card["certificate"]
-    said = f"**Campaign: {verdict['decision']}** ({verdict['reason']})."
-    if certificate is None:
-        return f"{said} **No certificate**: {card['no_certificate']}."
+def _verdict(card: Card) -> str:
+    campaign = f"**Campaign: {card.verdict.decision}** ({card.verdict.reason})."
+    if card.certificate is None:
+        return f"{campaign} **No certificate**: {card.no_certificate}."
     return (
-        f"{said}\n\n**Certificate.** {certificate['sentence']}\n\n"
+        f"{campaign}\n\n**Certificate.** {card.certificate.sentence}\n\n"
         "Check it: `halcyon verify certificate.json`."
     )
 
 
-def _learned(card: Mapping[str, Any]) -> str:
-    model, data = card["model"], card["data"]
+def _learned(card: Card) -> str:
+    data, level = card.data, card.level_of_theory
     structures = ", ".join(
-        f"{s['name']} ({s['formula']}, charge {s['charge']}, multiplicity {s['multiplicity']})"
-        for s in card["structures"]
+        f"{s.name} ({s.formula}, charge {s.charge}, multiplicity {s.multiplicity})"
+        for s in card.structures
     )
     return "\n".join(
         [
             "| | |",
             "|---|---|",
-            f"| model | {model['description']} |",
-            f"| structures | {structures}; kind: {card['kind']} |",
-            f"| level of theory | {card['level_of_theory']['words']} "
-            f"(`{card['level_of_theory']['hash']}`) |",
+            f"| model | {card.model.description} |",
+            f"| structures | {structures}; kind of system: {card.kind} |",
+            f"| level of theory | {level.words} (`{level.hash}`) |",
             f"| labels | {data['train']} to learn, {data['validation']} to choose weights and "
             f"calibrate the domain, {data['test']} to test |",
-            f"| start | {card['start']} |",
-            f"| domain | {card['domain']['words']} |",
-            f"| made by | Halcyon {card['halcyon']}, generation {verdict_generation(card)} |",
+            f"| start | {card.start} |",
+            f"| domain | {card.domain.words} |",
+            f"| made by | Halcyon {card.halcyon}, generation {card.verdict.generation} |",
         ]
     )
 
 
-def verdict_generation(card: Mapping[str, Any]) -> int:
-    """Generation that the model is of."""
-    return int(card["verdict"]["generation"])
-
-
-def _errors(errors: Mapping[str, Mapping[str, float]]) -> str:
+def _errors(errors: Mapping[str, SetErrors]) -> str:
     rows = [
-        "| set | frames | force MAE, meV/Å | RMSE | energy MAE, meV/atom | RMSE |",
+        "| set | frames | force MAE, meV/Å | force RMSE, meV/Å | energy MAE, meV/atom "
+        "| energy RMSE, meV/atom |",
         "|---|---|---|---|---|---|",
     ]
     for name, of in errors.items():
         numbers = (
-            of[key]
-            for key in (
-                "forces_mae_meV_per_A",
-                "forces_rmse_meV_per_A",
-                "energy_mae_meV_per_atom",
-                "energy_rmse_meV_per_atom",
-            )
+            of.forces_mae_meV_per_A,
+            of.forces_rmse_meV_per_A,
+            of.energy_mae_meV_per_atom,
+            of.energy_rmse_meV_per_atom,
         )
         cells = " | ".join(f"{value:.3g}" for value in numbers)
-        rows.append(f"| {name} | {plain(of['frames'])} | {cells} |")
+        rows.append(f"| {name} | {significant(of.frames)} | {cells} |")
     rows += [
         "",
         "The test set was drawn once, before the first training, and used for nothing else.",
@@ -117,13 +107,12 @@ def _errors(errors: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(rows)
 
 
-def _use(card: Mapping[str, Any]) -> str:
-    structure = card["structures"][0]
-    elements = " ".join(card["model"]["elements"])
-    kelvin, lammps = f"{card['temperatures_K'][0]:g}", card["lammps"]
+def _use(card: Card) -> str:
+    elements = " ".join(card.model.elements)
+    kelvin, lammps = f"{card.temperatures_K[0]:g}", card.lammps
     return f"""\
-ASE, with the monitor on (it counts Λ of every atom and stops a run that drifts out of what the
-model knows, or breaks):
+In ASE, with the monitor on. It accumulates Λ of every atom, and stops the run when too many
+predictions are outside the model's training domain, or when the structure breaks:
 
 ```python
 from ase import units
@@ -132,10 +121,10 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from halcyon.final.monitor.ase import CliMonitor, MonitoredMace
 
-atoms = read("{structure["file"]}")
+atoms = read("{card.structures[0].file}")
 atoms.calc = MonitoredMace(".")
 thermalize_momenta(atoms, temperature_K={kelvin})
-dynamics = Langevin(atoms, {card["timestep_fs"]:g} * units.fs, temperature_K={kelvin},
+dynamics = Langevin(atoms, {card.timestep_fs:g} * units.fs, temperature_K={kelvin},
                     friction=0.005 / units.fs, fixcm=False)
 monitor = CliMonitor(atoms, dynamics)
 dynamics.run(2000)
@@ -144,13 +133,13 @@ dynamics.run(2000)
 `model.model` is an ordinary MACE model (`mace.calculators.MACECalculator("model.model")`). Like
 every MACE model it is a pickle: open it only if you trust where it comes from.
 
-LAMMPS, built with `pair_style mace` ([MACE's documentation](https://mace-docs.readthedocs.io)), in
-`units metal`, atom types in this order; without the monitor:
+In LAMMPS, without the monitor. It must be built with `pair_style mace` ([MACE's
+documentation](https://mace-docs.readthedocs.io)); use `units metal`, and atom types in this order:
 
 ```
 pair_style mace no_domain_decomposition
 pair_coeff * * model-lammps.pt {elements}
 ```
 
-The export was called as LAMMPS calls it: on {lammps["frames"]} labelled frames it differs from the
-model by {lammps["largest_difference"]:.1g} eV/atom or eV/Å at most, in double precision."""
+The export was called as LAMMPS calls it. On {lammps.frames} labelled frames it differs from the
+model by at most {lammps.largest_difference:.1g} eV/atom or eV/Å, in double precision."""

@@ -1,33 +1,38 @@
 """Whether a level's forces are the slope of its energy, on a frame drawn at random.
 
-    slopes = check(good_frames, compute, settings, seed=…)
+    slopes = check(labelled, compute, SanitySettings(), seed=1)
+    fault(slopes)  # None: the forces can be trusted
 
 Forces in another unit, of another state, of an unfinished SCF, or without a term that the energy
-has: all of these converge and look sound. Two more calculations, a little ahead of and behind the
-frame along one direction, tell. Half of the direction is the forces' own (so that their scale
-shows), half is random (so that no atom is left out).
+has: calculations with such forces converge and look sound. Two more calculations, a little ahead of
+the frame and a little behind it along one direction, show the fault. Half of the direction is the
+forces' own, so that a wrong scale shows; half is random, so that no atom is left out.
 
 Not for: judging labels one by one (`sanity`); this is about the level of theory.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from halcyon import files
 from halcyon.config import SanitySettings
+from halcyon.errors import InputError
 from halcyon.frames import structure_only
 from halcyon.labels.reference.base import Status
 
+SCHEMA_VERSION = 1
+"""Of the file with a label job's slopes."""
 STEP_A = 0.01
-"""Length of the step, all atoms together, Å. An error of 2e-6 Ha of an energy is then one of
-3 meV/Å; the third derivative of H2 is one of 10 meV/Å."""
+"""Length of the step, all atoms together, Å. An error of 2e-6 Ha in an energy then makes an error
+of 3 meV/Å in the slope; the third derivative of H2's energy makes one of 10 meV/Å."""
 RELATIVE = 0.05
-"""Part of the slope that the step may cost."""
+"""Part of the slope that is tolerated as an error of the finite step."""
 FRAMES_AT_MOST = 2
-"""A second frame is looked at where the first one fails: one may sit on a crossing of states."""
+"""Where the first frame fails, a second is checked: the first may be at a crossing of states."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +41,14 @@ class Slope:
 
     Attributes:
         key: of the frame.
-        structure: its structure.
+        structure: name of its start structure.
         passed: whether they agree; None: a calculation beside the frame has no label.
         force: force along the direction, eV/Å.
-        slope: minus the difference of energies over the way, eV/Å; None as above.
+        slope: minus the difference of the two energies over the distance between the points, eV/Å;
+            None: a calculation beside the frame has no label.
         allowed: difference that is tolerated, eV/Å.
         core_seconds: paid for the two calculations.
-        message: what was found, in words.
+        message: the result in words.
     """
 
     key: str
@@ -54,10 +60,28 @@ class Slope:
     core_seconds: float
     message: str
 
-    @property
-    def as_json(self) -> dict[str, Any]:
-        """All of it, for a file."""
-        return asdict(self)
+
+def write_slopes(path: Path, slopes: Sequence[Slope]) -> None:
+    """Write what a label job checked, as JSON."""
+    content = {"schema": SCHEMA_VERSION, "slopes": [asdict(slope) for slope in slopes]}
+    files.write_json(path, content)
+
+
+def read_slopes(path: Path) -> list[Slope]:
+    """Read what `write_slopes` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged or of another version; it is named.
+    """
+    content = files.read_json(path)
+    try:
+        if content["schema"] == SCHEMA_VERSION:
+            return [Slope(**entry) for entry in content["slopes"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a file of checked forces ({error!r})") from error
+    raise InputError(
+        f"{path}: schema {content['schema']}: this version of Halcyon reads {SCHEMA_VERSION}"
+    )
 
 
 def check(
@@ -71,30 +95,30 @@ def check(
 
     Args:
         frames: good labels to draw from.
-        compute: labels frames, see `labels.label_frames`; it is asked for two at a time.
+        compute: labels frames, e.g. `Labeller.label`; it is called with two at a time.
         settings: tolerance.
         seed: the same seed draws the same frame and direction, so that nothing is paid twice.
 
     Returns:
-        One slope, or two; none where there are no frames. The level is at fault if two failed.
+        One slope, or two; none where there are no frames.
     """
-    found: list[Slope] = []
+    slopes: list[Slope] = []
     for number in np.random.default_rng(seed).permutation(len(frames))[:FRAMES_AT_MOST]:
-        found.append(_slope(frames[number], compute, settings, seed))
-        if found[-1].passed:
+        slopes.append(_slope(frames[number], compute, settings, seed))
+        if slopes[-1].passed:
             break
-    return found
+    return slopes
 
 
 def fault(slopes: Sequence[Slope]) -> str | None:
-    """Why the level as a whole is not to be trusted; None if nothing says so."""
+    """Why the level as a whole cannot be trusted: two frames failed; None otherwise."""
     failed = [slope for slope in slopes if slope.passed is False]
     if len(failed) < FRAMES_AT_MOST:
         return None
     return (
         f"forces are not the slope of the energy on {len(failed)} of {len(failed)} frames: "
-        f"{failed[0].message}. Mend the level of theory; noise that you know of goes into "
-        "sanity.force_error_eV_per_A"
+        f"{failed[0].message}. Correct the level of theory; if its energies are known to be noisy, "
+        "raise sanity.force_error_eV_per_A"
     )
 
 
@@ -114,25 +138,31 @@ def _slope(
         points.append(point)
     ahead, behind = compute(points)
     force = float((forces * direction).sum())
-    told = {
-        "key": frame.info["key"],
-        "structure": frame.info["structure"],
-        "force": force,
-        "core_seconds": ahead.info["paid"] + behind.info["paid"],
-    }
-    if bad := [one for one in (ahead, behind) if one.info["status"] != Status.OK]:
-        message = f"no label beside it: {bad[0].info['status']}: {bad[0].info['message']}"
-        allowed = settings.force_error_eV_per_A
-        return Slope(passed=None, slope=None, allowed=allowed, message=message, **told)
-    slope = (behind.info["energy"] - ahead.info["energy"]) / (2 * STEP_A)
-    allowed = settings.force_error_eV_per_A + RELATIVE * abs(slope)
-    error = abs(force - slope)
-    message = (
-        f"force {force:.4f} eV/Å, slope of the energy {slope:.4f}: {error:.4f} apart, expected at "
-        f"most {allowed:.4f}"
+    tolerance = settings.force_error_eV_per_A
+    unlabelled = [point for point in (ahead, behind) if point.info["status"] != Status.OK]
+    if unlabelled:
+        passed, slope, allowed = None, None, tolerance
+        info = unlabelled[0].info
+        message = f"no label beside it: {info['status']}: {info['message']}"
+    else:
+        slope = (behind.info["energy"] - ahead.info["energy"]) / (2 * STEP_A)
+        allowed = tolerance + RELATIVE * abs(slope)
+        error = abs(force - slope)
+        passed = error <= allowed
+        message = (
+            f"force {force:.4f} eV/Å, slope of the energy {slope:.4f}: {error:.4f} apart, "
+            f"expected at most {allowed:.4f}"
+        )
+    return Slope(
+        key=frame.info["key"],
+        structure=frame.info["structure"],
+        passed=passed,
+        force=force,
+        slope=slope,
+        allowed=allowed,
+        core_seconds=ahead.info["paid"] + behind.info["paid"],
+        message=message,
     )
-    passed = error <= allowed
-    return Slope(passed=passed, slope=slope, allowed=allowed, message=message, **told)
 
 
 def _direction(forces: np.ndarray, seed: int) -> np.ndarray:

@@ -1,27 +1,30 @@
-"""A label job, from frames to labels that can be trusted.
+"""A label job: from selected frames to labels that can be trusted.
 
-Each frame in the spins that its structure asks for → labels (`labels`) → the lowest state (`spin`)
-→ judged by itself and by its like (`sanity`) → in the first shard, forces of one frame held
-against its energy (`finite_difference`).
+    job = LabelJob(structures=structures, sanity=SanitySettings(), temperature_K=500.0, work=work)
+    labelled = job.label(frames, reference, store, cores=4)
 
-Not for: any one of these steps, or the arguments and files of the job (`scripts/label.py`).
+1. Each frame is taken in every spin that its structure asks for (`spin.states`).
+2. What the store does not know is computed (`labelling.Labeller`).
+3. The spin of lowest energy is the frame's label (`spin.lowest`).
+4. Each label is judged by itself and against others of its composition (`sanity.judge`).
+5. The first job of a batch holds the forces of one frame against its energy
+   (`finite_difference.check`).
+
+Not for: any one of these steps, or where a campaign keeps its files (`campaign.label_jobs` says
+that).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from ase import Atoms
 
-from halcyon.campaign.budget import Spent
-from halcyon.campaign.campaign import Campaign
-from halcyon.campaign.paths import label_files, label_scratch
-from halcyon.config import RampBias, Settings, XtbReference
+from halcyon.config import SanitySettings, StructureSettings
 from halcyon.frames import read_frames
-from halcyon.labels import finite_difference, journal, sanity, spin
+from halcyon.labels import finite_difference, sanity, spin
 from halcyon.labels.finite_difference import Slope
-from halcyon.labels.labelling import label_frames
+from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
 from halcyon.labels.systemic import SystemicFailure
@@ -29,11 +32,11 @@ from halcyon.labels.systemic import SystemicFailure
 
 @dataclass
 class Labelled:
-    """What came of a shard.
+    """What a label job hands on.
 
     Attributes:
-        frames: as they were asked for, with records; see `labels.label_frames` and `sanity.judge`.
-        slopes: of the frames whose forces were checked.
+        frames: the frames in their own order, with records (see `Labeller`) and judged (`sanity`).
+        slopes: one for each frame whose forces were checked.
     """
 
     frames: list[Atoms]
@@ -41,32 +44,37 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Which frames, and where their label file goes.
+class LabelJob:
+    """How the frames of one label job are labelled and judged, and where its files lie.
 
     Attributes:
-        campaign: the whole campaign.
-        system: name of the system.
-        batch: `seed`, or the generation's folder.
-        number: of the shard, from 0.
+        structures: settings of the system's structures by name; they name the spins.
+        sanity: tolerances.
+        temperature_K: the highest temperature that frames are sampled at, K.
+        reactive: whether bonds break and form for good.
+        compare_with_xtb: whether GFN2-xTB is the second witness of every label.
+        check_forces: whether the forces of one frame are held against its energy; one job of a
+            batch does it for all.
         seed: draws the frame whose forces are checked.
+        provenance: campaign and system, put on every record.
+        work: scratch folder of this job; its journal is in it.
+        other_journals: journals of the other jobs of the batch, whether they exist yet or not.
+        earlier_labels: label files of the batches before this one.
+        may_start: asked before every calculation; false: the budget is spent.
     """
 
-    campaign: Campaign
-    system: str
-    batch: str
-    number: int
-    seed: int
-
-    @property
-    def settings(self) -> Settings:
-        """The system's."""
-        return self.campaign.systems[self.system].settings
-
-    @property
-    def work(self) -> Path:
-        """Scratch folder; the journal is in it."""
-        return label_scratch(self.campaign, self.system, self.batch, self.number)
+    structures: Mapping[str, StructureSettings]
+    sanity: SanitySettings
+    temperature_K: float
+    work: Path
+    reactive: bool = False
+    compare_with_xtb: bool = False
+    check_forces: bool = False
+    seed: int = 0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    other_journals: Sequence[Path] = ()
+    earlier_labels: Sequence[Path] = ()
+    may_start: Callable[[], bool] = lambda: True
 
     def label(
         self,
@@ -78,45 +86,47 @@ class Shard:
         stop: Callable[[], bool] = lambda: False,
         report: Callable[[int, Record], None] = lambda _n, _record: None,
     ) -> Labelled:
-        """Label and judge; see `labels.label_frames` for the arguments.
+        """Label and judge.
+
+        Args:
+            frames: with charge, multiplicity and structure.
+            reference: computes what is not known.
+            store: where labels are kept.
+            cores: number of cores for the reference.
+            stop: called after every frame; true: stop in good order, with all records in the
+                journal.
+            report: called with the number of frames done and the last record.
 
         Raises:
             SystemicFailure: most calculations failed alike, or the level's forces are wrong.
-            Interrupted: `stop` said so.
+            Interrupted: `stop` became true.
         """
-        plan = self.campaign.systems[self.system]
-        compute = partial(
-            label_frames,
+        labeller = Labeller(
             reference=reference,
             store=store,
             work=self.work,
             cores=cores,
-            provenance={"campaign": self.campaign.settings.campaign, "system": self.system},
-            may_start=Spent(self.campaign, plan.settings.limits).may_start,
+            provenance=self.provenance,
+            may_start=self.may_start,
             stop=stop,
         )
-        states = spin.candidates(frames, plan.structures)
-        flat = [state for frame in states for state in frame]
-        # Some may not have begun: their journals are looked for when they are wanted.
-        others = [
-            label_scratch(self.campaign, self.system, self.batch, number) / journal.NAME
-            for number in range(plan.settings.resources.label_shards)
-            if number != self.number
-        ]
-        told = iter(compute(flat, others=others, report=report))
-        labelled = [spin.lowest([next(told) for _ in frame]) for frame in states]
+        states_of_frames = spin.states(frames, self.structures)
+        states = [state for of_frame in states_of_frames for state in of_frame]
+        records = iter(labeller.label(states, others=self.other_journals, report=report))
+        labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
         judged = sanity.judge(
             labelled,
-            plan.settings.sanity,
-            earlier=self._earlier(),
-            temperature_K=hottest(plan.settings),
-            reactive=plan.system.kind == "reactive",
-            witness=self._witness(),
+            self.sanity,
+            earlier=good_labels(self.earlier_labels),
+            temperature_K=self.temperature_K,
+            reactive=self.reactive,
+            witness=sanity.xtb_witness() if self.compare_with_xtb else None,
         )
-        if self.number or not plan.settings.sanity.finite_difference or reference.pool is not None:
+        # A published set has no labels for points beside its frames.
+        if not self.check_forces or reference.pool is not None:
             return Labelled(judged)
         good = [frame for frame in judged if frame.info["status"] == Status.OK]
-        slopes = finite_difference.check(good, compute, plan.settings.sanity, seed=self.seed)
+        slopes = finite_difference.check(good, labeller.label, self.sanity, seed=self.seed)
         if fault := finite_difference.fault(slopes):
             raise SystemicFailure(fault)
         wrong = {slope.key: slope.message for slope in slopes if slope.passed is False}
@@ -130,30 +140,8 @@ class Shard:
             slopes,
         )
 
-    def _earlier(self) -> list[Atoms]:
-        """Trusted labels of the batches before this one; all of them are there by now."""
-        paths = label_files(self.campaign, self.system)
-        before = [path for path in paths if _order(path.parents[1].name) < _order(self.batch)]
-        read = [frame for path in before for frame in read_frames(path)]
-        return [frame for frame in read if frame.info["status"] == Status.OK]
 
-    def _witness(self) -> sanity.Witness | None:
-        if (
-            isinstance(self.campaign.settings.reference, XtbReference)
-            or not self.settings.sanity.xtb
-        ):
-            return None
-        return sanity.xtb_witness()
-
-
-def hottest(settings: Settings) -> float:
-    """Highest temperature that frames are sampled at, K."""
-    bias = settings.exploration.bias
-    ramp = [bias.to_K] if isinstance(bias, RampBias) else []
-    seed = settings.seed_labels.max_temperature_K
-    return max(*settings.exploration.temperatures_K, seed, *ramp)
-
-
-def _order(batch: str) -> int:
-    """The seed first, then generations."""
-    return -1 if batch == "seed" else int(batch.removeprefix("gen"))
+def good_labels(paths: Iterable[Path]) -> list[Atoms]:
+    """Frames of label files whose status is ok."""
+    frames = [frame for path in paths for frame in read_frames(path)]
+    return [frame for frame in frames if frame.info["status"] == Status.OK]

@@ -1,84 +1,63 @@
 """The journal of a label job: every record from the moment it is known, through any kill.
 
-A journal is JSON Lines, appended and synced. A line that a kill tore is passed over when the
-journal is read, and the next line does not join it.
+    journal = Journal(folder / NAME)
+    journal.append(frame)
+    labelled = journal.read()
 
-Not for: keeping labels for good (`label_store`), or for other campaigns.
+A journal is a file of JSON lines (`halcyon.jsonl`): what a kill left incomplete is passed over, and
+that frame is computed again.
+
+Not for: keeping labels for good (`store`), or for other campaigns.
 """
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, jsonl
 
 NAME = "journal.jsonl"
 """File of a label job's journal, in the job's own folder."""
 REPEATED = "repeated.jsonl"
-"""Beside it: records that a systemic failure made void. Paid for, and computed again."""
+"""File beside it: records that a systemic failure made void, paid for and computed again."""
 
 
 class Journal:
-    """One JSON line per record, appended and synced."""
+    """Frames with their records, one JSON line each."""
 
     def __init__(self, path: Path) -> None:
-        """Open, or begin, a journal."""
+        """Use a journal, which need not exist yet; its folder is made."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A kill in mid-write leaves a line without its end; the next one must not join it.
-        written = path.read_bytes() if path.exists() else b""
-        self._torn = bool(written) and not written.endswith(b"\n")
 
     def append(self, frame: Atoms) -> None:
         """Add a frame with its record; it is on the disk when this returns."""
-        with self.path.open("ab") as journal:
-            if self._torn:
-                journal.write(b"\n")
-                self._torn = False
-            journal.write(_line(frame))
-            journal.flush()
-            os.fsync(journal.fileno())
+        jsonl.append(self.path, _entry(frame))
 
     def keep(self, frames: Sequence[Atoms]) -> None:
-        """Keep only these frames."""
+        """Replace the journal by one of these frames only."""
         with files.replacing(self.path) as temporary:
-            temporary.write_bytes(b"".join(_line(frame) for frame in frames))
+            temporary.write_bytes(b"".join(jsonl.encoded(_entry(frame)) for frame in frames))
 
     def read(self) -> dict[str, Atoms]:
         """Frames with their records, by key."""
-        found = {}
-        for entry in entries(self.path):
+        frames = {}
+        for entry in jsonl.read(self.path):
             frame = Atoms(
                 entry["numbers"], entry["positions"], cell=entry["cell"], pbc=entry["pbc"]
             )
             if entry["forces"] is not None:
                 frame.arrays["forces"] = np.array(entry["forces"])
             frame.info = entry["info"]
-            found[frame.info["key"]] = frame
-        return found
+            frames[frame.info["key"]] = frame
+        return frames
 
 
-def entries(path: Path, begin: int = 0) -> Iterator[dict]:
-    """Whole lines of a journal, from the byte `begin` on; none where there is no journal."""
-    if not path.exists():
-        return
-    with path.open("rb") as journal:
-        journal.seek(begin)
-        content = journal.read()
-    for line in content.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # torn by a kill in mid-write: that frame is computed again
-
-
-def _line(frame: Atoms) -> bytes:
+def _entry(frame: Atoms) -> dict[str, object]:
     forces = frame.arrays.get("forces")
-    entry = {
+    return {
         "numbers": frame.numbers.tolist(),
         "positions": frame.positions.tolist(),
         "cell": frame.cell.array.tolist(),
@@ -86,4 +65,3 @@ def _line(frame: Atoms) -> bytes:
         "forces": None if forces is None else forces.tolist(),
         "info": frame.info,
     }
-    return json.dumps(entry, allow_nan=False).encode() + b"\n"

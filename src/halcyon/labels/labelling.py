@@ -1,20 +1,27 @@
 """Labelling frames so that none is paid for twice.
 
-What the label store knows is not computed again. Frames that could not be labelled are kept
-beside the labels, with what the program said: they are not paid for a second time, and they are
-counted. A journal keeps every record from the moment it is known.
+    labeller = Labeller(
+        reference=reference, store=store, work=work, cores=1, provenance={"system": "water"}
+    )
+    labelled = labeller.label(frames)
 
-Not for: how labels are kept (`label_store`), computing them (`reference`), or whether a label that
-the program calls good can be trusted (`sanity`).
+What the label store has is not computed again. Frames that could not be labelled are stored beside
+the labels, with the program's message: they are not paid for a second time, and they are counted. A
+journal keeps every record from the moment it is known.
+
+Not for: how labels are stored (`store`), computing them (`reference`), or whether a label that the
+program calls good can be trusted (`sanity`).
 """
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from halcyon import jsonl
 from halcyon.errors import Interrupted
 from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
 from halcyon.labels import journal, systemic
@@ -24,188 +31,192 @@ from halcyon.labels.store import LabelStore
 from halcyon.labels.systemic import SystemicFailure
 
 NOT_COMPUTED = "not computed"
-"""Status of a frame that the budget did not reach: no backend was asked, nothing is stored."""
+"""Status of a frame that the budget did not reach: nothing was computed, nothing is stored."""
 
 
-def label_frames(
-    frames: Sequence[Atoms],
-    reference: Reference,
-    store: LabelStore,
-    *,
-    work: Path,
-    cores: int,
-    provenance: dict[str, str],
-    others: Sequence[Path] = (),
-    may_start: Callable[[], bool] = lambda: True,
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[int, Record], None] = lambda _n, _record: None,
-) -> list[Atoms]:
-    """Label frames; whatever is known already is not computed again.
+@dataclass(frozen=True, kw_only=True)
+class Labeller:
+    """Labels frames with one reference; what is known already is not computed again.
 
-    Every record goes to a journal in `work`, synced, as soon as it is known: a kill costs the
-    frame in progress and no other.
-
-    Args:
-        frames: with charge and multiplicity.
+    Attributes:
         reference: computes what is not known.
         store: where labels are kept.
-        work: this shard's own folder; survives kills.
-        cores: for the reference.
+        work: this label job's own folder; it survives kills, and the journal is in it.
+        cores: number of cores for the reference.
         provenance: campaign and system, put on every record.
-        others: journals of the other shards of this batch: a failure that they share is systemic.
-        may_start: asked before each calculation; false: the rest is `not computed`.
-        stop: asked after every frame; true: stop in good order, all is in the journal.
-        report: called with the number of frames done and the last record.
-
-    Returns:
-        The frames in their own order and with their `info`, plus record and, where ok, energy and
-        forces; `paid` is what this shard paid for it, core-seconds, 0 where it was in the store.
-
-    Raises:
-        SystemicFailure: most calculations failed alike; see `systemic`.
-        NotStartedError: the reference's program did not start; what was labelled before is kept.
-        Interrupted: `stop` said so.
+        may_start: called before each calculation; false: the rest is `not computed`.
+        stop: called after every frame; true: stop in good order, with all records in the journal.
     """
-    keys = [structure_key(frame) for frame in frames]
-    mine = Journal(work / journal.NAME)
-    written = mine.read()
-    known = store.find(keys)
-    # Whoever goes on after a kill takes the rest in the order that all of them had: what a frame's
-    # calculation starts from, and with it the last digits of its label, is then the same.
-    own: dict[str, Atoms] = {}
-    for key, frame in zip(keys, frames, strict=True):
-        if key not in known:
-            own.setdefault(key, frame)
-    known |= {key: frame for key, frame in written.items() if key not in known}
-    missing = {key: frame for key, frame in own.items() if key not in known}
-    extra = provenance | {"level": store.level, "host": socket.gethostname()}
-    done = len(frames) - len(missing)
-    asked = set(keys)
-    fresh = [frame for key, frame in written.items() if key in asked]
-    expected = len(fresh) + len(missing)
-    for key, frame, record in _records(
-        reference, own, missing, work, cores, may_start=may_start, stop=stop
-    ):
-        if record.status is not Status.OK and stop():
-            # What asks a job to stop asks the program that it started, too: that one's end says
-            # nothing about the frame.
-            raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-        labelled = _labelled(frame, record, extra | {"key": key})
-        mine.append(labelled)
-        known[key] = labelled
-        fresh.append(labelled)
-        done += 1
-        report(done, record)
-        if record.status is not Status.OK:
-            _check_systemic(mine, fresh, others, expected)
-        if stop():
-            raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-    _check_systemic(mine, fresh, others, expected=0)
-    # Where another campaign was faster, its record holds: a structure has one label.
-    known |= store.find(sorted(store.add(fresh)))
-    paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
-    return [
-        _with_record(frame, known[key], paid.pop(key, 0.0))
-        if key in known
-        else _left(frame, key, store.level)
-        for key, frame in zip(keys, frames, strict=True)
-    ]
 
+    reference: Reference
+    store: LabelStore
+    work: Path
+    cores: int
+    provenance: Mapping[str, str]
+    may_start: Callable[[], bool] = lambda: True
+    stop: Callable[[], bool] = lambda: False
 
-def _records(
-    reference: Reference,
-    own: dict[str, Atoms],
-    missing: dict[str, Atoms],
-    work: Path,
-    cores: int,
-    *,
-    may_start: Callable[[], bool],
-    stop: Callable[[], bool],
-) -> Iterator[tuple[str, Atoms, Record]]:
-    """Compute frames one by one, in the reference's order, as long as another may be started.
+    def label(
+        self,
+        frames: Sequence[Atoms],
+        *,
+        others: Sequence[Path] = (),
+        report: Callable[[int, Record], None] = lambda _n, _record: None,
+    ) -> list[Atoms]:
+        """Label frames.
 
-    Args:
-        reference: computes.
-        own: all that this shard has computed or has to; the order is theirs.
-        missing: those to compute.
-        work: for the reference.
-        cores: likewise.
-        may_start: asked before each.
-        stop: whether the job was asked to stop.
+        Every record goes to the journal, synced, as soon as it is known: a kill costs the frame in
+        progress and no other.
 
-    Raises:
-        Interrupted: the job was asked to stop, and so was a program that was just starting.
-        NotStartedError: the program did not start, and nobody had asked for a stop.
-    """
-    items = list(own.items())
-    ordered = [items[index] for index in reference.order([frame for _, frame in items])]
-    waiting = [(key, frame) for key, frame in ordered if key in missing]
-    records = reference.label([frame for _, frame in waiting], work, cores)
-    for key, frame in waiting:
-        if not may_start():
-            return
-        try:
-            record = next(records)
-        except NotStartedError:
-            if stop():
-                raise Interrupted("stopped before the next frame; all are kept") from None
-            raise
-        yield key, frame, record
-    next(records, None)  # all are done: the reference cleans up
+        Args:
+            frames: with charge and multiplicity.
+            others: journals of the other label jobs of this batch: a failure that they share is
+                systemic.
+            report: called with the number of frames done and the last record.
+
+        Returns:
+            The frames in their own order and with their `info`, plus record and, where ok, energy
+            and forces; `paid` is what this job paid for it, core-seconds, 0 where it was in the
+            store.
+
+        Raises:
+            SystemicFailure: most calculations failed alike; see `systemic`.
+            NotStartedError: the reference's program did not start; all records before are kept.
+            Interrupted: `stop` became true.
+        """
+        keys = [structure_key(frame) for frame in frames]
+        own_journal = Journal(self.work / journal.NAME)
+        journaled = own_journal.read()
+        known = self.store.find(keys)
+        own: dict[str, Atoms] = {}
+        for key, frame in zip(keys, frames, strict=True):
+            if key not in known:
+                own.setdefault(key, frame)
+        known |= {key: frame for key, frame in journaled.items() if key not in known}
+        missing = {key: frame for key, frame in own.items() if key not in known}
+        requested = set(keys)
+        fresh = [frame for key, frame in journaled.items() if key in requested]
+        expected = len(fresh) + len(missing)
+        done = len(frames) - len(missing)
+        for labelled, record in self._computed(own, missing):
+            # A signal that stops this job reaches the program that it started, too: then a failure
+            # of that program says nothing about the frame, and is no record.
+            stopped_by_signal = record.status is not Status.OK and self.stop()
+            if not stopped_by_signal:
+                own_journal.append(labelled)
+                known[labelled.info["key"]] = labelled
+                fresh.append(labelled)
+                done += 1
+                report(done, record)
+                if record.status is not Status.OK:
+                    _check_systemic(own_journal, fresh, others, expected)
+            if stopped_by_signal or self.stop():
+                raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
+        _check_systemic(own_journal, fresh, others, expected=0)
+        # Where another campaign was faster, its record holds: a structure has one label.
+        known |= self.store.find(sorted(self.store.add(fresh)))
+        paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
+        return [
+            _with_record(frame, known[key], paid.pop(key, 0.0))
+            if key in known
+            else _not_computed(frame, key, self.store.level)
+            for key, frame in zip(keys, frames, strict=True)
+        ]
+
+    def _computed(
+        self, own: Mapping[str, Atoms], missing: Mapping[str, Atoms]
+    ) -> Iterator[tuple[Atoms, Record]]:
+        """Compute frames one by one, in the reference's order, as long as another may be started.
+
+        A job that goes on after a kill takes the rest in the order that all its frames had: the
+        orbitals that a frame starts from, and with them the last digits of its label, are then the
+        same.
+
+        Args:
+            own: all frames of this job, computed or not, by key; the reference orders these.
+            missing: those of them that are still to be computed.
+
+        Yields:
+            The frame with its record and origin, and the record.
+
+        Raises:
+            Interrupted: the job was asked to stop, and with it a program that was just starting.
+            NotStartedError: the program did not start, and nobody had asked for a stop.
+        """
+        origin = {**self.provenance, "level": self.store.level, "host": socket.gethostname()}
+        items = list(own.items())
+        ordered = [items[index] for index in self.reference.order([frame for _, frame in items])]
+        waiting = [(key, frame) for key, frame in ordered if key in missing]
+        records = self.reference.label([frame for _, frame in waiting], self.work, self.cores)
+        for key, frame in waiting:
+            if not self.may_start():
+                return
+            try:
+                record = next(records)
+            except NotStartedError:
+                if self.stop():
+                    raise Interrupted("stopped before the next frame; all are kept") from None
+                raise
+            yield _labelled(frame, record, origin | {"key": key}), record
+        next(records, None)  # after its last frame the reference cleans up
 
 
 def _check_systemic(
-    mine: Journal, fresh: Sequence[Atoms], others: Sequence[Path], expected: int
+    own_journal: Journal, fresh: Sequence[Atoms], others: Sequence[Path], expected: int
 ) -> None:
     """Stop where one failure explains most calculations, and void its records.
 
     Raises:
-        SystemicFailure: they are computed again by the next run; good labels are kept.
+        SystemicFailure: the next run computes the failed frames again; good labels are kept.
     """
-    told = [(frame.info["status"], frame.info["message"]) for frame in fresh]
-    if not any(status != Status.OK for status, _ in told):
+    results = [(frame.info["status"], frame.info["message"]) for frame in fresh]
+    if not any(status != Status.OK for status, _ in results):
         return
-    infos = [entry["info"] for path in others for entry in journal.entries(path)]
+    infos = [entry["info"] for path in others for entry in jsonl.read(path)]
     elsewhere = [(info["status"], info["message"]) for info in infos]
     good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
-    cause = systemic.cause(told, expected=expected, good_elsewhere=good_elsewhere)
+    cause = systemic.cause(results, expected=expected, good_elsewhere=good_elsewhere)
     if cause is None:
-        # Shards of a few frames: what they share shows only together.
-        cause = systemic.cause(told + elsewhere, expected=expected + len(elsewhere))
+        # Each job may have only a few frames: a failure that they share shows in all together.
+        cause = systemic.cause(results + elsewhere, expected=expected + len(elsewhere))
     if cause is None:
         return
-    void = Journal(mine.path.with_name(journal.REPEATED))
+    void = Journal(own_journal.path.with_name(journal.REPEATED))
     for frame in fresh:
         if frame.info["status"] != Status.OK:
             void.append(frame)
-    mine.keep([frame for frame in mine.read().values() if frame.info["status"] == Status.OK])
+    records = own_journal.read().values()
+    own_journal.keep([frame for frame in records if frame.info["status"] == Status.OK])
     raise SystemicFailure(cause)
 
 
 def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
-    """Good labels of some shards by split, in the order of the shards.
+    """Good labels of some label files by split, in the order of the files.
 
     Args:
         paths: label files that the label stage wrote.
 
     Returns:
-        `train`, `validation`, `test` and, of any split, `bad`: frames without a label, and
+        `train`, `validation` and `test`; and, of any split, `bad`: frames without a label, and
         `not_computed`: frames that the budget did not reach.
     """
-    kinds = ("train", "validation", "test", "bad", "not_computed")
-    frames: dict[str, list[Atoms]] = {kind: [] for kind in kinds}
+    parts = ("train", "validation", "test", "bad", "not_computed")
+    frames: dict[str, list[Atoms]] = {part: [] for part in parts}
     for path in paths:
         for frame in read_frames(path):
             status = frame.info["status"]
-            kind = "not_computed" if status == NOT_COMPUTED else "bad"
-            frames[frame.info["split"] if status == Status.OK else kind].append(frame)
+            if status == Status.OK:
+                part = frame.info["split"]
+            else:
+                part = "not_computed" if status == NOT_COMPUTED else "bad"
+            frames[part].append(frame)
     return frames
 
 
-def _labelled(frame: Atoms, record: Record, extra: dict[str, str]) -> Atoms:
-    """A new frame that carries its record and where it came from."""
+def _labelled(frame: Atoms, record: Record, origin: dict[str, str]) -> Atoms:
+    """A new frame that carries its record and its origin."""
     labelled = structure_only(frame)
-    labelled.info = {k: v for k, v in frame.info.items() if k not in ("energy", "split")} | extra
+    labelled.info = {k: v for k, v in frame.info.items() if k not in ("energy", "split")} | origin
     labelled.info |= {
         "status": record.status.value,
         "message": record.message,
@@ -221,7 +232,7 @@ def _labelled(frame: Atoms, record: Record, extra: dict[str, str]) -> Atoms:
     return labelled
 
 
-RECORD_KEYS = (
+RECORD_KEYS = (  # entries of `info` that belong to the record, not to the frame
     "key",
     "level",
     "status",
@@ -238,7 +249,7 @@ RECORD_KEYS = (
 
 
 def _with_record(frame: Atoms, known: Atoms, paid: float) -> Atoms:
-    """The frame, in its own order of atoms, with what is known of its structure."""
+    """The frame, in its own order of atoms, with the record of its structure."""
     labelled = structure_only(frame)
     labelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
     labelled.info |= {k: known.info[k] for k in RECORD_KEYS if k in known.info} | {"paid": paid}
@@ -249,10 +260,10 @@ def _with_record(frame: Atoms, known: Atoms, paid: float) -> Atoms:
     return labelled
 
 
-def _left(frame: Atoms, key: str, level: str) -> Atoms:
-    """A frame that was not computed."""
-    left = structure_only(frame)
-    left.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
-    left.info |= {"key": key, "level": level, "status": NOT_COMPUTED, "paid": 0.0}
-    left.info["message"] = "the budget of core-hours was spent (limits.core_hours)"
-    return left
+def _not_computed(frame: Atoms, key: str, level: str) -> Atoms:
+    """The frame with a record that says that the budget did not reach it."""
+    unlabelled = structure_only(frame)
+    unlabelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
+    unlabelled.info |= {"key": key, "level": level, "status": NOT_COMPUTED, "paid": 0.0}
+    unlabelled.info["message"] = "the budget of core-hours was spent (limits.core_hours)"
+    return unlabelled

@@ -2,9 +2,9 @@
 
     layout = DatasetLayout(energy_unit="kcal/mol")
     for frame in read_set(Path("set.npz"), layout):
-        frame.info["energy"]  # eV
+        print(frame.info["energy"])  # eV
 
-Not for: Halcyon's own files (`frames`), or keeping what was read (`label_store`).
+Not for: Halcyon's own files (`frames`), or storing labels (`store`).
 """
 
 import zipfile
@@ -62,9 +62,13 @@ def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
         frame.positions *= length
         frame.info["energy"] = float(energy) * ENERGY[layout.energy_unit]
         frame.arrays["forces"] = np.array(forces, float) * ENERGY[per_energy] / LENGTH[per_length]
-        told = (frame.positions, frame.info["energy"], frame.arrays["forces"])
-        if not all(np.isfinite(values).all() for values in told):
-            raise InputError(f"{path}: frame {number}: a number is not finite")
+        for name, values in (
+            ("position", frame.positions),
+            ("energy", frame.info["energy"]),
+            ("force", frame.arrays["forces"]),
+        ):
+            if not np.isfinite(values).all():
+                raise InputError(f"{path}: frame {number}: a number is not finite ({name})")
         yield frame
 
 
@@ -120,15 +124,16 @@ def _read_xyz(path: Path, layout: DatasetLayout) -> Iterator[tuple[Atoms, float,
             read = next(frames)
         except StopIteration:
             break
-        except Exception as error:  # the reader's exceptions have no common base
+        except Exception as error:  # the reader's exceptions have no common base class
             raise InputError(f"{path}: frame {number}: not extended XYZ ({error})") from error
-        said: dict[str, Any] = dict(read.calc.results) if read.calc else {}
-        energy = (said | read.info).get(layout.energy_key or "energy")
-        forces = (said | read.arrays).get(layout.forces_key or "forces")
+        # The reader hands entries with usual names over as results of a calculator.
+        results: dict[str, Any] = dict(read.calc.results) if read.calc else {}
+        energy = (results | read.info).get(layout.energy_key or "energy")
+        forces = (results | read.arrays).get(layout.forces_key or "forces")
         if energy is None or forces is None:
             raise InputError(
                 f"{path}: frame {number}: no {'energy' if energy is None else 'forces'}; there "
-                f"are {', '.join([*read.info, *read.arrays, *said])} (energy_key, forces_key)"
+                f"are {', '.join([*read.info, *read.arrays, *results])} (energy_key, forces_key)"
             )
         frame = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
         for name in ("charge", "multiplicity"):

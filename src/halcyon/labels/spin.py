@@ -1,11 +1,15 @@
 """Which spin a frame is labelled in.
 
-A structure has one multiplicity, and its frames keep it: `multiplicity: 3`. Where bonds break and
-form, the ground state changes its spin on the way (O₂ is a triplet, what it burns to are singlets
-and doublets), and `multiplicities: [1, 3, 5]` has every frame labelled in each of them: the lowest
-energy is the frame's label, the potential is that of the ground state.
+    (of_frame,) = states([frame], {"O2": settings})
+    label = lowest(labeller.label(of_frame))
 
-Not for: what spins are possible (`reference.base.spin_fault`), or what a program makes of one.
+A structure has one multiplicity, and its frames keep it: `multiplicity: 3`. Where bonds break and
+form, the spin of the ground state may change on the way: O₂ is a triplet, its products of
+combustion are singlets and doublets. With `multiplicities: [1, 3, 5]` every frame is labelled in
+each of these spins. The lowest energy is the frame's label, so that the potential is that of the
+ground state.
+
+Not for: which spins are possible (`reference.base.spin_fault`), or how a program computes one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +22,7 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 
 
-def candidates(
+def states(
     frames: Sequence[Atoms], structures: Mapping[str, StructureSettings]
 ) -> list[list[Atoms]]:
     """Each frame in all the multiplicities that its structure asks for.
@@ -26,30 +30,33 @@ def candidates(
     Args:
         frames: with `info["structure"]`.
         structures: settings by name.
+
+    Returns:
+        For each frame its states: copies with another multiplicity and key.
     """
-    found = []
+    states_of_frames = []
     for frame in frames:
         scan = structures[frame.info["structure"]].multiplicities
-        same = []
+        of_frame = []
         for multiplicity in scan or [frame.info["multiplicity"]]:
-            one = frame.copy()
-            one.info = dict(frame.info) | {"multiplicity": multiplicity}
-            one.info["key"] = structure_key(one)
-            same.append(one)
-        found.append(same)
-    return found
+            state = frame.copy()
+            state.info = dict(frame.info) | {"multiplicity": multiplicity}
+            state.info["key"] = structure_key(state)
+            of_frame.append(state)
+        states_of_frames.append(of_frame)
+    return states_of_frames
 
 
 def lowest(labelled: Sequence[Atoms]) -> Atoms:
     """The state of lowest energy of one frame.
 
-    Where a state has no good label it might be the lowest: then the frame has none either.
+    A state without a good label might be the lowest. If there is one, the frame has no good label.
 
     Args:
         labelled: one frame in several multiplicities, with records.
 
     Returns:
-        One of them, as a new frame; `paid` is what all of them cost.
+        A copy of one of them; its `paid` is the sum of all.
     """
     bad = [frame for frame in labelled if frame.info["status"] != Status.OK]
     best = bad[0] if bad else min(labelled, key=lambda frame: frame.info["energy"])
@@ -57,10 +64,10 @@ def lowest(labelled: Sequence[Atoms]) -> Atoms:
     chosen.info = dict(best.info) | {"paid": sum(frame.info["paid"] for frame in labelled)}
     if bad and len(labelled) > 1:
         if any(frame.info["status"] == NOT_COMPUTED for frame in bad):
-            chosen.info["status"] = NOT_COMPUTED  # it may yet get its label
-        asked = ", ".join(str(frame.info["multiplicity"]) for frame in labelled)
+            chosen.info["status"] = NOT_COMPUTED  # a larger budget may still label it
+        scan = ", ".join(str(frame.info["multiplicity"]) for frame in labelled)
         chosen.info["message"] = (
-            f"multiplicity {best.info['multiplicity']} of {asked}, each of which might be the "
+            f"multiplicity {best.info['multiplicity']} of {scan}, each of which might be the "
             f"lowest: {best.info['message']}"
         )
     return chosen

@@ -1,19 +1,22 @@
-"""Where labels are kept: content-addressed, immutable, checked, shared by all campaigns.
+"""The label store: labels kept by their content, immutable, checked, shared by all campaigns.
+
+    store = LabelStore(Path("labels"), reference.level)
+    labels = store.find([structure_key(frame) for frame in frames])
 
 A label belongs to a structure (see `frames.structure_key`) and a level of theory. Levels lie in
 folders of their own and never mix:
 
     <store>/<level>/level.json             the level of theory
     <store>/<level>/sha256-….parquet       a shard of labels, named after the hash of its bytes
-    <store>/<level>/….parquet.damaged      a shard that was found damaged, set aside
+    <store>/<level>/….parquet.damaged      a damaged shard, renamed so that nothing reads it
     <store>/<level>/keys.index             which shard has which label; a cache, made again at will
 
 A shard is written once, under a lock, and only with labels that the level does not have yet:
-however many processes write, nothing is lost and nothing is there twice. Every page that is read
-is checked against its own checksum, and a whole shard against its name before it is indexed and by
-`check`. Shards of earlier versions, without checksums, are read all the same.
+however many processes write, no label is lost and none is stored twice. Every page that is read is
+checked against its own checksum. A whole shard is checked against its name before it is indexed,
+and by `check`. Shards of earlier versions, without checksums, are read too.
 
-Not for: deciding what is computed (`labels`), or computing it (`reference`).
+Not for: deciding what is computed (`labelling`), or computing it (`reference`).
 """
 
 import hashlib
@@ -22,7 +25,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,30 +34,35 @@ from ase import Atoms
 from halcyon import files
 from halcyon.errors import InputError
 from halcyon.frames import canonical_frame, check_schema, frames_of, structure_key, table_of
+from halcyon.labels.reference.base import LevelOfTheory
 
 CHECKED = "sha256-"
 """Beginning of the name of a shard whose name holds its checksum."""
 DAMAGED = ".damaged"
 INDEX = "keys.index"
+INDEX_SCHEMA = {b"halcyon.label_index": b"1"}
+"""Schema version in the index file's metadata; the first indexes had none, and are of version 1."""
 NOT_INDEXED = 64
-"""With more shards than this to look through one by one, the index is written again."""
+"""The index is written again when more shards than this are not in it."""
 SHARD_FRAMES = 1000
+"""Most frames of a shard."""
 GROUP_FRAMES = 50
 """Frames of a row group, the least that is read at once."""
 ALL_DIFFERENT = {"numbers", "positions", "forces", "key"}
 """Columns for which a dictionary of values costs space and time."""
 LOCK_WAIT_S = 600.0
+"""How long a process waits for another one that is writing, s."""
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
 """What pyarrow raises on damaged files."""
 
 
-def level_hash(level: dict[str, Any]) -> str:
+def level_hash(level: LevelOfTheory) -> str:
     """Hash of a level of theory, 16 hexadecimal digits."""
     canonical = json.dumps(level, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def levels(root: Path) -> dict[str, dict[str, Any]]:
+def levels(root: Path) -> dict[str, LevelOfTheory]:
     """Levels of theory of a store by their hashes.
 
     Raises:
@@ -71,21 +78,23 @@ class LabelStore:
 
     Attributes:
         level: hash of the level of theory.
-        folder: where its shards lie.
+        folder: folder of the level's shards.
+        damaged_here: number of shards that this process has found damaged.
     """
 
     def __init__(
-        self, root: Path, level: dict[str, Any], tell: Callable[[str], None] = lambda _text: None
+        self, root: Path, level: LevelOfTheory, tell: Callable[[str], None] = lambda _text: None
     ) -> None:
         """Open, or begin, the store of a level under `root`.
 
         Args:
             root: folder of the whole store.
             level: see `Reference.level`.
-            tell: gets a line for a person about each shard that is found damaged.
+            tell: called with a message for a person about each damaged shard.
         """
         self.level = level_hash(level)
         self.folder = root / self.level
+        self.damaged_here = 0
         self._tell = tell
         self._index: tuple[int, pa.Table] | None = None
         self._scanned: dict[str, pa.Table] = {}
@@ -96,7 +105,7 @@ class LabelStore:
     def find(self, keys: Sequence[str]) -> dict[str, Atoms]:
         """Stored records for some structures.
 
-        A damaged shard is set aside and told about; its labels count as not stored.
+        A damaged shard is set aside, with a message; its labels count as not stored.
 
         Args:
             keys: from `structure_key`.
@@ -107,23 +116,22 @@ class LabelStore:
         Raises:
             InputError: a shard cannot be read for a reason that is not damage; it is named.
         """
-        found: dict[str, Atoms] = {}
-        while missing := set(keys) - found.keys():
-            where = self._locate(missing)
-            groups: dict[str, set[int]] = {}
-            for shard, group in where.values():
-                groups.setdefault(shard, set()).add(group)
-            asked, whole = pa.array(sorted(missing)), True
-            for shard, wanted in sorted(groups.items()):
-                table = self._read(shard, sorted(wanted))
+        records: dict[str, Atoms] = {}
+        while missing := set(keys) - records.keys():
+            groups_of: dict[str, set[int]] = {}
+            for shard, group in self._locate(missing).values():
+                groups_of.setdefault(shard, set()).add(group)
+            missing_keys, any_damaged = pa.array(sorted(missing)), False
+            for shard, groups in sorted(groups_of.items()):
+                table = self._read(shard, sorted(groups))
                 if table is None:  # set aside: some of its labels may be in another shard
-                    whole = False
+                    any_damaged = True
                     continue
-                mine = pc.is_in(table["key"], value_set=asked)
-                found |= {frame.info["key"]: frame for frame in frames_of(table.filter(mine))}
-            if whole:
+                rows = table.filter(pc.is_in(table["key"], value_set=missing_keys))
+                records |= {frame.info["key"]: frame for frame in frames_of(rows)}
+            if not any_damaged:
                 break
-        return found
+        return records
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Those keys whose records are stored; much faster than `find`."""
@@ -133,7 +141,7 @@ class LabelStore:
         """Store frames with their records; what is stored already stays as it is.
 
         Args:
-            frames: with `info` keys key, level, status and so on (see `labels.label_frames`).
+            frames: with their records in `info` (see `labelling.Labeller`).
 
         Returns:
             Keys of frames that were stored already, by this process or another.
@@ -159,10 +167,10 @@ class LabelStore:
         return known
 
     def stream(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All labels, a row group at a time: memory does not grow with the store.
+        """Yield all labels, a row group at a time: memory does not grow with the store.
 
         Args:
-            columns: only these, where a shard has them; by default all.
+            columns: names of the columns to read, where a shard has them; None: all.
         """
         for shard in self.shards():
             with self._open(shard) as opened:
@@ -176,7 +184,7 @@ class LabelStore:
                 yield table
 
     def shards(self) -> list[str]:
-        """Names of the shards, in an order that repeats."""
+        """Names of the shards, sorted."""
         with os.scandir(self.folder) as entries:
             names = [e.name for e in entries if e.name.endswith(".parquet") and e.name[0] != "."]
         return sorted(names)
@@ -186,12 +194,12 @@ class LabelStore:
         return sorted(self.folder.glob(f"*.parquet{DAMAGED}"))
 
     def check(self, shard: str) -> list[str]:
-        """Check a shard thoroughly: its checksum, and every key against its structure.
+        """Check a shard's checksum, and every label's key against its structure.
 
         A damaged shard is set aside.
 
         Returns:
-            A line per fault; none if all is well.
+            One message per fault.
         """
         path = self.folder / shard
         if _intact(path) is False:
@@ -203,11 +211,13 @@ class LabelStore:
         for frame in frames_of(table):
             key, level = frame.info.get("key"), frame.info.get("level")
             if level != self.level:
-                faults.append(f"{path}: label {key} is of the level of theory {level}")
+                faults.append(f"{path}: label {key} belongs to the level of theory {level}")
             if key != structure_key(frame):
-                faults.append(f"{path}: label {key} is not that of its structure")
+                faults.append(f"{path}: label {key}: its structure has another key")
             if ("energy" in frame.info) != (frame.info.get("status") == "ok"):
-                faults.append(f"{path}: label {key}: {frame.info.get('status')} and its energy")
+                has = "has" if "energy" in frame.info else "lacks"
+                status = frame.info.get("status")
+                faults.append(f"{path}: label {key}: status {status}, but it {has} an energy")
         return faults
 
     def _write_shard(self, frames: Sequence[Atoms]) -> None:
@@ -216,7 +226,7 @@ class LabelStore:
         pq.write_table(
             table,
             sink,
-            # A look-up reads hundreds of small row groups: Zstandard takes three times as long.
+            # `find` reads hundreds of small row groups: Zstandard takes three times as long.
             compression="lz4",
             use_dictionary=[name for name in table.column_names if name not in ALL_DIFFERENT],
             row_group_size=GROUP_FRAMES,
@@ -246,14 +256,14 @@ class LabelStore:
                 table = self._scan(shard)
                 if table is not None:
                     self._scanned[shard] = table
-        wanted = pa.array([bytes.fromhex(key) for key in sorted(keys)], pa.binary(16))
-        there = set(present)
-        found: dict[str, tuple[str, int]] = {}
+        binary_keys = pa.array([bytes.fromhex(key) for key in sorted(keys)], pa.binary(16))
+        names = set(present)
+        places: dict[str, tuple[str, int]] = {}
         for table in (*([index] if index else []), *self._scanned.values()):
-            for row in table.filter(pc.is_in(table["key"], value_set=wanted)).to_pylist():
-                if row["shard"] in there:
-                    found.setdefault(row["key"].hex(), (row["shard"], row["group"]))
-        return found
+            for row in table.filter(pc.is_in(table["key"], value_set=binary_keys)).to_pylist():
+                if row["shard"] in names:
+                    places.setdefault(row["key"].hex(), (row["shard"], row["group"]))
+        return places
 
     def _scan(self, shard: str) -> pa.Table | None:
         """Keys of a shard and their row groups; None if it is damaged, and set aside."""
@@ -279,28 +289,26 @@ class LabelStore:
         )
 
     def _indexed(self) -> pa.Table | None:
-        """The index, from memory if its file is the same; None where there is none."""
+        """The index, from memory if its file has not changed; None without a usable one."""
         path = self.folder / INDEX
         try:
-            stamp = path.stat().st_mtime_ns
-            if self._index is None or self._index[0] != stamp:
-                table = pq.read_table(
-                    path, read_dictionary=["shard"], page_checksum_verification=True
-                )
-                self._index = (stamp, table.unify_dictionaries())
+            changed_ns = path.stat().st_mtime_ns
+            if self._index is None or self._index[0] != changed_ns:
+                self._index = (changed_ns, _read_index(path))
         except UNREADABLE:
             self._index = None  # it is a cache: the shards are read instead
         return self._index and self._index[1]
 
     def _update_index(self) -> None:
-        """Write the index again if many shards are not in it; only with the lock."""
+        """Write the index again if many shards are not in it. The caller holds the lock."""
         if len(self._scanned) <= NOT_INDEXED:
             return
         index = self._indexed()
-        there = pa.array(self.shards())
+        names = pa.array(self.shards())
         tables = [*([index] if index else []), *self._scanned.values()]
         merged = pa.concat_tables(tables).unify_dictionaries()
-        merged = merged.filter(pc.is_in(merged["shard"].cast(pa.string()), value_set=there))
+        merged = merged.filter(pc.is_in(merged["shard"].cast(pa.string()), value_set=names))
+        merged = merged.replace_schema_metadata(INDEX_SCHEMA)
         with files.replacing(self.folder / INDEX) as temporary:
             pq.write_table(merged, temporary, compression="lz4", write_page_checksum=True)
 
@@ -328,20 +336,20 @@ class LabelStore:
         with self._open(shard) as opened:
             if opened is None:
                 return None
-            wanted = range(opened.metadata.num_row_groups) if groups is None else groups
+            numbers = range(opened.metadata.num_row_groups) if groups is None else groups
             try:
-                return opened.read_row_groups(list(wanted), columns, use_threads=False)
+                return opened.read_row_groups(list(numbers), columns, use_threads=False)
             except UNREADABLE as error:
                 self._set_aside(shard, str(error))
                 return None
 
     def _set_aside(self, shard: str, why: str) -> str:
-        """Rename a damaged shard, so that nothing counts on it any more, and tell."""
+        """Rename a damaged shard, so that nothing reads it any more; returns the message."""
         path = self.folder / shard
         if _intact(path):
             raise InputError(
-                f"{path}: cannot be read ({why}), though its checksum is right: it may be of a "
-                "newer Halcyon or pyarrow"
+                f"{path}: cannot be read ({why}), though its checksum is right: it was perhaps "
+                "written by a newer Halcyon or pyarrow; update this one"
             )
         try:
             path.rename(path.with_name(shard + DAMAGED))
@@ -357,17 +365,30 @@ class LabelStore:
             lost = pc.sum(pc.equal(index["shard"].cast(pa.string()), shard)).as_py()
         line = (
             f"{path}: damaged label shard ({why}): set aside as {shard}{DAMAGED}; "
-            f"{lost or 'its'} labels are computed again when they are asked for"
+            f"{lost or 'its'} labels are computed again when a campaign needs them"
         )
+        self.damaged_here += 1
         self._tell(line)
         return line
 
 
-def _intact(shard: Path) -> bool | None:
-    """Whether a shard's bytes are those it is named after; None if its name does not tell.
+def _read_index(path: Path) -> pa.Table:
+    """The index file: columns key (16 bytes), shard (name) and group (number of the row group).
 
     Raises:
-        InputError: the file system cannot read it: nothing is known about the shard.
+        ValueError: it is of another schema version.
+    """
+    table = pq.read_table(path, read_dictionary=["shard"], page_checksum_verification=True)
+    if (table.schema.metadata or INDEX_SCHEMA) != INDEX_SCHEMA:
+        raise ValueError(f"{path}: schema {table.schema.metadata}")
+    return table.unify_dictionaries()
+
+
+def _intact(shard: Path) -> bool | None:
+    """Whether a shard's bytes have the checksum in its name; None if it is gone, or has none.
+
+    Raises:
+        InputError: the file system cannot read it: whether it is damaged is not known.
     """
     digest = hashlib.sha256()
     try:

@@ -1,15 +1,15 @@
-"""`halcyon labels`: what a person does with a label store by hand.
+"""Label stores by hand: count, export, import and verify labels, for `halcyon labels`.
 
-Each command computes and returns; `cli` parses and prints.
+    store = open_level(Path("labels"), "GFN2-xTB", print)
+    print(verify(store).faults)
 
-Not for: what a campaign does with it (`labels`).
+Not for: parsing and printing (`commands.labels`), or labelling frames (`labelling`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from halcyon.config import DatasetLayout
 from halcyon.errors import InputError
 from halcyon.frames import frames_of, structure_key
 from halcyon.labels.published import XYZ, read_set
+from halcyon.labels.reference.base import LevelOfTheory
 from halcyon.labels.store import SHARD_FRAMES, LabelStore, level_hash, levels
 
 SAME_eV, SAME_eV_per_A = 1e-6, 1e-5
@@ -32,10 +33,15 @@ UNITS = {"energy": "eV", "forces": "eV/Å", "positions": "Å", "core_seconds": "
 
 
 def open_level(root: Path, chosen: str | None, tell: Callable[[str], None]) -> LabelStore:
-    """A level of a store that is there, by its name or the beginning of its hash.
+    """Open an existing level of theory by its name or the beginning of its hash.
+
+    Args:
+        root: folder of the store.
+        chosen: name or hash; None: the store's only level.
+        tell: called with a message for a person about each damaged shard.
 
     Raises:
-        InputError: none, or several, fit.
+        InputError: no level fits, or several do.
     """
     known = levels(root)
     fitting = [h for h, level in known.items() if level.get("name") == chosen and chosen]
@@ -49,7 +55,7 @@ def open_level(root: Path, chosen: str | None, tell: Callable[[str], None]) -> L
     return LabelStore(root, known[fitting[0]], tell)
 
 
-def level_words(level: dict[str, Any]) -> str:
+def level_words(level: LevelOfTheory) -> str:
     """A level of theory in a few words."""
     words = [level.get(key) for key in ("program", "version", "name", "method", "calculator")]
     return " ".join(str(word) for word in words if word)
@@ -57,14 +63,14 @@ def level_words(level: dict[str, Any]) -> str:
 
 @dataclass
 class Counts:
-    """How many labels there are, of which kind, and what they cost."""
+    """Number of labels, by status, and what they cost."""
 
     labels: int = 0
     status: Counter[str] = field(default_factory=Counter)
     core_hours: float = 0.0
 
     def add(self, status: str, labels: int, core_seconds: float) -> None:
-        """Count some more."""
+        """Add labels of one status."""
         self.labels += labels
         self.status[status] += labels
         self.core_hours += core_seconds / 3600
@@ -73,61 +79,63 @@ class Counts:
 def count(store: LabelStore) -> dict[tuple[str, str], Counts]:
     """Labels of a level by campaign and system."""
     groups = ["campaign", "system", "status"]
-    found: dict[tuple[str, str], Counts] = {}
+    counts: dict[tuple[str, str], Counts] = {}
     for table in store.stream([*groups, "core_seconds", "key"]):
         for name in {*groups, "core_seconds"} - {*table.column_names}:
-            kind = pa.float64() if name == "core_seconds" else pa.string()
-            table = table.append_column(name, pa.nulls(len(table), kind))  # noqa: PLW2901
+            column_type = pa.float64() if name == "core_seconds" else pa.string()
+            table = table.append_column(name, pa.nulls(len(table), column_type))  # noqa: PLW2901
         sums = table.group_by(groups).aggregate([("key", "count"), ("core_seconds", "sum")])
         for row in sums.to_pylist():
-            mine = found.setdefault((row["campaign"] or "", row["system"] or ""), Counts())
-            mine.add(row["status"] or "", row["key_count"], row["core_seconds_sum"] or 0.0)
-    return found
+            key = row["campaign"] or "", row["system"] or ""
+            total = counts.setdefault(key, Counts())
+            total.add(row["status"] or "", row["key_count"], row["core_seconds_sum"] or 0.0)
+    return counts
 
 
 def export(
-    store: LabelStore, path: Path, description: dict[str, Any], wanted: dict[str, str]
+    store: LabelStore, path: Path, level: LevelOfTheory, conditions: Mapping[str, str]
 ) -> int:
     """Write labels to extended XYZ (`.xyz`, `.extxyz`) or an ASE database (`.db`).
 
     Args:
         store: of one level.
         path: a new file.
-        description: the level of theory; it goes into the database's metadata.
-        wanted: column → value that a label must have, e.g. status, campaign, system.
+        level: the level of theory; it goes into the database's metadata.
+        conditions: column → value that a label must have, e.g. status, campaign, system.
 
     Returns:
         The number of labels written; they are streamed.
 
     Raises:
-        InputError: the file is there already, or of another kind.
+        InputError: the file exists, or its name has another ending.
     """
     if path.exists():
-        raise InputError(f"{path}: is there already: name another file, or remove it")
+        raise InputError(f"{path} exists already: name another file, or remove it")
     if path.suffix not in {*XYZ, ".db"}:
         raise InputError(f"{path}: expected a name that ends in .xyz, .extxyz or .db")
     number = 0
     with files.replacing(path) as temporary:
         if path.suffix == ".db":
             with connect(temporary, type="db") as database:
-                database.metadata = {"units": UNITS, "level_of_theory": description}
-                for frame in _matching(store, wanted):
+                database.metadata = {"units": UNITS, "level_of_theory": level}
+                for frame in _matching(store, conditions):
                     # As data: ASE refuses key-value pairs that look like numbers, as keys may.
                     database.write(frame, data=frame.info, status=frame.info["status"])
                     number += 1
         else:
             with temporary.open("w", encoding="utf-8") as opened:
-                for frame in _matching(store, wanted):
+                for frame in _matching(store, conditions):
                     frame.info |= {"energy_unit": "eV", "length_unit": "A"}
                     write(opened, frame, format="extxyz")
                     number += 1
     return number
 
 
-def _matching(store: LabelStore, wanted: dict[str, str]) -> Iterator[Atoms]:
+def _matching(store: LabelStore, conditions: Mapping[str, str]) -> Iterator[Atoms]:
+    """Frames that fulfil all conditions, each with its label as an ASE calculator."""
     for read in store.stream():
         table = read
-        for column, value in wanted.items():
+        for column, value in conditions.items():
             if column not in table.column_names:
                 table = table.slice(0, 0)
                 break
@@ -142,12 +150,12 @@ def _matching(store: LabelStore, wanted: dict[str, str]) -> Iterator[Atoms]:
 
 @dataclass
 class Imported:
-    """What came of an import.
+    """Counts of an import.
 
     Attributes:
         new: labels that were stored.
-        known: duplicates: their structures had a label already, in the store or the set.
-        different: those duplicates whose energy or forces differ; the first one stays.
+        known: labels whose structure had one already, in the store or earlier in the set.
+        different: those of them whose energy or forces differ; the label that was first stays.
     """
 
     new: int = 0
@@ -155,8 +163,13 @@ class Imported:
     different: int = 0
 
 
-def imported_level(name: str, source: str) -> dict[str, Any]:
-    """Level of theory of labels that somebody else computed."""
+def imported_level(name: str, source: str) -> LevelOfTheory:
+    """Level of theory of labels that somebody else computed.
+
+    Args:
+        name: as the user calls it, e.g. `PBE0-D3/def2-TZVP`.
+        source: where the labels come from, e.g. a DOI.
+    """
     return {"program": "imported", "version": "1", "name": name, "source": source}
 
 
@@ -166,22 +179,22 @@ def import_sets(
     """Store the labels of published sets; nothing that is stored is overwritten.
 
     Raises:
-        InputError: a file that cannot be read; what was read before it is stored.
+        InputError: a file cannot be read; labels that were read before it are stored.
     """
     result = Imported()
     for path in paths:
-        some: list[Atoms] = []
+        waiting: list[Atoms] = []
         for frame in read_set(path, layout):
             frame.info |= {"key": structure_key(frame), "level": store.level, "status": "ok"}
             frame.info |= {"origin": f"imported from {path.name}", "core_seconds": 0.0}
             frame.info |= {"campaign": "imported", "structure": frame.get_chemical_formula()}
             if system is not None:
                 frame.info["system"] = system
-            some.append(frame)
-            if len(some) == SHARD_FRAMES:
-                _import(store, some, result)
-                some = []
-        _import(store, some, result)
+            waiting.append(frame)
+            if len(waiting) == SHARD_FRAMES:
+                _import(store, waiting, result)
+                waiting = []
+        _import(store, waiting, result)
     return result
 
 
@@ -196,21 +209,21 @@ def _import(store: LabelStore, frames: Sequence[Atoms], result: Imported) -> Non
             continue
         result.known += 1
         energy = abs(first[key].info.get("energy", np.inf) - frame.info["energy"])
-        # Sorted: the order of atoms may differ.
-        one, other = (np.sort(f.arrays["forces"], axis=None) for f in (first[key], frame))
-        result.different += bool(energy > SAME_eV or np.abs(one - other).max() > SAME_eV_per_A)
+        # Forces are sorted, because the order of atoms may differ.
+        before, now = (np.sort(f.arrays["forces"], axis=None) for f in (first[key], frame))
+        result.different += bool(energy > SAME_eV or np.abs(before - now).max() > SAME_eV_per_A)
 
 
 @dataclass
 class Verified:
-    """What a check of a level found.
+    """Result of a check of a level.
 
     Attributes:
-        labels: how many there are in good shards.
-        shards: how many good shards.
-        damaged: shards that are set aside, now or earlier.
-        repeated: labels of structures that have one already.
-        faults: a line each.
+        labels: number of labels in good shards.
+        shards: number of good shards.
+        damaged: number of shards that were set aside, now or earlier.
+        repeated: number of labels whose structure has another one.
+        faults: a message each.
     """
 
     labels: int
@@ -225,8 +238,11 @@ def verify(store: LabelStore) -> Verified:
     faults = [fault for shard in store.shards() for fault in store.check(shard)]
     description = store.folder / "level.json"
     if level_hash(files.read_json(description)) != store.folder.name:
-        faults.append(f"{description}: is not the level of theory of its folder")
-    # 16 bytes a key: memory for a million labels, not for a million strings.
+        faults.append(
+            f"{description}: its hash is not the name of its folder: it was changed, or belongs to "
+            "another level of theory"
+        )
+    # 16 bytes per key, so that the keys of a million labels fit into memory.
     keys = [
         np.array([bytes.fromhex(k) for k in t["key"].to_pylist()], "V16")
         for t in store.stream(["key"])

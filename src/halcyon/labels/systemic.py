@@ -1,13 +1,16 @@
-"""When failures are one failure: most calculations of a batch died of the same cause.
+"""Systemic failures: most calculations of a batch failed for the same reason.
 
-Then the fault is in the settings, the machine or the program, not in the frames, and going on
-would burn the budget. What counts as alike:
+    cause([("crashed", "no space left on device")] * 8)  # the failure in words; None: no such one
 
-- *crashed* and *timeout*, by the program's message, its numbers and paths left out: another frame's
-  process number or folder does not make it another cause;
-- *unconverged* only where not one calculation was good: that a wild frame does not converge says
-  something of the frame;
-- never *rejected*: nothing was computed, so nothing burns.
+Then the fault is in the settings, the machine or the program, not in the frames, and more
+calculations would waste the budget. These failures count as the same:
+
+- *crashed* and *timeout* with the same message, apart from numbers and paths: a process number or a
+  folder differs from frame to frame;
+- *unconverged*, but only where no calculation was good: a distorted frame may fail to converge by
+  itself.
+
+*Rejected* frames never count: nothing was computed for them.
 
 Not for: deciding whether a single label can be trusted (`sanity`).
 """
@@ -20,9 +23,10 @@ from halcyon.labels.reference.base import Status
 
 FRACTION = 0.5
 AT_LEAST = 4
-"""The same failure in more than half of at least this many calculations is systemic."""
+"""The same failure of at least so many calculations, and of more than this fraction of all, is
+systemic."""
 IN_A_ROW = 8
-"""So is it from the first calculation on, this many times, without waiting for the others."""
+"""If the first so many calculations fail alike, the failure is systemic, however many follow."""
 
 NAMES = re.compile(r"\S*/\S*")
 NUMBERS = re.compile(
@@ -31,11 +35,11 @@ NUMBERS = re.compile(
 
 
 class SystemicFailure(Exception):  # noqa: N818 - the name says what it is
-    """Most calculations of a batch died of the same cause: going on would burn the budget."""
+    """Most calculations of a batch failed for the same reason: more would waste the budget."""
 
 
 def pattern(message: str) -> str:
-    """A message without what differs from frame to frame: paths and numbers.
+    """A message with paths and numbers, which differ from frame to frame, replaced.
 
     >>> pattern("no file /scratch/a1/cp2k.inp: 12 of 30 ranks died after 1.5e+03 s")
     'no file PATH # of # ranks died after # s'
@@ -50,25 +54,25 @@ def cause(
 
     Args:
         records: status and message of each calculation so far, in order.
-        expected: how many there will be; while there are fewer, only what cannot change any more
-            counts, or `IN_A_ROW` of the same failure from the beginning.
-        good_elsewhere: another shard of the batch has a good calculation.
+        expected: how many there will be in all. As long as there are fewer, a failure is systemic
+            only if the rest can no longer change that, or after `IN_A_ROW` from the first one on.
+        good_elsewhere: whether another label job of the batch has a good calculation.
     """
     done: Sequence[tuple[str, str]] = list(records)
     good = good_elsewhere or any(status == Status.OK for status, _ in done)
-    kinds = Counter(
+    failures = Counter(
         (status, pattern(message))
         for status, message in done
         if status in (Status.CRASHED, Status.TIMEOUT) or (status == Status.UNCONVERGED and not good)
     )
-    if not kinds:
+    if not failures:
         return None
-    kind, count = kinds.most_common(1)[0]
+    failure, count = failures.most_common(1)[0]
     total = max(expected, len(done))
-    # While calculations are to come, one of them may be good: then unconverged ones do not count.
-    sure = len(done) == total or kind[0] != Status.UNCONVERGED
-    most = sure and count >= AT_LEAST and count > FRACTION * total
+    # A later calculation may be good, and then unconverged ones do not count.
+    final = len(done) == total or failure[0] != Status.UNCONVERGED
+    most = final and count >= AT_LEAST and count > FRACTION * total
     if not most and not (count == len(done) >= IN_A_ROW):
         return None
-    words = next(message for status, message in done if (status, pattern(message)) == kind)
+    words = next(message for status, message in done if (status, pattern(message)) == failure)
     return f"{count} of {len(done)} calculations failed alike: {words}"

@@ -12,24 +12,57 @@ axes of the training frames, and two numbers are given:
   below for several clusters (K. V. Mardia, Biometrika 57, 519 (1970)). Each set of frames is
   measured by its own mean and covariance.
 
-Not for: whether one prediction may be trusted at a step (see `signals`).
+Not for: whether one prediction may be trusted at a step (see `halcyon.domain.signals`).
 
-    known = by_class(train, evaluate(model, train).descriptors, classes)
-    compared(known, by_class(frames, evaluate(model, frames).descriptors, classes))
+    learned = by_class(train, evaluate(model, train).descriptors, classes)
+    compared(learned, by_class(frames, evaluate(model, frames).descriptors, classes))
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-SCHEMA = 1
+from halcyon.verdict.forms import File, Form
+
 MAX_AXES = 8
 EXPLAINED = 0.99
-"""Principal axes are taken until they explain so much of the variance, at most `MAX_AXES`."""
+"""Principal axes are taken until they explain this part of the variance, at most `MAX_AXES`."""
 FEWEST_PER_AXIS = 5
-"""Atoms per axis, below which covariances mean nothing: fewer axes are taken."""
+"""With fewer atoms for each axis covariances mean nothing: fewer axes are taken."""
+
+
+class ClassDrift(Form):
+    """Drift of the features of one class of atoms.
+
+    Attributes:
+        atoms: number of atoms of the class in the new frames.
+        axes: number of principal axes that were compared; 0: too few atoms, or features that do
+            not vary, and no numbers.
+        shift: distance between the two means, see the module.
+        kurtosis_known: Mardia's kurtosis of the training frames over its value for a Gaussian.
+        kurtosis_new: that of the new frames.
+    """
+
+    atoms: int
+    axes: int
+    shift: float | None
+    kurtosis_known: float | None
+    kurtosis_new: float | None
+
+
+class Drift(File):
+    """`drift.json`: drift of the features of frames that a model did not learn.
+
+    Attributes:
+        frames: number of new frames.
+        before: drift by class in the model that was fine-tuned; None: there was none.
+        after: drift by class in the model that was made of it.
+    """
+
+    frames: int
+    before: dict[str, ClassDrift] | None
+    after: dict[str, ClassDrift]
 
 
 def by_class(
@@ -47,50 +80,47 @@ def by_class(
     Returns:
         Shape (n, D) by class.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    rows_of: dict[str, list[np.ndarray]] = {}
     for atoms, features in zip(frames, descriptors, strict=True):
         for name, row in zip(classes[atoms.info["structure"]], features, strict=True):
-            found.setdefault(name, []).append(row)
-    return {name: np.array(rows, dtype=float) for name, rows in sorted(found.items())}
+            rows_of.setdefault(name, []).append(row)
+    return {name: np.array(rows, dtype=float) for name, rows in sorted(rows_of.items())}
 
 
 def compared(
-    known: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, Any]]:
+    learned: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]
+) -> dict[str, ClassDrift]:
     """Drift of each class that both have.
 
     Args:
-        known: descriptors of training frames by class, each (n, D).
-        new: the same of other frames.
-
-    Returns:
-        By class: `atoms` (of the new frames), `axes`, `shift`, `kurtosis_known` and
-        `kurtosis_new`; a class with too few atoms, or whose features do not vary, has None.
+        learned: descriptors of training frames by class, each (n, D).
+        new: descriptors of other frames by class.
     """
-    return {name: _drift(known[name], new[name]) for name in known if name in new}
+    return {name: _drift(learned[name], new[name]) for name in learned if name in new}
 
 
-def _drift(known: np.ndarray, new: np.ndarray) -> dict[str, Any]:
-    nothing = {"axes": 0, "shift": None, "kurtosis_known": None, "kurtosis_new": None}
-    at_most = min(MAX_AXES, len(known) // FEWEST_PER_AXIS, len(new) // FEWEST_PER_AXIS)
-    centred = known - known.mean(0)
+def _drift(learned: np.ndarray, new: np.ndarray) -> ClassDrift:
+    at_most = min(MAX_AXES, len(learned) // FEWEST_PER_AXIS, len(new) // FEWEST_PER_AXIS)
+    centred = learned - learned.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     # Rounding makes axes of features that do not vary at all.
-    real = sizes > 1e-6 * max(np.abs(known).max() * np.sqrt(len(known)), 1e-12)
-    if at_most < 1 or not real[0]:
-        return nothing | {"atoms": len(new)}
+    varies = sizes > 1e-6 * max(np.abs(learned).max() * np.sqrt(len(learned)), 1e-12)
+    if at_most < 1 or not varies[0]:
+        return ClassDrift(
+            atoms=len(new), axes=0, shift=None, kurtosis_known=None, kurtosis_new=None
+        )
     share = np.cumsum(sizes**2) / np.sum(sizes**2)
-    n = min(at_most, 1 + int(np.searchsorted(share, EXPLAINED)), int(real.sum()))
-    spread = sizes[:n] / np.sqrt(len(known) - 1)
+    n = min(at_most, 1 + int(np.searchsorted(share, EXPLAINED)), int(varies.sum()))
+    spread = sizes[:n] / np.sqrt(len(learned) - 1)
     first = centred @ axes[:n].T / spread
-    second = (new - known.mean(0)) @ axes[:n].T / spread
-    return {
-        "atoms": len(new),
-        "axes": n,
-        "shift": float(np.sqrt(np.mean(second.mean(0) ** 2))),
-        "kurtosis_known": mardia_kurtosis(first),
-        "kurtosis_new": mardia_kurtosis(second),
-    }
+    second = (new - learned.mean(0)) @ axes[:n].T / spread
+    return ClassDrift(
+        atoms=len(new),
+        axes=n,
+        shift=float(np.sqrt(np.mean(second.mean(0) ** 2))),
+        kurtosis_known=mardia_kurtosis(first),
+        kurtosis_new=mardia_kurtosis(second),
+    )
 
 
 def mardia_kurtosis(points: np.ndarray) -> float | None:

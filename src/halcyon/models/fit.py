@@ -1,99 +1,123 @@
-"""What the pretrain and train stages share: fit, show progress, measure errors, keep the curve.
+"""What the stages pretrain and train share: fit a model, report progress, measure its errors.
 
-Not for: the training loop (`mace_training`), or MACE itself (`mace_model`).
+    metrics = fit({"train": frames, "validation": held_out, "test": test}, recipe,
+                  out=Path("m.model"), work=Path("work"), say=print)
+    metrics.test.forces_mae_meV_per_A
+
+Not for: the training loop (`training`), MACE itself (`mace`), or jobs and command lines: settings,
+folders and callbacks come in as values.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 
 from halcyon import files
-from halcyon.campaign import stage
-from halcyon.config import FitSettings
-from halcyon.errors import InputError
+from halcyon.config import ModelSettings, StructureSettings
 from halcyon.models import drift, mace, parity, training
+from halcyon.models.drift import Drift
+from halcyon.models.metrics import Metrics, SetErrors, TrainingProgress
+from halcyon.models.training import Callbacks, Recipe, Replay
+
+SETS = ("train", "validation", "test")
+LINES_OF_PROGRESS = 5
+"""So many epochs of a training are reported, evenly spaced."""
 
 
 def fit(
-    job: stage.Job,
-    train: Sequence[Atoms],
-    validation: Sequence[Atoms],
+    frames: Mapping[str, Sequence[Atoms]],
+    recipe: Recipe,
     *,
-    test: Sequence[Atoms],
-    settings: FitSettings,
-    start: Path | None,
-    replay: Sequence[Atoms] = (),
-    replay_weight: float = 0.0,
-) -> dict[str, Any]:
-    """Fit a model to `job.arguments.model`, or go on with it.
+    out: Path,
+    work: Path,
+    say: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    replay: Replay | None = None,
+    threads: int = 1,
+) -> Metrics:
+    """Fit a model, and measure its errors.
 
     Args:
-        job: gives sizes, seed, threads and a voice.
-        train: labelled frames to learn.
-        validation: labelled frames that choose the best epoch.
-        test: labelled frames for the errors that are reported.
-        settings: epochs and so on.
-        start: model to fine-tune; None: random weights.
-        replay: as for `mace_training.train`.
-        replay_weight: likewise.
-
-    Returns:
-        Learning curve, errors on all three sets, E0s: plain JSON values.
+        frames: labelled frames of the sets `train`, `validation` (they choose the best epoch) and
+            `test` (used for nothing but the errors that are reported).
+        recipe: what decides the model, besides its frames.
+        out: the model file, written.
+        work: folder for checkpoints.
+        say: called with lines for people.
+        warn: called where memory is short, or a training goes on; by default `say`.
+        stopping: whether to save the state and stop.
+        replay: frames not to be forgotten.
+        threads: of torch.
 
     Raises:
-        Interrupted: asked to stop; the state is saved.
+        InputError: as `training.train`.
+        Interrupted: `stopping` was true; the state is saved, and the next call goes on.
     """
-    torch.set_num_threads(job.arguments.threads)
-    often = max(1, settings.epochs_of(len(train)) // 5)
+    torch.set_num_threads(threads)
+    every = max(1, recipe.fit.epochs_of(len(frames["train"])) // LINES_OF_PROGRESS)
 
-    def progress(epoch: training.Progress) -> None:
-        if epoch.epoch % often == 0:
-            job.say(
-                f"epoch {epoch.epoch} of {epoch.of}: loss {epoch.loss:.3g}, "
-                f"validation force MAE {epoch.forces_mae_meV_per_A:.0f} meV/Å, "
-                f"energy MAE {epoch.energy_mae_meV_per_atom:.1f} meV/atom"
+    def progress(done: TrainingProgress) -> None:
+        if done.epoch % every == 0:
+            say(
+                f"epoch {done.epoch} of {done.of}: loss {done.loss:.3g}, "
+                f"validation force MAE {done.forces_mae_meV_per_A:.0f} meV/Å, "
+                f"energy MAE {done.energy_mae_meV_per_atom:.1f} meV/atom"
             )
 
-    start_word = "random weights" if start is None else start.name
-    also = f", {len(replay)} of the teacher beside them" if replay else ""
-    job.say(f"{len(train)} frames to learn{also}, {len(validation)} held out, from {start_word}")
-    summary = training.train(
-        train,
-        validation,
-        elements=job.plan.elements,
-        model=job.plan.settings.model,
-        fit=settings,
-        start=start,
-        out=job.arguments.model,
-        work=job.folder,
-        seed=job.seed("fit"),
-        device=job.plan.settings.resources.device,
-        replay=replay,
-        replay_weight=replay_weight,
-        progress=progress,
-        stopping=job.stopping,
-        say=lambda text: job.say(text, style="yellow"),
+    replayed = f"and {len(replay.frames)} of the teacher's to keep, " if replay else ""
+    say(
+        f"{len(frames['train'])} frames to learn, {replayed}{len(frames['validation'])} for "
+        f"validation, from {'random weights' if recipe.start is None else recipe.start.name}"
     )
-    sets = {"train": train, "validation": validation, "test": test}
-    return errors_of(job, sets) | {
-        "best_epoch": summary.best_epoch,
-        "e0s_eV": summary.e0s,
-        "curve": [asdict(epoch) for epoch in summary.epochs],
-        "start": None if start is None else str(start),
-        "seconds": summary.seconds,
-    }
+    summary = training.train(
+        frames["train"],
+        frames["validation"],
+        recipe,
+        out=out,
+        work=work,
+        replay=replay,
+        callbacks=Callbacks(progress=progress, stopping=stopping, say=warn or say),
+    )
+    model = mace.load(out, device=recipe.device, dtype=recipe.model.dtype)
+    return Metrics(
+        **_errors(model, frames),
+        best_epoch=summary.best_epoch,
+        e0s_eV=summary.e0s,
+        curve=summary.epochs,
+        start=None if recipe.start is None else str(recipe.start),
+        seconds=summary.seconds,
+    )
 
 
-def adopt(job: stage.Job, test: Sequence[Atoms]) -> dict[str, Any]:
+def adopt(
+    start: Path,
+    test: Sequence[Atoms],
+    *,
+    elements: Sequence[int],
+    settings: ModelSettings,
+    head: str | None,
+    out: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> Metrics:
     """Take the model file that the user names instead of pre-training one.
 
+    Its energy zero is moved to that of the frames: the file's own means nothing beside the force
+    field's.
+
     Args:
-        job: names the file; its settings say which head and elements to keep.
+        start: the model file.
         test: labelled frames for the errors that are reported.
+        elements: atomic numbers to keep.
+        settings: precision of the model.
+        head: which head of the model to keep, where it has several.
+        out: the model file, written.
+        device: where errors are computed.
+        say: called with a line for people.
 
     Returns:
         As `fit`, with an empty learning curve.
@@ -101,75 +125,96 @@ def adopt(job: stage.Job, test: Sequence[Atoms]) -> dict[str, Any]:
     Raises:
         InputError: the file does not suit.
     """
-    settings = job.plan.settings
-    start = settings.pretraining.start
-    if start is None:
-        raise InputError("pretraining.start is missing: expected a model file")
-    model = mace.load_start(
-        start,
-        job.plan.elements,
-        dtype=settings.model.dtype,
-        device="cpu",
-        head=settings.pretraining.start_head,
-    )
-    mace.move_energy_zero(model, test)  # its own says nothing beside the force field's
-    with files.replacing(job.arguments.model) as temporary:
+    model = mace.load_start(start, elements, dtype=settings.dtype, device="cpu", head=head)
+    mace.move_energy_zero(model, test)
+    with files.replacing(out) as temporary:
         torch.save(model, temporary)
-    job.say(f"{start}: {mace.described(model)}")
-    sets = dict.fromkeys(("train", "validation", "test"), test)
-    return errors_of(job, sets) | {
-        "best_epoch": 0,
-        "e0s_eV": {},
-        "curve": [],
-        "start": str(start),
-        "seconds": 0.0,
-    }
+    say(f"{start}: {mace.described(model)}")
+    written = mace.load(out, device=device, dtype=settings.dtype)
+    return Metrics(
+        **_errors(written, dict.fromkeys(SETS, test)),
+        best_epoch=0,
+        e0s_eV={},
+        curve=[],
+        start=str(start),
+        seconds=0.0,
+    )
 
 
-def errors_of(job: stage.Job, sets: dict[str, Sequence[Atoms]]) -> dict[str, Any]:
-    """Errors of `job.arguments.model` on sets of frames."""
-    device = job.plan.settings.resources.device
-    model = mace.load(job.arguments.model, device=device, dtype=job.plan.settings.model.dtype)
-    return {
-        name: mace.errors(mace.evaluate(model, frames), frames) | {"frames": len(frames)}
-        for name, frames in sets.items()
-    }
+def _errors(model: torch.nn.Module, frames: Mapping[str, Sequence[Atoms]]) -> dict[str, SetErrors]:
+    return {name: set_errors(model, frames[name]) for name in SETS}
+
+
+def set_errors(model: torch.nn.Module, frames: Sequence[Atoms]) -> SetErrors:
+    """Errors of a model on labelled frames, at least one."""
+    return SetErrors(**mace.errors(mace.evaluate(model, frames), frames), frames=len(frames))
+
+
+def pretraining_frames(
+    frames: Sequence[Atoms], structures: Mapping[str, StructureSettings]
+) -> list[Atoms]:
+    """The teacher's frames that count: those of structures that are pre-trained on.
+
+    Args:
+        frames: with `info["structure"]`.
+        structures: settings of the system's structures by name.
+    """
+    return [atoms for atoms in frames if structures[atoms.info["structure"]].pretrain]
+
+
+def split(frames: Sequence[Atoms], fraction: float, *, seed: int) -> dict[str, list[Atoms]]:
+    """Hold a part of the frames out for validation, and use it for the reported errors, too.
+
+    Args:
+        frames: at least two.
+        fraction: part that is held out; one frame at least.
+        seed: of the draw.
+
+    Returns:
+        The sets that `fit` takes, each in the order of the frames.
+    """
+    order = np.random.default_rng(seed).permutation(len(frames))
+    held_out = max(1, round(len(frames) * fraction))
+    validation = [frames[i] for i in sorted(order[:held_out])]
+    train = [frames[i] for i in sorted(order[held_out:])]
+    return {"train": train, "validation": validation, "test": validation}
 
 
 def diagnose(
-    job: stage.Job,
-    train: Sequence[Atoms],
-    held_out: Sequence[Atoms],
-    test: Sequence[Atoms],
+    model_file: Path,
+    frames: Mapping[str, Sequence[Atoms]],
+    recipe: Recipe,
     *,
-    start: Path | None,
+    classes: Mapping[str, Sequence[str]],
     parity_file: Path,
     drift_file: Path,
 ) -> None:
     """Write how predictions compare with labels, and how far features of new frames drift.
 
     Args:
-        job: gives the model, `job.arguments.model`.
-        train: labelled frames that it has learned.
-        held_out: labelled frames that it has not: their features are compared.
-        test: labelled frames whose predictions are compared.
-        start: the model that it was fine-tuned from, if any: compared with it.
+        model_file: the model.
+        frames: labelled frames of the sets `train`, `validation` and `test`: predictions of
+            `test` are compared with the labels, features of `validation` and `test` with those
+            of `train`.
+        recipe: device, precision, and the model that was fine-tuned, if any.
+        classes: of each structure, the class of each atom.
         parity_file: Parquet, written; see `parity`.
         drift_file: JSON, written; see `drift`.
     """
-    settings = job.plan.settings
-    device, dtype = settings.resources.device, settings.model.dtype
-    classes = {name: job.plan.classes(name) for name in job.plan.structures}
-    found: dict[str, Any] = {"schema": drift.SCHEMA, "frames": len(held_out)}
-    for word, path in (("before", start), ("after", job.arguments.model)):
-        if path is None:
-            found[word] = None
-            continue
-        model = mace.load(path, device=device, dtype=dtype)
-        known, new = (
-            drift.by_class(frames, mace.evaluate(model, frames).descriptors, classes)
-            for frames in (train, held_out)
+    held_out = [*frames["validation"], *frames["test"]]
+
+    def measured(path: Path) -> dict[str, drift.ClassDrift]:
+        model = mace.load(path, device=recipe.device, dtype=recipe.model.dtype)
+        learned, new = (
+            drift.by_class(part, mace.evaluate(model, part).descriptors, classes)
+            for part in (frames["train"], held_out)
         )
-        found[word] = drift.compared(known, new)
-    files.write_json(drift_file, found)
-    parity.write(parity_file, test, mace.evaluate(model, test))
+        return drift.compared(learned, new)
+
+    Drift(
+        frames=len(held_out),
+        before=None if recipe.start is None else measured(recipe.start),
+        after=measured(model_file),
+    ).write(drift_file)
+    model = mace.load(model_file, device=recipe.device, dtype=recipe.model.dtype)
+    parity.write(parity_file, frames["test"], mace.evaluate(model, frames["test"]))

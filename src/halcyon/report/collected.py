@@ -31,9 +31,19 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 from halcyon.labels.store import DAMAGED
 from halcyon.models import parity
-from halcyon.verdict import runs as stability
-from halcyon.verdict.runs import Run
-from halcyon.verdict.saturation import Decision, goes_on
+from halcyon.models.drift import Drift
+from halcyon.models.metrics import Metrics, TrainingProgress
+from halcyon.verdict.forms import (
+    Assessment,
+    CoreHours,
+    CriticalClis,
+    Decision,
+    FailureRate,
+    ReplicaEnd,
+    Verdict,
+)
+from halcyon.verdict.runs import Run, critical_clis, failures, read_run
+from halcyon.verdict.saturation import goes_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +61,20 @@ class Generation:
         unlabelled: frames without a label after it, by status.
         forces_mae: on the test set, meV/Å.
         energy_mae: on the test set, meV/atom.
-        curve: one entry per epoch: epoch, loss, errors on the validation set.
+        curve: the learning curve of its model.
         best_epoch: the one whose weights were kept.
         replicas: how each replica ended, see `explore`.
         traces: see `traces.TRACE_COLUMNS`.
         saturation: the assessment in its verdict, see `saturation.assess`.
-        failures: of its replicas, per simulated time, see `stability.failures`.
-        asked_ps: simulated time asked of each replica, ps.
+        failures: of its replicas, per simulated time, see `verdict.runs.failures`.
+        explored_ps: simulated time asked of each replica, ps.
         late_begin_ps: where the late window begins, ps.
-        critical_cli: of this and all earlier generations, see `stability.critical_cli`.
+        critical_cli: of this and all earlier generations, see `verdict.runs.critical_clis`.
         candidates: number of candidate frames.
         fates: of the candidates, by reason.
         domain: what its model knows.
         parity: predictions against test labels, see `parity.read`; None in older campaigns.
-        drift: of latent features, see `drift`; None in older campaigns.
+        drift: of latent features, see `models.drift`; None in older campaigns.
         selected: frames that were selected after it, with what selected them.
         asked: what is written about the calculations of their labels, by the frame's key.
         model_hash: SHA-256 of its model; empty where the file is missing.
@@ -76,24 +86,24 @@ class Generation:
     learned: dict[str, int]
     spent: int
     budget: int
-    core_hours: dict[str, Any]
+    core_hours: CoreHours
     unlabelled: dict[str, int]
     forces_mae: float
     energy_mae: float
-    curve: list[dict[str, Any]]
+    curve: list[TrainingProgress]
     best_epoch: int
-    replicas: list[dict[str, Any]]
+    replicas: list[ReplicaEnd]
     traces: pd.DataFrame
-    saturation: dict[str, Any]
-    failures: dict[str, Any]
-    asked_ps: float
+    saturation: Assessment
+    failures: FailureRate
+    explored_ps: float
     late_begin_ps: float
-    critical_cli: dict[str, Any]
+    critical_cli: CriticalClis
     candidates: int
     fates: dict[str, int]
     domain: Domain
     parity: dict[str, dict[str, np.ndarray]] | None
-    drift: dict[str, Any] | None
+    drift: Drift | None
     selected: list[Atoms]
     asked: dict[str, dict[str, Any]]
     model_hash: str
@@ -101,13 +111,14 @@ class Generation:
     @property
     def hours_ran_out(self) -> bool:
         """Whether core-hours, and not labels, are what was spent; as `saturation.decide` has it."""
-        spent, limit = self.core_hours.get("spent", 0.0), self.core_hours.get("limit")
-        return NOT_COMPUTED in self.unlabelled or (limit is not None and spent >= limit)
+        limit = self.core_hours.limit
+        spent = limit is not None and self.core_hours.spent >= limit
+        return spent or NOT_COMPUTED in self.unlabelled
 
     @property
     def simulated_ps(self) -> float:
         """Simulated time of all replicas together, ps."""
-        return float(sum(entry["time_ps"] for entry in self.replicas))
+        return float(sum(end.time_ps for end in self.replicas))
 
     @property
     def run(self) -> Run:
@@ -117,7 +128,7 @@ class Generation:
     @property
     def replaced(self) -> int:
         """Replicas that took the place of a failed one."""
-        return sum(stability.replaced(entry) for entry in self.replicas)
+        return sum(end.replaces for end in self.replicas)
 
     def final(self, column: str) -> pd.Series:
         """Last value of a trace column of each replica."""
@@ -138,18 +149,18 @@ class Generation:
 
     def _late(self) -> list[tuple[int, float, float]]:
         """Replica, Λ gained in the late window, and its length, both in ps."""
-        found = []
+        gains = []
         by_replica = dict(list(self.traces.groupby("replica")[["time", "cli_label"]]))
-        for entry in self.replicas:
-            mine = by_replica.get(entry["replica"])
-            if entry["failure"] is not None or mine is None:
+        for end in self.replicas:
+            trace = by_replica.get(end.replica)
+            if end.failure is not None or trace is None:
                 continue
-            early = mine[mine["time"] <= self.late_begin_ps]
+            early = trace[trace["time"] <= self.late_begin_ps]
             since, before = (0.0, 0.0) if early.empty else early.iloc[-1]
-            until, after = mine.iloc[-1]
+            until, after = trace.iloc[-1]
             if until > since:
-                found.append((entry["replica"], float(after - before), float(until - since)))
-        return found
+                gains.append((end.replica, float(after - before), float(until - since)))
+        return gains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +205,7 @@ class SystemReport:
     generations: list[Generation]
     teacher: dict[str, dict[str, int]]
     taught: list[Atoms]
-    pretraining: list[dict[str, Any]] | None
+    pretraining: list[TrainingProgress] | None
     label_infos: dict[str, list[dict[str, Any]]]
     quarantined: list[BadFrame]
     damaged_shards: list[Path]
@@ -216,7 +227,7 @@ class SystemReport:
     @property
     def longest_ps(self) -> float:
         """Greatest time asked of a replica in any generation, ps."""
-        return max(generation.asked_ps for generation in self.generations)
+        return max(generation.explored_ps for generation in self.generations)
 
 
 def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
@@ -229,7 +240,7 @@ def find_verdicts(folder: Path, settings: Settings) -> list[Path]:
     found: list[Path] = []
     while (path := folder / f"gen{len(found):03d}" / "verdict.json").exists():
         found.append(path)
-        if not goes_on(files.read_json(path), settings):
+        if not goes_on(Verdict.read(path), settings):
             break
     return found
 
@@ -254,7 +265,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
     runs: dict[int, Run] = {}
     for number, verdict in enumerate(verdicts):
         known = [frame for batch in list(labels.values())[: number + 2] for frame in batch]
-        runs[number] = stability.read_run(verdict.parent)
+        runs[number] = read_run(verdict.parent)
         batch = labels[verdict.parent.name]
         generations.append(_generation(verdict, known, batch, runs, plan.settings))
     pretrained = plan.settings.pretraining.enabled
@@ -273,9 +284,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         generations=generations,
         teacher=files.read_json(folder / "teacher/counts.json"),
         taught=_frames(folder / "teacher/frames.parquet"),
-        pretraining=files.read_json(folder / "teacher/pretrained.json")["curve"]
-        if pretrained
-        else None,
+        pretraining=Metrics.read(folder / "teacher/pretrained.json").curve if pretrained else None,
         label_infos=labels,
         quarantined=[
             BadFrame(
@@ -329,46 +338,47 @@ def _frames(path: Path) -> list[Atoms]:
 
 
 def _generation(
-    verdict: Path,
+    path: Path,
     known: list[dict[str, Any]],
     asked: list[dict[str, Any]],
     runs: dict[int, Run],
     settings: Settings,
 ) -> Generation:
-    folder, told = verdict.parent, files.read_json(verdict)
-    # Older verdicts do not tell.
-    asked_ps = told.get("explored", {}).get("time_ps", settings.exploration.time_ps)
-    number, confidence = told["generation"], told["saturation"]["confidence"]
+    folder, verdict = path.parent, Verdict.read(path)
+    explored_ps = (verdict.explored or settings.exploration).time_ps
+    number, confidence = verdict.generation, verdict.saturation.confidence
     replicas, traces = runs[number].replicas, runs[number].traces
-    metrics = files.read_json(folder / "metrics.json")
+    metrics = Metrics.read(folder / "metrics.json")
     selection = files.read_json(folder / "selection.json")
     return Generation(
         number=number,
-        decision=Decision(told["decision"]),
-        reason=told["reason"],
-        learned={name: metrics[name]["frames"] for name in ("train", "validation", "test")},
-        spent=told["labels"]["spent"],
-        budget=told["label_budget"],
-        core_hours=told.get("core_hours", {}),
+        decision=verdict.decision,
+        reason=verdict.reason,
+        learned={
+            "train": metrics.train.frames,
+            "validation": metrics.validation.frames,
+            "test": metrics.test.frames,
+        },
+        spent=verdict.labels.spent,
+        budget=verdict.label_budget,
+        core_hours=verdict.core_hours,
         unlabelled=dict(Counter(i["status"] for i in known if i["status"] != Status.OK)),
-        forces_mae=metrics["test"]["forces_mae_meV_per_A"],
-        energy_mae=metrics["test"]["energy_mae_meV_per_atom"],
-        curve=metrics["curve"],
-        best_epoch=metrics["best_epoch"],
+        forces_mae=metrics.test.forces_mae_meV_per_A,
+        energy_mae=metrics.test.energy_mae_meV_per_atom,
+        curve=metrics.curve,
+        best_epoch=metrics.best_epoch,
         replicas=replicas,
         traces=traces,
-        saturation=told["saturation"],
-        asked_ps=asked_ps,
-        late_begin_ps=asked_ps * (1 - settings.saturation.window),
-        # Older verdicts do not have these.
-        failures=told.get("failures") or stability.failures(replicas, confidence=confidence),
-        critical_cli=told.get("critical_cli")
-        or stability.critical_cli(runs, confidence=confidence),
+        saturation=verdict.saturation,
+        explored_ps=explored_ps,
+        late_begin_ps=explored_ps * (1 - settings.saturation.window),
+        failures=verdict.failures or failures(replicas, confidence=confidence),
+        critical_cli=verdict.critical_cli or critical_clis(runs, confidence=confidence),
         candidates=selection["candidates"],
         fates=selection["fates"],
         domain=Domain.read(folder / "domain.json"),
         parity=parity.read(compared) if (compared := folder / "parity.parquet").exists() else None,
-        drift=files.read_json(drifted) if (drifted := folder / "drift.json").exists() else None,
+        drift=Drift.read(drifted) if (drifted := folder / "drift.json").exists() else None,
         selected=_frames(folder / "selected.parquet"),
         asked={info["key"]: info for info in asked if "key" in info},
         model_hash=hashlib.sha256(model.read_bytes()).hexdigest()

@@ -1,5 +1,9 @@
 """What a campaign came to, in sentences: the verdict, what it rests on, what to do next.
 
+    report = collect(campaign, "ethanol", find_verdicts(folder, settings))
+    verdict_sentence(report)  # "Saturated after 3 generations: fewer than 0.0208 excursions …"
+    next_step(report)
+
 Not for: finding the numbers (`collected`), or deciding anything (`saturation`).
 """
 
@@ -8,8 +12,10 @@ import math
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.report.collected import Generation, SystemReport
-from halcyon.verdict import runs
-from halcyon.verdict.saturation import Decision, Finding, certificate_wanted
+from halcyon.report.summary import number_text
+from halcyon.verdict.forms import Decision, Finding
+from halcyon.verdict.saturation import certificate_wanted
+from halcyon.wording import count, per_cent, significant
 
 MANY_WITHOUT_LABEL = 0.2
 """Share of label calculations without a label above which the reader is told to look."""
@@ -17,40 +23,36 @@ MANY_WITHOUT_LABEL = 0.2
 
 def verdict_sentence(report: SystemReport) -> str:
     """The verdict and the numbers it rests on, in a sentence or two."""
-    last, number = report.last, len(report.generations)
-    found = last.saturation
+    last, assessment = report.last, report.last.saturation
     under = conditions(report)
-    count = f"{number} generation" + ("s" if number > 1 else "")
-    failed = f"{found['failed']} of {found['replicas']} replicas failed"
-    confidence = f"{found['confidence'] * 100:g} % bound"
-    if last.decision is Decision.SATURATED:
-        return (
-            f"Saturated{under} after {count}: fewer than {found['rate_bound_per_atom_ps']:.3g} "
-            f"excursions per atom and ps ({confidence}, limit "
-            f"{found['rate_limit_per_atom_ps']:g}), {failed}."
-        )
+    generations = count(len(report.generations), "generation")
+    failed = f"{assessment.failed} of {assessment.replicas} replicas failed"
+    limit = f"{per_cent(assessment.confidence)} bound, limit {assessment.rate_limit_per_atom_ps:g}"
+    bound = number_text(assessment.rate_bound_per_atom_ps)
     match last.decision:
+        case Decision.SATURATED:
+            return (
+                f"Saturated{under} after {generations}: fewer than {bound} excursions per atom and "
+                f"ps ({limit}), {failed}."
+            )
         case Decision.MAX_GENERATIONS:
-            said = f"NOT saturated{under}: the campaign ended after {count}, the most allowed."
+            end = f"NOT saturated{under}: the campaign ended after {generations}, the most allowed."
         case Decision.BUDGET_SPENT:
-            said = f"NOT saturated{under}: {_spent(last)} after {count}."
+            end = f"NOT saturated{under}: {_spent(last)} after {generations}."
         case _:
-            said = f"Not finished: not saturated{under} after {count} so far."
-    if found["failed"]:
-        return f"{said} {failed}."
-    if found["finding"] == Finding.NOT_ENOUGH_DATA:
-        return f"{said} {failed}, but {found['reason']}."
-    return (
-        f"{said} {failed}, but there may be up to {found['rate_bound_per_atom_ps']:.3g} excursions "
-        f"per atom and ps ({confidence}, limit {found['rate_limit_per_atom_ps']:g})."
-    )
+            end = f"Not finished: not saturated{under} after {generations} so far."
+    if assessment.failed:
+        return f"{end} {failed}."
+    if assessment.finding is Finding.NOT_ENOUGH_DATA:
+        return f"{end} {failed}, but {assessment.reason}."
+    return f"{end} {failed}, but there may be up to {bound} excursions per atom and ps ({limit})."
 
 
 def _spent(last: Generation) -> str:
     """Which budget is spent."""
     if not last.hours_ran_out:
         return f"the label budget is spent ({last.spent} of {last.budget})"
-    spent, limit = last.core_hours.get("spent", 0.0), last.core_hours.get("limit")
+    spent, limit = last.core_hours.spent, last.core_hours.limit
     of = "" if limit is None else f" of {limit:.4g}"
     return f"the budget of core-hours is spent ({spent:.4g}{of})"
 
@@ -70,26 +72,24 @@ def certificate_sentence(report: SystemReport) -> str:
 
 def conditions(report: SystemReport) -> str:
     """What set the exploration apart from plain dynamics at constant volume and temperature."""
-    settings, said = report.plan.settings.exploration, ""
+    settings, words = report.plan.settings.exploration, ""
     match settings.bias.kind:
         case "ramp":
-            said = f" on a temperature ramp to {settings.bias.to_K:g} K"
+            words = f" on a temperature ramp to {settings.bias.to_K:g} K"
         case "metadynamics":
-            said = " under metadynamics"
+            words = " under metadynamics"
     match settings.ensemble:
         case "nve":
-            said += " without a thermostat (NVE)"
+            words += " without a thermostat (NVE)"
         case "npt":
-            said += f" at constant pressure (NPT, {settings.pressure_bar:g} bar)"
-    return said
+            words += f" at constant pressure (NPT, {settings.pressure_bar:g} bar)"
+    return words
 
 
 def coverage_sentence(report: SystemReport) -> str:
     """What the verdict rests on, and that it says nothing beyond."""
     last, settings = report.last, report.plan.settings.exploration
-    kelvin = ", ".join(
-        f"{t:g}" for t in sorted({entry["temperature_K"] for entry in last.replicas})
-    )
+    kelvin = ", ".join(f"{t:g}" for t in sorted({end.temperature_K for end in last.replicas}))
     first = len(last.replicas) - last.replaced
     fresh = ""
     if last.replaced:
@@ -102,16 +102,15 @@ def coverage_sentence(report: SystemReport) -> str:
             "are not covered."
         )
     return (
-        f"It rests on {first} replica{'s' if first > 1 else ''} of up to {settings.time_ps:g} ps "
+        f"It rests on {count(first, 'replica')} of up to {settings.time_ps:g} ps "
         f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
-        f"{runs.plain(last.simulated_ps)} ps in all. {beyond}"
+        f"{significant(last.simulated_ps)} ps in all. {beyond}"
     )
 
 
 def next_step(report: SystemReport) -> str:
     """What to do now, in a sentence or two."""
     last, settings = report.last, report.plan.settings
-    found = last.saturation
     failed = sum(n for status, n in last.unlabelled.items() if status != NOT_COMPUTED)
     warning = ""
     if last.spent and failed > MANY_WITHOUT_LABEL * last.spent:
@@ -136,10 +135,10 @@ def next_step(report: SystemReport) -> str:
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
             if last.hours_ran_out:
-                limit = f"limits.core_hours over {last.core_hours.get('spent', 0.0):.4g}"
+                limit = f"limits.core_hours over {last.core_hours.spent:.4g}"
         case _:
             limit = f"limits.max_generations over {settings.limits.max_generations}"
-    if not found["failed"] and found["finding"] == Finding.NOT_ENOUGH_DATA:
+    if not last.saturation.failed and last.saturation.finding is Finding.NOT_ENOUGH_DATA:
         return f"Next: {_more_time(report)}, {limit}, and run the same command.{warning}"
     return (
         f"Next: raise {limit} and run the same command: what was labelled is not labelled again."
@@ -155,7 +154,7 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
         case Conclusion.STABLE:
             final = report.certificate_file.parents[1] / "final"
             return (
-                f"use {final} for runs of up to {runs.plain(nvt.time_ps)} ps at {kelvin} K; "
+                f"use {final} for runs of up to {significant(nvt.time_ps)} ps at {kelvin} K; "
                 "for longer or hotter ones, raise certificate.time_ps or temperatures_K and add "
                 "--forcerun certify to the same command."
             )
@@ -164,8 +163,8 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
                 "raise certificate.time_ps or certificate.replicas and add --forcerun certify to "
                 "the same command."
             )
-    nve = certificate.runs[1].whole.failures.failures
-    if certificate.conclusion is Conclusion.NOT_STABLE and not nvt.whole.failures.failures + nve:
+    nve = certificate.runs[1].overall.failures.failures
+    if certificate.conclusion is Conclusion.NOT_STABLE and not nvt.overall.failures.failures + nve:
         return (
             "the energy drifts: try a shorter step (certificate.timestep_fs) and add --forcerun "
             "certify to the same command; if it drifts less, explore with that step, too."
@@ -180,40 +179,40 @@ def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
 def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     """Settings that let the exploration see what the certificate's runs saw."""
     settings, last, nvt = report.plan.settings, report.last, certificate.runs[0]
-    explored = settings.exploration.temperatures_K
-    wanted = {*explored, *nvt.temperatures_K}
+    explored = {*settings.exploration.temperatures_K}
+    temperatures = explored | {*nvt.temperatures_K}
     # Without a thermostat a replica is as hot as the strain of its first frame makes it.
-    if (hot := _failed_at(report, certificate)) > 1.1 * max(wanted):
-        wanted.add(math.ceil(hot / 50) * 50.0)
-    calm = all(found.excursions.finding == Finding.SATURATED for found in nvt.findings[1:])
-    said = []
-    if not calm or wanted == {*explored}:
-        # Runs as long as the certificate's are not longer than what was explored: other luck.
-        time_ps = max(nvt.time_ps, 2 * last.asked_ps)
-        said.append(f"exploration.time_ps to {runs.plain(time_ps)}")
-    if wanted > {*explored}:
-        said.append(f"exploration.temperatures_K to {sorted(wanted)}")
+    if (hot := _failed_at(report, certificate)) > 1.1 * max(temperatures):
+        temperatures.add(math.ceil(hot / 50) * 50.0)
+    calm = all(findings.excursions.finding == Finding.SATURATED for findings in nvt.findings[1:])
+    changes = []
+    if not calm or temperatures == explored:
+        # Runs as long as the certificate's can miss what those saw: twice the time explored.
+        time_ps = max(nvt.time_ps, 2 * last.explored_ps)
+        changes.append(f"exploration.time_ps to {significant(time_ps)}")
+    if temperatures > explored:
+        changes.append(f"exploration.temperatures_K to {sorted(temperatures)}")
     if last.number + 1 >= settings.limits.max_generations:
-        said.append(f"limits.max_generations over {settings.limits.max_generations}")
+        changes.append(f"limits.max_generations over {settings.limits.max_generations}")
     if last.spent >= settings.limits.label_budget:
-        said.append(f"limits.label_budget over {settings.limits.label_budget}")
-    return ", ".join(said)
+        changes.append(f"limits.label_budget over {settings.limits.label_budget}")
+    return ", ".join(changes)
 
 
 def _failed_at(report: SystemReport, certificate: Certificate) -> float:
     """Mean temperature of the hottest replica that failed without a thermostat, K; 0: none did."""
     nve, traces = certificate.runs[1], report.certified[1]
     mean = traces.groupby("replica")["temperature"].mean()
-    failed = [e.replica for e in nve.replicas if e.failure is not None and e.replica in mean]
-    return max((float(mean[replica]) for replica in failed), default=0.0)
+    failed = [end.replica for end in nve.replicas if end.failure is not None]
+    return max((float(mean[r]) for r in failed if r in mean), default=0.0)
 
 
 def _more_time(report: SystemReport) -> str:
     """How much more simulated time a bound under the limit needs even without an excursion."""
-    found = report.last.saturation
-    needed = -math.log(1 - found["confidence"]) / found["rate_limit_per_atom_ps"]
+    assessment = report.last.saturation
+    needed = -math.log(1 - assessment.confidence) / assessment.rate_limit_per_atom_ps
     return (
         "raise exploration.time_ps or replicas (the late window has "
-        f"{runs.plain(found['atom_time_ps'])} atom-ps; without any excursion it takes at "
-        f"least {runs.plain(needed)})"
+        f"{significant(assessment.atom_time_ps)} atom-ps; without any excursion it takes at "
+        f"least {significant(needed)})"
     )

@@ -1,5 +1,7 @@
 """The campaign as a table, a row per generation: in the terminal, and at the top of the page.
 
+    print(summary_table(collect(campaign, "ethanol", verdicts)))
+
 Not for: the page's other tables (`halcyon.report.page.tables`).
 """
 
@@ -11,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from halcyon.report.collected import Generation, SystemReport
+from halcyon.wording import per_cent
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Column:
 
 def columns_of(report: SystemReport) -> list[Column]:
     """The summary's columns."""
-    confidence = f"{report.last.saturation['confidence'] * 100:g} %"
+    confidence = per_cent(report.last.saturation.confidence)
     return [
         Column("gen", "Generation", lambda g: str(g.number)),
         Column(
@@ -43,7 +46,7 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "failed",
             "Replicas failed / all",
-            lambda g: f"{g.saturation['failed']}/{g.saturation['replicas']}",
+            lambda g: f"{g.saturation.failed}/{g.saturation.replicas}",
         ),
         Column(
             "Λ\nps", "Mean Λ at the end, ps", lambda g: number_text(g.final("cli_label").mean())
@@ -61,19 +64,19 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "rate\n1/ps",
             "Excursions per atom, 1/ps",
-            lambda g: number_text(g.saturation["rate_per_atom_ps"]),
+            lambda g: number_text(g.saturation.rate_per_atom_ps),
         ),
         Column(
             "bound\n1/ps",
             f"their {confidence} bound, 1/ps",
-            lambda g: number_text(g.saturation["rate_bound_per_atom_ps"]),
+            lambda g: number_text(g.saturation.rate_bound_per_atom_ps),
         ),
         Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
     ]
 
 
 def number_text(value: float | None) -> str:
-    """Three significant digits; a dash for what cannot be told."""
+    """A number with three significant digits; a dash where there is none."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
 
 
@@ -82,8 +85,8 @@ def summary_table(report: SystemReport) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
     columns = columns_of(report)
     for column in columns:
-        words = column.short in ("gen", "decision")
-        table.add_column(column.short, justify="left" if words else "right", no_wrap=True)
+        is_text = column.short in ("gen", "decision")
+        table.add_column(column.short, justify="left" if is_text else "right", no_wrap=True)
     for generation in report.generations:
         cells = {column.short: column.cell(generation) for column in columns}
         cells["no\nlabel"] = str(sum(generation.unlabelled.values()))

@@ -31,6 +31,7 @@ from scipy.sparse.csgraph import shortest_path
 from halcyon.config import TeacherSettings
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.frames import structure_only
+from halcyon.systems.fingerprint import pair_distances, rms_difference
 from halcyon.teacher.dynamics import Run, positions_of
 from halcyon.teacher.forcefield import NM, Teacher
 
@@ -160,13 +161,12 @@ class _Seen:
 
     def is_new(self, frame: Atoms) -> bool:
         """Whether a frame differs from all before it; then it is one of them."""
-        every = frame.get_all_distances(mic=bool(frame.pbc.any()))
-        mine = every[np.triu_indices(len(frame), k=1)]
+        mine = pair_distances(frame)
         if self.least and len(mine):
             # |mean difference| ≤ root mean square: most frames are told apart by one number.
             near = np.flatnonzero(np.abs(np.array(self.means) - mine.mean()) < self.least)
             for index in near:
-                if np.sqrt(np.mean((self.distances[index] - mine) ** 2)) < self.least:
+                if rms_difference(mine, self.distances[index]) < self.least:
                     return False
             self.means.append(float(mine.mean()))
             self.distances.append(mine)

@@ -1,15 +1,19 @@
 """A number with its interval, or the reason why there is none; and three ways to an interval.
 
+    fraction(np.array([True, False, True]), 0.95, Outcome.NOT_ENOUGH_FAILURES)
+    # Estimate(outcome="estimated", value=0.667, low=0.094, high=0.992, confidence=0.95)
+
 Too little data is an outcome of its own (`Outcome`), never a number.
 
-Not for: what is estimated (see `survival`, `detection`).
+Not for: what is estimated (see `survival`).
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated, ClassVar
 
 import numpy as np
-from scipy import stats
+from pydantic import ConfigDict, Field
 
 FEWEST_FAILURES = 5
 """With fewer failed replicas no interval here is worth its name: none is given."""
@@ -26,8 +30,22 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with the ends of its interval."""
+
+    # For the forms of files that contain it (`verdict.forms`, `final.evidence`).
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    value: Annotated[float, Field(description="The value.")]
+    low: Annotated[float, Field(description="Lower end of its interval.")]
+    high: Annotated[float, Field(description="Upper end of its interval.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A number with its interval, or why there is none.
+
+    It is not an `Interval`, because the data need not bound it on both sides.
 
     Attributes:
         outcome: the numbers are there if `estimated`.
@@ -36,6 +54,8 @@ class Estimate:
         high: upper end; None: the data do not bound it.
         confidence: two-sided level of the interval.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     outcome: Outcome
     value: float | None = None
@@ -48,6 +68,8 @@ def fraction(flags: np.ndarray, confidence: float, if_none: Outcome) -> Estimate
     """A fraction with its exact interval (C. J. Clopper, E. S. Pearson, Biometrika 26, 404)."""
     if not len(flags):
         return Estimate(outcome=if_none, confidence=confidence)
+    from scipy import stats
+
     interval = stats.binomtest(int(flags.sum()), len(flags)).proportion_ci(confidence)
     return Estimate(
         outcome=Outcome.ESTIMATED,

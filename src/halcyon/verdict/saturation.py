@@ -1,38 +1,25 @@
 """From traces to a verdict: has the index stopped growing, surely enough?
 
+    assessment = assess_run(run.traces, run.replicas, settings)
+    decide(assessment, generation=2, labels=95, limits=settings.limits)
+    # (Decision.SATURATED, "rate < 0.0208/ps per atom (95%), under 0.1/ps")
+
 Counts of excursions in the late window of all replicas are held against the exact Poisson bound
 (F. Garwood, Biometrika 28, 437, 1936). "Not enough data to tell" is an outcome of its own.
 
-Not for: predicting failures from Λ (survival analysis), or certifying a model.
+Not for: when replicas fail (see `survival`), or certifying a model (see `final.certificate`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from halcyon.config import LimitSettings, SaturationSettings, Settings
+from halcyon.verdict.forms import Assessment, Decision, Ended, Explored, Finding, Verdict
 
 # Snakemake asks this module whether a campaign goes on: it need not load tables for that.
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Decision(StrEnum):
-    """What happens after a generation."""
-
-    CONTINUE = "continue"
-    SATURATED = "saturated"
-    BUDGET_SPENT = "budget_spent"
-    MAX_GENERATIONS = "max_generations"
-
-
-class Finding(StrEnum):
-    """What the late window says."""
-
-    SATURATED = "saturated"
-    NOT_SATURATED = "not saturated"
-    NOT_ENOUGH_DATA = "not enough data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,40 +38,45 @@ class Exposure:
 
 
 def exposures(
-    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], *, time_ps: float, window: float
+    traces: "pd.DataFrame", replicas: Sequence[Ended], *, time_ps: float, window: float
 ) -> list[Exposure]:
     """Late windows of all replicas, from exact cumulative counts.
 
     Args:
-        traces: as `explore` makes them.
-        replicas: entries with replica, atoms, failure (None if it did not fail).
+        traces: as `exploration.explore` makes them.
+        replicas: how each ended, e.g. `forms.ReplicaEnd`.
         time_ps: simulated time that was asked of each replica, ps.
         window: fraction of it that is the late window.
     """
-    found = []
+    windows = []
     begin = time_ps * (1 - window)
-    for entry in replicas:
-        mine = traces[traces["replica"] == entry["replica"]]
-        early = mine[mine["time"] <= begin]
+    for end in replicas:
+        trace = traces[traces["replica"] == end.replica]
+        early = trace[trace["time"] <= begin]
         # Where the window begins between two points, the earlier one counts: nothing is missed.
         counted = 0 if early.empty else int(early["excursions_label"].iloc[-1])
         since = 0.0 if early.empty else float(early["time"].iloc[-1])
-        last = 0 if mine.empty else int(mine["excursions_label"].iloc[-1])
-        until = 0.0 if mine.empty else float(mine["time"].iloc[-1])
-        found.append(
+        last = 0 if trace.empty else int(trace["excursions_label"].iloc[-1])
+        until = 0.0 if trace.empty else float(trace["time"].iloc[-1])
+        windows.append(
             Exposure(
                 excursions=last - counted,
-                atom_time_ps=max(0.0, until - since) * entry["atoms"],
-                failed=entry["failure"] is not None,
+                atom_time_ps=max(0.0, until - since) * end.atoms,
+                failed=end.failure is not None,
             )
         )
-    return found
+    return windows
 
 
 def rate_bound(events: int, time_ps: float, confidence: float) -> float:
-    """Exact one-sided upper bound of a Poisson rate, 1/ps.
+    """Exact one-sided upper bound of a Poisson rate, 1/ps (F. Garwood, Biometrika 28, 437, 1936).
 
     Zero events in W ps give 3.0/W at 95 %.
+
+    Args:
+        events: number of events.
+        time_ps: time in which they were counted, ps, over 0.
+        confidence: of the bound.
     """
     from scipy import stats
 
@@ -108,22 +100,18 @@ def homogeneity(exposures: Sequence[Exposure]) -> float | None:
     return float(stats.chisquare(events, events.sum() * times / times.sum()).pvalue)
 
 
-def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[str, Any]:
+def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> Assessment:
     """Has the index saturated?
 
     Args:
-        exposures: one per replica.
-        settings: λ*, confidence.
-
-    Returns:
-        `finding` (see `Finding`) and the numbers behind it: excursions, atom-time in ps, rate and
-        its upper bound in 1/ps per atom, failed replicas, p-value of homogeneity, and `reason`.
+        exposures: late window of each replica.
+        settings: the limit λ* of the rate, and the confidence of its bound.
     """
-    # A failed replica has no late window worth the name; its failure decides.
-    whole = [exposure for exposure in exposures if not exposure.failed]
-    failed = len(exposures) - len(whole)
-    events = sum(exposure.excursions for exposure in whole)
-    time_ps = sum(exposure.atom_time_ps for exposure in whole)
+    # Excursions of a failed replica do not count: that it failed decides already.
+    survived = [exposure for exposure in exposures if not exposure.failed]
+    failed = len(exposures) - len(survived)
+    events = sum(exposure.excursions for exposure in survived)
+    time_ps = sum(exposure.atom_time_ps for exposure in survived)
     limit = settings.max_rate_per_atom_ps
     bound = rate_bound(events, time_ps, settings.confidence) if time_ps > 0 else None
     best_possible = rate_bound(0, time_ps, settings.confidence) if time_ps > 0 else None
@@ -141,24 +129,22 @@ def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> dict[
         reason = (
             f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}/ps"
         )
-    return {
-        "finding": finding.value,
-        "reason": reason,
-        "excursions": events,
-        "atom_time_ps": time_ps,
-        "rate_per_atom_ps": events / time_ps if time_ps > 0 else None,
-        "rate_bound_per_atom_ps": bound,
-        "rate_limit_per_atom_ps": limit,
-        "confidence": settings.confidence,
-        "replicas": len(exposures),
-        "failed": failed,
-        "homogeneity_p": homogeneity(whole),
-    }
+    return Assessment(
+        finding=finding,
+        reason=reason,
+        excursions=events,
+        atom_time_ps=time_ps,
+        rate_per_atom_ps=events / time_ps if time_ps > 0 else None,
+        rate_bound_per_atom_ps=bound,
+        rate_limit_per_atom_ps=limit,
+        confidence=settings.confidence,
+        replicas=len(exposures),
+        failed=failed,
+        homogeneity_p=homogeneity(survived),
+    )
 
 
-def assess_run(
-    traces: "pd.DataFrame", replicas: Sequence[dict[str, Any]], settings: Settings
-) -> dict[str, Any]:
+def assess_run(traces: "pd.DataFrame", replicas: Sequence[Ended], settings: Settings) -> Assessment:
     """`assess` for a whole exploration, as its settings say."""
     windows = exposures(
         traces,
@@ -170,7 +156,7 @@ def assess_run(
 
 
 def decide(
-    assessment: dict[str, Any],
+    assessment: Assessment,
     *,
     generation: int,
     labels: int,
@@ -185,16 +171,16 @@ def decide(
         generation: counted from 0.
         labels: label calculations spent so far, failed ones included.
         limits: budgets and generations.
-        core_hours: what the whole campaign has spent so far.
+        core_hours: core-hours that the whole campaign has spent so far.
         not_computed: frames that the budget of core-hours did not reach.
     """
-    left = f", {not_computed} frames not computed" if not_computed else ""
-    if assessment["finding"] == Finding.SATURATED:
-        return Decision.SATURATED, assessment["reason"] + left
-    finding = f"{assessment['finding']}: {assessment['reason']}"
+    missing = f", {not_computed} frames not computed" if not_computed else ""
+    if assessment.finding is Finding.SATURATED:
+        return Decision.SATURATED, assessment.reason + missing
+    finding = f"{assessment.finding}: {assessment.reason}"
     if not_computed or (limits.core_hours is not None and core_hours >= limits.core_hours):
         limit = "unlimited" if limits.core_hours is None else f"{limits.core_hours:.4g}"
-        spent = f"{core_hours:.4g} of {limit} core-hours spent{left}"
+        spent = f"{core_hours:.4g} of {limit} core-hours spent{missing}"
         return Decision.BUDGET_SPENT, f"{spent}; {finding}"
     if labels >= limits.label_budget:
         return Decision.BUDGET_SPENT, f"{labels} of {limits.label_budget} labels spent; {finding}"
@@ -203,40 +189,45 @@ def decide(
     return Decision.CONTINUE, finding
 
 
-def goes_on(verdict: dict[str, Any], settings: Settings) -> bool:
+def goes_on(verdict: Verdict, settings: Settings) -> bool:
     """Whether a written verdict leads to another generation under the settings that hold now.
 
-    A campaign that ended at a limit goes on when that limit is raised, one that has saturated when
-    longer or other dynamics are asked for; the verdict stays. (Where frames were left for want of
-    core-hours, it is made anew: see `budget.reopen`.)
+    A campaign that ended at a limit goes on when that limit is raised. A campaign that has
+    saturated goes on when longer dynamics, or dynamics at other temperatures, are asked for. The
+    verdict stays as it is; only where core-hours ran out before all frames were computed, it is
+    made again (see `campaign.budget.reopen`).
     """
     limits = settings.limits
-    core_hours = verdict.get("core_hours", {}).get("spent", 0.0)  # older verdicts have none
     allowed = (
-        verdict["generation"] + 1 < limits.max_generations
-        and verdict["labels"]["spent"] < limits.label_budget
-        and (limits.core_hours is None or core_hours < limits.core_hours)
+        verdict.generation + 1 < limits.max_generations
+        and verdict.labels.spent < limits.label_budget
+        and (limits.core_hours is None or verdict.core_hours.spent < limits.core_hours)
     )
-    if verdict["decision"] != Decision.SATURATED:
+    if verdict.decision is not Decision.SATURATED:
         return allowed
-    return allowed and _asks_for_more(settings, verdict.get("explored"))
+    return allowed and _asks_for_more(settings, verdict.explored)
 
 
-def _asks_for_more(settings: Settings, explored: dict[str, Any] | None) -> bool:
+def _asks_for_more(settings: Settings, explored: Explored | None) -> bool:
     """Whether exploration is now to be longer, or at other temperatures, than it was."""
-    if explored is None:  # older verdicts do not tell
+    if explored is None:
         return False
-    asked = settings.exploration
-    longer = asked.time_ps > explored["time_ps"] * (1 + 1e-9)
-    return longer or not {*asked.temperatures_K} <= {*explored["temperatures_K"]}
+    exploration = settings.exploration
+    longer = exploration.time_ps > explored.time_ps * (1 + 1e-9)
+    return longer or not {*exploration.temperatures_K} <= {*explored.temperatures_K}
 
 
-def gets_certificate(verdict: dict[str, Any], settings: Settings) -> bool:
+def gets_certificate(verdict: Verdict, settings: Settings) -> bool:
     """Whether a campaign has ended with this verdict, and its model gets a certificate."""
     over = not goes_on(verdict, settings)
-    return over and certificate_wanted(verdict["decision"], settings.certificate.when)
+    return over and certificate_wanted(verdict.decision, settings.certificate.when)
 
 
 def certificate_wanted(decision: str, when: str) -> bool:
-    """Whether a campaign that ends with this decision gets one, by `certificate.when`."""
+    """Whether the model of a campaign that ends with this decision gets a certificate.
+
+    Args:
+        decision: a `Decision`.
+        when: `certificate.when` of the settings.
+    """
     return when == "always" or (when == "saturated" and decision == Decision.SATURATED)

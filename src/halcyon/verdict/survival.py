@@ -4,20 +4,19 @@ A replica either failed or was stopped while it still ran (censored). Both count
 ps, so one estimator serves both: the survival curve over time, and the curve over Λ, whose median
 is the critical CLI `Λ_c`.
 
-    ends = endings(traces, replicas, column="cli_label")
+    ends = endings(run.traces, run.replicas, column="cli_label")
     critical_cli(ends).median  # Estimate(outcome="estimated", value=…, low=…, high=…) in ps
 
 Replicas are the independent units: intervals come from resampling whole replicas, never trace
 points.
 
 Not for: the rate of excursions and the verdict of a generation (see `saturation`), or whether a
-score foretells failure (see `detection`).
+score foretells failure (see `benchmarks/validity/detection.py`).
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +31,7 @@ from halcyon.verdict.estimates import (
     fraction,
     widened,
 )
+from halcyon.verdict.forms import CriticalCli, Ended, FailureRate
 from halcyon.verdict.saturation import rate_bound
 
 
@@ -40,9 +40,9 @@ class Ending:
     """How one replica ended.
 
     Attributes:
-        time_ps: simulated time until it failed or was stopped, ps.
-        cli_ps: its Λ then, ps.
-        failed: whether it failed; else it is censored.
+        time_ps: simulated time until the replica failed or was stopped, ps.
+        cli_ps: Λ of the replica at that time, ps.
+        failed: whether the replica failed; if not, it is censored.
     """
 
     time_ps: float
@@ -55,12 +55,13 @@ class SurvivalCurve:
     """Kaplan–Meier estimate: the fraction that gets further than each point without failing.
 
     Attributes:
-        at_ps: time or Λ of every ending, ascending, ps. Before the first, survival is 1.
-        survival: fraction surviving from there on; like all arrays of the shape of `at_ps`.
-        low: lower end of the pointwise interval.
-        high: upper end.
-        at_risk: replicas still under observation just before.
-        failures: failed replicas in all.
+        at_ps: time or Λ of every ending, ascending, shape (E,), ps. Survival is 1 before the
+            first of them.
+        survival: fraction surviving from each ending on, shape (E,).
+        low: lower end of the pointwise interval of the survival, shape (E,).
+        high: upper end of that interval, shape (E,).
+        at_risk: replicas still under observation just before each ending, shape (E,).
+        failures: number of failed replicas.
         confidence: two-sided level of the pointwise interval.
     """
 
@@ -73,62 +74,24 @@ class SurvivalCurve:
     confidence: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailureRate:
-    """Failures per simulated time.
-
-    Attributes:
-        failures: failed replicas.
-        time_ps: simulated time of all replicas together, ps.
-        rate_per_ps: their quotient, 1/ps.
-        bound_per_ps: its exact one-sided upper bound, 1/ps.
-        confidence: level of the bound.
-    """
-
-    failures: int
-    time_ps: float
-    rate_per_ps: float
-    bound_per_ps: float
-    confidence: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriticalCli:
-    """The CLI at failure, and how badly it separates.
-
-    Attributes:
-        median: Λ that half of the replicas do not outlive, ps.
-        failures: failed replicas.
-        survivors: censored replicas.
-        missed: fraction of the failed that failed below the median Λ_c.
-        false_alarms: fraction of the survivors that are above it and run on.
-    """
-
-    median: Estimate
-    failures: int
-    survivors: int
-    missed: Estimate
-    false_alarms: Estimate
-
-
 def endings(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, column: str = "cli_label"
+    traces: pd.DataFrame, replicas: Sequence[Ended], *, column: str = "cli_label"
 ) -> list[Ending]:
     """How the replicas of an exploration ended.
 
     Args:
-        traces: as `explore` makes them; a failure is always a trace point.
-        replicas: entries with replica, time_ps, failure (None if it did not fail).
-        column: which CLI, ps.
+        traces: as `exploration.explore` makes them; a failure is always a trace point.
+        replicas: how each ended, e.g. `forms.ReplicaEnd`.
+        column: column of the traces that holds Λ, ps.
     """
     last = traces.sort_values("time").groupby("replica")[column].last()
     return [
         Ending(
-            time_ps=float(entry["time_ps"]),
-            cli_ps=float(last.get(entry["replica"], 0.0)),
-            failed=entry["failure"] is not None,
+            time_ps=end.time_ps,
+            cli_ps=float(last.get(end.replica, 0.0)),
+            failed=end.failure is not None,
         )
-        for entry in replicas
+        for end in replicas
     ]
 
 
@@ -144,7 +107,7 @@ def kaplan_meier(
 
     Args:
         at_ps: time or Λ at the end of each replica, shape (R,), ps.
-        failed: whether it failed then, shape (R,); else it is censored.
+        failed: whether the replica failed then, shape (R,); if not, it is censored.
         confidence: two-sided level of the intervals.
 
     Raises:
@@ -206,7 +169,7 @@ def critical_cli(ends: Sequence[Ending], *, confidence: float = CONFIDENCE) -> C
     overlap in Λ, not what a monitor would do on new ones.
 
     Args:
-        ends: of all replicas seen so far.
+        ends: how all replicas so far ended.
         confidence: two-sided level of the intervals.
 
     Raises:
@@ -248,9 +211,9 @@ def restricted_mean_ps(
 
     Args:
         time_ps: time at which each replica failed or was stopped, shape (R,), ps.
-        failed: whether it failed, shape (R,).
+        failed: whether the replica failed, shape (R,).
         horizon_ps: at most the longest of the times, ps.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         confidence: two-sided level of the interval.
         resamples: bootstrap samples.
 

@@ -6,7 +6,7 @@
 Nothing is assumed: files are locked, clocks compared, and a tiny job of each kind is run. Checks
 end after a time limit, each.
 
-Not for: the campaign's own configuration beyond what `campaign.begin` says of it.
+Not for: the campaign's own configuration beyond what `campaign.checks.begin` says of it.
 """
 
 import fcntl

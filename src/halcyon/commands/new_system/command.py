@@ -222,7 +222,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
         InputError: it would not.
     """
     from halcyon import config, files
-    from halcyon.campaign import campaign
+    from halcyon.campaign.checks import begin
 
     with tempfile.TemporaryDirectory(prefix="halcyon-new-system-") as folder:
         text = proposal.text
@@ -245,7 +245,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
         }
         try:
             config.read_system(path)
-            return campaign.begin(content, str(path), dry=True)
+            return begin(content, str(path), dry=True)
         except InputError as error:
             message = str(error)
             for final, temporary in places.items():
@@ -283,12 +283,12 @@ def _show(proposal: "Proposal", plan: "SystemPlan", written: dict[Path, str]) ->
 def _look_at(path: Path, *, cost: bool) -> int:
     """Say how to run the campaign and what it will cost, or why it cannot run here yet."""
     from halcyon import config
-    from halcyon.campaign import campaign
+    from halcyon.campaign.checks import begin
     from halcyon.commands import main
 
     content: dict[str, Any] = config.read_yaml(path)
     try:
-        campaign.begin(content, str(path), dry=True)
+        begin(content, str(path), dry=True)
     except InputError as error:
         tell(f"{path} was written, and cannot run here yet: {error}")
         return 1

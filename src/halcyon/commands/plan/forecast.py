@@ -19,6 +19,7 @@ from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.rates import Rate
 from halcyon.commands.plan.measure import Trials
 from halcyon.commands.plan.rates import best_rates
+from halcyon.verdict.forms import Decision
 
 Batch: TypeAlias = int | str | None
 """A generation, None before the first, or `END`."""
@@ -121,7 +122,7 @@ def _batch(
     if batch is None:
         jobs = paths.start_jobs(campaign, name)
     elif generation is None:
-        jobs = paths.end_jobs(campaign, name, paths.SATURATED)
+        jobs = paths.end_jobs(campaign, name, Decision.SATURATED)
     else:
         jobs = paths.generation_jobs(campaign, name, generation)
     stages: dict[str, Interval] = {}

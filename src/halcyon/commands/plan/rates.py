@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from halcyon import files
 from halcyon.campaign import paths
 from halcyon.campaign.accounts import read_ledger
-from halcyon.campaign.campaign import Campaign, level_of_theory
+from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.identity import level_of_theory
 from halcyon.campaign.rates import Rate, from_ledger
 from halcyon.commands.plan.measure import Trials
 from halcyon.errors import InputError

@@ -176,16 +176,18 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
         training.train(
             frames,
             frames[:2],
-            elements=plan.elements,
-            model=settings.model,
-            fit=fit,
-            start=None,
+            training.Recipe(
+                elements=plan.elements,
+                model=settings.model,
+                fit=fit,
+                seed=SEED,
+                device=str(device),
+            ),
             out=file,
             work=work,
-            seed=SEED,
-            device=str(device),
-            progress=lambda _: stamps.append(clock()),
-            say=lambda _: None,
+            callbacks=training.Callbacks(
+                progress=lambda _: stamps.append(clock()), say=lambda _: None
+            ),
         )
         loaded = mace.load(file, device=str(device), dtype=settings.model.dtype)
         mace.evaluate(loaded, frames)
@@ -242,17 +244,12 @@ def exploration_step(
     from halcyon.models.batched import BatchedMace
 
     settings = plan.settings
-    sample = calibration.Sample(
-        frames, predictions.node_energy, predictions.descriptors, predictions.forces
-    )
+    sample = calibration.Sample.of(frames, predictions)
     names = sorted({frame.info["structure"] for frame in frames})
     signals = [s for s in settings.domain.signals if s != "committee"]
     indicator = settings.domain.model_copy(update={"signals": signals})
     domain = calibration.fit_domain(
-        train=sample,
-        teacher=sample,
-        held_out=sample,
-        check=sample,
+        calibration.Samples(train=sample, teacher=sample, held_out=sample, check=sample),
         classes={name: plan.classes(name) for name in names},
         bonds={name: [(i, j, 1.0) for i, j in plan.bonds(name)] for name in names},
         settings=indicator,

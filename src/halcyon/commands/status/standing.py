@@ -34,6 +34,7 @@ from halcyon.commands.status.time_left import seconds_left
 from halcyon.errors import InputError
 from halcyon.labels import journal
 from halcyon.verdict import saturation
+from halcyon.verdict.forms import ExplorationSummary, Verdict
 from halcyon.verdict.saturation import goes_on
 
 ERRORS_AT_MOST = 10
@@ -97,7 +98,7 @@ def _system(campaign: Campaign, name: str, activity: Activity) -> dict[str, Any]
     last = verdicts[-1] if verdicts else None
     over = last is not None and not goes_on(last, plan.settings)
     if last is not None and over:
-        jobs += paths.end_jobs(campaign, name, last)
+        jobs += paths.end_jobs(campaign, name, last.decision)
     states = {job: activity.state(job) for job in jobs}
     by_state: dict[str, list[str]] = {}
     for job, state in states.items():
@@ -118,26 +119,26 @@ def _system(campaign: Campaign, name: str, activity: Activity) -> dict[str, Any]
         "says": {job.name: line for job in active if (line := last_line(job.log))},
         "labels": labels | {"budget": plan.settings.limits.label_budget},
         "index": _index(campaign, name, begun, last),
-        "decision": last["decision"] if last else None,
-        "reason": last["reason"] if last else None,
+        "decision": last.decision if last else None,
+        "reason": last.reason if last else None,
         "ended": ended,
         "seconds_left": None if ended else seconds_left(campaign, name, states, newest),
         "problems": [p for job, state in states.items() if (p := activity.problem(job, state))],
     }
 
 
-def _verdict(campaign: Campaign, name: str, number: int) -> dict[str, Any] | None:
+def _verdict(campaign: Campaign, name: str, number: int) -> Verdict | None:
     path = campaign.folder / name / paths.batch_name(number) / "verdict.json"
-    return dict(files.read_json(path)) if path.exists() else None
+    return Verdict.read(path) if path.exists() else None
 
 
 def _labels(
-    campaign: Campaign, name: str, jobs: list[PlannedJob], last: dict[str, Any] | None
+    campaign: Campaign, name: str, jobs: list[PlannedJob], last: Verdict | None
 ) -> dict[str, Any]:
     """Labels spent: what the last verdict counted, and all after it, in journals too."""
-    spent = last["labels"]["spent"] if last else 0
-    bad = last["labels"].get("bad", 0) if last else 0
-    counted = last["generation"] if last else paths.SEED - 1
+    spent = last.labels.spent if last else 0
+    bad = last.labels.bad if last else 0
+    counted = last.generation if last else paths.SEED - 1
     status: Counter[str] = Counter()
     unfinished = 0
     for job in jobs:
@@ -170,30 +171,30 @@ def _records(path: Path) -> Counter[str]:
 
 
 def _index(
-    campaign: Campaign, name: str, begun: list[int], last: dict[str, Any] | None
+    campaign: Campaign, name: str, begun: list[int], last: Verdict | None
 ) -> dict[str, Any] | None:
     """The newest generation that has been explored: Λ, and the rate against its goal."""
     plan = campaign.systems[name]
     for number in reversed(begun):
         folder = campaign.folder / name / paths.batch_name(number)
         try:
-            replicas = files.read_json(folder / "exploration.json")["replicas"]
+            replicas = ExplorationSummary.read(folder / "exploration.json").replicas
             traces = pd.read_parquet(folder / "traces.parquet")
         except (InputError, OSError, pa.ArrowException, KeyError):
             continue
-        if last is not None and last["generation"] == number:
-            assessment = last["saturation"]
+        if last is not None and last.generation == number:
+            assessment = last.saturation
         else:
             assessment = saturation.assess_run(traces, replicas, plan.settings)
         ends = traces.groupby("replica").last()["cli_label"]
         return {
             "generation": number,
             "cli_ps": float(ends.mean()) if len(ends) else None,
-            "rate_bound_per_atom_ps": assessment["rate_bound_per_atom_ps"],
-            "rate_limit_per_atom_ps": assessment["rate_limit_per_atom_ps"],
-            "failed": assessment["failed"],
-            "replicas": assessment["replicas"],
-            "finding": assessment["finding"],
+            "rate_bound_per_atom_ps": assessment.rate_bound_per_atom_ps,
+            "rate_limit_per_atom_ps": assessment.rate_limit_per_atom_ps,
+            "failed": assessment.failed,
+            "replicas": assessment.replicas,
+            "finding": assessment.finding,
         }
     return None
 

@@ -17,8 +17,7 @@ Not for: fast production (a forward pass a step, one trajectory), or LAMMPS, whi
 
 import logging
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -32,6 +31,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from halcyon import files
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
+from halcyon.final.card import Card
 from halcyon.final.monitor.watch import Alarm, Thresholds, Watch, Watched
 from halcyon.models.batched import BatchedMace
 from halcyon.models.mace import load
@@ -105,16 +105,18 @@ class MonitoredMace(Calculator):
         """
         super().__init__(**options)
         folder = Path(model)
-        card: Mapping[str, Any] = {}
+        self.kind, self.thresholds = kind or "molecule", Thresholds()
         if folder.is_dir():
-            card = files.read_json(folder / CARD)
+            card = Card.read(folder / CARD)
             model, domain = folder / MODEL, domain or folder / DOMAIN
+            self.kind, self.thresholds = kind or card.kind, card.watch
+            dtype = dtype or card.dtype
         if domain is None:
-            raise InputError(f"{model}: a model file alone: give its domain.json, too (domain=…)")
+            raise InputError(
+                f"{model}: a model file alone, without its domain: give its domain.json, too "
+                "(domain=…)"
+            )
         self.domain = domain if isinstance(domain, Domain) else Domain.read(domain)
-        self.kind = kind or card.get("kind", "molecule")
-        self.thresholds = thresholds_of(card)
-        dtype = dtype or card.get("dtype")
         self._mace = BatchedMace(load(model, device=device, dtype=dtype))
         self._with_stress = BatchedMace(self._mace.model, compute_stress=True)
         self._watched: Watched | None = None
@@ -161,12 +163,6 @@ class MonitoredMace(Calculator):
         if periodic:
             stress = output["stress"][0].double().cpu().numpy()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
-
-
-def thresholds_of(card: Mapping[str, Any]) -> Thresholds:
-    """Thresholds that a model card recommends; the defaults where it says nothing."""
-    told = card.get("watch", {})
-    return Thresholds(**{f.name: told[f.name] for f in fields(Thresholds) if f.name in told})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`."""
+"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`.
+
+reference = make_reference(XtbReference(backend="xtb"))
+"""
 
 from halcyon.config import (
     AseReference,

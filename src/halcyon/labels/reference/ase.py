@@ -1,12 +1,15 @@
 """Labels from any ASE calculator, by import path.
 
-For programs that Halcyon has no backend of its own for, for force fields, and for potentials that
-are labelled by another. Only what the user named is imported. The frame's charge and multiplicity
-are handed over in all the ways that ASE's calculators ask for them: `info["charge"]`,
-`info["spin"]` (the multiplicity), and initial charges and magnetic moments spread over the atoms.
-Whether a calculator heeds them is its own affair.
+    reference = AseCalculator(AseReference(backend="ase", calculator="ase.calculators.emt.EMT"))
+    records = list(reference.label(frames, work, cores=1))
 
-The calculator runs in this process: a frame cannot be given up after a time limit.
+This backend serves programs that have no backend of their own, force fields, and models that learn
+from another potential. It imports only the calculator that the user named. It hands the frame's
+charge and multiplicity over in all the ways that ASE's calculators read them: `info["charge"]`,
+`info["spin"]` (the multiplicity), and initial charges and magnetic moments spread over the atoms. A
+calculator may ignore them.
+
+The calculator runs in this process: a frame cannot be stopped after a time limit.
 
 Not for: CP2K (`cp2k`) or tight binding (`xtb`), whose own backends know more about a failure.
 """
@@ -27,7 +30,7 @@ from ase.calculators.calculator import SCFError
 
 from halcyon.config import AseReference
 from halcyon.errors import InputError
-from halcyon.labels.reference.base import Record, Reference, Status, spin_fault
+from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 
 
 class AseCalculator(Reference):
@@ -36,10 +39,10 @@ class AseCalculator(Reference):
     def __init__(self, settings: AseReference) -> None:
         """Keep the settings; nothing is imported yet."""
         self._settings = settings
-        self._made: Any = None
+        self._made: Any = None  # the calculator: its class is the user's choice
 
     @property
-    def level(self) -> dict[str, Any]:
+    def level(self) -> LevelOfTheory:
         """Import path, arguments, hashes of files among them, version; see `Reference.level`.
 
         A module that belongs to no installed package has the hash of its file as its version.
@@ -104,7 +107,7 @@ class AseCalculator(Reference):
             status = Status.OK
         except InputError:
             raise
-        except Exception as error:  # noqa: BLE001 — calculators raise what they like
+        except Exception as error:  # noqa: BLE001 — calculators may raise anything
             message = f"{type(error).__name__}: {error}"
             unconverged = isinstance(error, SCFError) or "converge" in message.lower()
             status = Status.UNCONVERGED if unconverged else Status.CRASHED
@@ -120,7 +123,7 @@ class AseCalculator(Reference):
         )
 
     def _find(self) -> tuple[ModuleType, Any]:
-        """The module and what it calls the calculator."""
+        """The calculator's module, and its class or function."""
         path, name = self._settings.calculator.rsplit(".", 1)
         try:
             module = importlib.import_module(path)
@@ -130,12 +133,13 @@ class AseCalculator(Reference):
                 f"({type(error).__name__}: {error}): install it into the environment of Halcyon, "
                 "or set PYTHONPATH"
             ) from error
-        if not callable(found := getattr(module, name, None)):
+        calculator = getattr(module, name, None)
+        if not callable(calculator):
             raise InputError(
                 f"reference.calculator = {self._settings.calculator}: {path} has no class or "
                 f"function {name}"
             )
-        return module, found
+        return module, calculator
 
     def _calculator(self) -> Any:
         if self._made is None:
@@ -151,7 +155,7 @@ class AseCalculator(Reference):
 
 
 def _prepared(atoms: Atoms) -> Atoms:
-    """Copy of a frame that says its charge and multiplicity in ASE's ways."""
+    """Copy of a frame with charge and multiplicity in all the places where ASE looks for them."""
     charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
     frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     frame.info = {"charge": charge, "multiplicity": multiplicity, "spin": multiplicity}
@@ -163,7 +167,7 @@ def _prepared(atoms: Atoms) -> Atoms:
 
 
 def _fault(atoms: Atoms) -> str:
-    """Say why no calculator can label the frame; empty if one may."""
+    """Why no calculator can label the frame; empty if one may."""
     if not np.isfinite(atoms.positions).all():
         return "a position is not a finite number"
     return spin_fault(atoms)
@@ -181,11 +185,11 @@ def _version(module: ModuleType) -> str:
 
 
 def _hashes(value: Any) -> dict[str, str]:
-    """SHA-256 of the files that arguments name: a label depends on what is in them."""
+    """SHA-256 of the files that arguments name: a label depends on their content."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        return {name: found for one in value for name, found in _hashes(one).items()}
+        return {name: sha256 for part in value for name, sha256 in _hashes(part).items()}
     if isinstance(value, str) and value and Path(value).is_file():
         return {value: _sha256(Path(value))}
     return {}

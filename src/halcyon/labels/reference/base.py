@@ -1,6 +1,9 @@
 """The one interface of all label backends, and the record that each frame gets.
 
-Not for: deciding what is labelled (`select`), or keeping labels (`labels`).
+    for record in reference.label(frames, work, cores=4):
+        print(record.status, record.energy, record.message)
+
+Not for: deciding what is labelled (`exploration.selection`), or keeping labels (`store`).
 """
 
 from abc import ABC, abstractmethod
@@ -8,16 +11,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
 
 from halcyon.errors import InputError
 
+LevelOfTheory: TypeAlias = dict[str, Any]
+"""All that determines a label besides the structure, as plain JSON values.
+
+Backends differ in what they need to say; `program` and `version` are in all of them. The hash of
+these values is the name of the level's folder in the label store, and they are its file
+`level.json`.
+"""
+
 
 class NotStartedError(InputError):
-    """The program that labels did not start: its launcher or the machine is at fault, no frame."""
+    """The program that labels did not start: the launcher or the machine is at fault, no frame."""
 
 
 class Status(StrEnum):
@@ -32,15 +43,15 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What came of one frame: exactly one per frame that was asked for.
+    """The result of one frame's calculation; every frame gets exactly one.
 
     Attributes:
         status: how it ended.
         energy: total energy in eV; None unless the status is ok.
         forces: shape (N, 3), eV/Å, in the frame's own order; None unless ok.
-        message: the program's own words where the status is not ok.
-        scf_steps: number of SCF steps, where the program tells.
-        rung: rung of the rescue ladder that succeeded, 0 as configured.
+        message: the program's own message where the status is not ok.
+        scf_steps: number of SCF steps, where the program reports it.
+        rung: rung of the rescue ladder that led to the label; 0: none was needed.
         seconds: wall time, s.
         core_seconds: wall time times cores, s.
     """
@@ -55,9 +66,9 @@ class Record:
     core_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a good label without numbers, and a bad one with them."""
+        """Refuse a record that is ok without a label, or has a label and is not ok."""
         if (self.status is Status.OK) == (self.energy is None or self.forces is None):
-            raise ValueError(f"a record with status {self.status} and energy {self.energy}")
+            raise ValueError(f"a record with the status {self.status}, energy {self.energy}")
         for number in (self.energy, self.forces):
             if number is not None and not np.isfinite(number).all():
                 raise ValueError("a label must be finite")
@@ -68,31 +79,31 @@ class Reference(ABC):
 
     @property
     @abstractmethod
-    def level(self) -> dict[str, Any]:
-        """All that determines a label besides the structure, as plain JSON values.
+    def level(self) -> LevelOfTheory:
+        """What determines its labels, with the program's name and version.
 
-        Two references with equal `level` give the same labels; any difference here keeps their
-        labels apart. Includes the program's name and version.
+        Two references with equal levels give the same labels; labels of different levels are
+        never mixed.
         """
 
     @property
     def pool(self) -> Sequence[Atoms] | None:
-        """The only frames that it can label, with charge and multiplicity; None: it takes any."""
+        """The only frames that it can label, with charge and multiplicity; None: it labels any."""
         return None
 
     @abstractmethod
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Check, in seconds and before any job starts, that these structures can be labelled.
+        """Check that these structures can be labelled: in seconds, before any job starts.
 
         Args:
             structures: start structures with `info` keys charge, multiplicity and structure.
 
         Raises:
-            InputError: naming the file or setting at fault, its value and what was expected.
+            InputError: it names the file or setting at fault, its value and what was expected.
         """
 
     def order(self, frames: Sequence[Atoms]) -> list[int]:
-        """Order in which these frames are best labelled: a permutation of their indices."""
+        """Order in which these frames are best labelled, as a permutation of their indices."""
         return list(range(len(frames)))
 
     @abstractmethod
@@ -101,7 +112,8 @@ class Reference(ABC):
 
         Args:
             frames: with `info` keys charge and multiplicity.
-            work: folder for scratch files; exists, survives a kill, is this process's alone.
+            work: folder for scratch files. It exists, survives a kill, and no other process uses
+                it.
             cores: number of cores to use.
 
         Yields:
@@ -109,7 +121,7 @@ class Reference(ABC):
             cannot be labelled is a record with its status, never an exception.
 
         Raises:
-            NotStartedError: the program did not start, which says nothing about the frame.
+            NotStartedError: the program did not start; that says nothing about the frame.
         """
 
 

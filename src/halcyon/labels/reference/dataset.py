@@ -1,20 +1,22 @@
 """Labels looked up in a published set: a campaign in retrospect, without any calculation.
 
-A frame that is in the set gets the set's label; any other is `rejected`. Two frames are the same
-if species, positions (to 1e-6 Å, in any order of atoms), periodicity, cell, charge and multiplicity
-are; the cell of a molecule that is not periodic means nothing here, as published sets have none.
+    reference = Dataset(DatasetReference(backend="dataset", files=[Path("set.xyz")]))
+    (record,) = reference.label(reference.pool[:1], work, cores=1)
 
-A campaign never comes upon frames of a set by itself: it takes them from `Dataset.pool`, see
-`halcyon.labels.pool`.
+A frame that is in the set gets the set's label; any other is `rejected`. Two frames are the same if
+they agree in species, positions (to 1e-6 Å, in any order of atoms), periodicity, cell, charge and
+multiplicity. The cell of a molecule that is not periodic does not count: published sets have none.
 
-Not for: computing anything; or putting a set into the label store (`halcyon labels import`).
+The dynamics of a campaign never visit exactly a frame of the set. A campaign takes its frames from
+`Dataset.pool`; see `halcyon.labels.pool`.
+
+Not for: computing anything, or putting a set into the label store (`halcyon labels import`).
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -23,13 +25,13 @@ from halcyon.config import DatasetLayout, DatasetReference
 from halcyon.errors import InputError
 from halcyon.frames import canonical_order, structure_key
 from halcyon.labels.published import read_set
-from halcyon.labels.reference.base import Record, Reference, Status
+from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status
 
 MISSING = "not in the data set"
 
 
 class Dataset(Reference):
-    """Look-up in files; they are read when the first label is asked for."""
+    """Labels from files, which are read when the first label is needed."""
 
     def __init__(self, settings: DatasetReference) -> None:
         """Keep the settings; nothing is read yet.
@@ -42,8 +44,8 @@ class Dataset(Reference):
             raise InputError(f"reference.files: {', '.join(missing)}: no such file")
 
     @cached_property
-    def level(self) -> dict[str, Any]:
-        """Hash of the files' content, and how they are read; see `Reference.level`."""
+    def level(self) -> LevelOfTheory:
+        """Hash of the files' content, with the names and units that they are read by."""
         digest = hashlib.sha256()
         for content in sorted(_sha256(path) for path in self._settings.files):
             digest.update(content)
@@ -61,25 +63,25 @@ class Dataset(Reference):
         return list(self._frames.values())
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Read the set and check that it has frames of each kind; see `Reference.check`."""
-        kinds = {_kind(frame) for frame in self._frames.values()}
+        """Read the set and check that it has frames of each structure; see `Reference.check`."""
+        species = {_species(frame) for frame in self._frames.values()}
         for atoms in structures:
-            if _kind(atoms) not in kinds:
-                name, charge, multiplicity = _kind(atoms)
-                there = ", ".join(sorted({f"{n} ({c:+d}, {m})" for n, c, m in kinds})[:20])
+            if _species(atoms) not in species:
+                name, charge, multiplicity = _species(atoms)
+                available = ", ".join(sorted({f"{n} ({c:+d}, {m})" for n, c, m in species})[:20])
                 raise InputError(
                     f"structure {atoms.info.get('structure', '?')}: {name}, charge = {charge}, "
-                    f"multiplicity = {multiplicity}: {MISSING}, which has: {there}"
+                    f"multiplicity = {multiplicity}: {MISSING}, which has: {available}"
                 )
 
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Look frames up; `work` and `cores` are not used. See `Reference.label`."""
         del work, cores
         for atoms in frames:
-            found = self._frames.get(_key(atoms))
-            if found is None:
-                number = sum(_kind(frame) == _kind(atoms) for frame in self._frames.values())
-                name, charge, multiplicity = _kind(atoms)
+            published = self._frames.get(_key(atoms))
+            if published is None:
+                number = sum(_species(frame) == _species(atoms) for frame in self._frames.values())
+                name, charge, multiplicity = _species(atoms)
                 yield Record(
                     status=Status.REJECTED,
                     message=f"{MISSING}, which has {number} other frames of {name} with "
@@ -87,23 +89,23 @@ class Dataset(Reference):
                 )
                 continue
             forces = np.empty((len(atoms), 3))
-            forces[canonical_order(_bare(atoms))] = found.arrays["forces"][
-                canonical_order(_bare(found))
+            forces[canonical_order(_bare(atoms))] = published.arrays["forces"][
+                canonical_order(_bare(published))
             ]
-            yield Record(status=Status.OK, energy=found.info["energy"], forces=forces)
+            yield Record(status=Status.OK, energy=published.info["energy"], forces=forces)
 
     @cached_property
     def _frames(self) -> dict[str, Atoms]:
-        """The set by key; of frames that are in it twice, the first."""
-        found: dict[str, Atoms] = {}
+        """The set by key; where a frame is in it twice, the first one."""
+        frames: dict[str, Atoms] = {}
         for path in self._settings.files:
             for frame in read_set(path, self._settings):
-                found.setdefault(_key(frame), frame)
-        return found
+                frames.setdefault(_key(frame), frame)
+        return frames
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """The frame as the set may have it: a molecule has no cell."""
+    """The frame as a published set has it: a molecule has no cell."""
     bare = Atoms(atoms.numbers, positions=atoms.positions, pbc=atoms.pbc)
     if atoms.pbc.any():
         bare.set_cell(atoms.cell)
@@ -115,7 +117,7 @@ def _key(atoms: Atoms) -> str:
     return structure_key(_bare(atoms))
 
 
-def _kind(atoms: Atoms) -> tuple[str, int, int]:
+def _species(atoms: Atoms) -> tuple[str, int, int]:
     """Formula, charge and multiplicity."""
     return atoms.get_chemical_formula(), atoms.info["charge"], atoms.info["multiplicity"]
 

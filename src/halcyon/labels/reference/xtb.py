@@ -1,16 +1,18 @@
-"""Labels from tblite: extended tight binding (GFN1-xTB, GFN2-xTB), milliseconds a frame.
+"""Labels from tblite: extended tight binding (GFN1-xTB, GFN2-xTB), milliseconds per frame.
 
-For trying a campaign, for tests, and wherever tight binding is accurate enough. tblite is a
-library in this process: a frame cannot be given up after a time limit, and the number of threads
+    reference = Xtb(XtbReference(backend="xtb"))
+    (record,) = reference.label([frame], work, cores=1)
+
+It serves for trying a campaign, for tests, and wherever tight binding is accurate enough. tblite is
+a library in this process: a frame cannot be stopped after a time limit, and the number of threads
 is that of `OMP_NUM_THREADS` when Python starts.
 
-Not for: density-functional theory; see `cp2k`.
+Not for: density-functional theory (`cp2k`).
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -20,21 +22,21 @@ from tblite.library import get_version
 
 from halcyon.config import XtbReference
 from halcyon.errors import InputError
-from halcyon.labels.reference.base import Record, Reference, Status, spin_fault
+from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 
 HEAVIEST = 86
 """Atomic number of the last element with parameters, radon (GFN1-xTB and GFN2-xTB)."""
 
 
 class Xtb(Reference):
-    """Single points with tblite; at its default electronic temperature of 300 K."""
+    """Single points with tblite, at its default electronic temperature of 300 K."""
 
     def __init__(self, settings: XtbReference) -> None:
         """Keep the settings; nothing is computed yet."""
         self._settings = settings
 
     @property
-    def level(self) -> dict[str, Any]:
+    def level(self) -> LevelOfTheory:
         """Program, version, Hamiltonian and accuracy; see `Reference.level`."""
         return {
             "program": "tblite",
@@ -67,7 +69,7 @@ class Xtb(Reference):
                 atoms.positions / Bohr,
                 charge=atoms.info["charge"],
                 uhf=atoms.info["multiplicity"] - 1,
-                # The cell of a molecule is a box for other programs: it means nothing here.
+                # A molecule's cell is a box that other programs need; tblite needs none.
                 lattice=atoms.cell.array / Bohr if atoms.pbc.all() else None,
                 periodic=atoms.pbc if atoms.pbc.all() else None,
             )
@@ -80,7 +82,7 @@ class Xtb(Reference):
             if not (np.isfinite(energy) and np.isfinite(forces).all()):
                 raise FloatingPointError("an energy or a force is not a finite number")
         except (RuntimeError, FloatingPointError) as error:  # tblite's own is a RuntimeError
-            # tblite has one exception for all failures: its text tells them apart.
+            # tblite raises the same exception for all failures: its text tells them apart.
             unconverged = "not converged" in str(error).lower()
             seconds = time.monotonic() - start
             return Record(
@@ -99,10 +101,10 @@ class Xtb(Reference):
         )
 
     def _fault(self, atoms: Atoms) -> str:
-        """Say why tblite cannot label the frame; empty if it can.
+        """Why tblite cannot label the frame; empty if it can.
 
-        tblite itself takes partial periodicity for full and an impossible multiplicity of 1 for
-        2, both without a word (0.8.0).
+        Without a warning, tblite 0.8.0 itself treats partial periodicity as full, and an impossible
+        multiplicity of 1 as 2.
         """
         if not np.isfinite(atoms.positions).all():
             return "a position is not a finite number"

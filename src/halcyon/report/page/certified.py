@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from halcyon.final.certificate import Certificate, Runs
-from halcyon.final.evidence import Findings, Interval
+from halcyon.final.evidence import Findings
 from halcyon.report import SystemReport, number_text
 from halcyon.report.page.axes import (
     MAX_POINTS,
@@ -20,6 +20,7 @@ from halcyon.report.page.axes import (
     rounded,
     titled,
 )
+from halcyon.verdict.estimates import Interval
 
 NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
 
@@ -126,7 +127,7 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
         caption="Λ of the label domain. Flat: the replica stays within what the model knows.",
         alt=f"Λ in ps against simulated time of {len(run.replicas)} replicas "
         f"{NAMES[run.ensemble]}; mean at the end {number_text(float(ends.mean()))} ps, "
-        f"{run.whole.failures.failures} failed.",
+        f"{run.overall.failures.failures} failed.",
         data=data,
         x=titled("simulated time, ps", range=[0, run.time_ps * 1.02]),
         y=titled("Λ, mean over atoms, ps", rangemode="tozero"),

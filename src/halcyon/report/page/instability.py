@@ -74,7 +74,7 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
     late = {"shapes": [_late_window(report)], "annotations": [_late_words(report)]}
     told = "; ".join(
         f"generation {g.number}: mean at the end {number_text(g.final(column).mean())} ps, "
-        f"{sum(entry['failure'] is not None for entry in g.replicas)} of {len(g.replicas)} failed"
+        f"{sum(entry.failure is not None for entry in g.replicas)} of {len(g.replicas)} failed"
         for g in shown
     )
     title, caption = f"{signal.replace('_', ' ').capitalize()}", f"Λ of the signal {signal}."
@@ -104,18 +104,18 @@ def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[
     none = pd.DataFrame({"time": [], column: []})
     there = drawn = 0
     for entry in g.replicas:
-        time, index = by_replica.get(entry["replica"], none).to_numpy(dtype=float).T
+        time, index = by_replica.get(entry.replica, none).to_numpy(dtype=float).T
         kept = curve_points(time, index, most)
         there, drawn = there + len(time), drawn + len(kept)
         times, values = [0.0, *rounded(time[kept])], [0.0, *rounded(index[kept])]
         x += [*times, None]
         y += [*values, None]
-        number += [entry["replica"]] * (len(times) + 1)
-        if entry["failure"] is not None:
+        number += [entry.replica] * (len(times) + 1)
+        if entry.failure is not None:
             told = (
-                f"generation {g.number}, replica {entry['replica']} "
-                f"({entry['structure']}, {entry['temperature_K']:g} K): {entry['failure']} "
-                f"at {entry['time_ps']:.4g} ps"
+                f"generation {g.number}, replica {entry.replica} "
+                f"({entry.structure}, {entry.temperature_K:g} K): {entry.failure} "
+                f"at {entry.time_ps:.4g} ps"
             )
             ends.append((times[-1], values[-1], escape(told)))
     lines = {
@@ -148,7 +148,7 @@ def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[
 def _plateau(g: Generation, column: str, colour: str) -> Trace:
     """Mean Λ of the replicas that lasted, where the late window begins and where it ends."""
     begin_ps = g.late_begin_ps
-    lasted = [entry["replica"] for entry in g.replicas if entry["failure"] is None]
+    lasted = [entry.replica for entry in g.replicas if entry.failure is None]
     traces = g.traces[g.traces["replica"].isin(lasted)]
     first = traces[traces["time"] <= begin_ps].groupby("replica")[column].last()
     last = traces.groupby("replica")[column].last()
@@ -178,7 +178,7 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
         "xref": "x",
         "yref": "paper",
         "x0": report.last.late_begin_ps,
-        "x1": report.last.asked_ps,
+        "x1": report.last.explored_ps,
         "y0": 0,
         "y1": 1,
         "fillcolor": "rgba(128,128,128,0.13)",
@@ -190,7 +190,7 @@ def _late_window(report: SystemReport) -> dict[str, Any]:
 def _late_words(report: SystemReport) -> dict[str, Any]:
     return {
         "text": "late window",
-        "x": report.last.asked_ps,
+        "x": report.last.explored_ps,
         "y": 1,
         "yref": "paper",
         "xanchor": "right",
@@ -211,11 +211,11 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
 def _by_temperature(report: SystemReport) -> Figure:
     """Late λ of each replica against its thermostat's temperature, and the means."""
     colours, data, told = colours_of(report), [], []
-    kelvin = sorted({e["temperature_K"] for g in report.generations for e in g.replicas})
+    kelvin = sorted({e.temperature_K for g in report.generations for e in g.replicas})
     gap = min(np.diff(kelvin), default=100.0) * 0.6 / len(report.generations)
     for place, g in enumerate(report.generations):
         shift = (place - (len(report.generations) - 1) / 2) * gap
-        of = {entry["replica"]: entry["temperature_K"] for entry in g.replicas}
+        of = {entry.replica: entry.temperature_K for entry in g.replicas}
         rates = g.late_rates()
         x = [of[replica] + shift for replica in rates]
         means = []
@@ -282,10 +282,10 @@ def _by_temperature(report: SystemReport) -> Figure:
 def _excursion_rates(report: SystemReport) -> Figure:
     """The rate that the verdict rests on, its bound, and the limit."""
     colours, told, data = colours_of(report), [], []
-    level = f"{report.last.saturation['confidence'] * 100:g} %"
-    limit = report.last.saturation["rate_limit_per_atom_ps"]
+    level = f"{report.last.saturation.confidence * 100:g} %"
+    limit = report.last.saturation.rate_limit_per_atom_ps
     for g in report.generations:
-        rate, bound = (g.saturation[f"rate_{name}per_atom_ps"] for name in ("", "bound_"))
+        rate, bound = g.saturation.rate_per_atom_ps, g.saturation.rate_bound_per_atom_ps
         told.append(f"generation {g.number}: {number_text(rate)}, bound {number_text(bound)}")
         if bound is None:
             continue
@@ -297,7 +297,7 @@ def _excursion_rates(report: SystemReport) -> Figure:
                 "name": f"generation {g.number}",
                 "x": [g.number],
                 "y": rounded([rate or 0.0]),
-                "customdata": [[number_text(bound), g.saturation["excursions"]]],
+                "customdata": [[number_text(bound), g.saturation.excursions]],
                 "error_y": {
                     "type": "data",
                     "symmetric": False,

@@ -237,20 +237,21 @@ def _training(report: SystemReport, name: str) -> Figure:
     if report.pretraining:
         curves.append((PRETRAINING, report.pretraining, "pre-training"))
     best = {g.number: g.best_epoch for g in report.generations}
-    longest = max((entry["epoch"] for _, curve, _ in curves for entry in curve), default=1)
-    values = [entry[quantity] for _, curve, _ in curves for entry in curve if entry[quantity] > 0]
+    longest = max((entry.epoch for _, curve, _ in curves for entry in curve), default=1)
+    every = [getattr(entry, quantity) for _, curve, _ in curves for entry in curve]
+    values = [value for value in every if value > 0]
     decades = np.log10(max(values) / min(values)) if values else 0.0
     data: list[Trace] = []
     for number, curve, who in curves:
-        sizes = [9 if entry["epoch"] == best.get(number) else 0 for entry in curve]
+        sizes = [9 if entry.epoch == best.get(number) else 0 for entry in curve]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
                 "meta": number,
                 "name": who,
-                "x": [entry["epoch"] for entry in curve],
-                "y": rounded(entry[quantity] for entry in curve),
+                "x": [entry.epoch for entry in curve],
+                "y": rounded(getattr(entry, quantity) for entry in curve),
                 "line": {
                     "color": colours[number],
                     "width": 1.6,
@@ -260,7 +261,9 @@ def _training(report: SystemReport, name: str) -> Figure:
                 "hovertemplate": f"{who}, epoch %{{x}}: %{{y:.4g}}<extra></extra>",
             }
         )
-    lasts = [f"{who} {number_text(curve[-1][quantity])}" for _, curve, who in curves if curve]
+    lasts = [
+        f"{who} {number_text(getattr(curve[-1], quantity))}" for _, curve, who in curves if curve
+    ]
     return Figure(
         id=name,
         title=f"Training: {title.lower()}",

@@ -15,9 +15,9 @@ def figures(report: SystemReport) -> list[Figure]:
     colours, data = colours_of(report), []
     for g in report.generations:
         data += _curve(g, colours[g.number])
-    longest = max(entry["time_ps"] for g in report.generations for entry in g.replicas)
+    longest = max(entry.time_ps for g in report.generations for entry in g.replicas)
     told = "; ".join(
-        f"generation {g.number}: {sum(e['failure'] is None for e in g.replicas)} of "
+        f"generation {g.number}: {sum(e.failure is None for e in g.replicas)} of "
         f"{len(g.replicas)} replicas reached the end"
         for g in report.generations
     )
@@ -26,7 +26,7 @@ def figures(report: SystemReport) -> list[Figure]:
             id="survival",
             title="Fraction running",
             caption="Kaplan–Meier estimate per generation, with its pointwise "
-            f"{report.last.failures['confidence'] * 100:g} % band; ticks are replicas that were "
+            f"{report.last.failures.confidence * 100:g} % band; ticks are replicas that were "
             "stopped while they ran. Where none has failed the band has no width, which is not "
             "certainty: there the bound in the text tells more.",
             alt=f"Fraction of replicas running against simulated time; {told}.",
@@ -41,7 +41,7 @@ def _curve(g: Generation, colour: str) -> list[Trace]:
     ends = g.run.endings("label")
     times = [end.time_ps for end in ends]
     curve = survival.kaplan_meier(
-        times, [end.failed for end in ends], confidence=g.failures["confidence"]
+        times, [end.failed for end in ends], confidence=g.failures.confidence
     )
     x = [0.0, *rounded(curve.at_ps)]
     running = [1.0, *rounded(curve.survival)]

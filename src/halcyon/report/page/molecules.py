@@ -51,11 +51,11 @@ def _geometry(atoms: Atoms) -> dict[str, Any]:
 def _means(report: SystemReport, g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
     """Λ of each atom at the end, mean over replicas, on a geometry of the structure."""
     found = []
-    for structure in dict.fromkeys(entry["structure"] for entry in g.replicas):
+    for structure in dict.fromkeys(entry.structure for entry in g.replicas):
         known = [
-            entry["cli_atoms_ps"]
+            entry.cli_atoms_ps
             for entry in g.replicas
-            if entry["structure"] == structure and entry.get("cli_atoms_ps")
+            if entry.structure == structure and entry.cli_atoms_ps
         ]
         picture = _first([*report.taught, *g.selected], structure)
         if not known or picture is None or len(picture) != len(known[0]):

@@ -18,6 +18,7 @@ from halcyon.report import (
     coverage_sentence,
     label_costs,
     next_step,
+    survival_words,
     verdict_sentence,
 )
 from halcyon.report.page import (
@@ -32,8 +33,8 @@ from halcyon.report.page import (
 )
 from halcyon.report.page.axes import Figure, colours_of
 from halcyon.report.page.provenance import provenance
-from halcyon.verdict import runs as stability
-from halcyon.verdict.saturation import Decision
+from halcyon.verdict.forms import Decision
+from halcyon.verdict.words import rate_text
 
 TEMPLATES = Path(__file__).parents[4] / "workflow/report/page"
 MAX_MESSAGES = 200
@@ -118,17 +119,17 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
 
 def _survival(report: SystemReport) -> dict[str, Any]:
     last, runs = report.last, {g.number: g.run for g in report.generations}
-    counted = {number: runs[number] for number in last.critical_cli["generations"]}
+    counted = {number: runs[number] for number in last.critical_cli.generations}
     return {
-        "failure_rate": stability.rate_text(last.failures),
-        "critical": stability.critical_text(last.critical_cli["label"], "label"),
-        "overlap": stability.overlap_text(
+        "failure_rate": rate_text(last.failures),
+        "critical": survival_words.critical_text(last.critical_cli.label, "label"),
+        "overlap": survival_words.overlap_text(
             [e for run in counted.values() for e in run.endings("label")]
         ),
-        "survival": stability.survival_rows(
+        "survival": survival_words.survival_rows(
             runs,
             {g.number: g.failures for g in report.generations},
             horizon_ps=report.longest_ps,
         ),
-        "critical_rows": stability.critical_rows(counted, last.critical_cli),
+        "critical_rows": survival_words.critical_rows(counted, last.critical_cli),
     }

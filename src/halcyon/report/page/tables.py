@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from halcyon.campaign.stage import duration
 from halcyon.domain.intervals import Domain
+from halcyon.domain.margins import Exceedance
 from halcyon.report import Generation, LabelCost, StageTime, SystemReport, number_text
 from halcyon.report.page.learning import interval_of
-from halcyon.verdict import runs
+from halcyon.wording import duration
 
 
 def replica_rows(generation: Generation) -> list[list[str]]:
@@ -33,15 +33,15 @@ def replica_rows(generation: Generation) -> list[list[str]]:
     final = {column: generation.final(column) for column in columns}
     return [heading] + [
         [
-            str(entry["replica"]),
-            entry["structure"],
-            f"{entry['temperature_K']:g}",
-            f"{entry['time_ps']:.4g}",
-            *(number_text(final[column].get(entry["replica"])) for column in columns),
-            f"took the place of a failed one at {entry['began_ps']:.4g} ps"
-            if runs.replaced(entry)
+            str(entry.replica),
+            entry.structure,
+            f"{entry.temperature_K:g}",
+            f"{entry.time_ps:.4g}",
+            *(number_text(final[column].get(entry.replica)) for column in columns),
+            f"took the place of a failed one at {entry.began_ps:.4g} ps"
+            if entry.replaces
             else "with the run",
-            entry["failure"] or "none",
+            entry.failure or "none",
         ]
         for entry in generation.replicas
     ]
@@ -91,7 +91,7 @@ def margin_rows(generations: Sequence[Generation]) -> list[list[str]]:
     ]
     rows = [heading]
     for g in generations:
-        margin, told = g.domain.margin, g.domain.report
+        margin, report = g.domain.margin, g.domain.report
         rows.append(
             [
                 str(g.number),
@@ -99,19 +99,21 @@ def margin_rows(generations: Sequence[Generation]) -> list[list[str]]:
                 margin.method,
                 f"{margin.alpha:.2g}",
                 str(margin.n),
-                _exceedance(told["exceedance_bare"]),
-                _exceedance(told["exceedance_with_margin"]),
-                f"{told['mean_width_label_eV']:.3g}",
-                f"{told['mean_width_guard_eV']:.3g}",
+                _exceedance(report.exceedance_bare),
+                _exceedance(report.exceedance_with_margin),
+                f"{report.mean_width_label_eV:.3g}",
+                f"{report.mean_width_guard_eV:.3g}",
             ]
         )
     return rows
 
 
-def _exceedance(found: dict[str, float]) -> str:
-    if not found:
+def _exceedance(measured: Exceedance | None) -> str:
+    if measured is None:
         return "–"
-    fraction, low, high = (f"{found[name] * 100:.2f}" for name in ("fraction", "low", "high"))
+    fraction, low, high = (
+        f"{value * 100:.2f}" for value in (measured.fraction, measured.low, measured.high)
+    )
     return f"{fraction} % ({low}–{high} %)"
 
 
@@ -127,7 +129,7 @@ def class_rows(domain: Domain) -> list[list[str]]:
         "its width, eV",
     ]
     atoms = Counter(name for names in domain.classes.values() for name in names)
-    values = domain.report["training_frames_values"]
+    values = domain.report.training_frames_values
     rows = [heading]
     for name, (low, high) in domain.label.items():
         least, most = domain.guard[name]
@@ -232,19 +234,18 @@ def drift_rows(generation: Generation) -> list[list[str]]:
             "of training frames, after",
         ]
     ]
-    told = generation.drift or {}
-    before, after = (told.get(word) or {} for word in ("before", "after"))
-    for name, now in after.items():
-        then = before.get(name, {})
+    drift = generation.drift
+    for name, after in drift.after.items() if drift else ():
+        before = (drift.before or {}).get(name) if drift else None
         rows.append(
             [
                 name,
-                str(now["atoms"]),
-                number_text(then.get("shift")),
-                number_text(now["shift"]),
-                number_text(then.get("kurtosis_new")),
-                number_text(now["kurtosis_new"]),
-                number_text(now["kurtosis_known"]),
+                str(after.atoms),
+                number_text(before.shift if before else None),
+                number_text(after.shift),
+                number_text(before.kurtosis_new if before else None),
+                number_text(after.kurtosis_new),
+                number_text(after.kurtosis_known),
             ]
         )
     return rows

@@ -4,11 +4,11 @@ Not for: making the teacher's frames (`sampling`), or measuring drift (`drift`).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from halcyon.models.drift import ClassDrift
 from halcyon.report import SystemReport
 from halcyon.report.page.axes import Figure, Trace, colours_of, faint, gradient, rounded, titled
 from halcyon.teacher.sampling import ORIGINS
@@ -131,11 +131,11 @@ def _drift(report: SystemReport, measure: str) -> Figure:
     told = []
     for g in report.generations:
         for word in ("before", "after"):
-            found: dict[str, Any] = (g.drift or {}).get(word) or {}
-            classes = [name for name in found if found[name][measure] is not None]
+            drift: dict[str, ClassDrift] = (getattr(g.drift, word) if g.drift else None) or {}
+            classes = [name for name in drift if getattr(drift[name], measure) is not None]
             if not classes:
                 continue
-            values = [found[name][measure] for name in classes]
+            values = [getattr(drift[name], measure) for name in classes]
             told.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
             data.append(
                 _dots(
@@ -143,7 +143,7 @@ def _drift(report: SystemReport, measure: str) -> Figure:
                     word=word,
                     classes=classes,
                     values=rounded(values),
-                    customdata=[[found[name]["atoms"], found[name]["axes"]] for name in classes],
+                    customdata=[[drift[name].atoms, drift[name].axes] for name in classes],
                     colour=colours[g.number],
                 )
             )

@@ -1,12 +1,13 @@
 """Labels from CP2K: one process per frame, its files in the frame's own folder.
 
 Each frame is computed in `work/<structure key>/`: `cp2k.inp`, `cp2k.out`, `forces`, and `stdout`
-with what the launcher said; further attempts have folders in there. A frame that fails keeps all of
-it; one that succeeds keeps what is small. Every start of CP2K is a line in `work/cp2k_starts.log`.
-Orbitals of labelled frames start the next ones and are deleted when the shard is done. Why all of
-that, which Poisson solver and which precision: docs/decisions/cp2k.md.
+with the launcher's messages; further runs of CP2K for the same frame have folders in there. A frame
+that fails keeps all of its files, one that succeeds only the small ones. Every start of CP2K is a
+line in `work/cp2k_starts.log`. Orbitals of labelled frames are the initial guess of the next ones
+and are deleted when the label job is done. docs/decisions/cp2k.md gives the reasons, the Poisson
+solver and the precision.
 
-Not for: what the input says (`cp2k_input`), or what the output means (`cp2k_output`).
+Not for: what the input says (`input`), or what the output means (`output`).
 """
 
 import shutil
@@ -14,15 +15,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels.reference.base import Record, Reference, Status
-from halcyon.labels.reference.cp2k.attempts import Attempts
+from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status
+from halcyon.labels.reference.cp2k.calculation import Calculation
 from halcyon.labels.reference.cp2k.input import (
     GUESS_FILE,
     ORBITALS_FILE,
@@ -31,7 +31,7 @@ from halcyon.labels.reference.cp2k.input import (
     frame_tree,
 )
 from halcyon.labels.reference.cp2k.level import read_level
-from halcyon.labels.reference.cp2k.output import Outcome
+from halcyon.labels.reference.cp2k.output import Cp2kResult
 from halcyon.labels.reference.cp2k.program import Program
 from halcyon.labels.reference.cp2k.tree import Tree
 from halcyon.labels.reference.cp2k.wavefunctions import Wavefunctions, nearest_first
@@ -55,8 +55,8 @@ class Cp2k(Reference):
         self._program = Program(settings)
 
     @property
-    def level(self) -> dict[str, Any]:
-        """CP2K's version, and the level's identity; see `Level.identity`.
+    def level(self) -> LevelOfTheory:
+        """CP2K's version and the identity of the level file; see `Cp2kLevel.identity`.
 
         Raises:
             InputError: CP2K cannot be started, or a data file is missing.
@@ -81,7 +81,7 @@ class Cp2k(Reference):
                 )
 
     def order(self, frames: Sequence[Atoms]) -> list[int]:
-        """Each frame after one that is as like it as possible: its orbitals are the guess."""
+        """Each frame after one that is most similar to it: its orbitals are the initial guess."""
         return (
             nearest_first(frames) if self._settings.reuse_wavefunctions else super().order(frames)
         )
@@ -91,14 +91,14 @@ class Cp2k(Reference):
         known = Wavefunctions(work / WAVEFUNCTIONS)
         for atoms in frames:
             start = time.monotonic()
-            outcome, rung = self._compute(atoms, work, cores, known)
+            result, rung = self._compute(atoms, work, cores, known)
             seconds = time.monotonic() - start
             yield Record(
-                status=outcome.status,
-                energy=outcome.energy,
-                forces=outcome.forces,
-                message=outcome.message,
-                scf_steps=outcome.scf_steps,
+                status=result.status,
+                energy=result.energy,
+                forces=result.forces,
+                message=result.message,
+                scf_steps=result.scf_steps,
                 rung=rung,
                 seconds=seconds,
                 core_seconds=seconds * cores,
@@ -107,32 +107,33 @@ class Cp2k(Reference):
 
     def _compute(
         self, atoms: Atoms, work: Path, cores: int, known: Wavefunctions
-    ) -> tuple[Outcome, int]:
-        """Label a frame, with rescue; what came of it, and the rung."""
+    ) -> tuple[Cp2kResult, int]:
+        """Label a frame; returns the result and the rung that led to it."""
         try:
             tree = frame_tree(self._level, atoms, self._program.data_dir)
         except InputError as error:
-            return Outcome(status=Status.REJECTED, message=str(error)), 0
+            return Cp2kResult(status=Status.REJECTED, message=str(error)), 0
         folder = work / structure_key(atoms)
-        if folder.exists():  # of a run that was killed
+        if folder.exists():  # a run that was killed left it
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         reuse = self._settings.reuse_wavefunctions and not _open_shell(tree)
         guess = reuse and known.guess(atoms, folder / GUESS_FILE)
-        attempts = Attempts(self._program, self._settings, tree, folder, cores)
-        outcome, rung = attempts.label(guess=guess)
-        if outcome.status is Status.OK and reuse and attempts.orbitals.exists():
-            known.add(folder.name, atoms, attempts.orbitals)
-        _clean(folder, labelled=outcome.status is Status.OK)
-        if outcome.status is Status.CRASHED:
-            outcome = replace(outcome, message=f"{outcome.message} (CP2K's files: {folder})")
-        return replace(outcome, scf_steps=attempts.scf_steps or outcome.scf_steps), rung
+        calculation = Calculation(self._program, self._settings, tree, folder, cores)
+        result, rung = calculation.label(guess=guess)
+        if result.status is Status.OK and reuse and calculation.orbitals.exists():
+            known.add(folder.name, atoms, calculation.orbitals)
+        _clean(folder, labelled=result.status is Status.OK)
+        if result.status is Status.CRASHED:
+            result = replace(result, message=f"{result.message} (CP2K's files: {folder})")
+        return replace(result, scf_steps=calculation.scf_steps or result.scf_steps), rung
 
 
 def _clean(folder: Path, *, labelled: bool) -> None:
-    """Delete what could fill the disk: orbitals, and of a labelled frame all that is large.
+    """Delete what could fill the disk: all orbitals, and large files of a labelled frame.
 
-    The guess of a frame that failed stays: without it nobody could run its input again.
+    Where a frame failed, the orbitals that it started from stay: its input needs them to be run
+    again.
     """
     for path in folder.rglob("*"):
         large = path.is_file() and path.stat().st_size > KEPT_BYTES
@@ -141,6 +142,10 @@ def _clean(folder: Path, *, labelled: bool) -> None:
 
 
 def _open_shell(tree: Tree) -> bool:
-    """Several SCF solutions are usual there: which one is found must not depend on a neighbour."""
+    """Whether the frame is computed with open shells.
+
+    Several SCF solutions are usual then, and which one is reached must not depend on another
+    frame's orbitals.
+    """
     dft = tree["+FORCE_EVAL"][0]["+DFT"]
     return bool(dft.get("UKS") or dft.get("ROKS") or dft["MULTIPLICITY"] > 1)

@@ -1,6 +1,9 @@
-"""Basis sets and pseudopotentials as CP2K's data files have them.
+"""Basis sets and pseudopotentials, read from CP2K's data files.
 
-Not for: which of them a level of theory uses; see `cp2k_level`.
+    for entry in read_entries(data_dir / "GTH_POTENTIALS"):
+        print(entry.element, entry.names, entry.valence_electrons)
+
+Not for: which of them a level of theory uses (`level`).
 """
 
 import hashlib
@@ -18,7 +21,7 @@ class Entry:
     Attributes:
         element: chemical symbol.
         names: all its names, upper case.
-        text: its lines of numbers, runs of blanks made one.
+        text: its lines of numbers, with single blanks between them.
     """
 
     element: str
@@ -32,7 +35,7 @@ class Entry:
 
     @property
     def valence_electrons(self) -> int:
-        """Electrons that are left to a pseudopotential's element: its first line, summed."""
+        """Electrons that a pseudopotential leaves to the valence: the sum of its first line."""
         return sum(int(count) for count in self.text.splitlines()[0].split())
 
 

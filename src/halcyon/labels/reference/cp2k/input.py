@@ -1,6 +1,8 @@
 """The input of one frame: a level of theory, a structure, and what CP2K shall write.
 
-Not for: what a level of theory is (`cp2k_level`), starting CP2K (`cp2k_program`).
+    print(frame_input(level, atoms, data_dir))
+
+Not for: what a level of theory is (`level`), or starting CP2K (`program`).
 """
 
 import copy
@@ -10,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from halcyon.errors import InputError
-from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Level
+from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Cp2kLevel
 from halcyon.labels.reference.cp2k.tree import Tree, branches, lines
 
 FORCES_FILE = "forces"
@@ -19,18 +21,18 @@ FORCE_DIGITS = 12
 
 GUESS_FILE = "guess.wfn"
 ORBITALS_FILE = "frame-RESTART.wfn"
-"""Names of the orbitals that an SCF starts from, and of those that it writes."""
+"""Files of the orbitals that an SCF starts from, and of those that it writes."""
 
 WALL_A = 2.0
 """Least distance of a nucleus from the wall of a molecule's box, Å; see docs/decisions/cp2k.md."""
 
 
-def frame_input(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> str:
+def frame_input(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> str:
     """CP2K input for energy and forces of one frame; see `frame_tree`."""
     return "\n".join(lines(frame_tree(level, atoms, data_dir, guess=guess))) + "\n"
 
 
-def frame_tree(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> Tree:
+def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> Tree:
     """CP2K input for energy and forces of one frame, as a tree.
 
     A molecule (no pbc) is moved to the centre of its cubic box, PERIODIC NONE, with the level's
@@ -76,7 +78,7 @@ def frame_tree(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = Fals
         for name in DATA_KEYWORDS:
             if name in branch:
                 branch[name] = str(files[branch[name]])
-    # Only kinds of this frame: CP2K looks up every KIND that it is given.
+    # Only the elements of this frame: CP2K looks for the data of every KIND in its input.
     symbols = atoms.get_chemical_symbols()
     subsys["+KIND"] = [
         level.kind(element) | {"_": element} for element in sorted(set(symbols), key=symbols.index)
@@ -104,19 +106,19 @@ def frame_tree(level: Level, atoms: Atoms, data_dir: Path, *, guess: bool = Fals
 
 
 def start_from_guess(tree: Tree) -> None:
-    """Let the SCF of a frame's input start from the orbitals in `GUESS_FILE`."""
+    """Change a frame's input so that its SCF starts from the orbitals in `GUESS_FILE`."""
     dft = tree["+FORCE_EVAL"][0]["+DFT"]
     dft["WFN_RESTART_FILE_NAME"] = GUESS_FILE
     dft["+SCF"]["SCF_GUESS"] = "RESTART"
 
 
-def check_frame(level: Level, atoms: Atoms, data_dir: Path) -> None:
-    """Check what CP2K would refuse or, worse, not notice.
+def check_frame(level: Cp2kLevel, atoms: Atoms, data_dir: Path) -> None:
+    """Check a frame for faults that CP2K would refuse or, worse, not notice.
 
     Raises:
-        InputError: an element is missing from the level; charge and multiplicity do not go with
-            the electrons; there is no box, or it is too small; partial periodicity; exact exchange
-            that reaches further than a periodic cell.
+        InputError: the level lacks an element; charge and multiplicity are impossible with this
+            number of electrons; there is no box, or it is too small; some but not all cell vectors
+            are periodic; exact exchange reaches further than half of a periodic cell.
     """
     name = f"structure {atoms.info.get('structure', '?')}"
     if not np.isfinite(atoms.positions).all():
@@ -136,7 +138,7 @@ def check_frame(level: Level, atoms: Atoms, data_dir: Path) -> None:
         )
 
 
-def _check_box(level: Level, atoms: Atoms, name: str) -> None:
+def _check_box(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
     if atoms.pbc.all():
         if atoms.cell.rank < 3:
             raise InputError(f"{name}: periodic, but without a cell of three vectors")
@@ -171,10 +173,10 @@ def _check_box(level: Level, atoms: Atoms, name: str) -> None:
         )
 
 
-def _check_exchange(level: Level, atoms: Atoms, name: str) -> None:
-    """Exact exchange must end within half a periodic cell.
+def _check_exchange(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
+    """Refuse exact exchange that does not end within half of a periodic cell.
 
-    M. Guidon, J. Hutter, J. VandeVondele, J. Chem. Theory Comput. 5, 3010 (2009).
+    Source: M. Guidon, J. Hutter, J. VandeVondele, J. Chem. Theory Comput. 5, 3010 (2009).
     """
     heights = atoms.cell.volume / np.linalg.norm(
         [np.cross(*np.delete(atoms.cell.array, axis, axis=0)) for axis in range(3)], axis=1
@@ -182,16 +184,16 @@ def _check_exchange(level: Level, atoms: Atoms, name: str) -> None:
     reach = heights.min() / 2
     for exchange in level.dft.get("+XC", {}).get("+HF", []):
         potential = exchange.get("+INTERACTION_POTENTIAL", {})
-        kind = potential.get("POTENTIAL_TYPE", "COULOMB")
+        potential_type = potential.get("POTENTIAL_TYPE", "COULOMB")
         radius = float(potential.get("CUTOFF_RADIUS", 10.0))
-        if kind == "TRUNCATED" and radius <= reach:
+        if potential_type == "TRUNCATED" and radius <= reach:
             continue
-        if kind in ("SHORTRANGE", "GAUSSIAN"):
+        if potential_type in ("SHORTRANGE", "GAUSSIAN"):
             continue
         raise InputError(
             f"{name}: periodic, and {level.path}: FORCE_EVAL/DFT/XC/HF/INTERACTION_POTENTIAL: "
-            f"POTENTIAL_TYPE {kind}"
-            + (f", CUTOFF_RADIUS {radius:g} Å" if kind == "TRUNCATED" else "")
+            f"POTENTIAL_TYPE {potential_type}"
+            + (f", CUTOFF_RADIUS {radius:g} Å" if potential_type == "TRUNCATED" else "")
             + f": expected TRUNCATED with a radius of at most {reach:.2f} Å, half of the cell's "
             "least height"
         )

@@ -1,9 +1,12 @@
 """A level of theory: CP2K input without a structure, and what identifies it.
 
-It is a file, as YAML (the format of cp2k-input-tools) or plain. Every `PRINT` section of it is
-ignored: what a frame's calculation prints is ours to say.
+    level = read_level(Path("config/cp2k/pbe-d3-dzvp.yaml"))
+    level_hash(level.identity(data_dir))
 
-Not for: the input of a frame (`cp2k_input`), starting CP2K (`cp2k_program`).
+The file is YAML (in the format of cp2k-input-tools) or plain CP2K input. Its `PRINT` sections are
+ignored: Halcyon decides what a frame's calculation prints.
+
+Not for: the input of a frame (`input`), or starting CP2K (`program`).
 """
 
 import json
@@ -16,7 +19,8 @@ from halcyon.labels.reference.cp2k.entries import Entry, file_sha256, read_entri
 from halcyon.labels.reference.cp2k.tree import Tree, leaves, read_tree, without_print
 
 MERGE_VERSION = 1
-"""Counted up when the same level and structure become another calculation (see `frame_input`)."""
+"""Part of a level's identity. It is raised when `input.frame_tree` makes another calculation of the
+same level and structure."""
 
 MOLECULE_SOLVER = "WAVELET"
 """Poisson solver of molecules where the level names none; see docs/decisions/cp2k.md."""
@@ -41,19 +45,24 @@ MACHINE_KEYWORDS = (
     "+REFERENCES",
     "+PROGRAM_RUN_INFO",
 )
-"""Entries of GLOBAL that say how to run, not what to compute."""
+"""Entries of GLOBAL that decide how CP2K runs, not what it computes."""
 
 
 @dataclass(frozen=True)
-class Level:
-    """A level of theory: the file it came from, and its tree."""
+class Cp2kLevel:
+    """A level of theory for CP2K.
+
+    Attributes:
+        path: its file.
+        tree: its content, without PRINT sections.
+    """
 
     path: Path
     tree: Tree
 
     @property
     def force_eval(self) -> Tree:
-        """The one FORCE_EVAL section."""
+        """The FORCE_EVAL section, of which a level has exactly one."""
         return self.tree["+FORCE_EVAL"][0]
 
     @property
@@ -64,8 +73,8 @@ class Level:
     @property
     def kinds(self) -> dict[str, Tree]:
         """The KIND sections by chemical symbol, or DEFAULT."""
-        kinds = self.force_eval.get("+SUBSYS", {}).get("+KIND", [])
-        return {_kind_name(kind): kind for kind in kinds}
+        sections = self.force_eval.get("+SUBSYS", {}).get("+KIND", [])
+        return {_kind_name(section): section for section in sections}
 
     @property
     def molecule_solver(self) -> str:
@@ -78,13 +87,13 @@ class Level:
         Raises:
             InputError: there is none, and no DEFAULT.
         """
-        kind = self.kinds.get(element, self.kinds.get("DEFAULT"))
-        if kind is None:
+        section = self.kinds.get(element, self.kinds.get("DEFAULT"))
+        if section is None:
             raise InputError(
                 f"{self.path}: no section FORCE_EVAL/SUBSYS/KIND {element}; "
                 f"the file has {', '.join(sorted(self.kinds)) or 'none'}"
             )
-        return kind
+        return section
 
     def entries(self, element: str, data_dir: Path) -> dict[str, Entry]:
         """Basis sets and pseudopotential of an element, by `<keyword> <name>`.
@@ -92,30 +101,30 @@ class Level:
         Raises:
             InputError: the level names none for this element, or its data files lack it.
         """
-        kind = self.kind(element)
-        found = {}
-        if "+BASIS" not in kind:
-            for use, name in _basis_sets(kind):
-                found[f"{use} {name}"] = self._entry("BASIS_SET", element, name, data_dir)
-            if not any(key.startswith("ORB ") for key in found):
+        section = self.kind(element)
+        entries = {}
+        if "+BASIS" not in section:
+            for use, name in _basis_sets(section):
+                entries[f"{use} {name}"] = self._entry("BASIS_SET", element, name, data_dir)
+            if not any(key.startswith("ORB ") for key in entries):
                 raise InputError(
-                    f"{self.path}: KIND {_kind_name(kind)}: expected the keyword BASIS_SET"
+                    f"{self.path}: KIND {_kind_name(section)}: expected the keyword BASIS_SET"
                 )
-        if "+POTENTIAL" not in kind:
-            if "POTENTIAL" not in kind:
+        if "+POTENTIAL" not in section:
+            if "POTENTIAL" not in section:
                 raise InputError(
-                    f"{self.path}: KIND {_kind_name(kind)}: expected the keyword POTENTIAL"
+                    f"{self.path}: KIND {_kind_name(section)}: expected the keyword POTENTIAL"
                 )
-            name = _last(kind["POTENTIAL"])
-            found[f"POTENTIAL {name}"] = self._entry("POTENTIAL", element, name, data_dir)
-        return found
+            name = _last(section["POTENTIAL"])
+            entries[f"POTENTIAL {name}"] = self._entry("POTENTIAL", element, name, data_dir)
+        return entries
 
     def valence_electrons(self, element: str, data_dir: Path) -> int:
-        """Electrons that one atom brings.
+        """Valence electrons of one atom.
 
         Raises:
-            InputError: as `entries`; or the pseudopotential is written into the level, which is
-                not supported.
+            InputError: the level or its data files lack the element (see `entries`); or the
+                pseudopotential is written into the level, which is not supported.
         """
         for key, entry in self.entries(element, data_dir).items():
             if key.startswith("POTENTIAL "):
@@ -141,8 +150,8 @@ class Level:
     def identity(self, data_dir: Path) -> Tree:
         """All that determines a label besides structure and program, as plain JSON values.
 
-        Paths, print levels, the order of KIND sections and what is the machine's are left out;
-        of basis sets and pseudopotentials, the hash of the entry counts, not the file.
+        Paths, print levels, the order of KIND sections and `MACHINE_KEYWORDS` are left out. Basis
+        sets and pseudopotentials are identified by the hash of their entry, not of their file.
 
         Raises:
             InputError: a basis set, a pseudopotential or a file that the level names is missing.
@@ -154,15 +163,15 @@ class Level:
         for name in ("BASIS_SET_FILE_NAME", "POTENTIAL_FILE_NAME"):
             force_eval["+DFT"].pop(name, None)
         force_eval["+DFT"].setdefault("+POISSON", {})["POISSON_SOLVER"] = self.molecule_solver
-        for kind in force_eval["+SUBSYS"]["+KIND"]:
-            kind["_"] = _kind_name(kind)
-            kind.pop("POTENTIAL_FILE_NAME", None)
-        force_eval["+SUBSYS"]["+KIND"].sort(key=lambda kind: kind["_"])
+        for section in force_eval["+SUBSYS"]["+KIND"]:
+            section["_"] = _kind_name(section)
+            section.pop("POTENTIAL_FILE_NAME", None)
+        force_eval["+SUBSYS"]["+KIND"].sort(key=lambda section: section["_"])
         return {
             "input": json.loads(json.dumps(tree, sort_keys=True)),
             "entries": {
-                element: {key: entry.sha256 for key, entry in found.items()}
-                for element, found in self._all_entries(data_dir)
+                element: {key: entry.sha256 for key, entry in entries.items()}
+                for element, entries in self._all_entries(data_dir)
             },
             "data_files": {
                 Path(name).name: file_sha256(path)
@@ -171,31 +180,38 @@ class Level:
             "merge": MERGE_VERSION,
         }
 
-    def data_file_paths(self, keyword: str, data_dir: Path, kind: Tree | None = None) -> list[Path]:
+    def data_file_paths(
+        self, keyword: str, data_dir: Path, section: Tree | None = None
+    ) -> list[Path]:
         """Files with basis sets (keyword BASIS_SET) or pseudopotentials (POTENTIAL).
 
+        Args:
+            keyword: which of both.
+            data_dir: CP2K's data folder.
+            section: a KIND section that may name files of its own.
+
         Raises:
-            InputError: one is missing.
+            InputError: a file is missing.
         """
         key = f"{keyword}_FILE_NAME"
-        names = (kind or {}).get(key) or self.dft.get(key, keyword)
+        names = (section or {}).get(key) or self.dft.get(key, keyword)
         return [
             self._file(name, data_dir) for name in ([names] if isinstance(names, str) else names)
         ]
 
     def _all_entries(self, data_dir: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
-        for name, kind in sorted(self.kinds.items()):
+        for name, section in sorted(self.kinds.items()):
             if name != "DEFAULT":
                 yield name, self.entries(name, data_dir)
                 continue
-            # It stands for every element that the files have.
-            wanted = _last(kind["POTENTIAL"]).upper() if "POTENTIAL" in kind else ""
-            for path in self.data_file_paths("POTENTIAL", data_dir, kind):
-                elements = {e.element for e in read_entries(path) if wanted in e.names}
+            # DEFAULT stands for every element that the data files have.
+            potential = _last(section["POTENTIAL"]).upper() if "POTENTIAL" in section else ""
+            for path in self.data_file_paths("POTENTIAL", data_dir, section):
+                elements = {e.element for e in read_entries(path) if potential in e.names}
                 for element in sorted(elements - self.kinds.keys()):
                     try:
                         yield f"DEFAULT {element}", self.entries(element, data_dir)
-                    except InputError:  # a potential without the basis set: of no use to anyone
+                    except InputError:  # without the basis set the element cannot be computed
                         continue
 
     def _entry(self, keyword: str, element: str, name: str, data_dir: Path) -> Entry:
@@ -209,7 +225,9 @@ class Level:
                     available.add(entry.element)
         what = "basis set" if keyword == "BASIS_SET" else "pseudopotential"
         has = (
-            f"it is there for {', '.join(sorted(available))}" if available else "no element has it"
+            f"the files have it for {', '.join(sorted(available))}"
+            if available
+            else "the files have it for no element"
         )
         raise InputError(
             f"{self.path}: KIND {element}: {keyword} {name}: no such {what} for {element} in "
@@ -226,7 +244,7 @@ class Level:
         return path
 
 
-def read_level(path: Path) -> Level:
+def read_level(path: Path) -> Cp2kLevel:
     """Read a level of theory and check that it is one.
 
     Raises:
@@ -240,26 +258,25 @@ def read_level(path: Path) -> Level:
             f"{path}: cannot be read ({error.strerror}); expected the level of theory, "
             "CP2K input as YAML or plain"
         ) from error
-    # cp2k-input-tools reads CP2K's whole schema, 27 MB of XML: 1 s, but 5 s when the garbage
-    level = Level(path, without_print(read_tree(path, text)))
+    level = Cp2kLevel(path, without_print(read_tree(path, text)))
     _check_level(level)
     return level
 
 
-def _check_level(level: Level) -> None:
+def _check_level(level: Cp2kLevel) -> None:
     _check_method(level)
     _check_structure_free(level)
     pair_potentials = level.dft.get("+XC", {}).get("+VDW_POTENTIAL", {}).get("+PAIR_POTENTIAL", [])
     for pair_potential in pair_potentials:
-        kind = str(pair_potential.get("TYPE", "DFTD3"))
-        if kind.startswith("DFTD3") and "PARAMETER_FILE_NAME" not in pair_potential:
+        dispersion = str(pair_potential.get("TYPE", "DFTD3"))
+        if dispersion.startswith("DFTD3") and "PARAMETER_FILE_NAME" not in pair_potential:
             raise InputError(
-                f"{level.path}: FORCE_EVAL/DFT/XC/VDW_POTENTIAL/PAIR_POTENTIAL: {kind} needs the "
-                "keyword PARAMETER_FILE_NAME, usually dftd3.dat"
+                f"{level.path}: FORCE_EVAL/DFT/XC/VDW_POTENTIAL/PAIR_POTENTIAL: {dispersion} needs "
+                "the keyword PARAMETER_FILE_NAME, usually dftd3.dat"
             )
 
 
-def _check_method(level: Level) -> None:
+def _check_method(level: Cp2kLevel) -> None:
     sections = level.tree.get("+FORCE_EVAL", [])
     if len(sections) != 1:
         raise InputError(f"{level.path}: {len(sections)} sections FORCE_EVAL; expected exactly 1")
@@ -281,7 +298,7 @@ def _check_method(level: Level) -> None:
         )
 
 
-def _check_structure_free(level: Level) -> None:
+def _check_structure_free(level: Cp2kLevel) -> None:
     for where, tree in (("", level.tree), ("FORCE_EVAL/", level.force_eval)):
         if "+EXT_RESTART" in tree:
             raise InputError(
@@ -313,16 +330,17 @@ def _check_structure_free(level: Level) -> None:
             )
 
 
-def _basis_sets(kind: Tree) -> Iterator[tuple[str, str]]:
+def _basis_sets(section: Tree) -> Iterator[tuple[str, str]]:
     """Use (ORB, AUX_FIT …) and name of each basis set of a KIND section."""
-    values = kind.get("BASIS_SET", [])
+    values = section.get("BASIS_SET", [])
     for value in values if isinstance(values, list) else [values]:
         words = value if isinstance(value, tuple | list) else (value,)
         yield ("ORB" if len(words) == 1 else str(words[0]).upper()), str(words[-1])
 
 
-def _kind_name(kind: Tree) -> str:
-    name = str(kind.get("_", ""))
+def _kind_name(section: Tree) -> str:
+    """Chemical symbol of a KIND section, or DEFAULT."""
+    name = str(section.get("_", ""))
     return "DEFAULT" if name.upper() == "DEFAULT" else name.capitalize()
 
 

@@ -1,6 +1,8 @@
 """What CP2K wrote about one frame: a label, or why there is none.
 
-Not for: starting CP2K; see `cp2k_program`.
+    result = read_result(output, forces, len(atoms), version="2024.1")
+
+Not for: starting CP2K (`program`).
 """
 
 import re
@@ -29,7 +31,7 @@ LAST_WORDS = re.compile(
     r"[Oo]om.?[Kk]ill).*$",
     re.MULTILINE,
 )
-"""What a Fortran program, a launcher or the system says when a program dies."""
+"""Last messages of a Fortran program, a launcher or the system when a program dies."""
 HINTS = {
     "SIGKILL": "out of memory, perhaps, or ended by the queueing system",
     "SIGSEGV": "out of memory or stack, perhaps",
@@ -37,12 +39,12 @@ HINTS = {
     "SIGXFSZ": "a file became larger than the limit on files allows",
     "SIGXCPU": "the limit on processor time was reached",
 }
-"""What the user should look at first, by the signal that ended CP2K."""
+"""The most likely cause, by the signal that ended CP2K."""
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][-+]?\d+)?"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Cp2kResult:
     """What CP2K's files say about one frame; fields as in `Record`."""
 
     status: Status
@@ -52,7 +54,7 @@ class Outcome:
     scf_steps: int | None = None
 
 
-def read_outcome(
+def read_result(
     output: str,
     forces: str | None,
     atoms: int,
@@ -60,30 +62,31 @@ def read_outcome(
     stdout: str = "",
     exit_status: int = 0,
     version: str = "",
-) -> Outcome:
-    """Judge one frame by what CP2K wrote; its exit status and its closing banner say too little.
+) -> Cp2kResult:
+    """Judge one frame by CP2K's files; its exit status and its closing banner say too little.
 
-    A label needs all of: SCF reported as converged and never as not converged, one energy, one
-    force for every atom, all finite, in known units, no abort. Knows the formats of CP2K up to 2024
-    and from 2025 on. Energies and forces are converted with ASE's units (CODATA 2014).
+    A label needs all of these: the SCF reported as converged and never as not converged, one
+    energy, one force for every atom, all of them finite and in known units, and no abort. Both
+    formats are known: that of CP2K up to 2024, and that from 2025 on. Energies and forces are
+    converted with ASE's units (CODATA 2014).
 
     Args:
         output: CP2K's output file.
         forces: content of the file of PRINT/FORCES; None: only orbitals were asked for.
         atoms: number of atoms.
-        stdout: what went to standard output and standard error.
-        exit_status: of the process; only for the message.
-        version: that CP2K must have, with or without its revision; empty: any.
+        stdout: standard output and standard error of CP2K and its launcher.
+        exit_status: of the process; only the message uses it.
+        version: CP2K's version at this level of theory, with or without the revision; empty: any.
     """
     # Some aborts come before CP2K has opened its output file.
-    said = output + stdout
+    everything = output + stdout
     steps = re.findall(
-        r"(?:SCF run converged in|Leaving inner SCF loop after reaching)\s+(\d+) step", said
+        r"(?:SCF run converged in|Leaving inner SCF loop after reaching)\s+(\d+) step", everything
     )
     scf_steps = sum(int(count) for count in steps) if steps else None
-    abort = abort_message(said)
-    if "SCF run NOT converged" in said:
-        return Outcome(
+    abort = abort_message(everything)
+    if "SCF run NOT converged" in everything:
+        return Cp2kResult(
             status=Status.UNCONVERGED,
             message=abort or f"SCF run NOT converged after {scf_steps or '?'} steps",
             scf_steps=scf_steps,
@@ -115,21 +118,21 @@ def read_outcome(
     elif not np.isfinite(vectors).all():
         fault = "a force is not a finite number"
     else:
-        return Outcome(
+        return Cp2kResult(
             status=Status.OK,
             energy=energy * Hartree,
             forces=vectors * (Hartree / Bohr),
             scf_steps=scf_steps,
         )
-    return Outcome(status=Status.CRASHED, message=fault, scf_steps=scf_steps)
+    return Cp2kResult(status=Status.CRASHED, message=fault, scf_steps=scf_steps)
 
 
 def abort_message(output: str) -> str:
-    """Text of the first box with which CP2K says why it aborts, on one line; empty without one."""
+    """CP2K's own reason for an abort, on one line: the text of its first box; empty without one."""
     box = BOX.search(output)
     if box is None:
         return ""
-    # The words stand right of a drawing of 11 columns, the place in CP2K's source at the end.
+    # The text stands right of a drawing that is 11 columns wide.
     words = [line[11:].rstrip().removesuffix("*").strip() for line in box[1].splitlines()]
     return " ".join(" ".join(words).split())
 
@@ -151,7 +154,7 @@ def _number(word: str) -> float:
 
 
 def _death(output: str, stdout: str, exit_status: int) -> str:
-    """Why a program ended before its work was done, as far as anyone said."""
+    """Why CP2K ended before its work was done: the signal, the last message, or its last lines."""
     cause = ""
     if exit_status < 0:
         name = signal.Signals(-exit_status).name
@@ -163,6 +166,6 @@ def _death(output: str, stdout: str, exit_status: int) -> str:
         return f"CP2K ended early: {cause.removesuffix('; ')}"
     tail = [line.strip() for line in (output + stdout).splitlines() if line.strip()]
     return (
-        "CP2K ended without saying whether SCF converged; its last words: "
+        "CP2K ended without saying whether SCF converged; its last lines: "
         f"{' / '.join(tail[-3:])[-300:] or 'nothing'}"
     )

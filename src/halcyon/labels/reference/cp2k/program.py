@@ -1,6 +1,9 @@
-"""The program CP2K on this machine: found, asked for its version, and run.
+"""The program CP2K on this machine: where it is, its version, and running it.
 
-Not for: what is computed (`cp2k_input`), or what came of it (`cp2k_output`).
+    program = Program(settings)
+    exit_status = program.run(folder, cores=4, timeout_s=3600)
+
+Not for: what is computed (`input`), or what the output means (`output`).
 """
 
 import ctypes
@@ -24,10 +27,11 @@ from halcyon.labels.reference.cp2k.output import abort_message
 USUAL_DATA_DIRS = (Path("/usr/share/cp2k"), Path("/usr/local/share/cp2k/data"))
 MPI_LAUNCHERS = ("mpirun", "mpiexec", "mpiexec.hydra", "srun", "aprun", "jsrun", "orterun", "prun")
 CHECK_TIMEOUT_S = 60.0
+"""Most time that CP2K may take to tell its version or to parse an input, s."""
 START_TIMEOUT_S = 60.0
-"""Where CP2K has not begun after this time, s, it is not the frame that took too long."""
+"""If CP2K has not begun after this time, s, it did not start: the frame is not at fault."""
 PR_SET_PDEATHSIG = 1
-"""Linux: "send me this signal when my parent dies", see prctl(2)."""
+"""Linux, prctl(2): a process receives this signal when its parent dies."""
 GRACE_S = 5.0
 """Time between asking CP2K's processes to end and killing them, s."""
 
@@ -40,10 +44,10 @@ class Program:
     """CP2K as the configuration starts it."""
 
     def __init__(self, settings: Cp2kReference) -> None:
-        """Split the command; nothing is started yet.
+        """Split the command into words; nothing is started yet.
 
         Raises:
-            InputError: the command is not one.
+            InputError: the command is empty or cannot be split.
         """
         self._settings = settings
         try:
@@ -91,10 +95,10 @@ class Program:
         )
 
     def check(self, text: str) -> str:
-        """Let CP2K parse an input, as its version may know other keywords than cp2k-input-tools.
+        """Let CP2K parse an input: its version may know other keywords than cp2k-input-tools.
 
         Returns:
-            What CP2K says against it; empty if it accepts it.
+            CP2K's message if it refuses the input; empty if it accepts it.
         """
         program = self._program()
         command = [program] if shutil.which(program) else self._command
@@ -107,14 +111,14 @@ class Program:
         return abort_message(answer) or answer.strip()[-300:]
 
     def run(self, folder: Path, *, cores: int, timeout_s: float) -> int:
-        """Run the input in a folder; at the end of the time, or ours, end all its processes.
+        """Run the input in a folder. All processes of CP2K end with this call, or with Halcyon.
 
         Returns:
-            The exit status; of a process that a signal ended, minus the signal's number.
+            The exit status; minus the signal's number where a signal ended the process.
 
         Raises:
             subprocess.TimeoutExpired: it was still running after `timeout_s`.
-            NotStartedError: CP2K has never begun, whatever its launcher did.
+            NotStartedError: CP2K itself has not begun, whatever its launcher did.
         """
         command = [*self._command, "-i", INPUT_FILE, "-o", OUTPUT_FILE]
         with (folder / STDOUT_FILE).open("wb") as stdout:
@@ -137,30 +141,31 @@ class Program:
                 if timeout_s < START_TIMEOUT_S or _began(folder):
                     raise
                 raise self._not_started(
-                    f"nothing came of it in {timeout_s:g} s; {_said(folder)}"
+                    f"it wrote no output in {timeout_s:g} s; {_last_lines(folder)}"
                 ) from None
             finally:
                 if process.poll() is None:
                     _end_group(process)
         if not _began(folder):
-            raise self._not_started(f"exit status {status}; {_said(folder)}")
+            raise self._not_started(f"exit status {status}; {_last_lines(folder)}")
         return status
 
     def _not_started(self, why: str) -> NotStartedError:
         return NotStartedError(
-            f"{self._command_key}: it did not start CP2K: {why}. No frame was at fault, and none "
-            "is recorded: mend the command, the launcher or the machine and run the same again"
+            f"{self._command_key}: CP2K did not start: {why}. No frame is at fault, and none is "
+            "recorded: correct the command, the launcher or the machine, then run the same "
+            "Halcyon command again"
         )
 
     @property
     def _command_key(self) -> str:
-        """Key and value, for messages."""
+        """The configuration's key and value, for messages."""
         return f"reference.command = {self._settings.command!r}"
 
     def _environment(self, cores: int) -> dict[str, str]:
         environment = os.environ | {"CP2K_DATA_DIR": str(self.data_dir)}
         if Path(self._command[0]).name in MPI_LAUNCHERS:
-            # The command says how many ranks share the cores: one thread each, unless it is set.
+            # The launcher's ranks share the cores: one thread each, unless the user set a number.
             return {"OMP_NUM_THREADS": "1"} | environment
         return environment | {"OMP_NUM_THREADS": str(cores)}
 
@@ -168,20 +173,20 @@ class Program:
     def _version(self) -> tuple[str, Path | None]:
         """CP2K's version, and the data folder that is compiled in."""
         program = self._program()
-        # A launcher may wait in a queue for its ranks: CP2K is asked directly where it is visible.
+        # A launcher may wait in a queue for its ranks: CP2K is started directly where it can be.
         command = [program] if shutil.which(program) else self._command
         answer = self._ask([*command, "--version"])
         version = re.search(r"^\s*CP2K version (.+?)\s*$", answer, re.MULTILINE)
         if version is None:
             raise InputError(
                 f"{self._command_key}: `{shlex.join(command)} --version` does not "
-                f"name a CP2K version; it said: {answer.strip()[-300:]!r}"
+                f"name a CP2K version; it printed: {answer.strip()[-300:]!r}"
             )
         name = version[1]
         revision = re.search(r"Source code revision (\S+)", answer)
         if "Development" in name and revision:
             name += f" {revision[1]}"
-        # The compiler options are wrapped at any place, and indented by three blanks.
+        # The compiler options are broken into lines anywhere, each indented by three blanks.
         compiled_in = re.search(r'-D __DATA_DIR="([^"]+)"', re.sub(r"\n {3}", "", answer))
         return name, Path(compiled_in[1]) if compiled_in else None
 
@@ -204,7 +209,7 @@ class Program:
         return program
 
     def _ask(self, command: list[str], folder: Path | None = None) -> str:
-        """Output of a command that ends at once."""
+        """Output of a command that ends quickly."""
         try:
             answer = subprocess.run(
                 command,
@@ -223,22 +228,25 @@ class Program:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Where Linux is the system: `kill -9` of this process ends CP2K, too, not only us."""
+    """On Linux: let CP2K end when this process is killed, even with SIGKILL.
+
+    It runs in the child process, before CP2K replaces that.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # killed in the meantime: nobody would send the signal any more
+        if os.getppid() != parent:  # the parent died before the call above: no signal will come
             os._exit(1)
 
 
 def _began(folder: Path) -> bool:
-    """Whether CP2K itself has run: it opens its output at once, but writes to it only later."""
+    """Whether CP2K itself has run: it creates its output file at once, and fills it later."""
     return (folder / OUTPUT_FILE).exists() or bool(abort_message(_read(folder)))
 
 
-def _said(folder: Path) -> str:
-    """What a launcher said at last."""
+def _last_lines(folder: Path) -> str:
+    """The last lines that CP2K or its launcher printed, for a message."""
     tail = [line.strip() for line in _read(folder).splitlines() if line.strip()]
-    return f"it said: {' / '.join(tail[-3:])[-300:] or 'nothing'}"
+    return f"its last lines: {' / '.join(tail[-3:])[-300:] or 'nothing'}"
 
 
 def _read(folder: Path) -> str:
@@ -246,6 +254,7 @@ def _read(folder: Path) -> str:
 
 
 def _end_group(process: subprocess.Popen) -> None:
+    """End a process and all that it started, first asking, then by force."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

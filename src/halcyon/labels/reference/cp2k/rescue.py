@@ -1,10 +1,10 @@
-"""Other roads to the same label, where an SCF does not converge.
+"""The rescue ladder: other settings that lead to orbitals where an SCF does not converge.
 
-A rung of the ladder is another way to orbitals: more steps, another minimiser, diagonalisation.
-It makes no label. The label is computed by the level's own SCF, its own settings and grid, that
-starts from the rung's orbitals: the destination stays the same.
+A rung changes how the SCF gets to its orbitals: more steps, another minimiser, diagonalisation. It
+makes no label. From its orbitals the level's own SCF, with the level's settings and grid, computes
+the label: a rescued label is at the same level of theory as any other.
 
-Not for: deciding when a rung is climbed; see `cp2k`.
+Not for: deciding when a rung is tried (`calculation`).
 """
 
 import copy
@@ -15,14 +15,14 @@ from halcyon.labels.reference.cp2k.tree import Tree
 STEPS = 300
 """Most SCF steps of a rung."""
 INNER_STEPS = 30
-"""SCF steps after which OT makes its preconditioner anew."""
+"""Number of SCF steps after which OT computes its preconditioner again."""
 
 
 def rescue_tree(tree: Tree, rung: str) -> Tree:
     """Input that makes orbitals for a frame by a rung of the ladder.
 
     Args:
-        tree: the frame's own input.
+        tree: the frame's own input; it stays as it is.
         rung: a key of `RUNGS`.
     """
     changed = copy.deepcopy(tree)
@@ -44,7 +44,7 @@ def _more_steps(dft: Tree) -> None:
 
 
 def _conjugate_gradients(dft: Tree) -> None:
-    # A gap that is small is safe for the preconditioner FULL_ALL, says CP2K's manual.
+    # CP2K's manual: an energy gap that is too small is safe for the preconditioner FULL_ALL.
     dft["+SCF"]["+OT"] = {
         "_": True,
         "MINIMIZER": "CG",
@@ -68,7 +68,7 @@ def _diagonalisation(dft: Tree) -> None:
 def _smearing(dft: Tree) -> None:
     _diagonalisation(dft)
     smear = {"_": True, "METHOD": "FERMI_DIRAC", "ELECTRONIC_TEMPERATURE": 3000.0}
-    if dft.get("UKS"):  # or the electrons choose another multiplicity
+    if dft.get("UKS"):  # smeared electrons would otherwise change the multiplicity
         smear["FIXED_MAGNETIC_MOMENT"] = float(dft["MULTIPLICITY"] - 1)
     dft["+SCF"]["+SMEAR"] = smear
     dft["+SCF"]["ADDED_MOS"] = 20
@@ -88,4 +88,4 @@ RUNGS: dict[str, Callable[[Tree], None]] = {
     "finer_grid": _finer_grid,
 }
 CONTINUED = ("more_steps",)
-"""Rungs that go on where the last attempt stopped; the others start anew."""
+"""Rungs that start from the last run's orbitals; the others start from atoms."""

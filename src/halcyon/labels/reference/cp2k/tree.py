@@ -1,10 +1,14 @@
 """CP2K input as a tree: read from YAML or plain input, walked, and written.
 
+    tree = read_tree(path, path.read_text())
+    for line in lines(tree):
+        print(line)
+
 The tree is cp2k-input-tools' canonical one: section names start with `+`, a section's parameter
 has the name `_`, repeating sections and keywords are lists, aliases are resolved and values
 converted to CP2K's default units.
 
-Not for: what the sections mean; see `cp2k_level` and `cp2k_input`.
+Not for: what the sections mean (`level`, `input`).
 """
 
 import gc
@@ -31,8 +35,8 @@ def read_tree(path: Path, text: str) -> Tree:
     Raises:
         InputError: not valid; the message names the file, and the section and keyword at fault.
     """
-    # cp2k-input-tools reads CP2K's whole schema, 27 MB of XML: 1 s, but 5 s when the garbage
-    # collector looks through it again and again while it grows.
+    # cp2k-input-tools reads CP2K's whole schema, 27 MB of XML. That takes 1 s, but 5 s when the
+    # garbage collector searches it again and again while it grows.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -45,7 +49,7 @@ def read_tree(path: Path, text: str) -> Tree:
 
 
 def leaves(tree: Any, path: TreePath = ()) -> Iterator[tuple[TreePath, Any]]:
-    """Every keyword's value, with the names that lead to it; an empty section counts as one."""
+    """Yield every keyword's value with the names that lead to it, and every empty section."""
     if isinstance(tree, dict) and tree:
         for name, value in tree.items():
             yield from leaves(value, (*path, name))
@@ -92,13 +96,13 @@ def lines(tree: Tree, indent: str = "") -> Iterator[str]:
         elif name == "*":
             yield from (f"{indent}{line}" for line in value)
         elif name != "_":
-            for one in value if isinstance(value, list) else [value]:
-                yield f"{indent}{name} {_written(one)}"
+            for repeated in value if isinstance(value, list) else [value]:
+                yield f"{indent}{name} {_written(repeated)}"
 
 
 def _written(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return " ".join(_written(one) for one in value)
+        return " ".join(_written(part) for part in value)
     if isinstance(value, bool):
         return ".TRUE." if value else ".FALSE."
     text = str(value)
@@ -111,21 +115,25 @@ def _parse(path: Path, text: str) -> Tree:
     try:
         return parser.parse(handle)
     except Exception as error:
-        # The parser stumbles over its own missing context where a section's parameter is wrong.
+        # Where a section's parameter is wrong, the parser fails a second time, with an IndexError.
         fault = error.__context__ if isinstance(error, IndexError) else error
-        said = [str(one.args[0]) for one in (fault, fault and fault.__cause__) if one and one.args]
-        # It does not always tell where it was; how far it read does.
+        messages = [
+            str(cause.args[0])
+            for cause in (fault, fault and fault.__cause__)
+            if cause and cause.args
+        ]
+        # The parser does not always tell the line; it is the last one that was read.
         read = text[: handle.tell()].splitlines()
         where = f"{path}:{len(read)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
         raise InputError(
             f"{where}: section {_section_at(read)}: {read[-1].strip() if read else ''!r}: "
-            f"{': '.join(said) or type(error).__name__} "
-            "(says cp2k-input-tools, which knows CP2K 2024.1)"
+            f"{': '.join(messages) or type(error).__name__} "
+            "(message of cp2k-input-tools, which knows CP2K 2024.1)"
         ) from error
 
 
 def _section_at(lines: list[str]) -> str:
-    """Path of the section that the last of these lines of CP2K input is in."""
+    """Path of the section in which the last of these lines of CP2K input stands."""
     names: list[str] = []
     for line in lines[:-1]:
         words = line.split()
@@ -151,7 +159,7 @@ def _plain_input(path: Path, text: str) -> str:
     try:
         return "\n".join(generator.line_iter(content))
     except Exception as error:
-        # The generator does not say where: find the first value that it refuses alone.
+        # The generator does not tell which value it refuses: each is tried alone.
         fault, where = error, ""
         for leaf, value in leaves(content):
             try:
@@ -163,18 +171,18 @@ def _plain_input(path: Path, text: str) -> str:
                 break
         raise InputError(
             f"{path}: {where}{fault or type(fault).__name__} "
-            "(says cp2k-input-tools, which knows CP2K 2024.1)"
+            "(message of cp2k-input-tools, which knows CP2K 2024.1)"
         ) from error
 
 
 def _content(path: Path, node: yaml.Node) -> Any:
-    """Value of a YAML node with all scalars as text, so that OFF stays OFF and 1E-6 itself."""
+    """Value of a YAML node, scalars as text: `OFF` must not become false, nor `1E-6` a number."""
     if isinstance(node, yaml.MappingNode):
         content: Tree = {}
         for key, value in node.value:
             if key.value.lower() in {known.lower() for known in content}:
                 raise InputError(
-                    f"{path}:{key.start_mark.line + 1}: {key.value}: stands twice in one section"
+                    f"{path}:{key.start_mark.line + 1}: {key.value}: is given twice in one section"
                 )
             content[key.value] = _content(path, value)
         return content
@@ -184,7 +192,7 @@ def _content(path: Path, node: yaml.Node) -> Any:
 
 
 def _branch(path: TreePath, value: Any) -> Any:
-    """Build the tree with one leaf only."""
+    """A tree with this leaf only."""
     for name in reversed(path):
         value = [value] if isinstance(name, int) else {name: value}
     return value

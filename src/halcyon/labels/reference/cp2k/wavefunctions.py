@@ -1,12 +1,16 @@
-"""Start an SCF from the orbitals of a frame that is like it.
+"""Start an SCF from the orbitals of a similar frame.
 
-CP2K's orbitals are coefficients of functions that sit on the atoms but keep the directions of the
-box. Of a molecule that has turned meanwhile they are a worse guess than none. So each atom's
-coefficients are turned with what surrounds that atom: by the rotation that best maps the atom's
-surroundings there onto those here. That also follows a turning methyl group. What it gains, and why
-a label does not depend on it: docs/decisions/cp2k.md.
+    known = Wavefunctions(folder)
+    known.add(key, labelled_frame, orbitals)
+    known.guess(next_frame, folder / "guess.wfn")  # whether there was any
 
-Not for: computing anything from orbitals, or keeping them when the frames are labelled.
+CP2K's orbitals are coefficients of functions that are centred on the atoms but oriented along the
+axes of the box. Where a molecule has turned since, they are a worse guess than none. So each atom's
+coefficients are turned by the rotation that best maps the atom's surroundings in the labelled frame
+onto those in the new frame. This also follows a methyl group that turns by itself.
+docs/decisions/cp2k.md: the time it saves, and why a label does not depend on the guess.
+
+Not for: computing anything from orbitals, or keeping them once the label job is done.
 """
 
 import struct
@@ -21,29 +25,30 @@ from scipy.special import sph_harm_y
 from halcyon import files
 
 KEPT = 64
-"""Most wavefunctions that are kept; the oldest goes first."""
+"""Largest number of wavefunctions that are kept; the oldest is deleted first."""
 KEPT_BYTES = 500_000_000
-"""Most that they may take together."""
+"""Largest size of all kept wavefunctions together."""
 SURROUNDINGS_A = 0.85
-"""Width of the Gaussian that weights an atom's neighbours, Å: few more than it is bound to."""
+"""Width of the Gaussian that weights an atom's neighbours, Å; mainly bonded atoms count."""
 DIRECTIONS = np.random.default_rng(0).normal(size=(64, 3))
+"""Points at which spherical harmonics are compared; any will do if they are enough."""
 SUFFIX = ".wfn"
 
 
 class Wavefunctions:
-    """Orbitals of the frames of a shard that are labelled; they survive a kill."""
+    """Orbitals of a label job's labelled frames, in a folder that survives a kill."""
 
     def __init__(self, folder: Path) -> None:
-        """Find what a run that was killed left."""
+        """Read what an earlier run, killed before its end, has left in the folder."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         paths = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
         self._known = {path: frame for path in paths if (frame := _read_frame(path)) is not None}
 
     def add(self, key: str, atoms: Atoms, orbitals: Path) -> None:
-        """Take the orbitals of a labelled frame over; the file is moved.
+        """Keep the orbitals of a labelled frame; the file is moved.
 
-        Where that fails, on a full disk, there is one guess less: the label must not be lost to it.
+        Where that fails, on a full disk, they are given up: the label must not be lost to it.
         """
         path = self._folder / f"{key}{SUFFIX}"
         self._known.pop(path, None)
@@ -64,24 +69,27 @@ class Wavefunctions:
         """Write orbitals for a frame, from those of the most similar one.
 
         Returns:
-            Whether there were any: of the same atoms, cell, charge and multiplicity.
+            Whether there is a frame with the same atoms, cell, charge and multiplicity.
         """
-        alike = {path: known for path, known in self._known.items() if _comparable(known, atoms)}
-        if not alike:
+        comparable = {
+            path: known for path, known in self._known.items() if _comparable(known, atoms)
+        }
+        if not comparable:
             return False
-        path = min(alike, key=lambda path: difference(alike[path], atoms))
+        path = min(comparable, key=lambda path: difference(comparable[path], atoms))
         try:
             content = path.read_bytes()
-            content = content if atoms.pbc.any() else turned(content, rotations(alike[path], atoms))
+            if not atoms.pbc.any():
+                content = turned(content, rotations(comparable[path], atoms))
             target.write_bytes(content)
-        except (OSError, ValueError):  # torn by a kill, or of a version that writes them otherwise
+        except (OSError, ValueError):  # incomplete after a kill, or of an unknown version of CP2K
             self._forget(path)
             target.unlink(missing_ok=True)
             return False
         return True
 
     def clear(self) -> None:
-        """Delete all: the shard is done."""
+        """Delete all wavefunctions: the label job is done."""
         for path in list(self._known):
             self._forget(path)
 
@@ -92,47 +100,53 @@ class Wavefunctions:
 
 
 def nearest_first(frames: Sequence[Atoms]) -> list[int]:
-    """Order in which the sum of differences of each frame to the nearest before it is least.
+    """Order in which each frame is close to one before it: the sum of these differences is least.
 
-    That is the order of R. C. Prim, Bell Syst. Tech. J. 36, 1389 (1957), by which a shortest
-    spanning tree grows. Frames that cannot be compared follow in groups.
+    A shortest spanning tree grows in this order: R. C. Prim, Bell Syst. Tech. J. 36, 1389 (1957).
+    Frames that cannot be compared follow in groups.
+
+    Returns:
+        A permutation of the frames' indices; it begins with the first frame.
     """
     if not frames:
         return []
-    waiting = dict.fromkeys(range(1, len(frames)), np.inf)
+    to_nearest = dict.fromkeys(range(1, len(frames)), np.inf)
     order = [0]
-    while waiting:
+    while to_nearest:
         last = frames[order[-1]]
-        for index in waiting:
+        for index in to_nearest:
             if _comparable(last, frames[index]):
-                waiting[index] = min(waiting[index], difference(last, frames[index]))
-        nearest = min(waiting, key=lambda index: waiting[index])
-        del waiting[nearest]
+                to_nearest[index] = min(to_nearest[index], difference(last, frames[index]))
+        nearest = min(to_nearest, key=lambda index: to_nearest[index])
+        del to_nearest[nearest]
         order.append(nearest)
     return order
 
 
-def difference(one: Atoms, other: Atoms) -> float:
+def difference(first: Atoms, second: Atoms) -> float:
     """How much the surroundings of atoms differ, Å: root mean square over all atoms.
 
-    Of molecules the orientation does not count, of periodic frames it does.
+    The orientation of a molecule does not count; that of a periodic frame does.
     """
-    if one.pbc.any():
-        moved, _ = find_mic(one.positions - other.positions, one.cell, one.pbc)
+    if first.pbc.any():
+        moved, _ = find_mic(first.positions - second.positions, first.cell, first.pbc)
         moved = moved - moved.mean(axis=0)
         return float(np.sqrt((moved**2).sum(axis=1).mean()))
-    here, there, weights = _surroundings(one, other)
-    turn = _best_rotations(here, there, weights)
-    left = np.einsum("aij,abj->abi", turn, here) - there
-    return float(np.sqrt((weights * (left**2).sum(axis=2)).sum(axis=1).mean()))
+    vectors, targets, weights = _surroundings(first, second)
+    turn = _best_rotations(vectors, targets, weights)
+    errors = np.einsum("aij,abj->abi", turn, vectors) - targets
+    return float(np.sqrt((weights * (errors**2).sum(axis=2)).sum(axis=1).mean()))
 
 
-def rotations(one: Atoms, other: Atoms) -> np.ndarray:
-    """Per atom, the rotation (N, 3, 3) that best maps its surroundings in one frame onto the other.
+def rotations(first: Atoms, second: Atoms) -> np.ndarray:
+    """For each atom, the rotation that best maps its surroundings in `first` onto `second`.
 
-    W. Kabsch, Acta Cryst. A32, 922 (1976), with weights.
+    Source: W. Kabsch, Acta Cryst. A32, 922 (1976), here with weights.
+
+    Returns:
+        Shape (N, 3, 3).
     """
-    return _best_rotations(*_surroundings(one, other))
+    return _best_rotations(*_surroundings(first, second))
 
 
 def turned(content: bytes, turns: np.ndarray) -> bytes:
@@ -143,10 +157,10 @@ def turned(content: bytes, turns: np.ndarray) -> bytes:
             of atoms, spins, functions, sets, shells; sets and shells per atom; functions per
             shell; then for each spin the number of orbitals, their energies and occupations, and a
             record of coefficients for each orbital.
-        turns: rotations, shape (N, 3, 3).
+        turns: a rotation for each atom, shape (N, 3, 3).
 
     Raises:
-        ValueError: the file is not such a file.
+        ValueError: the file has another format, or is incomplete.
     """
     records = list(_records(content))
     if len(records) < 4 or len(records[0]) != 20:
@@ -174,15 +188,20 @@ def turned(content: bytes, turns: np.ndarray) -> bytes:
         written += records[place : place + 2]
         written += [row.astype("<f8").tobytes() for row in coefficients.T]
         place += 2 + orbitals
-    return b"".join(_record(one) for one in written)
+    return b"".join(_record(record) for record in written)
 
 
 def harmonics_turned(degree: int, turn: np.ndarray) -> np.ndarray:
-    """Matrix by which coefficients of real spherical harmonics follow a rotation.
+    """Matrix that turns coefficients of real spherical harmonics by a rotation.
 
-    Shape (2 l + 1, 2 l + 1), in CP2K's order: m from -l to l.
+    Args:
+        degree: l of the harmonics.
+        turn: the rotation, shape (3, 3).
+
+    Returns:
+        Shape (2 l + 1, 2 l + 1), in CP2K's order: m from -l to l.
     """
-    # A function f(x) becomes f(turn⁻¹ x): found from its values in enough directions.
+    # A function f(x) becomes f(turn⁻¹ x). Its coefficients are fitted to its values at DIRECTIONS.
     before = _real_harmonics(degree, DIRECTIONS @ turn)
     return np.linalg.lstsq(_real_harmonics(degree, DIRECTIONS), before, rcond=None)[0]
 
@@ -192,50 +211,57 @@ def _real_harmonics(degree: int, vectors: np.ndarray) -> np.ndarray:
     polar, azimuth = np.arccos(np.clip(z, -1, 1)), np.arctan2(y, x)
     columns = []
     for m in range(-degree, degree + 1):
-        complex_one = sph_harm_y(degree, abs(m), polar, azimuth)
-        part = complex_one.imag if m < 0 else complex_one.real
-        # The sign undoes that of Condon and Shortley, which CP2K does not have.
+        harmonic = sph_harm_y(degree, abs(m), polar, azimuth)
+        part = harmonic.imag if m < 0 else harmonic.real
+        # The sign removes the phase of Condon and Shortley, which CP2K does not use.
         columns.append(part if m == 0 else np.sqrt(2) * (-1) ** m * part)
     return np.stack(columns, axis=1)
 
 
-def _surroundings(one: Atoms, other: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors (N, N, 3) from each atom's weighted centre to all atoms, in both; weights (N, N)."""
-    pairs = [frame.positions[None, :] - frame.positions[:, None] for frame in (one, other)]
+def _surroundings(first: Atoms, second: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each atom's surroundings in two frames.
+
+    Returns:
+        Vectors from the weighted centre of each atom's surroundings to all atoms, Å, shape
+        (N, N, 3), in the first and in the second frame; the weights that both share, shape (N, N).
+    """
+    pairs = [frame.positions[None, :] - frame.positions[:, None] for frame in (first, second)]
     squares = sum((vectors**2).sum(axis=2) for vectors in pairs)
     weights = np.exp(-squares / (4 * SURROUNDINGS_A**2))
     weights /= weights.sum(axis=1, keepdims=True)
-    here, there = (v - np.einsum("ab,abi->ai", weights, v)[:, None] for v in pairs)
-    return here, there, weights
+    of_first, of_second = (v - np.einsum("ab,abi->ai", weights, v)[:, None] for v in pairs)
+    return of_first, of_second, weights
 
 
-def _best_rotations(here: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    left, _, right = np.linalg.svd(np.einsum("ab,abi,abj->aij", weights, there, here))
-    signs = np.ones((len(here), 3))
-    signs[:, 2] = np.sign(np.linalg.det(left @ right))
-    return (left * signs[:, None, :]) @ right
+def _best_rotations(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rotations (N, 3, 3) that best map the vectors of each atom onto its targets, (N, N, 3)."""
+    u, _, vt = np.linalg.svd(np.einsum("ab,abi,abj->aij", weights, targets, vectors))
+    signs = np.ones((len(vectors), 3))
+    signs[:, 2] = np.sign(np.linalg.det(u @ vt))  # a rotation, never a reflection
+    return (u * signs[:, None, :]) @ vt
 
 
-def _comparable(one: Atoms, other: Atoms) -> bool:
+def _comparable(first: Atoms, second: Atoms) -> bool:
+    """Whether one frame's orbitals can be a guess for the other."""
     return (
-        np.array_equal(one.numbers, other.numbers)
-        and np.array_equal(one.pbc, other.pbc)
-        and np.allclose(one.cell.array, other.cell.array, atol=1e-6)
-        and all(one.info[k] == other.info[k] for k in ("charge", "multiplicity"))
-        and bool(np.isfinite([one.positions, other.positions]).all())
+        np.array_equal(first.numbers, second.numbers)
+        and np.array_equal(first.pbc, second.pbc)
+        and np.allclose(first.cell.array, second.cell.array, atol=1e-6)
+        and all(first.info[k] == second.info[k] for k in ("charge", "multiplicity"))
+        and bool(np.isfinite([first.positions, second.positions]).all())
     )
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """Records of a sequential unformatted Fortran file, each between two counts of its bytes."""
+    """Yield the records of an unformatted Fortran file, each between two counts of its bytes."""
     place = 0
     while place < len(content):
         if place + 8 > len(content):
-            raise ValueError("torn record")
+            raise ValueError("incomplete record")
         (size,) = struct.unpack_from("<i", content, place)
         end = place + 4 + size
         if size < 0 or end + 4 > len(content) or content[end : end + 4] != struct.pack("<i", size):
-            raise ValueError("torn record")
+            raise ValueError("incomplete record")
         yield content[place + 4 : end]
         place = end + 4
 

@@ -1,6 +1,12 @@
-"""The attempts to label one frame: as configured, and by the rungs of the rescue ladder.
+"""The calculation that labels one frame: CP2K runs once as configured, and again for a rescue.
 
-Not for: what a rung changes (`cp2k_rescue`), or which frame's orbitals are the guess (`cp2k`).
+1. CP2K runs from the orbitals of a similar frame, where there are any.
+2. If that does not converge, it runs without them: only the level of theory decides what a label
+   is.
+3. If that does not converge either, the rungs of the rescue ladder follow, one after another. Each
+   only makes orbitals; from them CP2K runs as configured, and this run makes the label.
+
+Not for: what a rung changes (`rescue`), or which frame's orbitals are the guess (`backend`).
 """
 
 import copy
@@ -20,30 +26,35 @@ from halcyon.labels.reference.cp2k.input import (
     ORBITALS_FILE,
     start_from_guess,
 )
-from halcyon.labels.reference.cp2k.output import Outcome, read_outcome
+from halcyon.labels.reference.cp2k.output import Cp2kResult, read_result
 from halcyon.labels.reference.cp2k.program import INPUT_FILE, OUTPUT_FILE, STDOUT_FILE, Program
 from halcyon.labels.reference.cp2k.rescue import CONTINUED, rescue_tree
 from halcyon.labels.reference.cp2k.tree import Tree, lines
 
 STARTS_LOG = "cp2k_starts.log"
 NUMERICAL = re.compile(r"cholesky|diagonali[sz]|dsyev|singular|restart", re.IGNORECASE)
-"""Aborts that another road may avoid."""
+"""CP2K's messages where linear algebra failed: other settings of the SCF may avoid that."""
 
 
-class Attempts:
-    """The attempts to label one frame, each in a folder of its own."""
+class Calculation:
+    """All runs of CP2K for one frame, each in a folder of its own.
+
+    Attributes:
+        orbitals: file of the last run's orbitals, where it wrote any.
+        scf_steps: of all runs together.
+    """
 
     def __init__(
         self, program: Program, settings: Cp2kReference, tree: Tree, folder: Path, cores: int
     ) -> None:
-        """Begin: from now on the frame's time runs.
+        """Begin: the time that the frame may take is counted from now on.
 
         Args:
             program: CP2K.
             settings: with the rescue ladder and the time a frame may take.
             tree: the frame's own input.
             folder: the frame's own; exists.
-            cores: to use.
+            cores: number of cores that CP2K uses.
         """
         self._program = program
         self._tree = tree
@@ -53,34 +64,32 @@ class Attempts:
         self._settings = settings
         self._deadline = time.monotonic() + settings.frame_timeout_s
         self.orbitals = folder / ORBITALS_FILE
-        """Of the last attempt."""
         self.scf_steps = 0
-        """Of all attempts."""
 
-    def label(self, *, guess: bool) -> tuple[Outcome, int]:
+    def label(self, *, guess: bool) -> tuple[Cp2kResult, int]:
         """Label the frame.
 
         Args:
-            guess: there are orbitals to start from, as `GUESS_FILE` in the folder.
+            guess: whether the folder has orbitals to start from, as `GUESS_FILE`.
 
         Returns:
-            What came of it, and the rung: 0 without rescue.
+            The result, and the rung that led to it: 0 without rescue.
         """
-        outcome = self._label(self._folder, guess=guess)
-        if guess and may_be_rescued(outcome):  # the guess is ours, not the level's: without it
-            outcome = self._label(self._folder / "atomic_guess", guess=False)
-        return self._rescue(outcome) if may_be_rescued(outcome) else (outcome, 0)
+        result = self._label(self._folder, guess=guess)
+        if guess and may_be_rescued(result):
+            result = self._label(self._folder / "atomic_guess", guess=False)
+        return self._rescue(result) if may_be_rescued(result) else (result, 0)
 
-    def _label(self, folder: Path, *, guess: bool) -> Outcome:
+    def _label(self, folder: Path, *, guess: bool) -> Cp2kResult:
         tree = self._tree
         if guess:
             tree = copy.deepcopy(tree)
             start_from_guess(tree)
         return self._run(tree, folder)
 
-    def _rescue(self, first: Outcome) -> tuple[Outcome, int]:
-        """Climb the ladder until a rung's orbitals lead to a label."""
-        outcome, tried = first, []
+    def _rescue(self, first: Cp2kResult) -> tuple[Cp2kResult, int]:
+        """Try one rung after another until the orbitals of one lead to a label."""
+        result, tried = first, []
         for rung, name in enumerate(self._settings.rescue, start=1):
             tried.append(name)
             tree = rescue_tree(self._tree, name)
@@ -89,22 +98,24 @@ class Attempts:
             if name in CONTINUED and self.orbitals.exists():
                 shutil.copy(self.orbitals, folder / GUESS_FILE)
                 start_from_guess(tree)
-            outcome = self._run(tree, folder, forces=False)
-            if outcome.status is Status.OK and self.orbitals.exists():
+            result = self._run(tree, folder, forces=False)
+            if result.status is Status.OK and self.orbitals.exists():
                 label = self._folder / f"rung{rung}-label"
                 label.mkdir()
                 shutil.copy(self.orbitals, label / GUESS_FILE)
-                outcome = self._label(label, guess=True)
-                if outcome.status is Status.OK:
-                    return outcome, rung
-            if outcome.status is Status.TIMEOUT:
+                result = self._label(label, guess=True)
+                if result.status is Status.OK:
+                    return result, rung
+            if result.status is Status.TIMEOUT:
                 break
-        said = f"{first.message}; rescue tried: {', '.join(tried)}" if tried else first.message
-        last = outcome if outcome.status is Status.TIMEOUT else first
-        message = f"{outcome.message}; {said}" if last is outcome and tried else said
-        return replace(last, message=message), 0
+        if not tried:
+            return first, 0
+        message = f"{first.message}; rescue tried: {', '.join(tried)}"
+        if result.status is Status.TIMEOUT:
+            return replace(result, message=f"{result.message}; {message}"), 0
+        return replace(first, message=message), 0
 
-    def _run(self, tree: Tree, folder: Path, *, forces: bool = True) -> Outcome:
+    def _run(self, tree: Tree, folder: Path, *, forces: bool = True) -> Cp2kResult:
         folder.mkdir(exist_ok=True)
         (folder / INPUT_FILE).write_text("\n".join(lines(tree)) + "\n", encoding="utf-8")
         with (self._folder.parent / STARTS_LOG).open("a", encoding="utf-8") as log:
@@ -119,7 +130,7 @@ class Attempts:
             )
         except subprocess.TimeoutExpired:
             late = True
-        outcome = read_outcome(
+        result = read_result(
             _read(folder / OUTPUT_FILE),
             _read(folder / FORCES_FILE) if forces else None,
             self._atoms,
@@ -127,22 +138,25 @@ class Attempts:
             exit_status=exit_status,
             version=self._program.version,
         )
-        self.scf_steps += outcome.scf_steps or 0
+        self.scf_steps += result.scf_steps or 0
         if late:
             timeout = self._settings.frame_timeout_s
-            return Outcome(
+            return Cp2kResult(
                 status=Status.TIMEOUT,
                 message=f"not done after {timeout:g} s (frame_timeout_s)",
-                scf_steps=outcome.scf_steps,
+                scf_steps=result.scf_steps,
             )
-        return outcome
+        return result
 
 
-def may_be_rescued(outcome: Outcome) -> bool:
-    """Whether another road may lead to a label: no convergence, or an abort of linear algebra."""
-    if outcome.status is Status.CRASHED:
-        return bool(NUMERICAL.search(outcome.message))
-    return outcome.status is Status.UNCONVERGED
+def may_be_rescued(result: Cp2kResult) -> bool:
+    """Whether other settings of the SCF may lead to a label.
+
+    They may where it did not converge, or where CP2K's linear algebra failed.
+    """
+    if result.status is Status.CRASHED:
+        return bool(NUMERICAL.search(result.message))
+    return result.status is Status.UNCONVERGED
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,249 @@
+"""Everything that can be checked before the first job of a campaign, in one call.
+
+    campaign = begin(content, "config/quickstart.yaml", dry=True)
+
+Not for: settings that are wrong by themselves (`config`), or what a campaign may not change after
+it has begun (`identity`). Snakemake calls `checked.begin_once`, which runs this in another process.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from halcyon import config
+from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.identity import check_identity, level_of_theory
+from halcyon.errors import InputError
+
+# Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
+# for as long as a campaign lasts.
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaign:
+    """Check everything that can be checked before the first job, and write the campaign down.
+
+    Args:
+        content: parsed configuration.
+        source: name of its file, for messages.
+        dry: check only, and write nothing.
+
+    Raises:
+        InputError: one message that names file, key, value and what was expected.
+    """
+    campaign = Campaign.resolve(content, source)
+    check_disk(campaign, source, dry=dry)
+    all_starts: list[Atoms] = []
+    for name, kept_plan in campaign.systems.items():
+        plan = replace(kept_plan, prepared=None) if dry else kept_plan
+        path = f"{campaign.settings.systems_folder / name}.yaml"
+        with _naming(path):
+            starts = [plan.start(structure) for structure in plan.structures]
+        all_starts += starts
+        check_bias(plan, starts, source)
+        with _naming(path):
+            check_teacher(plan)
+        check_numbers(plan, source)
+        check_committee(plan, source)
+        check_start(plan, source)
+        check_pool(campaign, plan, source)
+    with _naming(source):
+        campaign.reference().check(all_starts)
+    check_scan(campaign, source)
+    check_identity(campaign, level_of_theory(campaign), dry=dry)
+    if not dry:
+        campaign.write()
+    return campaign
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put the name of a file in front of the message of an error about it."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        raise InputError(
+            message if message.startswith(source) else f"{source}: {message}"
+        ) from None
+
+
+def check_disk(campaign: Campaign, source: str, *, dry: bool = False) -> None:
+    """Make the folders of results and labels, and refuse a full disk or one that takes no files.
+
+    Args:
+        campaign: whose folders.
+        source: name of its file, for messages.
+        dry: make no folder.
+
+    Raises:
+        InputError: too little space, or a folder cannot be made.
+    """
+    for key, folder in (
+        ("results", campaign.folder),
+        ("label_store", campaign.settings.label_store),
+    ):
+        try:
+            if not dry:
+                folder.mkdir(parents=True, exist_ok=True)
+            existing = next(
+                path for path in (folder.resolve(), *folder.resolve().parents) if path.exists()
+            )
+            free_GB = shutil.disk_usage(existing).free / 1e9
+        except OSError as error:
+            raise InputError(f"{source}: {key}: {folder}: cannot be written ({error})") from error
+        least_GB = campaign.settings.limits.min_free_disk_GB
+        if free_GB < least_GB:
+            raise InputError(
+                f"{source}: {key}: {folder}: {free_GB:.1f} GB free, expected at least "
+                f"{least_GB:g} GB (limits.min_free_disk_GB)"
+            )
+
+
+def check_teacher(plan: SystemPlan) -> None:
+    """Build every structure's force field once.
+
+    AM1-BCC charges take minutes and are left to the job: here quick ones replace them, once it is
+    known that the program that computes them works.
+
+    Raises:
+        InputError: the force field does not cover a structure, or a program is missing.
+    """
+    from halcyon.teacher import gaff2
+
+    forcefield = plan.system.forcefield
+    if isinstance(forcefield, config.Gaff2ForceField) and forcefield.charges == "bcc":
+        gaff2.check_sqm()
+        quick = forcefield.model_copy(update={"charges": "gasteiger"})
+        plan = replace(plan, system=plan.system.model_copy(update={"forcefield": quick}))
+    for name in plan.structures:
+        plan.teacher(name)
+
+
+def check_numbers(plan: SystemPlan, source: str) -> None:
+    """Refuse settings of a system that cannot work together.
+
+    Raises:
+        InputError: the message has the settings, and what to change.
+    """
+    _check_structures(plan, source)
+    _check_seed(plan, source)
+    _check_exploration(plan, source)
+
+
+def _check_structures(plan: SystemPlan, source: str) -> None:
+    """Refuse to explore a single atom, or to pre-train on nothing."""
+    name, settings = plan.system.name, plan.settings
+    if single := [structure for structure in plan.explored if structure not in plan.sampled]:
+        raise InputError(
+            f"{source}: system {name}: structure {', '.join(single)}: a single atom has no "
+            "dynamics of its own: set `explore: false`, and `pack` it with others"
+        )
+    if settings.pretraining.enabled and not any(plan.structures[s].pretrain for s in plan.sampled):
+        raise InputError(
+            f"{source}: system {name}: nothing to pre-train on: give the molecules that are packed "
+            "as structures with `pretrain: true`, or set pretraining.enabled to false"
+        )
+
+
+def _check_seed(plan: SystemPlan, source: str) -> None:
+    """Refuse a seed that the teacher has too few frames for, or that costs more than the budget."""
+    name, settings = plan.system.name, plan.settings
+    seed, teacher = settings.seed_labels, settings.teacher
+    cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
+    per_structure = seed.train + seed.validation + seed.test
+    available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)
+    if available < per_structure:
+        raise InputError(
+            f"{source}: seed_labels: system {name} needs {per_structure} frames per structure, "
+            f"but the teacher makes about {available} up to {seed.max_temperature_K:g} K "
+            "(teacher.md_frames, teacher.temperatures_K, seed_labels.max_temperature_K)"
+        )
+    if settings.limits.label_budget < plan.seed_labels:
+        raise InputError(
+            f"{source}: limits.label_budget = {settings.limits.label_budget}: the seed of system "
+            f"{name} alone takes {plan.seed_labels} labels (seed_labels)"
+        )
+
+
+def _check_exploration(plan: SystemPlan, source: str) -> None:
+    """Refuse an exploration that is too short, or has too few replicas, to ever saturate."""
+    from halcyon.verdict.saturation import rate_bound
+
+    name, settings = plan.system.name, plan.settings
+    exploration, saturation = settings.exploration, settings.saturation
+    explored = plan.explored
+    least = len(explored) * len(exploration.temperatures_K)
+    if exploration.replicas < least:
+        raise InputError(
+            f"{source}: exploration.replicas = {exploration.replicas}: expected at least {least} "
+            f"for system {name}: one per structure ({len(explored)}) and temperature "
+            f"({len(exploration.temperatures_K)})"
+        )
+    atoms = sum(len(plan.start(explored[i % len(explored)])) for i in range(exploration.replicas))
+    atom_time = atoms * exploration.time_ps * saturation.window
+    lowest_bound = rate_bound(0, atom_time, saturation.confidence)
+    if lowest_bound >= saturation.max_rate_per_atom_ps:
+        raise InputError(
+            f"{source}: exploration: system {name}: a late window of {atom_time:.3g} atom-ps "
+            f"can show a rate under {lowest_bound:.3g}/ps at best, and "
+            f"saturation.max_rate_per_atom_ps is {saturation.max_rate_per_atom_ps:g}: the campaign "
+            "could never saturate. Raise "
+            "exploration.time_ps or exploration.replicas"
+        )
+
+
+def check_committee(plan: SystemPlan, source: str) -> None:
+    """Refuse a committee with a model file that does not exist."""
+    for path in plan.settings.domain.committee:
+        if not path.is_file():
+            raise InputError(f"{source}: domain.committee: {path}: no such model file")
+
+
+def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
+    """Refuse classes of atoms that a published data set does not distinguish."""
+    classes = plan.settings.domain.classes
+    by_symmetry = classes == "symmetry" or (classes == "auto" and plan.system.kind == "molecule")
+    if by_symmetry and isinstance(campaign.settings.reference, config.DatasetReference):
+        raise InputError(
+            f"{source}: domain.classes = {classes!r}: system {plan.system.name}: expected "
+            "'element' or 'environment' with `reference: {backend: dataset}`: it is unknown which "
+            "atom of the set corresponds to which atom of the molecule"
+        )
+
+
+def check_scan(campaign: Campaign, source: str) -> None:
+    """Refuse to look for the lowest spin with a reference that cannot compare spins."""
+    reason = {
+        "xtb": "GFN-xTB without spin polarisation finds low spin lowest, even for O2",
+        "dataset": "a published set has each frame in one spin",
+    }.get(campaign.settings.reference.backend)
+    for name, plan in campaign.systems.items():
+        for structure in plan.system.structures:
+            if reason and structure.multiplicities:
+                raise InputError(
+                    f"{source}: system {name}: structure {structure.name}: multiplicities = "
+                    f"{structure.multiplicities}: expected none with `reference: {{backend: "
+                    f"{campaign.settings.reference.backend}}}`: {reason}"
+                )
+
+
+def check_start(plan: SystemPlan, source: str) -> None:
+    """Refuse a start model whose file does not exist."""
+    path = plan.settings.pretraining.start
+    if path is not None and not path.is_file():
+        raise InputError(f"{source}: pretraining.start = {str(path)!r}: no such model file")
+
+
+def check_bias(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
+    """Refuse collective variables of atoms that the start structures do not have."""
+    from halcyon.exploration.bias import check_variables  # torch: only where it is needed
+
+    bias = plan.settings.exploration.bias
+    if isinstance(bias, config.MetadynamicsBias):
+        for start in starts:
+            if start.info["structure"] in plan.explored:
+                check_variables(bias, start, source)

@@ -1,0 +1,127 @@
+"""What the model card says, computed from what a campaign has come to.
+
+Not for: the form of the card (`card`), or its words (`model_card`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from halcyon import __version__
+from halcyon.campaign.campaign import SystemPlan
+from halcyon.final.card import (
+    Card,
+    CertificateSummary,
+    DomainSummary,
+    LammpsExport,
+    LevelOfTheory,
+    Model,
+    Structure,
+)
+from halcyon.final.monitor.watch import Thresholds
+from halcyon.final.result import Result
+from halcyon.labels.store_tools import level_words
+from halcyon.models import mace
+
+SETS = ("test", "validation", "train")
+"""Sets of labelled frames whose errors the card gives, in its order."""
+RATE_FACTOR = 2.0
+"""Runs 5 to 10 times as long reached 1.0 to 2.6 times the greatest λ, 13 of 15 less than twice."""
+
+
+def card_of_result(
+    plan: SystemPlan,
+    result: Result,
+    *,
+    campaign: str,
+    system: str,
+    structures: Sequence[Structure],
+    lammps: LammpsExport,
+) -> Card:
+    """Compute a model card.
+
+    Args:
+        plan: the system and its settings.
+        result: what the campaign has come to.
+        campaign: its name.
+        system: name of the system.
+        structures: start structures as they lie in the folder.
+        lammps: the LAMMPS export.
+    """
+    settings, runs, sources = plan.settings, result.runs, result.sources
+    certificate, margin = result.certificate, result.domain.margin
+    exceedance = result.domain.report.exceedance_with_margin
+    least = Thresholds(bond_stretch_A=runs.bond_stretch_A, min_distance_A=runs.min_distance_A)
+    return Card(
+        schema=1,
+        campaign=campaign,
+        system=system,
+        kind=plan.system.kind,
+        halcyon=__version__,
+        model=Model(
+            file=sources.model.name,
+            description=mace.described(result.model),
+            elements=mace.symbols([int(z) for z in result.model.atomic_numbers]).split(", "),
+        ),
+        dtype=settings.model.dtype,
+        timestep_fs=runs.timestep_fs,
+        temperatures_K=runs.temperatures_K,
+        structures=list(structures),
+        level_of_theory=LevelOfTheory(
+            **result.level.model_dump(), words=level_words(result.level.description)
+        ),
+        data={split: len(frames) for split, frames in result.labels.items()},
+        start="pre-trained on a classical force field, then fine-tuned"
+        if settings.pretraining.enabled
+        else "from scratch",
+        errors={name: getattr(result.metrics, name) for name in SETS},
+        domain=DomainSummary(
+            file=sources.domain.name,
+            words=f"{len(result.domain.label)} classes of atoms, margin {margin.value:.2g} widths "
+            f"({margin.low:.2g}–{margin.high:.2g})",
+            margin=margin,
+            exceedance=asdict(exceedance) if exceedance else {},
+        ),
+        verdict=result.verdict,
+        certificate=None
+        if certificate is None or sources.certificate is None
+        else CertificateSummary(
+            file=sources.certificate.name,
+            conclusion=certificate.conclusion,
+            sentence=certificate.sentence,
+        ),
+        no_certificate=f"certificate.when is '{settings.certificate.when}'",
+        watch=recommended(result.traces, result.failed, least),
+        lammps=lammps,
+        limits=[
+            "Long runs of any length: there is no certificate, only the campaign's verdict.",
+            "Structures other than those above.",
+        ]
+        if certificate is None
+        else certificate.not_covered,
+    )
+
+
+def recommended(traces: pd.DataFrame, failed: Sequence[int], least: Thresholds) -> Thresholds:
+    """Thresholds for production that no replica which survived came near.
+
+    λ over the window may be `RATE_FACTOR` times the greatest value of any replica that did not
+    fail, because longer runs reach more (docs/production.md), and never less than `least`.
+
+    Args:
+        traces: of the certificate's runs or, without one, of the last exploration.
+        failed: numbers of the replicas that failed.
+        least: the smallest thresholds to recommend.
+    """
+    greatest = 0.0
+    for replica, points in traces.groupby("replica"):
+        if replica in failed:
+            continue
+        time, cli = points["time"].to_numpy(), points["cli_label"].to_numpy()
+        begin = np.searchsorted(time, time - least.window_ps + 1e-9, side="right")
+        before = np.concatenate([[0.0], cli])[begin]
+        greatest = max(greatest, float((cli - before).max()) / least.window_ps)
+    rate = min(1.0, max(least.rate, RATE_FACTOR * greatest))
+    return Thresholds(**(vars(least) | {"rate": rate}))

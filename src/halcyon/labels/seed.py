@@ -1,0 +1,114 @@
+"""The seed: the first frames to label, drawn at random and split for good.
+
+    frames = from_dynamics(teacher_frames, ["ethanol"], SeedSettings(), seeds={"ethanol": 1})
+
+Of each structure, frames are drawn for training, validation and test.
+
+Not for: making the teacher's frames (`teacher.sampling`), or frames of later generations
+(`exploration.selection`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.config.learning import SeedSettings
+from halcyon.errors import InputError
+from halcyon.frames import structure_key, structure_only
+from halcyon.labels.pool import frames_like
+
+
+def from_dynamics(
+    frames: Sequence[Atoms],
+    structures: Sequence[str],
+    settings: SeedSettings,
+    *,
+    seeds: Mapping[str, int],
+) -> list[Atoms]:
+    """Draw the seed from the teacher's dynamics.
+
+    Args:
+        frames: of the teacher, with `info` keys origin, structure and, for dynamics, temperature.
+        structures: names of the structures to draw frames of.
+        settings: numbers of frames, and the highest temperature to draw from.
+        seeds: of the random numbers, for each structure.
+
+    Returns:
+        Frames with the `info` keys split, generation, reason, origin, temperature and key.
+
+    Raises:
+        InputError: there are fewer frames of a structure than the seed takes.
+    """
+    selected = []
+    for structure in structures:
+        candidates = [
+            frame
+            for frame in frames
+            if frame.info["origin"] == "md"
+            and frame.info["temperature"] <= settings.max_temperature_K
+            and frame.info["structure"] == structure
+        ]
+        if len(candidates) < settings.frames:
+            raise InputError(
+                f"structure {structure}: {len(candidates)} frames of the teacher's dynamics up to "
+                f"{settings.max_temperature_K:g} K, expected {settings.frames} for the seed "
+                "(seed_labels): raise teacher.md_frames, or lower teacher.min_difference_A"
+            )
+        for frame, split in _drawn(candidates, settings, seeds[structure]):
+            origin = {"origin": "md", "temperature": frame.info["temperature"]}
+            selected.append(_selected(frame, split, origin))
+    return selected
+
+
+def from_published(
+    pool: Sequence[Atoms],
+    starts: Sequence[Atoms],
+    settings: SeedSettings,
+    *,
+    seeds: Mapping[str, int],
+) -> list[Atoms]:
+    """Draw the seed from a published set.
+
+    Args:
+        pool: frames of the set, see `Reference.pool`.
+        starts: start structures, with `info["structure"]`.
+        settings: numbers of frames.
+        seeds: of the random numbers, for each structure.
+
+    Returns:
+        Frames with the `info` keys split, generation, reason, origin and key.
+
+    Raises:
+        InputError: the set has fewer frames of a structure than the seed takes.
+    """
+    selected = []
+    for start in starts:
+        structure = start.info["structure"]
+        candidates = frames_like(pool, start)
+        if len(candidates) < settings.frames:
+            raise InputError(
+                f"reference.files: {len(candidates)} frames of {structure} in the data set, "
+                f"expected {settings.frames} for the seed (seed_labels)"
+            )
+        for frame, split in _drawn(candidates, settings, seeds[structure]):
+            selected.append(_selected(frame, split, {"origin": "data set"}))
+    return selected
+
+
+def _drawn(
+    candidates: Sequence[Atoms], settings: SeedSettings, seed: int
+) -> list[tuple[Atoms, str]]:
+    """Different candidates, drawn at random, with their splits."""
+    splits = (
+        ["train"] * settings.train + ["validation"] * settings.validation + ["test"] * settings.test
+    )
+    order = np.random.default_rng(seed).permutation(len(candidates))[: len(splits)]
+    return [(candidates[index], split) for index, split in zip(order, splits, strict=True)]
+
+
+def _selected(frame: Atoms, split: str, origin: Mapping[str, object]) -> Atoms:
+    selected = structure_only(frame)
+    selected.info |= {"split": split, "generation": -1, "reason": "seed", **origin}
+    selected.info |= {"key": structure_key(selected)}
+    return selected

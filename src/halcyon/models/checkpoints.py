@@ -1,0 +1,79 @@
+"""Checkpoints of a training: one file, taken only by the very training that wrote it.
+
+    checkpoint = Checkpoint(folder / "checkpoint.pt", identity)
+    checkpoint.write({"epoch": 3, "model": model.state_dict()})
+    checkpoint.read()["epoch"]  # 3
+
+Not for: what a training must keep (see `training` and `learner`).
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from halcyon import files
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's file.
+
+    Attributes:
+        path: the file.
+        identity: hash of all that the training depends on, see `identity_of`.
+    """
+
+    path: Path
+    identity: str
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Write tensors and plain values, atomically."""
+        with files.replacing(self.path) as temporary:
+            torch.save({"version": VERSION, "identity": self.identity} | content, temporary)
+
+    def read(self) -> dict[str, Any] | None:
+        """What `write` wrote; None: there is none of this training, and any other is removed."""
+        try:
+            content: dict[str, Any] = torch.load(self.path, weights_only=True)
+            if (content["version"], content["identity"]) == (VERSION, self.identity):
+                return content
+        except FileNotFoundError:
+            return None
+        except Exception:  # noqa: BLE001, S110 - whatever is wrong with it, it cannot be used
+            pass
+        self.path.unlink()
+        return None
+
+
+def identity_of(
+    frames: Sequence[Sequence[Atoms]], settings: Sequence[Any], start: Path | None
+) -> str:
+    """Hash of all that a training depends on, the number of threads included.
+
+    Args:
+        frames: sets of labelled frames.
+        settings: plain JSON values.
+        start: model file that is fine-tuned, if any.
+    """
+    digest = hashlib.sha256(json.dumps([*settings, torch.get_num_threads()]).encode())
+    for group in frames:
+        digest.update(b"group")
+        for atoms in group:
+            for part in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+                digest.update(np.ascontiguousarray(part).tobytes())
+            digest.update(np.float64(atoms.info["energy"]).tobytes())
+            digest.update(np.asarray(atoms.arrays["forces"], dtype=float).tobytes())
+    if start is not None:
+        with contextlib.suppress(FileNotFoundError):  # reading the model will report it
+            digest.update(start.read_bytes())
+    return digest.hexdigest()

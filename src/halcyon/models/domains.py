@@ -1,0 +1,68 @@
+"""The domain of a model, from labelled frames and the teacher's.
+
+    model = mace.load(Path("m.model"), device="cpu", dtype="float32")
+    domain = find_domain(model, labels, teacher, classes={"ethanol": classes},
+                         bonded={"ethanol": [(0, 1)]}, settings=DomainSettings(), seed=1)
+
+Not for: what a domain is, or its statistics (see `halcyon.domain`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from ase import Atoms
+
+from halcyon.config import DomainSettings
+from halcyon.domain.bonds import mean_lengths
+from halcyon.domain.calibration import Sample, Samples, fit_domain
+from halcyon.domain.intervals import Domain
+from halcyon.models import mace
+from halcyon.models.batched import BatchedMace
+
+
+def find_domain(
+    model: torch.nn.Module,
+    labels: Mapping[str, Sequence[Atoms]],
+    teacher: Sequence[Atoms],
+    *,
+    classes: dict[str, list[str]],
+    bonded: Mapping[str, Sequence[tuple[int, int]]],
+    settings: DomainSettings,
+    seed: int,
+    committee: Sequence[BatchedMace] = (),
+) -> Domain:
+    """Evaluate a model on frames, and fit its domain to what it predicts.
+
+    Args:
+        model: as `mace.load` returns it.
+        labels: labelled frames of the sets `train` (the model has learned them), `validation`
+            (they set margin and thresholds) and `test` (exceedances are measured on them).
+        teacher: the teacher's frames that the model was pre-trained on; none without
+            pre-training.
+        classes: class of every atom, per structure.
+        bonded: bonded pairs, per structure whose bonds are watched.
+        settings: alpha, how atoms are classified, signals.
+        seed: of bootstraps and clusters.
+        committee: the other models of the signal `committee`.
+
+    Raises:
+        InputError: no held-out frames, or a structure or class without training frames.
+    """
+    bonds = mean_lengths(labels["train"], bonded)
+
+    def sample(frames: Sequence[Atoms]) -> Sample:
+        return Sample.of(frames, mace.evaluate(model, frames))
+
+    return fit_domain(
+        Samples(
+            train=sample(labels["train"]),
+            teacher=sample(teacher),
+            held_out=sample(labels["validation"]),
+            check=sample(labels["test"]),
+        ),
+        classes=classes,
+        bonds=bonds,
+        settings=settings,
+        seed=seed,
+        committee=committee,
+    )

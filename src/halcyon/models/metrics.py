@@ -1,0 +1,72 @@
+"""`metrics.json`: what a training did, and the errors of the model that it made.
+
+    metrics = Metrics.read(Path("gen000/metrics.json"))
+    metrics.test.forces_mae_meV_per_A
+
+`pretrained.json`, of the pre-training on the teacher's frames, has the same form.
+
+Not for: computing errors (see `mace.errors`), or the points of a parity plot (see `parity`).
+"""
+
+from pydantic import Field
+
+from halcyon.verdict.forms import File, Form
+
+
+class SetErrors(Form):
+    """Errors of a model on a set of frames; of forces over their components."""
+
+    energy_mae_meV_per_atom: float
+    energy_rmse_meV_per_atom: float
+    forces_mae_meV_per_A: float
+    forces_rmse_meV_per_A: float
+    frames: int = Field(description="Number of frames in the set.")
+
+
+class TrainingProgress(Form):
+    """One epoch of a training: its loss, and errors of the averaged weights on validation frames.
+
+    Attributes:
+        epoch: number of the epoch just done, from 1.
+        of: epochs in all.
+        loss: mean training loss of the epoch: the settings' weights times eV/atom and eV/Å.
+        forces_mae_meV_per_A: mean absolute error of force components.
+        forces_rmse_meV_per_A: root-mean-square error of force components.
+        energy_mae_meV_per_atom: mean absolute error of energies.
+        energy_rmse_meV_per_atom: root-mean-square error of energies.
+    """
+
+    epoch: int
+    of: int
+    loss: float
+    forces_mae_meV_per_A: float
+    forces_rmse_meV_per_A: float
+    energy_mae_meV_per_atom: float
+    energy_rmse_meV_per_atom: float
+
+
+class Metrics(File):
+    """A training, and the model that it made. Files of early releases lack the key `schema`.
+
+    Attributes:
+        train: errors on the frames that were learned.
+        validation: errors on the frames that chose the epoch.
+        test: errors on frames used for nothing else; of a pre-training the validation frames.
+        best_epoch: epoch whose weights were kept, from 1; 0 where a model file was taken as it is.
+        e0s_eV: energy of each element in the model, eV, by atomic number.
+        curve: the learning curve, an entry for each epoch.
+        start: file of the model that was fine-tuned; None: random weights.
+        seconds: wall time of the training, s, over all attempts.
+        frames_without_label: frames that should have been learned but have no label; None in a
+            pre-training.
+    """
+
+    train: SetErrors
+    validation: SetErrors
+    test: SetErrors
+    best_epoch: int
+    e0s_eV: dict[int, float]
+    curve: list[TrainingProgress]
+    start: str | None
+    seconds: float
+    frames_without_label: int | None = None

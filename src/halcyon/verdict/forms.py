@@ -1,0 +1,252 @@
+"""The forms of what the exploration and the verdict write: `exploration.json` and `verdict.json`.
+
+    summary = ExplorationSummary.read(folder / "exploration.json")
+    verdict = Verdict.read(folder / "verdict.json")
+    verdict.saturation.rate_bound_per_atom_ps  # 1/ps
+
+Files of earlier releases are read as well: keys that came later have a default here, and nowhere
+else. A file of a later release is refused.
+
+Snakemake's own process imports this module: neither pandas nor scipy may be loaded by it.
+
+Not for: computing what stands in the forms (`runs`, `saturation`), or deciding (`saturation`).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from halcyon import files
+from halcyon.errors import InputError
+from halcyon.verdict.estimates import Estimate
+
+
+class Decision(StrEnum):
+    """What happens after a generation."""
+
+    CONTINUE = "continue"
+    SATURATED = "saturated"
+    BUDGET_SPENT = "budget_spent"
+    MAX_GENERATIONS = "max_generations"
+
+
+class Finding(StrEnum):
+    """What the late window says."""
+
+    SATURATED = "saturated"
+    NOT_SATURATED = "not saturated"
+    NOT_ENOUGH_DATA = "not enough data"
+
+
+class Form(BaseModel):
+    """A part of a form. It cannot be changed, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class File(Form):
+    """A form that is a JSON file of its own.
+
+    Attributes:
+        SCHEMA: the version that this release writes; it reads this one and all earlier ones.
+        REMEDY: what a user does about a damaged file.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    REMEDY: ClassVar[str] = (
+        "Delete this file and run the same command: it is made again, and no frame is labelled "
+        "a second time."
+    )
+
+    schema_version: int = Field(1, alias="schema", description="Version of this form.", ge=1)
+
+    def content(self) -> dict[str, Any]:
+        """The form as plain JSON, keys in the order of the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def write(self, path: Path) -> None:
+        """Write the form to `path`, atomically."""
+        files.write_json(path, self.content())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what this release or an earlier one wrote.
+
+        Raises:
+            InputError: the file is missing, damaged, or of a later release. The message names the
+                file and the key, and says what to do.
+        """
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        try:
+            content = files.read_json(path)
+        except (InputError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: damaged: it is empty or not JSON. {cls.REMEDY}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: damaged: not a JSON object. {cls.REMEDY}")
+        schema = content.get("schema", 1)
+        if isinstance(schema, int) and schema > cls.SCHEMA:
+            raise InputError(
+                f"{path}: schema = {schema}: this Halcyon knows schemas up to {cls.SCHEMA}. A "
+                "later release wrote the file: update Halcyon."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(str(part) for part in fault["loc"])
+            raise InputError(f"{path}: damaged: {key}: {fault['msg']}. {cls.REMEDY}") from error
+
+
+class Ended(Protocol):
+    """What the statistics need to know of a replica's end."""
+
+    @property
+    def replica(self) -> int:
+        """Number of the replica, as in the traces."""
+
+    @property
+    def atoms(self) -> int:
+        """Number of atoms."""
+
+    @property
+    def time_ps(self) -> float:
+        """Simulated time until the replica failed or was stopped, ps."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the replica failed; None if it did not."""
+
+
+class ReplicaEnd(Form):
+    """How one replica of an exploration ended."""
+
+    replica: int = Field(description="Number of the replica, as in the traces.")
+    structure: str = Field(description="Start structure.")
+    temperature_K: float = Field(description="Temperature of the thermostat.")
+    atoms: int = Field(description="Number of atoms.")
+    began_ps: float = Field(
+        0.0, description="When it took the place of a failed replica; 0: it is one of the first."
+    )
+    time_ps: float = Field(description="Simulated time until it failed or was stopped.")
+    failure: str | None = Field(description="Why it failed; null: it did not.")
+    cli_atoms_ps: list[float] | None = Field(
+        None, description="CLI of each atom at the end; null in files of early releases."
+    )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the replica took the place of a failed one."""
+        return self.began_ps > 0
+
+
+class ExplorationSummary(File):
+    """`exploration.json`: how the replicas of an exploration ended."""
+
+    replicas: list[ReplicaEnd]
+    replica_steps: int = Field(0, description="Steps of all replicas together.")
+    candidates_passed_over: int = Field(
+        0, description="Candidates that were not kept because their replica had better ones."
+    )
+
+
+class LabelCounts(Form):
+    """Frames of the campaign so far."""
+
+    train: int = Field(0, description="Labelled frames of the training set.")
+    validation: int = Field(0, description="Labelled frames of the validation set.")
+    test: int = Field(0, description="Labelled frames of the test set.")
+    bad: int = Field(0, description="Frames whose calculation gave no label that can be trusted.")
+    not_computed: int = Field(0, description="Frames that the budget of core-hours did not reach.")
+    spent: int = Field(description="Label calculations, those without a label included.")
+
+
+class CoreHours(Form):
+    """Core-hours of the campaign so far, all systems together."""
+
+    spent: float = Field(0.0, description="Core-hours spent.")
+    limit: float | None = Field(None, description="limits.core_hours; null: no limit.")
+    of: str = Field("labels", description="limits.core_hours_of: what counts.")
+
+
+class Explored(Form):
+    """What was asked of the exploration."""
+
+    temperatures_K: list[float]
+    time_ps: float = Field(description="Simulated time asked of each replica.")
+
+
+class Assessment(Form):
+    """What the late window of an exploration says, and the numbers behind it."""
+
+    finding: Finding
+    reason: str = Field(description="The finding in words.")
+    excursions: int = Field(description="Excursions that began in the window, over all atoms.")
+    atom_time_ps: float = Field(description="Atoms times simulated time in the window.")
+    rate_per_atom_ps: float | None = Field(description="Excursions per atom and ps.")
+    rate_bound_per_atom_ps: float | None = Field(description="Exact one-sided upper bound.")
+    rate_limit_per_atom_ps: float = Field(description="λ*: the bound must be under it.")
+    confidence: float = Field(description="Confidence of the bound.")
+    replicas: int
+    failed: int = Field(description="Replicas that failed.")
+    homogeneity_p: float | None = Field(
+        description="p-value of: all replicas have one rate. Null: too few excursions to ask."
+    )
+
+
+class FailureRate(Form):
+    """Failures per simulated time."""
+
+    failures: int = Field(description="Failed replicas.")
+    time_ps: float = Field(description="Simulated time of all replicas together.")
+    rate_per_ps: float | None = Field(description="Their quotient.")
+    bound_per_ps: float | None = Field(description="Exact one-sided upper bound of the rate.")
+    confidence: float = Field(description="Of the bound.")
+
+
+class CriticalCli(Form):
+    """The CLI at failure of one domain, and how badly it separates."""
+
+    median: Estimate = Field(description="Λ_c: half of the replicas do not outlive it, ps.")
+    failures: int = Field(description="Failed replicas.")
+    survivors: int = Field(description="Replicas that did not fail.")
+    missed: Estimate = Field(description="Fraction of the failed that failed below the median.")
+    false_alarms: Estimate = Field(description="Fraction of the survivors that are above it.")
+
+
+class CriticalClis(Form):
+    """Λ_c of both domains."""
+
+    generations: list[int] = Field(description="Generations whose replicas count.")
+    label: CriticalCli
+    guard: CriticalCli
+
+    def of(self, tier: str) -> CriticalCli:
+        """Λ_c of the `label` or the `guard` domain."""
+        return {"label": self.label, "guard": self.guard}[tier]
+
+
+class Verdict(File):
+    """`verdict.json`: whether a campaign goes on after a generation, and the numbers behind it."""
+
+    system: str
+    generation: int = Field(description="Counted from 0.")
+    decision: Decision
+    reason: str = Field(description="The decision in words.")
+    labels: LabelCounts
+    label_budget: int = Field(description="limits.label_budget.")
+    core_hours: CoreHours = Field(
+        default_factory=CoreHours, description="Verdicts of early releases do not have them."
+    )
+    explored: Explored | None = Field(
+        None, description="Null in verdicts of early releases, which do not say."
+    )
+    saturation: Assessment
+    failures: FailureRate | None = Field(
+        None, description="Null in verdicts of early releases, which do not say."
+    )
+    critical_cli: CriticalClis | None = Field(
+        None, description="Null in verdicts of early releases, which do not say."
+    )

@@ -1,0 +1,62 @@
+"""From a generation's exploration and the state of the budgets to its verdict.
+
+    verdict = judge(runs, settings, system="ethanol", generation=2, labels=labels, core_hours=4.2)
+    verdict.write(folder / "verdict.json")
+
+Not for: the rule of the decision (`saturation.decide`), or the statistics (`runs`, `saturation`).
+"""
+
+from collections.abc import Mapping
+
+from halcyon.config import Settings
+from halcyon.verdict import saturation
+from halcyon.verdict.forms import CoreHours, Explored, LabelCounts, Verdict
+from halcyon.verdict.runs import Run, critical_clis, failures
+
+
+def judge(
+    runs: Mapping[int, Run],
+    settings: Settings,
+    *,
+    system: str,
+    generation: int,
+    labels: LabelCounts,
+    core_hours: float,
+) -> Verdict:
+    """The verdict of a generation.
+
+    Args:
+        runs: explorations by generation, this generation's included and none of a later one.
+        settings: of the system.
+        system: name of the system.
+        generation: counted from 0.
+        labels: frames of the campaign so far.
+        core_hours: spent by the whole campaign so far.
+    """
+    limits, confidence = settings.limits, settings.saturation.confidence
+    run = runs[generation]
+    assessment = saturation.assess_run(run.traces, run.replicas, settings)
+    decision, reason = saturation.decide(
+        assessment,
+        generation=generation,
+        labels=labels.spent,
+        limits=limits,
+        core_hours=core_hours,
+        not_computed=labels.not_computed,
+    )
+    return Verdict(
+        system=system,
+        generation=generation,
+        decision=decision,
+        reason=reason,
+        labels=labels,
+        label_budget=limits.label_budget,
+        core_hours=CoreHours(spent=core_hours, limit=limits.core_hours, of=limits.core_hours_of),
+        explored=Explored(
+            temperatures_K=list(settings.exploration.temperatures_K),
+            time_ps=settings.exploration.time_ps,
+        ),
+        saturation=assessment,
+        failures=failures(run.replicas, confidence=confidence),
+        critical_cli=critical_clis(runs, confidence=confidence),
+    )

@@ -1,0 +1,74 @@
+"""The seed: frames drawn at random from the teacher's dynamics, and split for good."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from halcyon.config.learning import SeedSettings
+from halcyon.errors import InputError
+from halcyon.frames import structure_key
+from halcyon.labels.seed import from_dynamics
+
+SETTINGS = SeedSettings(train=4, validation=5, test=6, max_temperature_K=500)
+
+
+@pytest.fixture
+def taught(rattled):
+    """20 frames of dynamics that are cool enough, 5 that are too hot, 5 that are no dynamics."""
+    frames = rattled(30)
+    for number, frame in enumerate(frames):
+        frame.info |= {"origin": "md", "temperature": 300.0, "energy": 1.0, "time": 0.5}
+        if number >= 25:
+            frame.info |= {"origin": "displaced"}
+            del frame.info["temperature"]
+        elif number >= 20:
+            frame.info |= {"temperature": 700.0}
+    return frames
+
+
+def test_frames_are_split_and_without_the_teachers_labels(taught):
+    frames = from_dynamics(taught, ["water"], SETTINGS, seeds={"water": 3})
+    assert Counter(frame.info["split"] for frame in frames) == {
+        "train": 4,
+        "validation": 5,
+        "test": 6,
+    }
+    assert len({structure_key(frame) for frame in frames}) == 15
+    assert frames[0].info == {
+        "charge": 0,
+        "multiplicity": 1,
+        "structure": "water",
+        "split": "train",
+        "generation": -1,
+        "reason": "seed",
+        "origin": "md",
+        "temperature": 300.0,
+        "key": structure_key(frames[0]),
+    }
+    cool = {structure_key(frame) for frame in taught[:20]}
+    assert {frame.info["key"] for frame in frames} < cool
+
+
+def test_the_same_seed_draws_the_same_frames(taught):
+    chosen = from_dynamics(taught, ["water"], SETTINGS, seeds={"water": 3})
+    order = np.random.default_rng(3).permutation(20)[:15]
+    keys = [structure_key(taught[index]) for index in order]
+    assert [frame.info["key"] for frame in chosen] == keys
+    other = from_dynamics(taught, ["water"], SETTINGS, seeds={"water": 4})
+    assert [frame.info["key"] for frame in other] != keys
+
+
+def test_each_structure_gets_its_own(taught, rattled):
+    others = rattled(20)
+    for frame in others:
+        frame.info |= {"origin": "md", "temperature": 400.0, "structure": "other"}
+    frames = from_dynamics(
+        [*taught, *others], ["water", "other"], SETTINGS, seeds={"water": 1, "other": 2}
+    )
+    assert [frame.info["structure"] for frame in frames] == ["water"] * 15 + ["other"] * 15
+
+
+def test_too_few_frames_are_told(taught):
+    with pytest.raises(InputError, match=r"structure water: 14 frames .* 500 K, expected 15"):
+        from_dynamics(taught[6:], ["water"], SETTINGS, seeds={"water": 3})
