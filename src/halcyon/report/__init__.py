@@ -8,13 +8,7 @@
 Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
 """
 
-from halcyon.campaign.accounts import (
-    LabelCost,
-    StageTime,
-    label_costs,
-    read_ledger,
-    stage_times,
-)
+from halcyon.campaign.accounts import LabelCost, StageTime, label_costs, stage_times
 from halcyon.report.collected import BadFrame, Generation, SystemReport, collect, find_verdicts
 from halcyon.report.sentences import (
     certificate_sentence,
@@ -41,7 +35,6 @@ __all__ = [
     "label_costs",
     "next_step",
     "number_text",
-    "read_ledger",
     "stage_times",
     "summary_table",
     "verdict_sentence",

@@ -20,6 +20,7 @@ import yaml
 from ase import Atoms
 
 from halcyon import files
+from halcyon.campaign import paths
 from halcyon.campaign.accounts import StageTime, read_ledger, stage_times
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.config import Settings
@@ -302,7 +303,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
             for level in levels
             for path in sorted((campaign.settings.label_store / level).glob(f"*{DAMAGED}"))
         ],
-        stages=stage_times(read_ledger(folder.parent / "stages.jsonl", system)),
+        stages=stage_times(read_ledger(paths.ledger(folder.parent), system)),
         level=_level(campaign.settings.label_store, levels),
         model=model,
         model_hash=generations[-1].model_hash,
