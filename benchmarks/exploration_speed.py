@@ -57,6 +57,7 @@ from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Dynamics
+from halcyon.exploration.explore import Monitoring, RunControl
 from halcyon.models import mace
 from halcyon.models.mace import BatchedMace
 from speed_systems import SEED, SYSTEMS, fitted_model, made_domain, made_start
@@ -202,17 +203,17 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
     with tempfile.TemporaryDirectory() as work:
         found = halcyon.exploration.explore.explore(
             model,
-            case.domain,
             replicas,
             settings,
-            DomainSettings(),
-            kind="liquid" if case.start.pbc.all() else "molecule",
-            work=Path(work),
-            identity="benchmark",
+            Monitoring(
+                domain=case.domain,
+                settings=DomainSettings(),
+                system_kind="liquid" if case.start.pbc.all() else "molecule",
+            ),
+            RunControl(work=Path(work), identity="benchmark", stop=lambda: clock.tick(model.calls)),
             seed=SEED,
-            stop=lambda: clock.tick(model.calls),
         )
-    if failed := [entry["failure"] for entry in found.replicas if entry["failure"]]:
+    if failed := [end.failure for end in found.replicas if end.failure]:
         sys.exit(
             f"{case.system}: {len(failed)} replicas failed ({failed[0]}): their absence would look "
             "like speed. Fit a better model: --epochs"

@@ -65,7 +65,7 @@ def look_up(root: Path) -> dict[str, float]:
     keys = json.loads((root / "asked.json").read_text())
     store = LabelStore(root, LEVEL)
     start = time.perf_counter()
-    found = store.find(keys)
+    records = store.find(keys)
     cold = time.perf_counter() - start
     start = time.perf_counter()
     store.find(keys)
@@ -73,8 +73,8 @@ def look_up(root: Path) -> dict[str, float]:
     start = time.perf_counter()
     store.find([key[::-1] for key in keys])
     absent = time.perf_counter() - start
-    if len(found) != len(keys):
-        raise AssertionError(f"{len(found)} of {len(keys)} found")
+    if len(records) != len(keys):
+        raise AssertionError(f"{len(records)} of {len(keys)} found")
     return {"cold_s": cold, "warm_s": warm, "absent_s": absent}
 
 
@@ -107,8 +107,8 @@ def measure_all(folder: Path, labels: int, per_shard: int) -> dict:
     store = LabelStore(folder, LEVEL)
     random = np.random.default_rng(2)
     keys = pa.concat_tables(list(store.stream(["key"])))["key"].to_pylist()
-    asked = [keys[i] for i in random.choice(len(keys), min(KEYS, len(keys)), replace=False)]
-    (folder / "asked.json").write_text(json.dumps(asked))
+    sample = [keys[i] for i in random.choice(len(keys), min(KEYS, len(keys)), replace=False)]
+    (folder / "asked.json").write_text(json.dumps(sample))
     size = sum(path.stat().st_size for path in store.folder.iterdir())
     return {
         "labels": labels,
@@ -120,24 +120,24 @@ def measure_all(folder: Path, labels: int, per_shard: int) -> dict:
     }
 
 
-def table(found: dict) -> Table:
+def table(measured: dict) -> Table:
     """What a person looks at."""
     shown = Table(
-        title=f"{found['labels']:,} labels of {ATOMS} atoms, {found['per_shard']} to a shard",
+        title=f"{measured['labels']:,} labels of {ATOMS} atoms, {measured['per_shard']} to a shard",
         show_header=False,
     )
-    look, streamed = found["look_up"], found["stream"]
+    look, streamed = measured["look_up"], measured["stream"]
     for what, number in {
-        "shards": f"{found['shards']:,}",
-        "size on disk": f"{found['size_MB']:,.0f} MB",
-        "stored": f"{found['add_per_s']:,.0f} labels/s",
+        "shards": f"{measured['shards']:,}",
+        "size on disk": f"{measured['size_MB']:,.0f} MB",
+        "stored": f"{measured['add_per_s']:,.0f} labels/s",
         f"look-up of {KEYS:,} keys, new process": f"{look['cold_s']:.2f} s",
         "again": f"{look['warm_s']:.2f} s",
         "as many that are not there": f"{look['absent_s']:.2f} s",
         "memory of the look-up": f"{look['memory_MiB']:,.0f} MiB",
         "streamed": f"{streamed['labels_per_s']:,.0f} labels/s",
         "memory of streaming": f"{streamed['memory_MiB']:,.0f} MiB",
-        "memory of the imports alone": f"{found['idle']['memory_MiB']:,.0f} MiB",
+        "memory of the imports alone": f"{measured['idle']['memory_MiB']:,.0f} MiB",
     }.items():
         shown.add_row(what, number)
     return shown
@@ -159,17 +159,17 @@ def main(command_line: Sequence[str] | None = None) -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="halcyon-label-store-"))
     try:
-        found = measure_all(folder, arguments.labels, arguments.per_shard)
+        measured = measure_all(folder, arguments.labels, arguments.per_shard)
     finally:
         shutil.rmtree(folder)
-    Console().print(table(found))
+    Console().print(table(measured))
     if arguments.json is not None:
-        found["machine"] = {
+        measured["machine"] = {
             "processor": platform.machine(),
             "cores": os.cpu_count(),
             "pyarrow": version("pyarrow"),
         }
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -143,51 +143,56 @@ def compare(frames: Sequence[Atoms], settings: Cp2kReference, work: Path, cores:
     bad = [r.message for pair in pairs for r in pair if r.status is not Status.OK]
     if bad:
         raise SystemExit(f"{len(bad)} frames were not labelled: {bad[0]}")
-    energies = [abs(one.energy - other.energy) for one, other in pairs]
-    forces = [np.abs(one.forces - other.forces).max() for one, other in pairs]
-    found = {name: way.summary() for name, way in ways.items()}
-    ratio = {key: found["naive"][key] / found["reused"][key] for key in ("wall_s", "scf_steps")}
-    spent = found["reused"]["processor_s"] + ordering_s / len(frames)
+    energies = [abs(first.energy - second.energy) for first, second in pairs]
+    forces = [np.abs(first.forces - second.forces).max() for first, second in pairs]
+    summaries = {name: way.summary() for name, way in ways.items()}
+    ratio = {
+        key: summaries["naive"][key] / summaries["reused"][key] for key in ("wall_s", "scf_steps")
+    }
+    spent = summaries["reused"]["processor_s"] + ordering_s / len(frames)
     return {
-        "ratio_vs_naive": found["naive"]["processor_s"] / spent,
+        "ratio_vs_naive": summaries["naive"]["processor_s"] / spent,
         "ratio_wall": ratio["wall_s"],
         "ratio_scf_steps": ratio["scf_steps"],
         "ordering_s": ordering_s,
         "largest_energy_difference_Ha": float(max(energies) / Hartree),
         "largest_force_difference_Ha_per_bohr": float(max(forces) / (Hartree / Bohr)),
-        **found,
+        **summaries,
     }
 
 
 def layouts(frames: Sequence[Atoms], settings: Cp2kReference, work: Path) -> dict[str, dict]:
     """Core-seconds and wall time per frame of some ways to share two cores."""
-    found = {}
+    summaries = {}
     for number, (name, (shards, command, cores)) in enumerate(LAYOUTS.items()):
         changed = settings.model_copy(update={"command": command})
         way = Labelling(changed, frames, work / f"layout{number}", cores)
         for _ in frames:
             way.next()
-        found[name] = {"shards": shards, "cores": cores} | way.summary()
-    return found
+        summaries[name] = {"shards": shards, "cores": cores} | way.summary()
+    return summaries
 
 
-def table(found: dict) -> Table:
+def table(measured: dict) -> Table:
     """What a person looks at."""
     shown = Table(
-        title=f"{found['frames']} frames of {found['system']}, {Path(found['level']).name}",
+        title=f"{measured['frames']} frames of {measured['system']}, "
+        f"{Path(measured['level']).name}",
     )
     for column in ("per frame", "SCF steps", "processor s", "wall s"):
         shown.add_column(column)
-    ways = {"reused orbitals": found["reused"], "naive": found["naive"]} | found.get("layouts", {})
+    ways = {"reused orbitals": measured["reused"], "naive": measured["naive"]} | measured.get(
+        "layouts", {}
+    )
     for name, way in ways.items():
         numbers = (way[key] for key in ("scf_steps", "processor_s", "wall_s"))
         shown.add_row(name, *(f"{number:.1f}" for number in numbers))
     shown.add_section()
     keys = ("ratio_scf_steps", "ratio_vs_naive", "ratio_wall")
-    shown.add_row("naive / reused", *(f"{found[key]:.2f}" for key in keys))
+    shown.add_row("naive / reused", *(f"{measured[key]:.2f}" for key in keys))
     shown.caption = (
-        f"largest differences: {found['largest_energy_difference_Ha']:.1e} Ha, "
-        f"{found['largest_force_difference_Ha_per_bohr']:.1e} Ha/bohr"
+        f"largest differences: {measured['largest_energy_difference_Ha']:.1e} Ha, "
+        f"{measured['largest_force_difference_Ha_per_bohr']:.1e} Ha/bohr"
     )
     return shown
 
@@ -217,7 +222,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         frames = frames_of(arguments.system, arguments.frames, arguments.kelvin)
         for frame in frames if arguments.box else ():
             frame.set_cell([arguments.box] * 3)
-        found = {
+        measured = {
             "system": arguments.system,
             "frames": len(frames),
             "kelvin": arguments.kelvin,
@@ -228,11 +233,11 @@ def main(command_line: Sequence[str] | None = None) -> None:
             **compare(frames, settings, work, 1),
         }
         if arguments.layouts:
-            found["layouts"] = layouts(frames[:4], settings, work)
-    Console().print(table(found))
+            measured["layouts"] = layouts(frames[:4], settings, work)
+    Console().print(table(measured))
     if arguments.json is not None:
-        found["machine"] = {"processor": platform.machine(), "cores": os.cpu_count()}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        measured["machine"] = {"processor": platform.machine(), "cores": os.cpu_count()}
+        arguments.json.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
-from halcyon.exploration.explore import Progress, Replica, explore
+from halcyon.exploration.explore import Monitoring, Progress, Replica, RunControl, explore
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond."""
@@ -93,15 +93,11 @@ def measured(steps: int, replicas: int, work: Path) -> dict[str, Any]:
     begun = time.monotonic()
     result = explore(
         Spring(),
-        domain,
         [Replica(number, 600.0, start) for number in range(replicas)],
         settings,
-        DomainSettings(),
-        kind="molecule",
-        work=work,
-        identity="long run",
+        Monitoring(domain=domain, settings=DomainSettings(), system_kind="molecule"),
+        RunControl(work=work, identity="long run", report=report),
         seed=1,
-        report=report,
     )
     seconds = time.monotonic() - begun
     warm = [mb for done, mb in seen if done >= WARM_UP]

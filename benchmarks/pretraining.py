@@ -281,7 +281,7 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
-    from halcyon.exploration.explore import Replica, explore
+    from halcyon.exploration.explore import Monitoring, Replica, RunControl, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
     from halcyon.models.domains import find_domain
@@ -310,7 +310,6 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     common = data.train[: min(25, plan.train)]  # known to all models
     found = explore(
         BatchedMace(model),
-        domain,
         [
             Replica(i, cell.kelvin, structure_only(common[random.integers(len(common))]))
             for i in range(plan.replicas)
@@ -323,10 +322,8 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             timestep_fs=plan.timestep_fs,
             trajectory_every_fs=plan.trajectory_fs,
         ),
-        watched,
-        kind="molecule",
-        work=work / cell.name,
-        identity=hashlib.sha256(path.read_bytes()).hexdigest(),
+        Monitoring(domain=domain, settings=watched, system_kind="molecule"),
+        RunControl(work=work / cell.name, identity=hashlib.sha256(path.read_bytes()).hexdigest()),
         seed=seed,
     )
     visited = [frame for part in found.trajectory for frame in read_frames(part)]
@@ -340,9 +337,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             str(kelvin): mace.errors(mace.evaluate(model, frames), frames)
             for kelvin, frames in data.test.items()
         },
-        "replicas": [
-            {"end_ps": entry["time_ps"], "failure": entry["failure"]} for entry in found.replicas
-        ],
+        "replicas": [{"end_ps": end.time_ps, "failure": end.failure} for end in found.replicas],
         "cli_ps": {
             signal: [round(float(value), 6) for value in last[column]]
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from halcyon.campaign import paths, stage
 from halcyon.campaign.label_jobs import LabelMessages, judgements, label_job, summary
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.store import LabelStore
 
 
@@ -33,7 +33,7 @@ def main(job: stage.Job) -> None:
         )
         for message, style in judgements(labelled, job.plan.settings.limits.core_hours):
             job.say(message, style)
-        write_slopes(paths.check_file(args.out), labelled.slopes)
+        CheckedForces(slopes=tuple(labelled.slopes)).write(paths.check_file(args.out))
         write_frames(args.out, labelled.frames)
     job.done(
         f"shard {args.shard + 1} of {args.of}: {summary(labelled, store.damaged_here)}", args.out

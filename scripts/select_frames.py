@@ -9,65 +9,56 @@ from halcyon.campaign import stage
 from halcyon.config import DatasetReference
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.labelling import NOT_COMPUTED, gather
-from halcyon.labels.pool import frames_like, nearest
 from halcyon.verdict import saturation
 from halcyon.verdict.forms import ExplorationSummary, Finding
 
 
-def choose(job: stage.Job, candidates: list, known: list) -> tuple[list, dict[str, int]]:
-    """Frames to label, and every candidate's fate."""
+def main(job: stage.Job) -> None:
     import torch
 
     from halcyon.domain.calibration import Sample
     from halcyon.domain.intervals import Domain
-    from halcyon.exploration.selection import select
+    from halcyon.exploration.selection import Selection, select
     from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
-    device = settings.resources.device
-    model = mace.load(args.model, device=device, dtype=settings.model.dtype)
-
-    chosen = select(
-        Sample.of(candidates, mace.evaluate(model, candidates)),
-        Sample.of(known, mace.evaluate(model, known)),
-        Domain.read(args.domain),
-        settings.selection,
-        settings.exploration,
-        kind=job.plan.system.kind,
-        limit=settings.limits.label_budget
-        - sum(frame.info["status"] != NOT_COMPUTED for frame in known),
-    )
-    return chosen.frames, chosen.fates
-
-
-def main(job: stage.Job) -> None:
-    args, settings = job.arguments, job.plan.settings
     summary = ExplorationSummary.read(args.summary)
     assessment = saturation.assess_run(pd.read_parquet(args.traces), summary.replicas, settings)
-    known = [frame for split in gather(args.labels).values() for frame in split]
+    labelled = [frame for split in gather(args.labels).values() for frame in split]
     candidates = read_frames(args.candidates)
     if assessment.finding is Finding.SATURATED:
-        selected, fates = [], {"left: the index has saturated": len(candidates)}
+        selection = Selection.of_none(len(candidates), "the index has saturated")
     else:
-        selected, fates = choose(job, candidates, known)
+        device, dtype = settings.resources.device, settings.model.dtype
+        model = mace.load(args.model, device=device, dtype=dtype)
+        selection = select(
+            Sample.of(candidates, mace.evaluate(model, candidates)),
+            Sample.of(labelled, mace.evaluate(model, labelled)),
+            Domain.read(args.domain),
+            settings.selection,
+            settings.exploration,
+            system_kind=job.plan.system.kind,
+            limit=settings.limits.label_budget
+            - sum(frame.info["status"] != NOT_COMPUTED for frame in labelled),
+        )
     reference = job.campaign.settings.reference
-    if selected and isinstance(reference, DatasetReference):
-        published = job.campaign.reference().pool or []
-        pools = {name: frames_like(published, job.plan.start(name)) for name in job.plan.explored}
-        taken = {frame.info["key"] for frame in known}
-        found = nearest(selected, pools, taken, max_difference=reference.max_difference_A)
-        if left := len(selected) - len(found):
-            fates |= {"selected": len(found), "left: nothing like it in the data set": left}
-        selected = found
-    for frame in selected:
+    if selection.frames and isinstance(reference, DatasetReference):
+        selection = selection.replaced(
+            job.campaign.reference().pool or [],
+            {name: job.plan.start(name) for name in job.plan.explored},
+            labelled,
+            max_difference_A=reference.max_difference_A,
+        )
+    for frame in selection.frames:
         frame.info["generation"] = args.generation
-    write_frames(args.selected, selected)
-    if passed_over := summary.candidates_passed_over:
+    write_frames(args.selected, selection.frames)
+    passed_over, fates = summary.candidates_passed_over, selection.fates
+    if passed_over:
         fates |= {"left: the replica had better ones": passed_over}
     files.write_json(args.fates, {"candidates": len(candidates) + passed_over, "fates": fates})
-    told = ", ".join(f"{n} {fate}" for fate, n in fates.items()) or "no candidates"
-    job.done(told, args.selected)
+    described = ", ".join(f"{number} {fate}" for fate, number in fates.items())
+    job.done(described or "no candidates", args.selected)
 
 
 if __name__ == "__main__":

@@ -36,19 +36,19 @@ def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
     if not verdicts:
         say(f"{system}: unfinished: no generation is done yet", "bold yellow")
     else:
-        collected = report.collect(campaign, system, verdicts)
-        last = collected.last
+        contents = report.collect(campaign, system, verdicts)
+        last = contents.last
         finished = last.decision != "continue"
-        sentence = report.verdict_sentence(collected)
+        sentence = report.verdict_sentence(contents)
         say(f"{system}: {sentence}", TONES.get(last.decision, "bold red"))
         if finished:
-            certificate = collected.certificate
+            certificate = contents.certificate
             stable = certificate and certificate.conclusion == "stable"
             tone = "" if certificate is None else "green" if stable else "bold red"
-            say(report.certificate_sentence(collected), tone)
+            say(report.certificate_sentence(contents), tone)
         if last.failures.bound_per_ps is not None:
             say(f"failure rate {rate_text(last.failures)}")
-        out.print(report.summary_table(collected))
+        out.print(report.summary_table(contents))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")
     entries = read_ledger(paths.ledger(folder), system)

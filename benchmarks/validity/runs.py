@@ -18,9 +18,17 @@ from scipy import stats
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import KELVIN
-from halcyon.exploration.explore import Exploration, Progress, Replica, explore
+from halcyon.exploration.explore import (
+    Exploration,
+    Monitoring,
+    Progress,
+    Replica,
+    RunControl,
+    explore,
+)
 from halcyon.frames import read_frames, structure_only
 from halcyon.models.mace import BatchedMace, load, load_committee
+from halcyon.verdict.forms import Ended
 from validity.cells import Cell, Plan
 from validity.models import Data, Ready
 
@@ -75,16 +83,21 @@ class Job:
         ready, kelvin = self.ready, self.cell.temperature_K
         return explore(
             BatchedMace(load(ready.file, device=self.device, dtype=dtype)),
-            Domain.read(ready.domain),
             [Replica(number, kelvin, frame) for number, frame in frames.items()],
             settings,
-            watched,
-            kind="molecule",
-            work=self.folder,
-            identity=ready.entry["weights"] + hashlib.sha256(ready.domain.read_bytes()).hexdigest(),
+            Monitoring(
+                domain=Domain.read(ready.domain),
+                settings=watched,
+                system_kind="molecule",
+                committee=load_committee(watched, device=self.device),
+            ),
+            RunControl(
+                work=self.folder,
+                identity=ready.entry["weights"]
+                + hashlib.sha256(ready.domain.read_bytes()).hexdigest(),
+                report=report,
+            ),
             seed=self.cell.seed + stage,
-            committee=load_committee(watched, device=self.device),
-            report=report,
         )
 
 
@@ -114,7 +127,7 @@ def run_replicas(job: Job) -> dict[str, Any]:
 
 
 def condensed(
-    traces: pd.DataFrame, replicas: Sequence[dict[str, Any]], *, timestep_ps: float
+    traces: pd.DataFrame, replicas: Sequence[Ended], *, timestep_ps: float
 ) -> list[dict[str, Any]]:
     """What a cell keeps of each replica: when it ended, and whole numbers, which are exact.
 
@@ -130,18 +143,18 @@ def condensed(
     """
     signals = [name.removeprefix("rate_") for name in traces.columns if name.startswith("rate_")]
     rows = []
-    for entry in replicas:
-        mine = traces[traces["replica"] == entry["replica"]]
+    for end in replicas:
+        mine = traces[traces["replica"] == end.replica]
         steps = {
             name: np.rint(np.diff(mine[name], prepend=0.0) * weight / timestep_ps).astype(int)
             for signal in signals
-            for name, weight in ((f"cli_{signal}", entry["atoms"]), (f"cli_{signal}_max", 1))
+            for name, weight in ((f"cli_{signal}", end.atoms), (f"cli_{signal}_max", 1))
         }
         rows.append(
             {
-                "replica": entry["replica"],
-                "end_ps": round(float(entry["time_ps"]), 6),
-                "failure": entry["failure"],
+                "replica": end.replica,
+                "end_ps": round(float(end.time_ps), 6),
+                "failure": end.failure,
                 "outside": {s: steps[f"cli_{s}"].tolist() for s in signals},
                 "worst_atom": {s: steps[f"cli_{s}_max"].tolist() for s in signals},
             }
@@ -173,7 +186,7 @@ def run_nve(job: Job) -> dict[str, Any]:
     )
     frames = job.starts(plan.nve_replicas)
     found = job.explored(frames, heating, DomainSettings(), dtype="float64")
-    failures = {entry["replica"]: entry["failure"] for entry in found.replicas}
+    failures = {end.replica: end.failure for end in found.replicas}
     drifts: dict[int, float | None] = dict.fromkeys(frames)
     heated = {
         frame.info["replica"]: structure_only(frame)
@@ -183,11 +196,11 @@ def run_nve(job: Job) -> dict[str, Any]:
     if heated:
         # Only positions go on: momenta drawn anew are as good a sample.
         found = job.explored(heated, free, DomainSettings(), dtype="float64", stage=1)
-        for entry in found.replicas:
-            number = entry["replica"]
-            failures[number] = entry["failure"]
+        for end in found.replicas:
+            number = end.replica
+            failures[number] = end.failure
             mine = found.traces[found.traces["replica"] == number]
-            drifts[number] = drift(mine, entry, nve_ps=plan.nve_ps)
+            drifts[number] = drift(mine, end, nve_ps=plan.nve_ps)
     return {
         "atoms": len(frames[0]),
         "time_ps": plan.nve_ps,
@@ -201,7 +214,7 @@ def run_nve(job: Job) -> dict[str, Any]:
     }
 
 
-def drift(trace: pd.DataFrame, replica: dict[str, Any], *, nve_ps: float) -> float | None:
+def drift(trace: pd.DataFrame, replica: Ended, *, nve_ps: float) -> float | None:
     """Slope of a replica's total energy, meV per atom and ps; None if it failed in the first half.
 
     Args:
@@ -209,11 +222,11 @@ def drift(trace: pd.DataFrame, replica: dict[str, Any], *, nve_ps: float) -> flo
         replica: how it ended, as `explore` says.
         nve_ps: the time asked for, ps.
     """
-    if replica["failure"] is not None:
+    if replica.failure is not None:
         trace = trace[:-1]
-    if replica["time_ps"] <= nve_ps / 2:
+    if replica.time_ps <= nve_ps / 2:
         return None
     # The temperature counts 3 degrees of freedom per atom, so that this is the kinetic energy.
-    kinetic_eV = 1.5 * replica["atoms"] * KELVIN * trace["temperature"]
+    kinetic_eV = 1.5 * replica.atoms * KELVIN * trace["temperature"]
     slope = stats.linregress(trace["time"], trace["potential_energy"] + kinetic_eV).slope
-    return float(f"{1000 * slope / replica['atoms']:.4g}")
+    return float(f"{1000 * slope / replica.atoms:.4g}")

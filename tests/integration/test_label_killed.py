@@ -61,7 +61,7 @@ def starts(work):
 
 def children_of(folder):
     """CP2K processes whose working folder is in this one."""
-    found = []
+    names = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             inside = str((process / "cwd").readlink()).startswith(str(folder))
@@ -69,8 +69,8 @@ def children_of(folder):
         except OSError:
             continue
         if inside and not zombie:
-            found.append(process.name)
-    return found
+            names.append(process.name)
+    return names
 
 
 def test_killed_again_and_again_every_frame_has_one_record_and_none_is_paid_twice(
@@ -116,7 +116,7 @@ def test_killed_again_and_again_every_frame_has_one_record_and_none_is_paid_twic
     assert finished(work) > set(keys)
     assert sum(starts(work).values()) <= len(frames) + len(checked) + KILLS
     store = LabelStore(campaign.settings.label_store, campaign.reference().level)
-    found = verify(store)
+    verified = verify(store)
     # The frame that failed is kept beside the labels, so that nobody pays for it again.
-    assert (found.labels, found.repeated, found.damaged, found.faults) == (11, 0, 0, [])
+    assert (verified.labels, verified.repeated, verified.damaged, verified.faults) == (11, 0, 0, [])
     assert list((work / "wavefunctions").iterdir()) == []

@@ -34,9 +34,9 @@ class Toy(Calculator):
             raise SCFError("went nowhere")
         if atoms.positions[0, 0] < -5:
             raise KeyError("oops")
-        said = [atoms.info["charge"], atoms.info["spin"]]
-        said += [atoms.get_initial_charges().sum(), atoms.get_initial_magnetic_moments().sum()]
-        self.results = {"energy": sum(s * 10**i for i, s in enumerate(said)) * self.factor}
+        values = [atoms.info["charge"], atoms.info["spin"]]
+        values += [atoms.get_initial_charges().sum(), atoms.get_initial_magnetic_moments().sum()]
+        self.results = {"energy": sum(s * 10**i for i, s in enumerate(values)) * self.factor}
         self.results["energy"] += self.remembered
         self.remembered = 1e6
         self.results["forces"] = atoms.positions * self.factor
@@ -82,8 +82,8 @@ def test_charge_and_spin_are_handed_over(toy, tmp_path, water):
 
 
 def test_a_label_does_not_depend_on_the_frame_before(toy, tmp_path, rattled):
-    one, two = ase_reference(toy).label(rattled(2), tmp_path, 1)
-    assert one.energy == two.energy == 10.0
+    first, second = ase_reference(toy).label(rattled(2), tmp_path, 1)
+    assert first.energy == second.energy == 10.0
 
 
 def test_failures_are_records(toy, tmp_path, water):
@@ -139,12 +139,12 @@ def dataset(tmp_path, rattled):
 
 
 def test_a_frame_of_the_set_gets_its_label(dataset, rattled, tmp_path):
-    asked = rattled(6)[2:]
-    for frame in asked:
+    requested = rattled(6)[2:]
+    for frame in requested:
         frame.set_cell([9.0] * 3)  # a molecule's box is no part of it
         frame.positions = np.round(frame.positions, 8)  # what extxyz keeps
-    turned = asked[0][[2, 0, 1]]
-    turned.info = dict(asked[0].info)
+    turned = requested[0][[2, 0, 1]]
+    turned.info = dict(requested[0].info)
     store = LabelStore(tmp_path / "labels", dataset.level)
     labelled = Labeller(
         reference=dataset,
@@ -152,7 +152,7 @@ def test_a_frame_of_the_set_gets_its_label(dataset, rattled, tmp_path):
         work=tmp_path / "work",
         cores=1,
         provenance={"campaign": "c", "system": "s"},
-    ).label([*asked, turned])
+    ).label([*requested, turned])
     assert [f.info["status"] for f in labelled] == ["ok", "ok", "rejected", "rejected", "ok"]
     assert "not in the data set, which has 4 other frames of H2O" in labelled[2].info["message"]
     for frame in (labelled[0], labelled[4]):

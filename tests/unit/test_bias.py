@@ -427,16 +427,15 @@ def fault(start, *variables):
 
 def test_an_atom_that_is_not_there_is_refused():
     assert fault(chain(1), DISTANCE, DISTANCE | {"atoms": [1, 6]}) == (
-        "mine.yaml: exploration.bias.variables.1: atom 6: expected 0 to 5, the atoms of structure "
-        "chain"
+        "mine.yaml: exploration.bias.variables.1: structure chain has no atom 6: expected 0 to 5"
     )
 
 
 def test_a_straight_torsion_is_refused():
     line = Atoms("C6", positions=[[i, 0, 0] for i in range(6)], info={"structure": "line"})
     assert fault(line, TORSION) == (
-        "mine.yaml: exploration.bias.variables.0.atoms = [0, 1, 2, 3]: three in a row are "
-        "collinear in structure line: expected a bent chain"
+        "mine.yaml: exploration.bias.variables.0.atoms = [0, 1, 2, 3]: three of them lie on "
+        "a line in structure line, where a torsion is not defined: expected a bent chain"
     )
 
 

@@ -19,7 +19,7 @@ from halcyon.campaign.label_jobs import label_job
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key, write_frames
-from halcyon.labels.finite_difference import write_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.journal import NAME, Journal
 from halcyon.labels.labelling import NOT_COMPUTED, SystemicFailure
 from halcyon.labels.reference.base import Record, Reference, Status
@@ -97,7 +97,8 @@ def shop(tmp_path, rattled):
             labelled = job.label(asked, reference, store, cores=1)
             out = self.folder / batch
             write_frames(out / f"labels/{number:03d}.parquet", labelled.frames)
-            write_slopes(out / f"checks/{number:03d}.json", labelled.slopes)
+            checked = CheckedForces(slopes=tuple(labelled.slopes))
+            checked.write(out / f"checks/{number:03d}.json")
             return labelled.frames
 
         def count(self, batch="seed"):

@@ -230,6 +230,14 @@ def test_a_campaign_keeps_its_identity(attempt):
         attempt(system=structure(box_A=9.0))
 
 
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\x00\xff\xfe"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = tmp_path / "verdict.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"verdict\.json: not valid JSON"):
+        files.read_json(path)
+
+
 def test_one_process_at_a_time(tmp_path):
     with files.only_one(tmp_path), pytest.raises(InputError, match="another Halcyon process"):
         files.take_lock(tmp_path / ".lock")

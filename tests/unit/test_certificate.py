@@ -20,13 +20,15 @@ from halcyon.config import (
     Settings,
 )
 from halcyon.errors import InputError, Interrupted
-from halcyon.exploration.explore import Replica
+from halcyon.exploration.explore import Monitoring, RunControl
 from halcyon.final import certificate, long_runs
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.final.checks import verify
 from halcyon.final.evidence import Criteria, ReplicaEnd, contradictions, drift, examine
 from halcyon.final.folder import LABELS, copy, write_labels, write_manifest
+from halcyon.final.issuing import Subject, issue
 from halcyon.frames import read_frames, structure_key, write_frames
+from halcyon.labels.labelling import gather
 from halcyon.labels.store import LabelStore, level_hash
 from halcyon.verdict import saturation
 
@@ -66,22 +68,21 @@ def labelled(number):
     return frames
 
 
-def put(folder, work, ensemble, *, frames, model=None, settings=SETTINGS, **options):
+def put(folder, work, ensemble, *, frames, model=None, settings=SETTINGS, **control):
     (folder / "certificate").mkdir(exist_ok=True)
     return long_runs.put_to_test(
         model or Spring(),
-        domain(upper=10.0),
         [frame for frame in frames if frame.info["split"] == "train"],
         ["dimer"],
         settings=long_runs.run_settings(EXPLORATION, settings, ensemble),
+        monitoring=Monitoring(
+            domain=domain(upper=10.0), settings=DomainSettings(), system_kind="molecule"
+        ),
         criteria=CRITERIA,
-        indicator=DomainSettings(),
+        control=RunControl(work=work, identity="test", **control),
+        seed=5,
         traces=folder / f"certificate/{ensemble}.parquet",
         relative_to=folder / "certificate",
-        work=work,
-        identity="test",
-        seed=5,
-        **options,
     )
 
 
@@ -95,34 +96,26 @@ def made(folder):
     write_frames(folder / "gen000.parquet", frames[6:])
     LabelStore(folder / "store", LEVEL).add(frames)
     runs = [put(folder, folder / "work", e, frames=frames) for e in ("nvt", "nve")]
-    conclusion, reasons = certificate.conclude(runs, CRITERIA)
     here = folder / "certificate"
-    Certificate(
-        schema=1,
-        conclusion=conclusion,
-        sentence=certificate.sentence(conclusion, reasons, runs),
-        reasons=reasons,
-        not_covered=certificate.not_covered(runs, structures=["dimer"], verdict="saturated"),
+    subject = Subject(
         campaign="test",
         system="nitrogen",
-        created="2026-11-21T12:00:00+00:00",
-        verdict={"decision": "saturated", "reason": "calm", "generation": 1},
-        model=certificate.hash_of(folder / "gen001/model.model", here),
-        domain=certificate.hash_of(folder / "gen001/domain.json", here),
-        data={
-            "files": [
-                certificate.hash_of(folder / f"{name}.parquet", here) for name in ("seed", "gen000")
-            ],
-            "splits": {"train": 3, "validation": 3, "test": 3, "bad": 0},
-            "sha256": certificate.data_digest(frames),
-            "store": str(folder / "store"),
-        },
-        level_of_theory=long_runs.level_of(frames, folder / "store"),
-        criteria=CRITERIA,
-        signals=["node_energy", "guard"],
-        runs=runs,
+        structures=["dimer"],
+        signals=[],
+        model=folder / "gen001/model.model",
+        domain=folder / "gen001/domain.json",
+        labels=[folder / f"{name}.parquet" for name in ("seed", "gen000")],
+        store=folder / "store",
+    )
+    issue(
+        subject,
+        runs,
+        CRITERIA,
+        gather(subject.labels),
+        end=certificate.CampaignEnd(decision="saturated", reason="calm", generation=1),
         software=long_runs.software(Spring(), 1),
-    ).sealed().write(here / "certificate.json")
+        folder=here,
+    ).write(here / "certificate.json")
     return here / "certificate.json"
 
 
@@ -324,6 +317,25 @@ def test_killed_runs_go_on_to_the_same_numbers(tmp_path):
     assert again == whole
 
 
+def test_runs_whose_replicas_have_all_failed_can_be_asked_again(tmp_path):
+    frames = labelled(9)
+    failing = Spring(fail_after=20)
+    whole = put(tmp_path, tmp_path / "work", "nvt", frames=frames, model=failing)
+    assert whole.overall.failures.failures == 4
+    assert put(tmp_path, tmp_path / "work", "nvt", frames=frames, model=failing) == whole
+
+
+def test_a_certificate_names_what_it_is_about(original):
+    made = Certificate.read(original)
+    assert (made.campaign, made.system, made.schema_version) == ("test", "nitrogen", 1)
+    assert made.signals == ["node_energy", "guard"]
+    assert made.model.path == "../gen001/model.model"
+    assert [file.path for file in made.data.files] == ["../seed.parquet", "../gen000.parquet"]
+    assert made.data.splits == {"train": 3, "validation": 3, "test": 3, "bad": 0, "not_computed": 0}
+    assert made.data.store == str(original.parent.parent / "store")
+    assert made.level_of_theory.description == LEVEL
+
+
 def test_a_failed_replica_makes_a_model_not_stable(tmp_path):
     frames = labelled(9)
     failing = Spring(fail_after=150)
@@ -493,17 +505,6 @@ def test_runs_are_plain_and_end_with_a_point_of_the_traces():
         assert settings.replacements == 0
     assert long_runs.run_settings(explored, asked, "nvt").time_ps == pytest.approx(1.1)
     assert long_runs.run_settings(explored, asked, "nvt").temperatures_K == explored.temperatures_K
-
-
-def test_every_structure_runs_at_every_temperature_from_a_learned_frame():
-    settings = long_runs.run_settings(EXPLORATION, SETTINGS, "nvt")
-    frames = [f for f in labelled(9) if f.info["split"] == "train"]
-    replicas, keys = long_runs.starts(frames, ["dimer"], settings, seed=1)
-    assert all(isinstance(replica, Replica) for replica in replicas)
-    assert [replica.temperature_K for replica in replicas] == [300.0, 300.0, 600.0, 600.0]
-    assert set(keys.values()) <= {frame.info["key"] for frame in frames}
-    with pytest.raises(InputError, match="no labelled training frame of structure water"):
-        long_runs.starts(frames, ["water"], settings, seed=1)
 
 
 def test_criteria_are_the_campaigns():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from halcyon.verdict.forms import ReplicaEnd
 
 ATOMS, TIMESTEP_FS, TRACE_FS, TIME_PS = 9, 0.5, 50.0, 4.0
 MODELS = {
@@ -146,6 +147,17 @@ def test_the_sum_of_two_rates_is_a_score_of_its_own(part):
     assert both.max() > 0
 
 
+def replica_end(number, time_ps, failure):
+    return ReplicaEnd(
+        replica=number,
+        structure="molecule",
+        temperature_K=300.0,
+        atoms=ATOMS,
+        time_ps=time_ps,
+        failure=failure,
+    )
+
+
 @pytest.mark.parametrize(("end_ps", "known"), [(2.0, True), (1.5, True), (0.9, False)])
 def test_drift_is_the_slope_of_the_total_energy(part, end_ps, known):
     module = part("validity.runs")
@@ -156,7 +168,7 @@ def test_drift_is_the_slope_of_the_total_energy(part, end_ps, known):
     failure = None if end_ps == 2.0 else "bond broken"
     if failure:  # the point of the failure itself does not count
         trace.loc[trace.index[-1], "potential_energy"] = np.nan
-    replica = {"atoms": ATOMS, "failure": failure, "time_ps": end_ps}
+    replica = replica_end(0, end_ps, failure)
     found = module.drift(trace, replica, nve_ps=2.0)
     assert found == (pytest.approx(1.0) if known else None)
 
@@ -207,8 +219,8 @@ def test_cells_keep_exact_counts_on_their_own_grid(part):
         ]
     )
     ends = [
-        {"replica": 0, "time_ps": 0.02, "failure": None, "atoms": ATOMS},
-        {"replica": 1, "time_ps": 0.015, "failure": "bond broken", "atoms": ATOMS},
+        replica_end(0, 0.02, None),
+        replica_end(1, 0.015, "bond broken"),
     ]
     rows = part("validity.runs").condensed(frame, ends, timestep_ps=0.0005)
     assert [entry["outside"]["label"] for entry in rows] == [[20, 20], [20, 10]]

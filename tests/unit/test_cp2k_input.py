@@ -527,9 +527,9 @@ def test_incomplete_output_is_never_a_label(spoil, expected):
 
 
 def test_entry_hash_does_not_depend_on_names():
-    one, two = Entry("H", ("A",), "1\n2"), Entry("H", ("B", "C"), "1\n2")
-    assert one.sha256 == two.sha256
-    assert one.sha256 != Entry("He", ("A",), "1\n2").sha256
+    first, second = Entry("H", ("A",), "1\n2"), Entry("H", ("B", "C"), "1\n2")
+    assert first.sha256 == second.sha256
+    assert first.sha256 != Entry("He", ("A",), "1\n2").sha256
 
 
 @pytest.fixture

@@ -99,15 +99,15 @@ def test_orbitals_of_a_turned_molecule_are_the_turned_orbitals(tmp_path):
     write_orbitals(tmp_path / "a.wfn", [[1, 3, 5], [1, 3]], coefficients)
     content = (tmp_path / "a.wfn").read_bytes()
     (tmp_path / "b.wfn").write_bytes(turned(content, np.array([TURN, np.eye(3)])))
-    found = read_orbitals(tmp_path / "b.wfn", 2)
-    assert np.allclose(found[0], coefficients[0])  # s
+    turned_coefficients = read_orbitals(tmp_path / "b.wfn", 2)
+    assert np.allclose(turned_coefficients[0], coefficients[0])  # s
     order = [1, 2, 0]
-    assert np.allclose(found[1:4], TURN[np.ix_(order, order)] @ coefficients[1:4])
+    assert np.allclose(turned_coefficients[1:4], TURN[np.ix_(order, order)] @ coefficients[1:4])
     assert np.allclose(
-        np.linalg.norm(found[4:9], axis=0), np.linalg.norm(coefficients[4:9], axis=0)
+        np.linalg.norm(turned_coefficients[4:9], axis=0), np.linalg.norm(coefficients[4:9], axis=0)
     )
-    assert not np.allclose(found[4:9], coefficients[4:9])
-    assert np.allclose(found[9:], coefficients[9:])  # of the atom that is not turned
+    assert not np.allclose(turned_coefficients[4:9], coefficients[4:9])
+    assert np.allclose(turned_coefficients[9:], coefficients[9:])  # of the atom that is not turned
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_atoms_of_a_turned_methyl_group_turn_with_it():
 
 
 def test_orientation_counts_in_a_periodic_cell_but_not_the_image():
-    one, other = ethanol(), ethanol()
-    one.pbc = other.pbc = True
-    other.positions[3] += [9.0, 0, -9.0]
-    assert difference(one, other) < 1e-9
-    other.positions = other.positions @ TURN.T
-    assert difference(one, other) > 0.5
+    first, second = ethanol(), ethanol()
+    first.pbc = second.pbc = True
+    second.positions[3] += [9.0, 0, -9.0]
+    assert difference(first, second) < 1e-9
+    second.positions = second.positions @ TURN.T
+    assert difference(first, second) > 0.5
 
 
 def test_order_is_that_of_the_shortest_tree():

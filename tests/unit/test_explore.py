@@ -1,9 +1,9 @@
 """Exploration with a cheap pair potential behind the interface that MACE has."""
 
+import hashlib
 import itertools
 import multiprocessing
 import signal
-import sys
 import time
 from dataclasses import replace
 
@@ -24,12 +24,12 @@ from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted
 from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
-from halcyon.exploration.explore import Replica, explore
+from halcyon.exploration.explore import Monitoring, Progress, Replica, RunControl, explore
+from halcyon.exploration.run_state import identity_of
 from halcyon.exploration.traces import TRACE_COLUMNS, write_traces
 from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
-
-batch_module = sys.modules["halcyon.exploration.replicas"]
+from halcyon.verdict.forms import ExplorationSummary
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
@@ -118,18 +118,21 @@ def run(
     settings=SETTINGS,
     bounds=None,
     signals=(),
-    kind="molecule",
+    system_kind="molecule",
+    identity="test",
+    stop=lambda: False,
     **options,
 ):
     return explore(
         model or Spring(),
-        bounds or domain(),
         replicas or [Replica(n, 600.0, dimer()) for n in range(4)],
         settings,
-        DomainSettings(signals=list(signals)),
-        kind=kind,
-        work=work,
-        identity="test",
+        Monitoring(
+            domain=bounds or domain(),
+            settings=DomainSettings(signals=list(signals)),
+            system_kind=system_kind,
+        ),
+        RunControl(work=work, identity=identity, stop=stop),
         seed=3,
         **options,
     )
@@ -161,7 +164,7 @@ def test_the_index_is_the_time_spent_outside(tmp_path):
     # Both atoms share the bond's energy: mean and maximum agree, λ is between 0 and 1.
     np.testing.assert_allclose(last["cli_label"], last["cli_label_max"])
     assert result.traces["rate_label"].between(0, 1).all()
-    assert [r["failure"] for r in result.replicas] == [None] * 4
+    assert [r.failure for r in result.replicas] == [None] * 4
 
 
 def test_the_thermostat_keeps_the_temperature(tmp_path):
@@ -257,25 +260,15 @@ def test_killed_at_ten_random_moments_it_ends_as_if_undisturbed(tmp_path):
 def test_another_model_does_not_continue_an_old_trajectory(tmp_path):
     run(tmp_path)
     model = Spring()
-    explore(
-        model,
-        domain(),
-        [Replica(n, 600.0, dimer()) for n in range(4)],
-        SETTINGS,
-        DomainSettings(),
-        kind="molecule",
-        work=tmp_path,
-        identity="another model",
-        seed=3,
-    )
+    run(tmp_path, model, identity="another model")
     assert model.calls > 400
 
 
 def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
     replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
     result = run(tmp_path / "a", replicas=replicas)
-    assert [r["failure"] for r in result.replicas] == [None, "bond broken", None]
-    assert result.replicas[1]["time_ps"] == pytest.approx(0.001)
+    assert [r.failure for r in result.replicas] == [None, "bond broken", None]
+    assert result.replicas[1].time_ps == pytest.approx(0.001)
     alive = result.traces.groupby("replica")["time"].max()
     assert alive[0] == alive[2] == pytest.approx(0.4)
     assert (result.traces.groupby("replica")["cli_label"].diff().dropna() >= 0).all()
@@ -286,13 +279,13 @@ def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
 
 def test_frames_before_a_failure_are_candidates(tmp_path):
     result = run(tmp_path, Spring(fail_after=50))
-    assert result.replicas[0]["failure"] == "values not finite"
+    assert result.replicas[0].failure == "values not finite"
     before = [f for f in result.candidates if f.info["reason"] == "before failure"]
     # The others move up into the failing place of the batch one after another.
-    assert [r["failure"] for r in result.replicas] == ["values not finite"] * 4
+    assert [r.failure for r in result.replicas] == ["values not finite"] * 4
     assert len(before) == 4 * FRAMES_BEFORE_FAILURE
     for frame in before:
-        failed_at = result.replicas[frame.info["replica"]]["time_ps"]
+        failed_at = result.replicas[frame.info["replica"]].time_ps
         assert failed_at - 0.04 - 1e-9 <= frame.info["time"] < failed_at
         assert np.isfinite(frame.positions).all()
 
@@ -300,9 +293,33 @@ def test_frames_before_a_failure_are_candidates(tmp_path):
 def test_all_replicas_failing_in_the_first_step_is_an_outcome(tmp_path):
     replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
     result = run(tmp_path, replicas=replicas)
-    assert [r["failure"] for r in result.replicas] == ["bond broken"] * 2
+    assert [r.failure for r in result.replicas] == ["bond broken"] * 2
     assert len(result.traces) == 2
     assert result.steps == 2
+
+
+def test_a_run_whose_replicas_have_all_failed_can_be_asked_again(tmp_path):
+    replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
+    result = run(tmp_path, replicas=replicas)
+    model = Spring()
+    same(run(tmp_path, model, replicas=replicas), result)
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize(("time_ps", "interruptions"), [(0.4, (0, 0, 0, 5)), (0.015, (0,))])
+def test_stopped_while_no_replica_runs_it_goes_on(tmp_path, time_ps, interruptions):
+    # In the shorter run the time is over before the successors may enter.
+    changed = {"replacements": 3, "trajectory_every_fs": 10.0, "time_ps": time_ps}
+    options = {
+        "replicas": [Replica(n, 600.0, dimer(1.9)) for n in range(2)],
+        "settings": SETTINGS.model_copy(update=changed),
+        "successor": breaks_first,
+    }
+    whole = run(tmp_path / "whole", **options)
+    for interruption in interruptions:  # at the first, all have failed and successors wait
+        with pytest.raises(Interrupted):
+            run(tmp_path / "broken", stop=after(interruption), **options)
+    same(run(tmp_path / "broken", **options), whole)
 
 
 def test_traces_are_thinned_but_exact(tmp_path):
@@ -320,6 +337,7 @@ def test_traces_carry_their_units(tmp_path):
     schema = pq.read_schema(tmp_path / "t.parquet")
     assert schema.names == list(TRACE_COLUMNS)
     assert schema.field("cli_label").metadata[b"unit"] == b"ps"
+    assert schema.metadata == {b"halcyon.traces": b"1"}
 
 
 MORE = ("bond_stretch", "potential_energy")
@@ -383,9 +401,9 @@ def test_permuted_replicas_give_the_same_numbers(tmp_path):
 def test_how_many_steps_are_looked_at_at_once_changes_nothing(tmp_path, monkeypatch, block):
     replicas = [Replica(n, 15000.0, dimer()) for n in range(4)]  # some of them break
     normal = run(tmp_path / "a", replicas=replicas, signals=MORE)
-    monkeypatch.setattr(batch_module, "BLOCK_STEPS", block)
+    monkeypatch.setattr("halcyon.exploration.replicas.BLOCK_STEPS", block)
     same(run(tmp_path / "b", replicas=replicas, signals=MORE), normal)
-    assert any(r["failure"] for r in normal.replicas)
+    assert any(r.failure for r in normal.replicas)
 
 
 def breaks_first(number, gone):
@@ -396,13 +414,13 @@ def breaks_first(number, gone):
 def test_failed_replicas_are_replaced_until_the_time_is_over(tmp_path):
     replicas = [Replica(n, 600.0 + n, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
     result = run(tmp_path / "a", replicas=replicas, successor=breaks_first)
-    ends = {r["replica"]: r for r in result.replicas}
+    ends = {r.replica: r for r in result.replicas}
     assert sorted(ends) == [0, 1, 2, 3, 4]
-    assert [ends[n]["failure"] for n in (1, 3)] == ["bond broken"] * 2
-    assert [ends[n]["temperature_K"] for n in (3, 4)] == [601.0] * 2
+    assert [ends[n].failure for n in (1, 3)] == ["bond broken"] * 2
+    assert [ends[n].temperature_K for n in (3, 4)] == [601.0] * 2
     # A new one enters where a candidate interval of 20 steps begins.
-    assert [ends[n]["began_ps"] for n in (0, 3, 4)] == pytest.approx([0, 0.020, 0.040])
-    assert ends[4]["time_ps"] == pytest.approx(0.360)
+    assert [ends[n].began_ps for n in (0, 3, 4)] == pytest.approx([0, 0.020, 0.040])
+    assert ends[4].time_ps == pytest.approx(0.360)
     last = result.traces.groupby("replica").last()
     assert last["time"][4] == pytest.approx(0.360)
     assert result.steps == 400 + 1 + 400 + 1 + 360
@@ -422,11 +440,11 @@ def test_when_all_have_failed_others_begin_as_many_as_allowed(tmp_path):
     settings = SETTINGS.model_copy(update={"replacements": 3})
     result = run(tmp_path, replicas=replicas, settings=settings, successor=breaks_first)
     # 0, 1 and 2 break at once; of them 2 is the successor of 0.
-    assert [r["failure"] for r in result.replicas] == ["bond broken"] * 2 + [
+    assert [r.failure for r in result.replicas] == ["bond broken"] * 2 + [
         None,
         "bond broken",
     ] + [None]
-    assert [r["began_ps"] for r in result.replicas] == pytest.approx([0, 0, 0.02, 0.02, 0.04])
+    assert [r.began_ps for r in result.replicas] == pytest.approx([0, 0, 0.02, 0.02, 0.04])
 
 
 def test_without_a_thermostat_the_total_energy_stays(tmp_path):
@@ -435,7 +453,7 @@ def test_without_a_thermostat_the_total_energy_stays(tmp_path):
     kinetic = 3 / 2 * 2 * units.kB * result.traces["temperature"]  # torch-sim counts 3 N
     total = (result.traces["potential_energy"] + kinetic).groupby(result.traces["replica"])
     assert (total.max() - total.min()).max() < 0.002
-    assert [r["failure"] for r in result.replicas] == [None] * 4
+    assert [r.failure for r in result.replicas] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -446,7 +464,7 @@ def test_a_time_step_too_long_shows_as_energy_drift(tmp_path, timestep, failure)
     changed = {"ensemble": "nve", "timestep_fs": timestep, "energy_drift_eV_per_atom": 0.002}
     starts = [Replica(n, 1.0, dimer(1.15)) for n in range(2)]
     result = run(tmp_path, replicas=starts, settings=SETTINGS.model_copy(update=changed))
-    found = {entry["failure"] for entry in result.replicas}
+    found = {end.failure for end in result.replicas}
     assert found == {failure}
 
 
@@ -494,7 +512,12 @@ def test_constant_pressure_gives_the_volume_of_an_ideal_gas(tmp_path):
     replicas = [Replica(n, 500.0, gas()) for n in range(16)]
     bounds = replace(domain(), classes={"dimer": ["N"] * 8}, bonds={})
     result = run(
-        tmp_path, IdealGas(), replicas=replicas, settings=settings, bounds=bounds, kind="reactive"
+        tmp_path,
+        IdealGas(),
+        replicas=replicas,
+        settings=settings,
+        bounds=bounds,
+        system_kind="reactive",
     )
     frames = [f for path in result.trajectory for f in read_frames(path) if f.info["time"] > 1.0]
     volumes = np.array([f.get_volume() for f in frames])
@@ -525,6 +548,43 @@ def test_a_trajectory_is_written_only_if_asked_and_survives_a_kill(tmp_path):
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.arrays["forces"], b.arrays["forces"])
     assert not any(path.exists() for path in parts)
+    # Asked again, what was joined stays.
+    assert join(parts, tmp_path / "b.parquet") == 0
+    assert len(read_frames(tmp_path / "b.parquet")) == 4 * 40
+    assert join([], tmp_path / "none.parquet") == 0
+    assert not (tmp_path / "none.parquet").exists()
+
+
+def test_progress_and_result_are_told_in_a_line(tmp_path):
+    progress = Progress(done=0.25, ns_per_day=3.14, seconds_left=300.0, failed=2)
+    assert str(progress) == ("25%, 3.1 ns/day over all replicas, 2 failed, about 5.0 min left")
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
+    result = run(tmp_path, replicas=replicas)
+    cli = result.traces.groupby("replica")["cli_label"].last().mean()
+    assert result.describe() == (
+        f"0.801 ps, 1 of 3 replicas failed, Λ {cli:.3g} ps, {len(result.candidates)} candidates"
+    )
+    path = tmp_path / "exploration.json"
+    result.summary().write(path)
+    written = ExplorationSummary.read(path)
+    assert written.replicas == result.replicas
+    assert written.replica_steps == result.steps
+    assert written.candidates_passed_over == result.passed_over
+
+
+def test_the_identity_is_of_the_files_that_are_read(tmp_path):
+    paths = [tmp_path / name for name in ("model", "domain", "member")]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 10)
+    model, inside, member = paths
+
+    def identity(*signals):
+        settings = DomainSettings(signals=["node_energy", *signals], committee=[member])
+        return identity_of(model, inside, settings)
+
+    everything = b"".join(path.read_bytes() for path in paths)
+    assert identity("committee") == hashlib.sha256(everything).hexdigest()
+    assert identity() == hashlib.sha256(everything[:20]).hexdigest()
 
 
 def test_hills_drive_replicas_further_and_the_traces_say_how_far(tmp_path):

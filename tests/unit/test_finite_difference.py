@@ -7,7 +7,7 @@ from conftest import ROOT
 from halcyon.config import SanitySettings, XtbReference
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels.finite_difference import STEP_A, check, fault, read_slopes, write_slopes
+from halcyon.labels.finite_difference import STEP_A, CheckedForces, check, fault
 from halcyon.labels.reference.xtb import Xtb
 
 DATA = ROOT / "tests/data/labels"
@@ -19,35 +19,35 @@ def level(rattled):
     """Frames with labels, and what labels more; `wrong` changes forces, `status` the outcome."""
 
     def make(wrong=lambda forces: forces, status="ok"):
-        method, asked = Xtb(XtbReference(backend="xtb")), []
+        method, calls = Xtb(XtbReference(backend="xtb")), []
 
         def compute(frames, status=status):
-            asked.append(frames)
+            calls.append(frames)
             labelled = []
             for frame, record in zip(frames, method.label(frames, None, 1), strict=True):
-                mine = frame.copy()
-                mine.info = frame.info | {"status": status, "message": "", "paid": 1.5}
-                mine.info |= {"energy": record.energy, "key": structure_key(frame)}
-                mine.arrays["forces"] = wrong(record.forces)
-                labelled.append(mine)
+                answer = frame.copy()
+                answer.info = frame.info | {"status": status, "message": "", "paid": 1.5}
+                answer.info |= {"energy": record.energy, "key": structure_key(frame)}
+                answer.arrays["forces"] = wrong(record.forces)
+                labelled.append(answer)
             return labelled
 
         good = compute(rattled(6), "ok")
-        asked.clear()
-        return good, compute, asked
+        calls.clear()
+        return good, compute, calls
 
     return make
 
 
 def test_right_forces_pass_with_two_calculations(level):
-    good, compute, asked = level()
+    good, compute, calls = level()
     (slope,) = check(good, compute, SETTINGS, seed=3)
     assert slope.passed
     # GFN2-xTB's forces are analytic; what is left is the step's third order.
     assert abs(slope.force - slope.slope) < 0.005
     assert abs(slope.force) > 0.5  # the direction is not across the forces
     assert slope.core_seconds == 3.0
-    (points,) = asked
+    (points,) = calls
     frame = next(f for f in good if f.info["key"] == slope.key)
     for point in points:
         assert np.linalg.norm(point.positions - frame.positions) == pytest.approx(STEP_A)
@@ -63,12 +63,12 @@ def test_right_forces_pass_with_two_calculations(level):
     ],
 )
 def test_wrong_forces_of_two_frames_are_a_fault_of_the_level(level, wrong):
-    good, compute, asked = level(wrong)
+    good, compute, calls = level(wrong)
     slopes = check(good, compute, SETTINGS, seed=3)
     assert [slope.passed for slope in slopes] == [False, False]
     assert slopes[0].key != slopes[1].key
     assert "forces are not the slope of the energy on 2 of 2 frames" in fault(slopes)
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 def test_one_wrong_frame_is_not_the_levels_fault(level):
@@ -93,30 +93,38 @@ def test_points_without_a_label_say_nothing(level):
 def test_slopes_come_back_from_their_file(level, tmp_path):
     good, compute, _ = level()
     slopes = check(good, compute, SETTINGS, seed=3)
-    write_slopes(tmp_path / "checks.json", slopes)
-    assert read_slopes(tmp_path / "checks.json") == slopes
+    checked = CheckedForces(slopes=tuple(slopes))
+    checked.write(tmp_path / "checks.json")
+    assert CheckedForces.read(tmp_path / "checks.json") == checked
 
 
-def test_a_file_of_schema_1_is_read():
-    (slope,) = read_slopes(DATA / "checks_schema_1.json")
+def test_a_file_of_schema_1_is_read_and_still_written(tmp_path):
+    path = DATA / "checks_schema_1.json"
+    checked = CheckedForces.read(path)
+    (slope,) = checked.slopes
     assert slope.key == "cef7e970a0004d5fa3396903dd5de449"
     assert slope.structure == "methanol"
     assert slope.passed is True
     assert slope.core_seconds == 15.737081805999992
     assert (slope.force, slope.slope) == (2.886311896417873, 2.886566515223876)
+    checked.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema": 2, "slopes": []}', "schema 2: this version of Halcyon reads 1"),
-        ('{"schema": 1, "slopes": [{"key": "a"}]}', "not a file of checked forces"),
-        ("[]", "not a file of checked forces"),
-        ('{"sche', "not valid JSON"),
+        ('{"schema": 2, "slopes": []}', "schema = 2: .* update Halcyon"),
+        (
+            '{"schema": 1, "slopes": [{"key": "a"}]}',
+            "damaged: slopes.0.structure.*Delete this file",
+        ),
+        ("[]", "damaged: not a JSON object"),
+        ('{"sche', "damaged: it is empty or not JSON"),
     ],
 )
 def test_a_file_of_slopes_that_cannot_be_read_is_named(text, message, tmp_path):
     path = tmp_path / "000.json"
     path.write_text(text)
     with pytest.raises(InputError, match=f"000.json: {message}"):
-        read_slopes(path)
+        CheckedForces.read(path)

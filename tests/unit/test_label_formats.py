@@ -35,9 +35,9 @@ def open_store(root):
 
 
 def test_levels_of_theory_have_the_hashes_of_their_folders():
-    found = levels(DATA / "store")
-    assert [level_hash(level) for level in found.values()] == list(found) == [XTB, CP2K]
-    assert found[CP2K]["program"] == "CP2K"
+    stored = levels(DATA / "store")
+    assert [level_hash(level) for level in stored.values()] == list(stored) == [XTB, CP2K]
+    assert stored[CP2K]["program"] == "CP2K"
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -102,24 +102,24 @@ def test_killed_at_any_moment_each_frame_has_one_record(job, tmp_path, backend, 
     plan = {"seed": 7, "kills": kills, "frames": FRAMES}
     plan["undisturbed"] = job("undisturbed", backend)[0]
     (tmp_path / "plan.json").write_text(json.dumps(plan | {"rounds": rounds}))
-    paths = [tmp_path / "plan.json", tmp_path / "told.json"]
+    paths = [tmp_path / "plan.json", tmp_path / "report.json"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)]),
         "OMP_NUM_THREADS": "1",
     }
     killer = Path(__file__).with_name("kill_label.py")
     subprocess.run([sys.executable, killer, *paths], env=environment, check=True, timeout=900)
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert len(told["kills"]) == kills
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert len(report["kills"]) == kills
     # Kills hit all phases: before the first record, between records.
-    found = {len(kill["journaled"]) for kill in told["kills"]}
-    assert 0 in found
-    assert any(number > 0 for number in found)
+    numbers_of_records = {len(kill["journaled"]) for kill in report["kills"]}
+    assert 0 in numbers_of_records
+    assert any(number > 0 for number in numbers_of_records)
 
-    for number, (words, work, log) in enumerate(rounds[: told["rounds"]]):
-        asked = {f.info["key"] for f in read_frames(words[words.index("--selected") + 1])}
+    for number, (words, work, log) in enumerate(rounds[: report["rounds"]]):
+        selected = {f.info["key"] for f in read_frames(words[words.index("--selected") + 1])}
         labelled = read_frames(words[words.index("--out") + 1])
-        assert Counter(frame.info["key"] for frame in labelled) == Counter(asked)
+        assert Counter(frame.info["key"] for frame in labelled) == Counter(selected)
         assert {frame.info["status"] for frame in labelled} == {"ok"}
         journaled = [entry["info"]["key"] for entry in jsonl.read(Path(work) / NAME)]
         assert len(journaled) == len(set(journaled)) == FRAMES + CHECKED
@@ -128,11 +128,11 @@ def test_killed_at_any_moment_each_frame_has_one_record(job, tmp_path, backend, 
         checked = verify(store)
         assert (checked.labels, checked.repeated) == (FRAMES + CHECKED, 0)
         assert not checked.faults
-        mine = [kill for kill in told["kills"] if kill["round"] == number]
+        own_kills = [kill for kill in report["kills"] if kill["round"] == number]
         if backend == "ase":
             begun = Path(log).read_text().splitlines()
             assert set(begun) == set(journaled)
             # A kill costs the calculation under way; what the journal has is never begun again.
-            assert len(begun) <= FRAMES + CHECKED + len(mine)
-            for kill in mine:
+            assert len(begun) <= FRAMES + CHECKED + len(own_kills)
+            for kill in own_kills:
                 assert not set(kill["journaled"]) & set(begun[kill["begun"] :])

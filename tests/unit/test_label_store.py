@@ -32,13 +32,13 @@ def labelled(frames, store):
 
 
 @pytest.fixture
-def told():
+def messages():
     return []
 
 
 @pytest.fixture
-def store(tmp_path, told):
-    return LabelStore(tmp_path / "store", LEVEL, told.append)
+def store(tmp_path, messages):
+    return LabelStore(tmp_path / "store", LEVEL, messages.append)
 
 
 def again(store):
@@ -54,8 +54,8 @@ def test_what_is_stored_is_found(store, rattled):
     frames = labelled(rattled(30), store)
     assert store.add(frames[:10]) == set()
     assert store.add(frames[5:]) == {f.info["key"] for f in frames[5:10]}
-    found = again(store).find([f.info["key"] for f in frames] + ["0" * 32])
-    assert {k: f.info["energy"] for k, f in found.items()} == {
+    records = again(store).find([f.info["key"] for f in frames] + ["0" * 32])
+    assert {k: f.info["energy"] for k, f in records.items()} == {
         f.info["key"]: f.info["energy"] for f in frames
     }
     assert len(stored_keys(store)) == 30
@@ -114,7 +114,7 @@ def flip(path, where):
 @pytest.mark.parametrize("indexed", [False, True])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "a byte in the data", "the footer"])
 def test_a_damaged_shard_is_set_aside_and_told(  # noqa: PLR0917
-    store, rattled, told, damage, indexed, monkeypatch
+    store, rattled, messages, damage, indexed, monkeypatch
 ):
     monkeypatch.setattr(label_store, "NOT_INDEXED", 0 if indexed else 64)
     frames = labelled(rattled(20), store)
@@ -135,18 +135,18 @@ def test_a_damaged_shard_is_set_aside_and_told(  # noqa: PLR0917
         flip(broken, column.data_page_offset + column.total_compressed_size - 3)
     else:
         flip(broken, size - 40)
-    mine = again(store)
+    reopened = again(store)
     keys = [f.info["key"] for f in frames]
-    found = mine.find(keys)
-    assert found.keys() == set(keys[10:])
-    (line,) = told
+    records = reopened.find(keys)
+    assert records.keys() == set(keys[10:])
+    (line,) = messages
     assert f"{broken}: damaged" in line
     assert "10 labels are computed again" in line or not indexed
-    assert mine.damaged() == [broken.with_name(broken.name + ".damaged")]
+    assert reopened.damaged() == [broken.with_name(broken.name + ".damaged")]
     # Computed again, they are stored again.
-    assert mine.add(frames) == set(keys[10:])
+    assert reopened.add(frames) == set(keys[10:])
     assert again(store).find(keys).keys() == set(keys)
-    assert len(told) == mine.damaged_here == 1
+    assert len(messages) == reopened.damaged_here == 1
 
 
 def test_a_thorough_check_sees_what_a_look_up_passes_over(store, rattled):
@@ -166,7 +166,7 @@ def test_a_label_that_is_not_its_structures_is_a_fault(store, rattled):
     assert frames[1].info["key"] in fault
 
 
-def test_stores_of_earlier_versions_are_read(store, rattled, told):
+def test_stores_of_earlier_versions_are_read(store, rattled, messages):
     """Then shards were named after their keys, and had no checksums."""
     frames = labelled(rattled(4), store)
     write_frames(store.folder / "0123456789abcdef01234567.parquet", frames)
@@ -176,7 +176,7 @@ def test_stores_of_earlier_versions_are_read(store, rattled, told):
     assert store.add(frames) == set(keys)
     os.truncate(store.folder / store.shards()[0], 500)
     assert again(store).find(keys) == {}
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
 def test_what_is_whole_and_yet_unreadable_is_not_set_aside(store, rattled, monkeypatch):
@@ -249,7 +249,7 @@ def label_all(folder, frames):
         ).label(frames[shard::SHARDS])
 
 
-def test_killed_at_fifty_moments_every_frame_has_one_record(store, rattled, tmp_path, told):
+def test_killed_at_fifty_moments_every_frame_has_one_record(store, rattled, tmp_path, messages):
     frames = rattled(800)
     diary = tmp_path / "diary"
     diary.touch()
@@ -269,10 +269,10 @@ def test_killed_at_fifty_moments_every_frame_has_one_record(store, rattled, tmp_
     assert job.exitcode == 0
     keys = [structure_key(frame) for frame in frames]
     assert sorted(stored_keys(store)) == sorted(keys)
-    found = store.find(keys)
-    assert {f.info["status"] for f in found.values()} == {"ok", "unconverged"}
+    records = store.find(keys)
+    assert {f.info["status"] for f in records.values()} == {"ok", "unconverged"}
     assert all(store.check(shard) == [] for shard in store.shards())
-    assert told == []
+    assert messages == []
     # Only a frame that was in progress when its process was killed was begun twice.
     begun = [line.split() for line in diary.read_text().splitlines()]
     last = {pid: number for number, (pid, _key) in enumerate(begun)}

@@ -14,7 +14,7 @@ class Counted(Reference):
     """Energy and forces that a test can recompute; counts what it is asked."""
 
     def __init__(self, fail=lambda _n: None):
-        self.asked = 0
+        self.calculations = 0
         self.fail = fail
 
     level = {"program": "counted"}  # noqa: RUF012
@@ -24,8 +24,8 @@ class Counted(Reference):
 
     def label(self, frames, work, cores):  # noqa: ARG002
         for frame in frames:
-            self.asked += 1
-            status = self.fail(self.asked)
+            self.calculations += 1
+            status = self.fail(self.calculations)
             if status:
                 yield Record(status=status, message="no luck")
             else:
@@ -57,9 +57,9 @@ def test_nothing_is_computed_twice(label, rattled):
     frames = rattled(6)
     reference = Counted()
     first = label(frames, reference)
-    assert reference.asked == 6
+    assert reference.calculations == 6
     again = label([*frames, *rattled(8)[6:]], reference, work="b")
-    assert reference.asked == 8
+    assert reference.calculations == 8
     assert [f.info["energy"] for f in again[:6]] == [f.info["energy"] for f in first]
 
 
@@ -74,8 +74,8 @@ def test_frames_are_labelled_in_the_references_order_and_keep_their_own(label, r
     assert [f.info["key"] for f in labelled] == [structure_key(f) for f in frames]
     # The last frame was the first to be tried; energies are each frame's own.
     assert [f.info["status"] for f in labelled] == ["ok", "ok", "ok", "crashed"]
-    for frame, found in zip(frames[:3], labelled[:3], strict=True):
-        assert found.info["energy"] == pytest.approx(frame.positions.sum())
+    for frame, labelled_frame in zip(frames[:3], labelled[:3], strict=True):
+        assert labelled_frame.info["energy"] == pytest.approx(frame.positions.sum())
 
 
 def test_forces_follow_the_order_of_atoms(label, rattled):
@@ -84,10 +84,10 @@ def test_forces_follow_the_order_of_atoms(label, rattled):
     turned = frame[[2, 1, 0]]
     turned.info = dict(frame.info)
     reference = Counted()
-    (found,) = label([turned], reference, work="b")
-    assert reference.asked == 0
+    (labelled_frame,) = label([turned], reference, work="b")
+    assert reference.calculations == 0
     np.testing.assert_array_equal(
-        found.arrays["forces"], turned.positions * 2 + turned.numbers[:, None]
+        labelled_frame.arrays["forces"], turned.positions * 2 + turned.numbers[:, None]
     )
 
 
@@ -107,7 +107,7 @@ def test_a_kill_costs_one_frame(label, rattled, tmp_path):
         torn.write(b'{"numbers": [8, 1')
     reference = Counted()
     labelled = label(rattled(6), reference)
-    assert reference.asked == 3
+    assert reference.calculations == 3
     assert len(labelled) == 6
     assert all(json.loads(line) for line in journal.read_bytes().splitlines() if b"info" in line)
 
@@ -142,9 +142,9 @@ def test_after_a_kill_the_rest_comes_in_the_order_of_all(label, rattled):
 def test_asked_to_stop_it_keeps_what_it_has(label, rattled):
     reference = Counted()
     with pytest.raises(Interrupted):
-        label(rattled(5), reference, stop=lambda: reference.asked == 2)
+        label(rattled(5), reference, stop=lambda: reference.calculations == 2)
     label(rattled(5), reference)
-    assert reference.asked == 5
+    assert reference.calculations == 5
 
 
 def test_a_bad_frame_is_a_record_and_is_not_tried_again(label, rattled):
@@ -154,12 +154,12 @@ def test_a_bad_frame_is_a_record_and_is_not_tried_again(label, rattled):
     assert "energy" not in labelled[1].info
     assert labelled[1].info["message"] == "no luck"
     label(rattled(4), reference, work="b")
-    assert reference.asked == 4
+    assert reference.calculations == 4
 
 
 def test_a_program_that_does_not_start_is_no_record(label, rattled):
-    def fails(asked):
-        if asked == 3:
+    def fails(calculations):
+        if calculations == 3:
             raise NotStartedError("srun: error: task 0 launch failed")
 
     frames = rattled(4)
@@ -167,19 +167,19 @@ def test_a_program_that_does_not_start_is_no_record(label, rattled):
         label(frames, Counted(fails))
     reference = Counted()
     assert [frame.info["status"] for frame in label(frames, reference)] == ["ok"] * 4
-    assert reference.asked == 2  # the two before are kept, nothing stands against the third
+    assert reference.calculations == 2  # the two before are kept, nothing stands against the third
 
 
 def test_a_program_that_was_stopped_while_it_started_is_no_failure(label, rattled):
-    asked = []
+    calculations = []
 
     def stopped(number):
-        asked.append(number)
+        calculations.append(number)
         if number == 3:  # SIGTERM came, to the launcher, too
             raise NotStartedError("srun: forcing job termination")
 
     with pytest.raises(Interrupted):
-        label(rattled(4), Counted(stopped), stop=lambda: len(asked) == 3)
+        label(rattled(4), Counted(stopped), stop=lambda: len(calculations) == 3)
 
 
 def test_the_same_crash_everywhere_stops_before_the_budget_burns(label, rattled):
@@ -189,7 +189,7 @@ def test_the_same_crash_everywhere_stops_before_the_budget_burns(label, rattled)
     # Mended, it goes on: the good label is kept, the crashes are computed again.
     reference = Counted()
     assert all(f.info["status"] == "ok" for f in label(rattled(6), reference))
-    assert reference.asked == 5
+    assert reference.calculations == 5
 
 
 def test_levels_of_theory_do_not_mix(label, rattled, tmp_path):
@@ -209,8 +209,8 @@ def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):
         frame.info["split"] = split
     reference = Counted(lambda n: Status.CRASHED if n == 4 else None)
     write_frames(tmp_path / "l.parquet", label(frames, reference))
-    found = gather([tmp_path / "l.parquet"])
-    assert {split: len(frames) for split, frames in found.items()} == {
+    gathered = gather([tmp_path / "l.parquet"])
+    assert {split: len(frames) for split, frames in gathered.items()} == {
         "train": 1,
         "validation": 1,
         "test": 1,

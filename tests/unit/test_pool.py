@@ -34,9 +34,9 @@ def test_frames_like_have_the_order_and_the_box_of_the_start(water, rattled):
     hydroxyl.info = dict(charged.info, charge=0)
     peroxide = Atoms("OHO", positions=frames[0].positions)
     peroxide.info = dict(hydroxyl.info)
-    found = frames_like([*others, charged, hydroxyl, peroxide], water)
-    assert len(found) == 3
-    for frame, other in zip(found, others, strict=True):
+    alike = frames_like([*others, charged, hydroxyl, peroxide], water)
+    assert len(alike) == 3
+    for frame, other in zip(alike, others, strict=True):
         assert frame.numbers.tolist() == water.numbers.tolist()
         assert frame.info == water.info
         assert frame.cell.lengths().tolist() == [8.0] * 3
@@ -48,25 +48,25 @@ def test_frames_like_have_the_order_and_the_box_of_the_start(water, rattled):
 def test_the_most_similar_frame_that_is_not_taken(water, rattled):
     frames = rattled(6)
     pool = frames_like([shuffled(frame) for frame in frames], water)
-    asked = [frames[4], frames[2], frames[4]]
-    for frame in asked:
+    selected = [frames[4], frames[2], frames[4]]
+    for frame in selected:
         frame.info |= {"score": 3.0, "split": "train", "atom": 2}
     taken = structure_key(pool[2])
-    found = nearest(asked, {"water": pool}, {taken})
+    replacements = nearest(selected, {"water": pool}, {taken})
     keys = [structure_key(frame) for frame in pool]
-    assert keys.index(found[0].info["key"]) == 4
-    assert "0.000 Å away" in found[0].info["reason"]
-    assert found[0].info["score"] == 3.0
-    assert "atom" not in found[0].info
-    assert all(frame.info["key"] == structure_key(frame) for frame in found)
-    chosen = [keys.index(frame.info["key"]) for frame in found]
+    assert keys.index(replacements[0].info["key"]) == 4
+    assert "0.000 Å away" in replacements[0].info["reason"]
+    assert replacements[0].info["score"] == 3.0
+    assert "atom" not in replacements[0].info
+    assert all(frame.info["key"] == structure_key(frame) for frame in replacements)
+    chosen = [keys.index(frame.info["key"]) for frame in replacements]
     assert len(set(chosen)) == 3
     assert 2 not in chosen
-    assert len(nearest(asked * 3, {"water": pool}, {taken})) == 5, "the pool is used up"
-    near = nearest(asked, {"water": pool}, {taken}, max_difference=1e-6)
+    assert len(nearest(selected * 3, {"water": pool}, {taken})) == 5, "the pool is used up"
+    near = nearest(selected, {"water": pool}, {taken}, max_difference=1e-6)
     assert [keys.index(frame.info["key"]) for frame in near] == [4]
     with pytest.raises(InputError, match="water: not in the data set"):
-        nearest(asked, {"water": []}, set())
+        nearest(selected, {"water": []}, set())
 
 
 @pytest.fixture

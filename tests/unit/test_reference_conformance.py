@@ -96,6 +96,6 @@ def test_forces_follow_the_order_of_atoms(reference, tmp_path):
     atoms.set_distance(0, 1, 0.9)
     swapped = atoms[[1, 0]]
     swapped.info = atoms.info
-    one, two = reference.label([atoms, swapped], tmp_path, 1)
-    assert one.energy == pytest.approx(two.energy, abs=1e-5)
-    assert np.allclose(one.forces, two.forces[::-1], atol=1e-4)
+    first, second = reference.label([atoms, swapped], tmp_path, 1)
+    assert first.energy == pytest.approx(second.energy, abs=1e-5)
+    assert np.allclose(first.forces, second.forces[::-1], atol=1e-4)

@@ -124,15 +124,15 @@ def test_the_second_witness_flags_and_saves_but_does_not_reject(water_labels):
 
 
 def test_a_witness_is_asked_once(water_labels):
-    asked = []
+    keys = []
 
     def witness(frame):
-        asked.append(frame.info["key"])
+        keys.append(frame.info["key"])
         return frame.info["energy"], frame.arrays["forces"]
 
     first = judge(water_labels[:10], SETTINGS, temperature_K=500, witness=witness)
     judge(water_labels[10:], SETTINGS, earlier=first, temperature_K=500, witness=witness)
-    assert len(asked) == len(set(asked)) == 20
+    assert len(keys) == len(set(keys)) == 20
 
 
 def test_what_failed_passes_as_it_is(rattled):

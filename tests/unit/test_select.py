@@ -6,8 +6,8 @@ from halcyon.config import ExplorationSettings, SelectionSettings
 from halcyon.domain.calibration import Sample
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
-from halcyon.exploration.selection import select
-from halcyon.frames import read_frames, write_frames
+from halcyon.exploration.selection import Selection, select
+from halcyon.frames import read_frames, structure_key, write_frames
 
 DOMAIN = Domain(
     classes={"water": ["O", "H", "H"], "ammonia": ["N", "H", "H", "H"]},
@@ -33,7 +33,7 @@ def sample(frames):
     return Sample(frames, *([frame.arrays[name] for frame in frames] for name in names))
 
 
-def choose(candidates, labelled=(), settings=SETTINGS, *, kind="molecule", limit=100):
+def choose(candidates, labelled=(), settings=SETTINGS, *, system_kind="molecule", limit=100):
     """A selection, of copies; checks what holds of every one."""
     copies = [copied(frame) for frame in candidates]
     selection = select(
@@ -42,7 +42,7 @@ def choose(candidates, labelled=(), settings=SETTINGS, *, kind="molecule", limit
         DOMAIN,
         settings,
         ExplorationSettings(),
-        kind=kind,
+        system_kind=system_kind,
         limit=limit,
     )
     assert sum(selection.fates.values()) == len(candidates)
@@ -197,7 +197,7 @@ def test_a_frame_before_a_failure_is_held_to_the_force_cap(candidates):
 @pytest.mark.parametrize("kind", ["molecule", "liquid", "reactive"])
 def test_broken_bonds_are_what_a_reactive_system_is_about(candidates, kind):
     candidates[11].positions[1] *= 1.9
-    selection = choose(candidates, settings=RANK_ALONE, kind=kind)
+    selection = choose(candidates, settings=RANK_ALONE, system_kind=kind)
     assert (11 in times(selection)) == (kind == "reactive")
     assert selection.fates.get("dropped: bond broken", 0) == (kind != "reactive")
 
@@ -300,3 +300,28 @@ def test_a_selected_frame_says_why(candidates, seed, tmp_path):
     assert read.info["fps_distance"] > 0
     # What the exploration saw stays as it is.
     assert {f.info["score"] for f in selection.frames if f.info["time"] < 1.05} == {0.5}
+
+
+def test_no_frame_of_any_candidate():
+    nothing = Selection.of_none(12, "the index has saturated")
+    assert nothing.frames == []
+    assert nothing.fates == {"left: the index has saturated": 12}
+
+
+def test_published_frames_take_the_place_of_the_selected_ones(candidates, water):
+    selection = choose(candidates, settings=RANK_ALONE)
+    near = [copied(frame) for frame in selection.frames[:4]]
+    for frame in near:
+        frame.rattle(0.001, seed=1)
+    far = copied(water)
+    far.positions[0] += 0.5
+    taken = copied(near[0], key=structure_key(near[0]))
+    replaced = selection.replaced([*near, far], {"water": water}, [taken], max_difference_A=0.05)
+    assert len(selection.frames) == 6
+    assert {f.info["key"] for f in replaced.frames} == {structure_key(f) for f in near[1:]}
+    assert all("nearest in the set" in frame.info["reason"] for frame in replaced.frames)
+    assert replaced.fates == selection.fates | {
+        "selected": 3,
+        "left: nothing like it in the data set": 3,
+    }
+    assert selection.fates["selected"] == 6  # the selection itself stays

@@ -14,6 +14,7 @@ from halcyon.domain import calibration, signals
 from halcyon.domain.calibration import Sample, Samples
 from halcyon.domain.environments import environment_classes
 from halcyon.domain.intervals import Domain
+from halcyon.domain.states import State
 from halcyon.errors import InputError
 
 NAMES = get_args(SignalName)
@@ -73,7 +74,7 @@ def frames(number, seed, spread=0.05):
 
 
 def state_of(atoms, dtype=torch.float64, device=CPU):
-    return calibration._State.of(atoms, device, dtype)
+    return State.of(atoms, device=device, dtype=dtype)
 
 
 def sample(drawn):

@@ -10,7 +10,7 @@ def crashes(number, words="no space left on /scratch/{n}/cp2k-{n}.tmp after {n}.
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("rank 3 of 8 died", "rank 7 of 8 died"),
         ("no file /a/b c", "no file /tmp/x/y.inp c"),
@@ -19,8 +19,8 @@ def crashes(number, words="no space left on /scratch/{n}/cp2k-{n}.tmp after {n}.
         ("work/0a1b2c3d4e5f/cp2k.out: empty", "work/ffffeeee0000/cp2k.out: empty"),
     ],
 )
-def test_numbers_and_paths_do_not_make_another_cause(one, other):
-    assert pattern(one) == pattern(other)
+def test_numbers_and_paths_do_not_make_another_cause(first, second):
+    assert pattern(first) == pattern(second)
 
 
 def test_other_words_are_another_cause():

@@ -1,10 +1,10 @@
-# Where a rule finds its inputs when these depend on the generation.
+# Input functions of the rules whose inputs depend on the generation.
 
 from types import SimpleNamespace
 
 
 def read_verdict(path):
-    """A verdict; a damaged one ends the workflow with one line that says what to do."""
+    """A verdict; a damaged one ends the workflow, and the message says what to do."""
     try:
         return Verdict.read(Path(path))
     except InputError as error:
@@ -12,7 +12,7 @@ def read_verdict(path):
 
 
 def unroll(system):
-    """Input function of a system: its verdicts, up to the one that does not lead on."""
+    """Input function of a system: its verdicts, up to the first that ends the campaign."""
 
     def verdicts(wildcards):
         settings = SETTINGS[system]
@@ -31,7 +31,7 @@ def unroll(system):
 
 
 def label_files(system, batch):
-    """Label shards of the seed or of a generation."""
+    """Label shards of a batch: `seed`, or a generation's folder such as `gen003`."""
     shards = SETTINGS[system].resources.label_shards
     return [
         f"{ROOT}/{system}/{batch}/labels/{shard:03d}.parquet" for shard in range(shards)
@@ -39,20 +39,20 @@ def label_files(system, batch):
 
 
 def labels_before(wildcards):
-    """Label shards that a generation may learn from: the seed's and all earlier generations'."""
+    """Label shards that a generation learns from: the seed's and those of earlier generations."""
     batches = ["seed"] + [f"gen{number:03d}" for number in range(int(wildcards.gen))]
     return [path for batch in batches for path in label_files(wildcards.system, batch)]
 
 
 def labels_with(wildcards):
-    """Those, and the generation's own."""
+    """Label shards of the seed and of all generations up to this one, its own included."""
     return labels_before(wildcards) + label_files(
         wildcards.system, f"gen{wildcards.gen}"
     )
 
 
 def start_model(wildcards):
-    """Model that a generation is fine-tuned from; none where training starts from scratch."""
+    """Model that a generation is fine-tuned from; none where training starts from nothing."""
     settings, number = SETTINGS[wildcards.system], int(wildcards.gen)
     fresh_every = settings.training.fresh_every
     if number and not (fresh_every and number % fresh_every == 0):
@@ -63,7 +63,7 @@ def start_model(wildcards):
 
 
 def replayed_frames(wildcards):
-    """Teacher's frames that a generation is reminded of, if any."""
+    """Frames of the force field that training repeats beside the labels, if it does."""
     settings = SETTINGS[wildcards.system]
     if settings.training.replay_weight and settings.pretraining.enabled:
         return [f"{ROOT}/{wildcards.system}/teacher/frames.parquet"]
@@ -80,14 +80,14 @@ def of_last(name):
 
 
 def labels_of_last(wildcards):
-    """Label shards that its model may have learned from."""
+    """Label shards that the last generation's model learned from."""
     verdict = of_last("verdict.json")(wildcards)
     generation = Path(verdict).parent.name.removeprefix("gen")
     return labels_before(SimpleNamespace(system=wildcards.system, gen=generation))
 
 
 def certificate_of(wildcards):
-    """The certificate and its traces, where the campaign's end asks for one."""
+    """The certificate and its traces, where the last verdict calls for one."""
     verdict = read_verdict(of_last("verdict.json")(wildcards))
     if gets_certificate(verdict, SETTINGS[wildcards.system]):
         folder = f"{ROOT}/{wildcards.system}/certificate"

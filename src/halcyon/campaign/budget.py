@@ -23,7 +23,7 @@ from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
-from halcyon.labels.finite_difference import read_slopes
+from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.verdict.forms import Decision
 
@@ -139,7 +139,7 @@ def _paid(path: Path) -> float:
 
 
 def _check_cost(path: Path) -> float:
-    slopes = read_slopes(path) if path.exists() else []
+    slopes = CheckedForces.read(path).slopes if path.exists() else ()
     return float(sum(slope.core_seconds for slope in slopes))
 
 

@@ -69,7 +69,7 @@ ONLY_HOW = _names(
 PLUGIN_SETTINGS = " plugin settings"
 """The parser's groups of options that belong to a plugin end so; they only say how."""
 FINISHED_TRIGGERS = frozenset(("mtime", "input"))
-"""Reasons to repeat a job that `paths.finished_generations` has checked itself."""
+"""Reasons to repeat a job that are ruled out for finished generations without their jobs."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from halcyon.domain.signals import (
     Thresholded,
     make_signal,
 )
+from halcyon.domain.states import State
 
 SMALLEST_SPREAD_EV = 1e-3
 """Standard deviation given to a structure whose training energies coincide, eV."""
@@ -108,7 +109,7 @@ class Sample:
 
     def steps(
         self, device: torch.device, dtype: torch.dtype
-    ) -> Iterator[tuple[Sequence[Atoms], "_State", Output]]:
+    ) -> Iterator[tuple[Sequence[Atoms], State, Output]]:
         """The frames as steps of batches of equal periodicity: (frames, state, output)."""
         begin = 0
         for end in range(1, len(self.frames) + 1):
@@ -127,31 +128,7 @@ class Sample:
                         ("forces", part.forces),
                     )
                 }
-                yield part.frames, _State.of(part.frames, device, dtype), output
-
-
-@dataclass(frozen=True)
-class _State:
-    """As much of a torch-sim state as models and signals read."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    pbc: bool
-
-    @classmethod
-    def of(cls, frames: Sequence[Atoms], device: torch.device, dtype: torch.dtype) -> "_State":
-        sizes = [len(atoms) for atoms in frames]
-        arrays = (
-            np.concatenate([atoms.positions for atoms in frames]),
-            np.concatenate([atoms.numbers for atoms in frames]).astype(np.int64),
-            np.repeat(np.arange(len(frames)), sizes),
-            np.stack([atoms.cell.array.T for atoms in frames]),
-        )
-        positions, numbers, replica, cell = (torch.as_tensor(a, device=device) for a in arrays)
-        periodic = bool(frames[0].pbc.all())
-        return cls(positions.to(dtype), numbers, replica, cell.to(dtype), periodic)
+                yield part.frames, State.of(part.frames, device=device, dtype=dtype), output
 
 
 @dataclass(frozen=True, kw_only=True)

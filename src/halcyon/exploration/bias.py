@@ -2,20 +2,19 @@
 
 Metadynamics (A. Barducci, G. Bussi, M. Parrinello, Phys. Rev. Lett. 100, 020603, 2008) adds, every
 `pace_fs`, a Gaussian hill at the present values s of one or two collective variables, so that a
-replica is pushed out of where it has been. A hill's height is w exp(-V(s) / ((γ - 1) kT)), with V
-the bias so far: hills shrink where much lies already, and V tends to -(1 - 1/γ) F, F the free
+replica is pushed away from where it has been. A hill's height is w exp(-V(s) / ((γ - 1) kT)), with
+V the bias so far: hills shrink where many lie already, and V tends to -(1 - 1/γ) F, with F the free
 energy.
 
     bias = Metadynamics(starts, temperatures_K, settings.bias, device=device)
-    energy, forces = bias.forces(positions)     # every step; add `forces` to the model's
-    if step % max(1, round(settings.bias.pace_fs / settings.timestep_fs)) == 0:
-        bias.deposit(positions)
+    energy, forces = bias.forces(positions)  # at every step; add the forces to the model's
+    bias.deposit(positions)  # every `pace_fs`
 
 Each replica has hills of its own (no multiple walkers): shared hills would couple the replicas,
 and all statistics of the CLI count replicas as independent.
 
 Not for: free energies to publish (no reweighting, no error bars), variables beyond these three
-(PLUMED has them), cells that change.
+(PLUMED has them), or cells that change.
 """
 
 import itertools
@@ -39,9 +38,9 @@ from halcyon.errors import InputError
 
 FULL_TURN = 360.0
 FEWEST_HILLS = 32
-"""Hills that there is room for at first; the room doubles whenever it is full."""
+"""Room for hills at first; it doubles whenever it is full."""
 LEAST_SINE = 0.05
-"""Of an angle in a torsion's chain at the start: under it (3°), the chain counts as collinear."""
+"""Sine of an angle in a torsion's chain at the start, under which (3°) the chain is collinear."""
 
 State = dict[str, torch.Tensor]
 """Hills of one replica: `centers`, shape (its variables, hills), in Å, 1 or degrees; `heights`,
@@ -59,9 +58,9 @@ def ramped(
 
     Args:
         settings: of the ramp.
-        temperatures_K: each replica's own temperature, where it starts, shape (R,), K.
-        time_ps: time since a replica's start, ps; one number, or shape (R,).
-        run_ps: duration of the run, ps: that of the ramp unless `time_ps` is set.
+        temperatures_K: temperature at which the ramp of each of R replicas starts, shape (R,), K.
+        time_ps: time since the replicas' starts, ps; a number, or shape (R,).
+        run_ps: duration of the run, ps; the ramp takes as long, unless its settings say how long.
 
     Returns:
         Shape (R,), K.
@@ -75,15 +74,16 @@ def ramped(
 
 
 def check_variables(settings: MetadynamicsBias, start: Atoms, source: str) -> None:
-    """Check that the variables can be computed for a start structure.
+    """Check that the collective variables can be computed for a start structure.
 
     Args:
         settings: with the variables.
-        start: of a structure, its name in `info["structure"]`.
-        source: file to name in messages.
+        start: start structure, its name in `info["structure"]`.
+        source: file that messages name.
 
     Raises:
-        InputError: an atom that is not there, or a torsion along a line.
+        InputError: a variable names an atom that the structure lacks, or a torsion whose atoms lie
+            on a line.
     """
     faults = []
     for i, variable in enumerate(settings.variables):
@@ -93,13 +93,13 @@ def check_variables(settings: MetadynamicsBias, start: Atoms, source: str) -> No
         name = start.info["structure"]
         if missing := [atom for atom in variable.all_atoms if atom >= len(start)]:
             faults.append(
-                f"{key}: atom {', '.join(map(str, missing))}: expected 0 to {len(start) - 1}, the "
-                f"atoms of structure {name}"
+                f"{key}: structure {name} has no atom {', '.join(map(str, missing))}: expected 0 "
+                f"to {len(start) - 1}"
             )
         elif isinstance(variable, TorsionVariable) and _least_sine(variable, start) < LEAST_SINE:
             faults.append(
-                f"{key}.atoms = {variable.all_atoms}: three in a row are collinear in structure "
-                f"{name}: expected a bent chain"
+                f"{key}.atoms = {variable.all_atoms}: three of them lie on a line in structure "
+                f"{name}, where a torsion is not defined: expected a bent chain"
             )
     if faults:
         raise InputError("\n".join(faults))
@@ -118,12 +118,12 @@ def _least_sine(variable: TorsionVariable, start: Atoms) -> float:
 
 
 class Metadynamics:
-    """Hills of a batch of replicas, and the forces from them.
+    """Hills of R replicas, N atoms in all, and the forces from them.
 
-    `forces`, `deposit` and `values` take the positions of the whole batch, shape (N, 3), Å; they
-    make no transfer and do not wait for the device. Inside all is float64: hills are small beside
-    what they sum up to. Hills are summed as they are, without a grid: exact, any range; time and
-    memory grow with hills × replicas.
+    `forces`, `deposit` and `values` take the positions of all atoms, shape (N, 3), Å. They make no
+    transfer and do not wait for the device. All numbers are float64, since a hill is small beside
+    the sum of all. Hills are summed one by one, without a grid: this is exact and has no limits of
+    range, but time and memory grow with hills × replicas.
 
     Cost of `forces` on one core: 0.2–0.3 ms for 8 replicas of a molecule with up to 1000 hills,
     1 ms with 10 000, 9 ms for 64 such replicas; a coordination number of 64 atoms to 64 others, 8
@@ -140,16 +140,16 @@ class Metadynamics:
         device: torch.device,
         states: Sequence[State | None] | None = None,
     ) -> None:
-        """Lay out.
+        """Prepare the variables, and take over hills.
 
         Args:
-            starts: a frame of each replica, in the batch's order, its structure's name in
-                `info["structure"]`; cells stay as they are there.
-            temperatures_K: of each replica's thermostat, K.
+            starts: a frame of each replica, in the order of the positions, its structure's name in
+                `info["structure"]`; cells stay as they are in these frames.
+            temperatures_K: temperature of each replica's thermostat, K.
             settings: variables and hills; checked by `check_variables`.
-            device: where positions will be.
-            states: per replica, what `take` gave for it, or None for one without hills yet. By
-                default, none has any.
+            device: of positions.
+            states: hills of each replica, as `take` gave them; None for a replica without hills.
+                By default no replica has hills.
         """
         self.starts = list(starts)
         self.temperatures_K = list(temperatures_K)
@@ -167,7 +167,7 @@ class Metadynamics:
         return torch.as_tensor(values, dtype=torch.float64, device=self.device)
 
     def _load(self, states: Sequence[State | None]) -> None:
-        """Put the hills of each replica into one array, aligned at their last."""
+        """Put the hills of all replicas into one array, aligned at the last hill of each."""
         n_replicas, n_columns = self._variables.present.shape
         self._hills = [0 if state is None else len(state["heights"]) for state in states]
         self._used = max(self._hills, default=0)
@@ -176,10 +176,10 @@ class Metadynamics:
         self._heights = self._zeros(n_replicas, room)
         for i, (state, hills) in enumerate(zip(states, self._hills, strict=True)):
             if state is not None:
-                mine = slice(self._used - hills, self._used)
+                of_replica = slice(self._used - hills, self._used)
                 columns = self._variables.columns[i]
-                self._centers[i, :columns, mine] = state["centers"].to(self.device)
-                self._heights[i, mine] = state["heights"].to(self.device)
+                self._centers[i, :columns, of_replica] = state["centers"].to(self.device)
+                self._heights[i, of_replica] = state["heights"].to(self.device)
 
     def _zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=self.device)
@@ -188,8 +188,8 @@ class Metadynamics:
         """Collective variables.
 
         Returns:
-            Shape (R, D), D the most that a replica has (0 to 2); Å, 1 or degrees (-180 to 180), in
-            the order of the settings; NaN where a replica has fewer.
+            Shape (R, D), in the order of the settings, with D (0 to 2) the greatest number of
+            variables of a replica; Å, 1 or degrees (-180 to 180). NaN where a replica has fewer.
         """
         with torch.no_grad():
             values = self._variables(positions.double())
@@ -199,8 +199,9 @@ class Metadynamics:
         """Energy and forces of the bias.
 
         Returns:
-            Energies, shape (R,), eV, float64; forces, shape (N, 3), eV/Å, as precise as positions.
-            Zero for replicas without variables; not finite where a replica's positions are not.
+            Energies, shape (R,), eV, float64; forces, shape (N, 3), eV/Å, in the precision of the
+            positions. Both are zero for replicas without variables, and not finite where a
+            replica's positions are not.
         """
         if not self._used or not self._variables.any:
             return self._zeros(len(self.starts)), torch.zeros_like(positions)
@@ -212,7 +213,7 @@ class Metadynamics:
         return energy, -gradient.to(positions.dtype)
 
     def deposit(self, positions: torch.Tensor) -> None:
-        """Add a hill to each replica that has variables, where it is now."""
+        """Add a hill to each replica that has variables, at their present values."""
         if not self._variables.any:
             return
         with torch.no_grad():
@@ -228,7 +229,7 @@ class Metadynamics:
 
     def _potential(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Bias at given variables, shape (R,), eV, and its slope in them, shape (R, D)."""
-        # In place: of thousands of hills, most of the time would go into fresh memory.
+        # In place: with thousands of hills, most of the time would be spent on fresh memory.
         scaled = values.unsqueeze(2) - self._centers[:, :, : self._used]
         self._variables.shorten_(scaled).mul_(self._inverse_sigma.unsqueeze(2))
         hills = scaled.square().sum(dim=1).mul_(-0.5).exp_().mul_(self._heights[:, : self._used])
@@ -236,11 +237,11 @@ class Metadynamics:
         return hills.sum(dim=1), slope
 
     def take(self, i: int) -> State:
-        """Hills of the replica at a place in the batch, for the `states` of another batch."""
-        mine = slice(self._used - self._hills[i], self._used)
+        """Hills of the replica at a place, for the `states` of another `Metadynamics`."""
+        of_replica = slice(self._used - self._hills[i], self._used)
         return {
-            "centers": self._centers[i, : self._variables.columns[i], mine].clone(),
-            "heights": self._heights[i, mine].clone(),
+            "centers": self._centers[i, : self._variables.columns[i], of_replica].clone(),
+            "heights": self._heights[i, of_replica].clone(),
         }
 
     def keep(self, kept: Sequence[int]) -> None:
@@ -265,54 +266,54 @@ class Metadynamics:
 
 
 class _Variables:
-    """Collective variables of a batch, in a table of replicas × columns.
+    """Collective variables of R replicas, in a table of replicas × columns.
 
     Attributes:
-        columns: variables of each replica.
-        any: a replica has one.
+        columns: number of variables of each replica.
+        any: whether any replica has a variable.
         present: which entries of the table are variables, shape (R, D).
-        sigma: widths of their hills, shape (R, D); 1 where there is none.
+        sigma: widths of their hills, shape (R, D); 1 where there is no variable.
     """
 
     def __init__(
         self, starts: Sequence[Atoms], variables: Sequence[VariableSettings], device: torch.device
     ) -> None:
-        mine = [[one for one in variables if _belongs(one, start)] for start in starts]
-        self.columns = [len(own) for own in mine]
+        variables_of = [[v for v in variables if _belongs(v, start)] for start in starts]
+        self.columns = [len(own) for own in variables_of]
         self.any = any(self.columns)
         self._shape = len(starts), max(self.columns, default=0)
-        pairs = [[pair for one in own for pair in _pairs_of(one)] for own in mine]
+        pairs = [[pair for variable in own for pair in _pairs_of(variable)] for own in variables_of]
         starts = [_reduced(start) for start in starts]
         self._pairs = Pairs(starts, [np.array(own, int).reshape(-1, 2).T for own in pairs], device)
         self._images = self._neighbouring_images(starts)
 
         present, sigma, period = np.zeros(self._shape), np.ones(self._shape), np.zeros(self._shape)
-        kinds = DistanceVariable, CoordinationVariable, TorsionVariable
-        # Of each kind: rows of `_pairs`, and the entry of the table that they give.
-        rows: dict[type, list[int]] = {kind: [] for kind in kinds}
-        entries: dict[type, list[int]] = {kind: [] for kind in kinds}
+        types = DistanceVariable, CoordinationVariable, TorsionVariable
+        # For each type: rows of `_pairs`, and the entries of the table that follow from them.
+        rows: dict[type, list[int]] = {of_type: [] for of_type in types}
+        entries: dict[type, list[int]] = {of_type: [] for of_type in types}
         inverse_r0: list[float] = []
         row = 0
-        for replica, own in enumerate(mine):
-            for column, one in enumerate(own):
-                here = replica, column
-                number = len(_pairs_of(one))
-                rows[type(one)] += range(row, row + number)
+        for replica, own in enumerate(variables_of):
+            for column, variable in enumerate(own):
+                place = replica, column
+                number = len(_pairs_of(variable))
+                rows[type(variable)] += range(row, row + number)
                 row += number
                 targets = 1
-                if isinstance(one, CoordinationVariable):
+                if isinstance(variable, CoordinationVariable):
                     targets = number
-                    inverse_r0 += [1 / one.r0_A] * number
-                if isinstance(one, TorsionVariable):
-                    period[here] = FULL_TURN
-                entries[type(one)] += [replica * self._shape[1] + column] * targets
-                present[here], sigma[here] = True, one.width
+                    inverse_r0 += [1 / variable.r0_A] * number
+                if isinstance(variable, TorsionVariable):
+                    period[place] = FULL_TURN
+                entries[type(variable)] += [replica * self._shape[1] + column] * targets
+                present[place], sigma[place] = True, variable.width
 
         def indices(values: list[int]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
-        self._distances, self._contacts, self._torsions = (indices(rows[kind]) for kind in kinds)
-        self._entries = indices([entry for kind in kinds for entry in entries[kind]])
+        self._distances, self._contacts, self._torsions = (indices(rows[t]) for t in types)
+        self._entries = indices([entry for of_type in types for entry in entries[of_type]])
         self._inverse_r0 = torch.tensor(inverse_r0, dtype=torch.float64, device=device)
         self.present = torch.tensor(present, dtype=torch.bool, device=device)
         self.sigma = torch.tensor(sigma, device=device)
@@ -320,7 +321,7 @@ class _Variables:
         self._inverse_period = torch.where(self._period > 0, 1 / FULL_TURN, 0.0).double()
 
     def _neighbouring_images(self, starts: Sequence[Atoms]) -> torch.Tensor | None:
-        """Per pair, shifts to the cells around its own, shape (P, 27, 3); None if not needed."""
+        """Shifts to the cells around each pair's own, shape (P, 27, 3), Å; None if not needed."""
         if all(start.cell.orthorhombic for start in starts if start.pbc.any()):
             return None
         around = np.array(list(itertools.product((0, 1, -1), repeat=3)))
@@ -338,7 +339,7 @@ class _Variables:
         return images.gather(1, nearest.view(-1, 1, 1).expand(-1, 1, 3)).squeeze(1)
 
     def __call__(self, positions: torch.Tensor) -> torch.Tensor:
-        """Values of the batch's variables, shape (R, D), 0 where there is none.
+        """Values of all variables, shape (R, D), 0 where there is no variable.
 
         Args:
             positions: shape (N, 3), Å, float64.
@@ -358,11 +359,12 @@ class _Variables:
             table = table.index_add(0, self._entries, torch.cat(parts))
         return table.view(self._shape)
 
-    def shorten_(self, apart: torch.Tensor) -> torch.Tensor:
-        """Differences of values, shape (R, D, hills), the short way round where periodic."""
+    def shorten_(self, differences: torch.Tensor) -> torch.Tensor:
+        """Shorten differences of values, shape (R, D, hills), of periodic variables, in place."""
         if len(self._torsions):
-            apart -= (apart * self._inverse_period).round_().mul_(self._period)
-        return apart
+            turns = (differences * self._inverse_period).round_()
+            differences -= turns.mul_(self._period)
+        return differences
 
 
 def _reduced(start: Atoms) -> Atoms:
@@ -384,13 +386,13 @@ def _pairs_of(variable: VariableSettings) -> list[tuple[int, int]]:
 
 
 def _contact(vectors: torch.Tensor, inverse_r0: torch.Tensor) -> torch.Tensor:
-    """How near pairs are, 0 to 1: (1 - x⁶)/(1 - x¹²) = 1/(1 + x⁶), x = r/r0."""
+    """Contact of pairs, 1 near to 0 far: (1 - x⁶)/(1 - x¹²) = 1/(1 + x⁶), x = r/r0."""
     scaled = vectors * inverse_r0.unsqueeze(1)
     return 1 / (1 + (scaled * scaled).sum(dim=1) ** 3)
 
 
 def _torsion(vectors: torch.Tensor) -> torch.Tensor:
-    """Torsion angles of chains of three vectors, shape (P, 3, 3) to (P,), degrees, IUPAC's sign."""
+    """Torsion angles with IUPAC's sign, degrees, shape (P,), of three vectors each, (P, 3, 3)."""
     first, middle, last = vectors.unbind(1)
     one_side, other_side = first.cross(middle, dim=1), middle.cross(last, dim=1)
     sine = middle.norm(dim=1) * (first * other_side).sum(dim=1)

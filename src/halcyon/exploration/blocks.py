@@ -1,15 +1,15 @@
-"""Some steps of a batch looked at together: scores, and who failed when.
+"""Some steps of all running replicas looked at together: scores, and which replica failed when.
 
-A block of K steps of R replicas is handed to signals and monitors as one state of K × R replicas,
-so that they need not know of steps, and their small operations are paid for once a block.
+A block of K steps of R replicas, N atoms in all, is handed to signals and to the failure monitor as
+one state of K × R replicas. So they need not know of steps, and the overhead of their many small
+operations is paid once a block.
 
-Not for: what follows from it (see `explore`).
+Not for: what follows from scores and failures (see `explore`).
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,24 +18,25 @@ from torch_sim.integrators.md import MDState
 
 from halcyon.config import ExplorationSettings
 from halcyon.domain.failures import FailureMonitor
-from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import Signal
+from halcyon.domain.states import State
+from halcyon.exploration.monitoring import Monitoring
 
 LABEL = 0
-"""Row of the label domain among the signals: candidates rest on it."""
+"""Row of the label domain among the signals: candidates are chosen by it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step left behind; the steps after it make new tensors.
+    """What one step left behind; later steps make new tensors and leave these as they are.
 
     Attributes:
         positions: shape (N, 3), Å.
-        momenta: shape (N, 3).
-        energy: shape (R,), eV.
-        forces: shape (N, 3), eV/Å; as the integrator took them.
+        momenta: shape (N, 3), in torch-sim's unit.
+        energy: of the model, shape (R,), eV.
+        forces: on which the atoms moved, those of a bias included, shape (N, 3), eV/Å.
         cell: shape (R, 3, 3), Å, vectors in columns.
-        output: of the model.
+        output: all that the model returned.
     """
 
     positions: torch.Tensor
@@ -48,23 +49,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Judged:
-    """Steps that were looked at.
+    """A block of K steps, judged.
 
     Attributes:
-        made: the K steps.
-        scores: of each signal, step and atom, shape (S, K, N).
+        steps: the steps.
+        scores: of each of S signals, step and atom, shape (S, K, N).
         worst: greatest score of the label domain by step and replica, shape (K, R).
-        failed: by place in the batch: step of the block, and reason.
+        failed: by a failed replica's place in the batch: step of the block, and reason.
     """
 
-    made: list[Step]
+    steps: list[Step]
     scores: torch.Tensor
     worst: np.ndarray
     failed: dict[int, tuple[int, str]]
 
 
-class Layout:
-    """Scorers, monitor and indices for blocks of so many steps of one batch."""
+class BlockMonitor:
+    """Judges blocks of K steps of the same replicas: scorers, failure monitor, and indices."""
 
     def __init__(
         self,
@@ -73,37 +74,36 @@ class Layout:
         n_steps: int,
         *,
         signals: Iterable[Signal],
-        domain: Domain,
-        kind: str,
+        monitoring: Monitoring,
         settings: ExplorationSettings,
     ) -> None:
-        """Lay out.
+        """Prepare all that depends only on which replicas run, and on K.
 
         Args:
-            starts: a frame of each replica, in the batch's order.
-            state: of the batch.
+            starts: a frame of each replica, in the state's order.
+            state: of the replicas.
             n_steps: K.
             signals: the label domain's first.
-            domain: for its bonds.
-            kind: of system, see `config.System`.
-            settings: what counts as failure; whether cells move.
+            monitoring: bonds of the domain, and kind of system, for the failure monitor.
+            settings: limits that count as failures; whether cells move.
         """
         self.n_steps, self.n_replicas, device = n_steps, len(starts), state.positions.device
-        self.moving = settings.ensemble == "npt"
+        self.cells_move = settings.ensemble == "npt"
         self.pbc = state.pbc
         repeated = list(starts) * n_steps
         self.scorers = [signal.for_batch(repeated, device) for signal in signals]
         self.failure = FailureMonitor(
             repeated,
-            domain.bonds,
-            kind=kind,
+            monitoring.domain.bonds,
+            kind=monitoring.system_kind,
             bond_stretch_A=settings.bond_stretch_A,
             min_distance_A=settings.min_distance_A,
             device=device,
         )
         sizes = [len(start) for start in repeated]
         ends = itertools.accumulate(sizes, initial=0)
-        # Each replica's atoms in one row, filled up with its last: cheaper than `per_replica`.
+        # A row of atoms per replica, filled up with its last atom: the greatest score of each row
+        # is found faster than by `per_replica`.
         rows = [
             min(begin + i, end - 1)
             for begin, end in itertools.pairwise(ends)
@@ -114,25 +114,25 @@ class Layout:
         offsets = torch.arange(n_steps, device=device).repeat_interleave(len(state.system_idx))
         self.system_idx = state.system_idx.repeat(n_steps) + offsets * len(starts)
 
-    def judge(self, made: list[Step]) -> Judged:
-        """Score steps and find failures; waits for the device once."""
-        cell = torch.cat([step.cell for step in made])
-        state = _State(
-            positions=torch.cat([step.positions for step in made]),
+    def judge(self, steps: list[Step]) -> Judged:
+        """Score K steps and find failures; waits for the device once."""
+        cell = torch.cat([step.cell for step in steps])
+        state = State(
+            positions=torch.cat([step.positions for step in steps]),
             atomic_numbers=self.atomic_numbers,
             system_idx=self.system_idx,
             cell=cell,
-            moving_cell=cell if self.moving else None,
+            moving_cell=cell if self.cells_move else None,
             pbc=self.pbc,
         )
-        outputs = _Outputs([step.output for step in made])
+        outputs = _Outputs([step.output for step in steps])
         scores = torch.stack([score(state, outputs) for score in self.scorers])
-        energy = torch.cat([step.energy for step in made])
-        forces = torch.cat([step.forces for step in made])
+        energy = torch.cat([step.energy for step in steps])
+        forces = torch.cat([step.forces for step in steps])
         room = self.failure.room(state.positions, energy, forces, state.moving_cell)
         rows = scores[LABEL].index_select(0, self.rows)
         highest = rows.view(self.n_steps * self.n_replicas, -1).amax(dim=1)
-        # The one wait; looking closely is for the blocks that need it.
+        # The one wait for the device. Only where room is short, replicas are looked at one by one.
         least, *values = torch.cat([room.double().unsqueeze(0), highest]).tolist()
         reasons = {}
         if not least > 0:  # NaN, too
@@ -141,7 +141,7 @@ class Layout:
         for number, reason in sorted(reasons.items()):  # earlier steps first
             failed.setdefault(number % self.n_replicas, (number // self.n_replicas, reason))
         return Judged(
-            made,
+            steps,
             scores.view(len(scores), self.n_steps, -1),
             np.array(values).reshape(self.n_steps, self.n_replicas),
             failed,
@@ -149,7 +149,7 @@ class Layout:
 
 
 class _Outputs(dict[str, torch.Tensor]):
-    """A model's outputs for several steps, one behind the other; joined when they are read."""
+    """A model's outputs for several steps, joined when one of them is read first."""
 
     def __init__(self, outputs: list[dict[str, torch.Tensor]]) -> None:
         super().__init__()
@@ -158,15 +158,3 @@ class _Outputs(dict[str, torch.Tensor]):
     def __missing__(self, name: str) -> torch.Tensor:
         self[name] = torch.cat([output[name] for output in self._outputs])
         return self[name]
-
-
-@dataclass(frozen=True)
-class _State:
-    """Of a block, what signals and other models read of a step."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    moving_cell: torch.Tensor | None
-    pbc: Any

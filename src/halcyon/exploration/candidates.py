@@ -1,13 +1,15 @@
 """Candidate frames of an exploration, kept without writing the trajectory.
 
-Of every replica and interval: the frame where it left its label domain, the one where an atom was
-furthest outside, and, when it fails, the last frames before. Memory does not grow with the
-trajectory: of one replica a set number is kept, those whose intervals gained the most CLI.
+In each interval of each replica these are the frame where it left its label domain, and the frame
+where an atom was furthest outside; when a replica fails, also the last frames before. Memory does
+not grow with the trajectory: a set number of frames is kept of each replica, those whose intervals
+gained the most CLI.
 
-Not for: choosing among them (see `select`).
+Not for: choosing among candidates (see `selection`).
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +24,12 @@ FRAMES_BEFORE_FAILURE = 4
 
 
 @dataclass
-class Kept:
-    """A frame as it was, while its interval runs.
+class Snapshot:
+    """A replica of n atoms at one step.
 
     Attributes:
-        score: the greatest of its atoms.
-        step: of the replica.
+        score: greatest score of its atoms.
+        step: counted from the replica's start.
         positions: shape (n, 3), Å.
         cell: shape (3, 3), Å, vectors in columns.
         scores: of the atoms, shape (n,).
@@ -44,69 +46,70 @@ class Kept:
 
 @dataclass
 class Slot:
-    """A replica's place in the batch, and what is remembered of its running interval.
+    """What is remembered of a running replica of n atoms in its present interval.
 
     Attributes:
-        member: index of the replica among all that ran.
+        member: index of the replica among all of the run.
         began: step of the run at which it began.
         cli_before: atomic Λ when the interval began, shape (n,), ps.
         outside: whether any of its atoms was outside at the last step.
         worst: the interval's frame furthest outside.
         onset: the interval's first frame outside after one inside.
-        ring: step, positions, cell and atomic Λ of the last frames, one every half of an interval.
+        ring: step, positions, cell and atomic Λ of its last frames, one every half of an interval,
+            which become candidates if the replica fails.
     """
 
     member: int
     began: int
     cli_before: torch.Tensor
     outside: bool = False
-    worst: Kept | None = None
-    onset: Kept | None = None
+    worst: Snapshot | None = None
+    onset: Snapshot | None = None
     ring: deque[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = field(
         default_factory=lambda: deque(maxlen=FRAMES_BEFORE_FAILURE)
     )
 
-    def close_interval(self, cli: torch.Tensor, book: "Candidates") -> None:
-        """Propose the interval's frames, and begin a new one.
+    def close_interval(self, cli: torch.Tensor, candidates: "Candidates") -> None:
+        """Propose the interval's frames, and begin a new interval.
 
         Args:
             cli: atomic Λ now, shape (n,), ps.
-            book: where to.
+            candidates: that gain these frames.
         """
         if self.worst is not None:
             gain = self._gained(cli)
             frames = [("excursion", self.worst)]
             if self.onset is not None and self.onset.step != self.worst.step:
                 frames.insert(0, ("excursion start", self.onset))
-            for reason, kept in frames:
-                atom = int(kept.scores.argmax())
-                book.propose(
+            for reason, frame in frames:
+                atom = int(frame.scores.argmax())
+                candidates.propose(
                     self.member,
-                    kept.step,
-                    kept.positions,
-                    kept.cell,
+                    frame.step,
+                    frame.positions,
+                    frame.cell,
                     reason=reason,
                     atom=atom,
-                    score=kept.score,
-                    scores=kept.scores.double().cpu().clone(),
-                    cli_atoms=kept.cli.double().cpu().clone(),
-                    cli=float(kept.cli.mean()),
-                    cli_atom=float(kept.cli[atom]),
+                    score=frame.score,
+                    scores=frame.scores.double().cpu().clone(),
+                    cli_atoms=frame.cli.double().cpu().clone(),
+                    cli=float(frame.cli.mean()),
+                    cli_atom=float(frame.cli[atom]),
                     cli_gain=gain,
                 )
         self.worst = self.onset = None
         self.cli_before = cli.clone()
 
-    def propose_ring(self, cli: torch.Tensor, book: "Candidates") -> None:
+    def propose_ring(self, cli: torch.Tensor, candidates: "Candidates") -> None:
         """Propose the frames before a failure.
 
         Args:
             cli: atomic Λ at the failure, shape (n,), ps.
-            book: where to.
+            candidates: that gain these frames.
         """
         atom = int(cli.argmax())
         for step, positions, cell, cli_then in self.ring:
-            book.propose(
+            candidates.propose(
                 self.member,
                 step,
                 positions,
@@ -123,7 +126,7 @@ class Slot:
         return float((cli - self.cli_before).max())
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold; copies, since views would be saved with all they look at."""
+        """What a checkpoint must hold: copies, since a view is saved with all of its tensor."""
         return {
             "member": self.member,
             "began": self.began,
@@ -137,27 +140,32 @@ class Slot:
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Slot":
         """From a `state`."""
-        kept = {name: state[name] and Kept(**state[name]) for name in ("worst", "onset")}
+        snapshots = {name: state[name] and Snapshot(**state[name]) for name in ("worst", "onset")}
         ring = deque(state["ring"], maxlen=FRAMES_BEFORE_FAILURE)
-        return cls(**state | kept | {"ring": ring})
+        return cls(**state | snapshots | {"ring": ring})
 
 
-def _copied(kept: Kept | None) -> dict[str, Any] | None:
-    if kept is None:
+def _copied(frame: Snapshot | None) -> dict[str, Any] | None:
+    if frame is None:
         return None
-    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in vars(kept).items()}
+    return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in vars(frame).items()}
 
 
 class Candidates:
-    """All candidates of a run; plain values, so that a checkpoint can hold them.
+    """All candidates of a run, as plain values that a checkpoint can hold.
 
     Attributes:
-        entries: per member, its candidates.
-        passed_over: candidates that gave way to others of their replica.
+        entries: candidates of each replica, by its index among all of the run.
+        passed_over: number of candidates that gave way to others of their replica.
     """
 
     def __init__(self, most: int, timestep_ps: float) -> None:
-        """Keep at most so many of each replica, those before a failure not counted."""
+        """Begin without any.
+
+        Args:
+            most: of each replica, at most; frames before a failure are always added.
+            timestep_ps: length of a step, ps.
+        """
         self.most, self.timestep_ps = most, timestep_ps
         self.entries: dict[int, list[dict[str, Any]]] = {}
         self.passed_over = 0
@@ -165,9 +173,17 @@ class Candidates:
     def propose(
         self, member: int, step: int, positions: torch.Tensor, cell: torch.Tensor, **info: Any
     ) -> None:
-        """Add a frame of a replica, at a step; `info` as `frames.INFO` and `PER_ATOM` name it."""
-        mine = self.entries.setdefault(member, [])
-        mine.append(
+        """Add a frame.
+
+        Args:
+            member: index of the replica among all of the run.
+            step: counted from the replica's start.
+            positions: shape (n, 3), Å.
+            cell: shape (3, 3), Å, vectors in columns.
+            info: values under their names in `frames.INFO` and `frames.PER_ATOM`.
+        """
+        entries = self.entries.setdefault(member, [])
+        entries.append(
             {
                 "positions": positions.double().cpu().clone(),
                 "cell": cell.double().cpu().clone(),
@@ -175,9 +191,9 @@ class Candidates:
                 **info,
             }
         )
-        if info["reason"] != "before failure" and len(mine) > self.most:
-            least = min(range(len(mine)), key=lambda i: mine[i]["cli_gain"])
-            del mine[least]
+        if info["reason"] != "before failure" and len(entries) > self.most:
+            least = min(range(len(entries)), key=lambda i: entries[i]["cli_gain"])
+            del entries[least]
             self.passed_over += 1
 
     def state(self) -> dict[str, Any]:
@@ -188,20 +204,20 @@ class Candidates:
         """Go on from a `state`."""
         self.entries, self.passed_over = state["entries"], state["passed_over"]
 
-    def frames(self, members: list[Replica]) -> list[Atoms]:
-        """Candidates as frames, by replica and time, with their scores."""
-        found = []
+    def frames(self, replicas: Sequence[Replica]) -> list[Atoms]:
+        """Candidates as frames with scores, by replica and time; `replicas` are all of the run."""
+        frames = []
         for member, entries in sorted(self.entries.items()):
-            replica = members[member]
-            for entry in sorted(entries, key=lambda one: (one["time"], one["reason"])):
+            replica = replicas[member]
+            for entry in sorted(entries, key=lambda entry: (entry["time"], entry["reason"])):
                 frame = structure_only(replica.start)
                 frame.positions = entry["positions"].numpy()
                 if frame.pbc.any():
                     frame.cell = entry["cell"].numpy().T
                 frame.info |= {"replica": replica.number, "temperature": replica.temperature_K}
-                told = {k: v for k, v in entry.items() if k not in ("positions", "cell")}
-                for name in PER_ATOM.keys() & told.keys():
-                    frame.arrays[name] = told.pop(name).numpy()
-                frame.info |= told
-                found.append(frame)
-        return found
+                info = {k: v for k, v in entry.items() if k not in ("positions", "cell")}
+                for name in PER_ATOM.keys() & info.keys():
+                    frame.arrays[name] = info.pop(name).numpy()
+                frame.info |= info
+                frames.append(frame)
+        return frames

@@ -10,14 +10,15 @@ checkpoint needs no state of a generator. torch-sim's own `nvt_langevin` draws f
 its integrators at constant pressure take two forward passes, or one chain for all replicas.
 
     dynamics = Dynamics(model, settings, seed=1)
-    state = dynamics.begin(replicas, step=0)
-    state = dynamics.step(state, step=0)
+    state = dynamics.begin(replicas)
+    dynamics.lay_out(state, replicas, began=[0] * len(replicas))
+    state = dynamics.step(state, 0)
 
-Not for: watching (see `explore`), or forces (see `batched_mace`, `bias`).
+Not for: watching (see `explore`), or forces (see `models.batched`, `bias`).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,8 @@ from halcyon.exploration.bias import ramped
 
 NOISE_STEPS = 50
 """Steps whose random numbers are drawn at once."""
+MOVING = ("positions", "momenta", "forces", "energy", "cell")
+"""Tensors of a state that change from step to step; all else follows from the start frames."""
 KELVIN = float(ts.units.MetalUnits.temperature)
 """k_B, eV/K."""
 PICOSECOND = float(ts.units.MetalUnits.time)
@@ -49,29 +52,29 @@ class Replica:
 
 
 @dataclass
-class _Batch:
-    """What follows from which replicas are in the batch.
+class _Thermostat:
+    """What the thermostat and the barostat need to know of the R replicas that run, N atoms in all.
 
     Attributes:
-        numbers: of the replicas.
-        kelvin: temperature each began with, K.
+        numbers: number of each replica.
+        temperatures_K: temperature that each began with.
         began: step at which each began.
-        sizes: atoms of each.
-        masses: shape (N, 1).
-        kT: now, shape (R,), eV.
-        spread: of the thermostat's kicks, shape (N, 1).
-        noise: random numbers of the steps of one chunk, shape (NOISE_STEPS, N, 3).
+        sizes: number of atoms of each.
+        masses: shape (N, 1), u.
+        kT: at present, shape (R,), eV.
+        kick: standard deviation of the momenta's random kicks, shape (N, 1).
+        noise: standard normal numbers of the steps of one chunk, shape (NOISE_STEPS, N, 3).
         volume_noise: the barostat's, shape (NOISE_STEPS, R).
-        chunk: number of that chunk.
+        chunk: number of that chunk; -1: none is drawn yet.
     """
 
     numbers: list[int]
-    kelvin: list[float]
+    temperatures_K: list[float]
     began: list[int]
     sizes: list[int]
     masses: torch.Tensor
     kT: torch.Tensor
-    spread: torch.Tensor
+    kick: torch.Tensor
     noise: torch.Tensor
     volume_noise: torch.Tensor
     chunk: int = -1
@@ -94,10 +97,10 @@ class Dynamics:
         self.dt = torch.tensor(self.timestep_ps * PICOSECOND, **options)
         damping = settings.friction_per_ps * self.timestep_ps
         self.damping = torch.exp(torch.tensor(-damping, **options))
-        self._batch: _Batch | None = None
+        self._thermostat: _Thermostat | None = None
 
     def begin(self, replicas: Sequence[Replica]) -> MDState:
-        """State of replicas at their start, with momenta of their temperature and forces."""
+        """State of replicas at their start, with momenta of their temperature and with forces."""
         device, dtype = self.model.device, self.model.dtype
         plain = ts.io.atoms_to_state([r.start for r in replicas], device, dtype)
         output = self.model(plain)
@@ -114,71 +117,97 @@ class Dynamics:
                 replicas, plain.positions.split(atoms), plain.masses.split(atoms), strict=True
             )
         ]
-        return MDState(
-            positions=plain.positions,
-            momenta=torch.cat(momenta),
-            energy=output["energy"],
-            forces=output["forces"],
-            masses=plain.masses,
-            cell=plain.cell,
-            pbc=plain.pbc,
-            system_idx=plain.system_idx,
-            atomic_numbers=plain.atomic_numbers,
-        )
+        moving = {
+            "positions": plain.positions,
+            "momenta": torch.cat(momenta),
+            "forces": output["forces"],
+            "energy": output["energy"],
+            "cell": plain.cell,
+        }
+        return _moving_state(plain, moving)
+
+    def restored(self, replicas: Sequence[Replica], moving: Mapping[str, torch.Tensor]) -> MDState:
+        """State of replicas whose `MOVING` tensors a checkpoint has kept."""
+        starts = [replica.start for replica in replicas]
+        plain = ts.io.atoms_to_state(starts, self.model.device, self.model.dtype)
+        return _moving_state(plain, moving)
 
     def lay_out(self, state: MDState, replicas: Sequence[Replica], began: Sequence[int]) -> None:
-        """Say which replicas are in the batch from now on.
+        """Take note of which replicas run from now on.
 
         Args:
-            state: of the batch.
-            replicas: in the batch's order.
+            state: of these replicas.
+            replicas: in the state's order.
             began: step at which each began.
         """
         masses = state.masses.unsqueeze(-1)
         nothing = torch.empty(0, device=masses.device)
-        self._batch = _Batch(
+        self._thermostat = _Thermostat(
             numbers=[replica.number for replica in replicas],
-            kelvin=[replica.temperature_K for replica in replicas],
+            temperatures_K=[replica.temperature_K for replica in replicas],
             began=list(began),
             sizes=[len(replica.start) for replica in replicas],
             masses=masses,
             kT=nothing,
-            spread=nothing,
+            kick=nothing,
             noise=nothing,
             volume_noise=nothing,
         )
 
     def step(self, state: MDState, step: int, stress: torch.Tensor | None = None) -> MDState:
-        """One time step.
+        """One time step of length dt.
+
+        With a thermostat it is B A O A B:
+
+        1. B: momenta, half a step: p ← p + F dt/2.
+        2. A: positions, half a step: r ← r + p/m dt/2.
+        3. O: friction γ and random kicks: p ← c p + sqrt((1 - c²) m kT) ξ, c = exp(-γ dt), ξ
+           standard normal. At constant pressure the cell is rescaled here.
+        4. A: positions, half a step.
+        5. Forces at the new positions, then B: momenta, half a step.
+
+        Without one (`nve`), steps 2 to 4 are one whole step of positions: velocity Verlet.
 
         Args:
-            state: positions, momenta, forces; changed.
+            state: of R replicas, N atoms in all: positions r (N, 3), momenta p (N, 3), forces F
+                (N, 3), masses m (N,), cell (R, 3, 3); changed.
             step: of the run, from 0: the random numbers are this step's.
             stress: of the last step, shape (R, 3, 3), eV/Å³; at constant pressure only.
 
         Returns:
             The state after it, with energy (R,) and forces (N, 3) of the new positions.
         """
-        batch = self._prepared(state, step)
+        thermostat = self._prepared(state, step)
         half = self.dt / 2
-        state = momentum_step(state, half)
+        state = momentum_step(state, half)  # 1
         if self.settings.ensemble == "nve":
-            state = position_step(state, self.dt)
+            state = position_step(state, self.dt)  # 2 to 4
         else:
-            state = position_step(state, half)
-            noise = batch.noise[step % NOISE_STEPS]
-            state.momenta = torch.addcmul(self.damping * state.momenta, batch.spread, noise)
+            state = position_step(state, half)  # 2
+            noise = thermostat.noise[step % NOISE_STEPS]
+            state.momenta = torch.addcmul(self.damping * state.momenta, thermostat.kick, noise)  # 3
             if stress is not None:
-                self._rescale(state, batch, stress, batch.volume_noise[step % NOISE_STEPS])
-            state = position_step(state, half)
-        output = self.model(state)
+                self._rescale(state, thermostat, stress, step)
+            state = position_step(state, half)  # 4
+        output = self.model(state)  # 5
         state.energy, state.forces = output["energy"], output["forces"]
         return momentum_step(state, half)
 
     def _rescale(
-        self, state: MDState, batch: _Batch, stress: torch.Tensor, noise: torch.Tensor
+        self, state: MDState, thermostat: _Thermostat, stress: torch.Tensor, step: int
     ) -> None:
-        """Let the volume relax towards the asked pressure; ε = ln V moves as a diffusion."""
+        """Let the volume V relax towards the pressure of the settings, in a step of ε = ln V.
+
+        After Bernetti and Bussi, dε = -(β/τ) (P₀ - P) dt + sqrt(2 kT β dt / (V τ)) ξ, with β the
+        compressibility, τ the barostat's time, P₀ the pressure of the settings and ξ standard
+        normal. Positions and cell grow by exp(dε/3), momenta shrink by it.
+
+        Args:
+            state: changed.
+            thermostat: of the state's replicas.
+            stress: shape (R, 3, 3), eV/Å³.
+            step: of the run.
+        """
         volume = torch.linalg.det(state.cell).abs()
         square = (state.momenta * state.momenta).sum(dim=1) / state.masses
         kinetic = torch.zeros_like(volume).index_add_(0, state.system_idx, square) / 2
@@ -186,43 +215,56 @@ class Dynamics:
         pressure = 2 * kinetic / (3 * volume) - virial
         rate = COMPRESSIBILITY_PER_BAR / BAR * self.timestep_ps / self.settings.barostat_ps
         drift = -rate * (self.settings.pressure_bar * BAR - pressure)
-        kick = torch.sqrt(2 * batch.kT * rate / volume) * noise
+        noise = thermostat.volume_noise[step % NOISE_STEPS]
+        kick = torch.sqrt(2 * thermostat.kT * rate / volume) * noise
         scale = torch.exp((drift + kick) / 3)
-        of_atom = scale[state.system_idx].unsqueeze(-1)
-        state.positions = state.positions * of_atom
-        state.momenta = state.momenta / of_atom
+        scale_of_atom = scale[state.system_idx].unsqueeze(-1)
+        state.positions = state.positions * scale_of_atom
+        state.momenta = state.momenta / scale_of_atom
         state.cell = state.cell * scale[:, None, None]
 
-    def _prepared(self, state: MDState, step: int) -> _Batch:
-        """The batch, with temperatures and random numbers of this step's chunk."""
-        batch = self._batch
-        assert batch is not None  # noqa: S101  # `lay_out` came first
+    def _prepared(self, state: MDState, step: int) -> _Thermostat:
+        """The thermostat, with temperatures and random numbers of this step's chunk."""
+        thermostat = self._thermostat
+        assert thermostat is not None  # noqa: S101  # `lay_out` came first
         chunk = step // NOISE_STEPS
-        if chunk == batch.chunk or self.settings.ensemble == "nve":
-            return batch
+        if chunk == thermostat.chunk or self.settings.ensemble == "nve":
+            return thermostat
         options = {"device": self.model.device, "dtype": self.model.dtype}
-        kelvin = torch.tensor(batch.kelvin, **options)
+        temperatures_K = torch.tensor(thermostat.temperatures_K, **options)
         if isinstance(self.settings.bias, RampBias):
-            elapsed = chunk * NOISE_STEPS - torch.tensor(batch.began, **options)
-            kelvin = ramped(
+            elapsed = chunk * NOISE_STEPS - torch.tensor(thermostat.began, **options)
+            temperatures_K = ramped(
                 self.settings.bias,
-                kelvin,
+                temperatures_K,
                 elapsed * self.timestep_ps,
                 run_ps=self.settings.time_ps,
             )
-        batch.kT = kelvin * KELVIN
-        variance = batch.kT[state.system_idx].unsqueeze(-1) * batch.masses
-        batch.spread = torch.sqrt(variance * (1 - self.damping**2))
+        thermostat.kT = temperatures_K * KELVIN
+        variance = thermostat.kT[state.system_idx].unsqueeze(-1) * thermostat.masses
+        thermostat.kick = torch.sqrt(variance * (1 - self.damping**2))
         generator = torch.Generator(device=self.model.device)
         noise, volume_noise = [], []
-        for number, size in zip(batch.numbers, batch.sizes, strict=True):
+        for number, size in zip(thermostat.numbers, thermostat.sizes, strict=True):
             generator.manual_seed(self._seed(number, f"chunk {chunk}"))
             noise.append(torch.randn(NOISE_STEPS, size, 3, generator=generator, **options))
             volume_noise.append(torch.randn(NOISE_STEPS, generator=generator, **options))
-        batch.noise, batch.volume_noise = torch.cat(noise, 1), torch.stack(volume_noise, 1)
-        batch.chunk = chunk
-        return batch
+        thermostat.noise = torch.cat(noise, 1)
+        thermostat.volume_noise = torch.stack(volume_noise, 1)
+        thermostat.chunk = chunk
+        return thermostat
 
-    def _seed(self, number: int, what: str) -> int:
-        digest = hashlib.sha256(f"{self.seed} {number} {what}".encode()).digest()
+    def _seed(self, number: int, purpose: str) -> int:
+        digest = hashlib.sha256(f"{self.seed} {number} {purpose}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _moving_state(plain: ts.SimState, moving: Mapping[str, torch.Tensor]) -> MDState:
+    """A state with `MOVING` tensors, and all else as a plain state has it."""
+    return MDState(
+        **moving,
+        masses=plain.masses,
+        pbc=plain.pbc,
+        system_idx=plain.system_idx,
+        atomic_numbers=plain.atomic_numbers,
+    )

@@ -1,9 +1,9 @@
 """The replicas that are running: one state, moved together and looked at together.
 
-Replicas enter and leave between blocks of steps; whatever is kept of each (index, hills, stress,
-the energy it began with) enters and leaves with it.
+Replicas enter and leave between blocks of steps. All that is kept of a replica (its index, hills,
+stress, and the energy that it began with) enters and leaves with it.
 
-Not for: what a run does with what it sees (see `explore`).
+Not for: what a run does with failures and scores (see `explore`).
 """
 
 import ctypes
@@ -17,33 +17,31 @@ from torch_sim.integrators.md import MDState
 from torch_sim.models.interface import ModelInterface
 from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
-from halcyon.config import VARIABLES_AT_MOST, DomainSettings, ExplorationSettings, MetadynamicsBias
+from halcyon.config import VARIABLES_AT_MOST, ExplorationSettings, MetadynamicsBias
 from halcyon.domain.index import CliIndex, per_replica
-from halcyon.domain.intervals import Domain
-from halcyon.domain.signals import Signal
 from halcyon.exploration.bias import Metadynamics
-from halcyon.exploration.blocks import Judged, Layout, Step
+from halcyon.exploration.blocks import BlockMonitor, Judged, Step
 from halcyon.exploration.candidates import Slot
-from halcyon.exploration.dynamics import KELVIN, Dynamics, Replica
+from halcyon.exploration.dynamics import KELVIN, MOVING, Dynamics, Replica
+from halcyon.exploration.monitoring import Monitoring
 
 BLOCK_STEPS = 50
 BLOCK_PAIRS = 250_000
-"""Pairs of atoms that a block's failure monitor looks at, at most: what bounds its memory."""
-_STATE = ("positions", "momenta", "forces", "energy", "cell")
+"""Most pairs of atoms of a block, which bound the memory of its failure monitor."""
 
 
 def keep_freed_memory() -> None:
     """Ask glibc not to give freed memory back to the system after every step.
 
-    Steps that are kept for a block make it do so: each forward pass of a large batch then faults
-    its memory in anew, and took twice as long (64 aspirins: 10,000 page faults a step, now none).
-    Elsewhere than on glibc nothing happens.
+    It would, since the steps of a block are kept until the block is judged: each forward pass of a
+    large batch then faults its memory in anew and takes twice as long (64 aspirins: 10,000 page
+    faults a step instead of none). Without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the greatest that it takes
+    mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: the greatest that glibc takes
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
@@ -52,8 +50,13 @@ def variables(settings: ExplorationSettings) -> int:
     return VARIABLES_AT_MOST if isinstance(settings.bias, MetadynamicsBias) else 0
 
 
-class Watched(ModelInterface):
-    """Passes calls on and keeps the output of the last one; a bias is added to what it returns."""
+class BiasedModel(ModelInterface):
+    """A model whose forces include those of a bias, once there is one.
+
+    Attributes:
+        output: of the last call, as the model itself returned it, without the bias.
+        bias: added to the forces; None: none yet.
+    """
 
     def __init__(self, model: ModelInterface) -> None:
         """Wrap a model; without a bias at first."""
@@ -73,30 +76,31 @@ class Watched(ModelInterface):
         return self.output | {"forces": self.output["forces"] + push}
 
 
-class Batch:
-    """Replicas of equal periodicity that are running.
+class ReplicaBatch:
+    """The replicas of equal periodicity that are running: R of them, N atoms in all.
 
     Attributes:
-        slots: each one's place, in the batch's order.
-        atoms_of: atoms of each, in the batch.
-        state: torch-sim's state of all.
-        index: the CLI of all, all signals.
+        slots: what is remembered of each replica, in the order of the batch.
+        atoms_of: where the atoms of each are in the batch, in the same order.
+        index: the CLI of all atoms, against all signals.
     """
 
     def __init__(
         self,
         model: ModelInterface,
-        domain: Domain,
         settings: ExplorationSettings,
-        indicator: DomainSettings,
+        monitoring: Monitoring,
         *,
-        signals: dict[str, Signal],
-        kind: str,
         seed: int,
     ) -> None:
-        """Empty; see `explore.explore` for the arguments."""
-        self.model = Watched(model)
-        self.domain, self.settings, self.signals, self.kind = domain, settings, signals, kind
+        """Begin without replicas; see `explore.explore` for the arguments.
+
+        Raises:
+            InputError: a signal is not calibrated.
+        """
+        self.model = BiasedModel(model)
+        self.settings, self.monitoring = settings, monitoring
+        self.signals = monitoring.signals()
         self.dynamics = Dynamics(self.model, settings, seed=seed)
         if isinstance(settings.bias, MetadynamicsBias):
             self.hill_every = max(1, round(settings.bias.pace_fs / settings.timestep_fs))
@@ -104,17 +108,23 @@ class Batch:
         self.replicas: list[Replica] = []
         self.atoms_of: list[slice] = []
         self.index = CliIndex(
-            len(signals),
+            len(self.signals),
             0,
             timestep_ps=settings.timestep_fs / 1000,
             device=model.device,
-            indicator=indicator.indicator,
-            kappa=indicator.kappa,
+            indicator=monitoring.settings.indicator,
+            kappa=monitoring.settings.kappa,
         )
-        self.state: MDState
+        self._state: MDState | None = None
         self._stress: torch.Tensor | None = None
         self._energy_at_start = torch.empty(0)
-        self._layouts: dict[int, Layout] = {}
+        self._monitors: dict[int, BlockMonitor] = {}
+
+    @property
+    def state(self) -> MDState:
+        """torch-sim's state of all running replicas; there is none where none runs."""
+        assert self._state is not None, "no replica is running"  # noqa: S101
+        return self._state
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -123,8 +133,8 @@ class Batch:
         """Add replicas, at their start.
 
         Args:
-            members: index of each among all that ran.
-            replicas: they.
+            members: index of each among all replicas of the run.
+            replicas: the replicas themselves.
             step: of the run.
         """
         hills: list[Any] = self.model.bias.state() if self.model.bias else []
@@ -132,40 +142,42 @@ class Batch:
         new = self.dynamics.begin(replicas)
         stress = self.model.output.get("stress")
         energy = _total_energy(new)
+        self.index.join(new.n_atoms)
         if self.slots:
-            self.state = ts.concatenate_states([self.state, new])
             if stress is not None and self._stress is not None:
                 stress = torch.cat([self._stress, stress])
             energy = torch.cat([self._energy_at_start, energy])
-        else:
-            self.state = new
+            new = ts.concatenate_states([self.state, new])
+        self._state = new
         self._stress = stress if self.settings.ensemble == "npt" else None
         self._energy_at_start = energy
-        self.index.join(new.n_atoms)
         for member, replica in zip(members, replicas, strict=True):
-            none = torch.zeros(len(replica.start), dtype=torch.float64, device=self.model.device)
-            self.slots.append(Slot(member, step, none))
+            zero = torch.zeros(len(replica.start), dtype=torch.float64, device=self.model.device)
+            self.slots.append(Slot(member, step, zero))
         self._lay_out([*self.replicas, *replicas], hills + [None] * len(members))
 
-    def keep(self, kept: Sequence[int]) -> None:
-        """Let all leave but those at these places."""
-        kept = list(kept)
-        atoms = torch.isin(self.state.system_idx, torch.tensor(kept, device=self.model.device))
+    def keep(self, places: Sequence[int]) -> None:
+        """Let all replicas leave but those at these places."""
+        places = list(places)
+        atoms = torch.isin(self.state.system_idx, torch.tensor(places, device=self.model.device))
         self.index.keep(atoms)
-        self.slots = [self.slots[i] for i in kept]
-        if kept:
-            self.state = self.state[kept]
-            self._energy_at_start = self._energy_at_start[kept]
-            self._stress = None if self._stress is None else self._stress[kept]
-        hills = [self.model.bias.take(i) for i in kept] if self.model.bias else []
-        self._lay_out([self.replicas[i] for i in kept], hills)
+        self.slots = [self.slots[i] for i in places]
+        hills = [self.model.bias.take(i) for i in places] if self.model.bias else []
+        if places:
+            self._state = self.state[places]
+            self._energy_at_start = self._energy_at_start[places]
+            self._stress = None if self._stress is None else self._stress[places]
+        else:
+            self._state = self._stress = None
+            self._energy_at_start = self._energy_at_start[:0]
+        self._lay_out([self.replicas[i] for i in places], hills)
 
     def _lay_out(self, replicas: list[Replica], hills: Sequence[Any]) -> None:
-        """Places in the batch, and what pushes the replicas."""
+        """Prepare what depends on which replicas run: their places, thermostat, and bias."""
         self.replicas = replicas
         ends = list(itertools.accumulate((len(r.start) for r in replicas), initial=0))
         self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
-        self._layouts = {}
+        self._monitors = {}
         if replicas:
             self.dynamics.lay_out(self.state, replicas, [slot.began for slot in self.slots])
         if isinstance(self.settings.bias, MetadynamicsBias):
@@ -184,10 +196,11 @@ class Batch:
         return max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
 
     def make(self, number: int, *, step: int) -> list[Step]:
-        """Integrate so many steps from a step of the run on."""
+        """Integrate so many steps, the first of which is this one of the run."""
         made = []
+        state = self.state
         for now in range(step, step + number):
-            state = self.state = self.dynamics.step(self.state, now, self._stress)
+            state = self._state = self.dynamics.step(state, now, self._stress)
             if self._stress is not None:
                 self._stress = self.model.output["stress"]
             if self.model.bias and (now + 1) % self.hill_every == 0:
@@ -196,20 +209,19 @@ class Batch:
             made.append(Step(*moved, self.model.output))
         return made
 
-    def judge(self, made: list[Step]) -> Judged:
-        """Look at steps, and add them to the index; what failed replicas did later is forgotten."""
-        n = len(made)
-        if n not in self._layouts:
-            self._layouts[n] = Layout(
+    def judge(self, steps: list[Step]) -> Judged:
+        """Judge a block and add it to the index, without what replicas did after their failure."""
+        n = len(steps)
+        if n not in self._monitors:
+            self._monitors[n] = BlockMonitor(
                 [replica.start for replica in self.replicas],
                 self.state,
                 n,
                 signals=self.signals.values(),
-                domain=self.domain,
-                kind=self.kind,
+                monitoring=self.monitoring,
                 settings=self.settings,
             )
-        block = self._layouts[n].judge(made)
+        block = self._monitors[n].judge(steps)
         if self.settings.ensemble == "nve":
             self._check_drift(block)
         for i, (k, _) in block.failed.items():
@@ -218,15 +230,18 @@ class Batch:
         return block
 
     def _check_drift(self, block: Judged) -> None:
-        """Without a thermostat the total energy stays; a replica that gains or loses it failed."""
-        gone = _total_energy(self.state) - self._energy_at_start
+        """Add replicas whose total energy has drifted too far to the failed ones of a block.
+
+        Without a thermostat the total energy is conserved.
+        """
+        drift = _total_energy(self.state) - self._energy_at_start
         limit = self.settings.energy_drift_eV_per_atom
-        for i, per_atom in enumerate((gone.abs() / self.state.n_atoms_per_system).tolist()):
+        for i, per_atom in enumerate((drift.abs() / self.state.n_atoms_per_system).tolist()):
             if not per_atom <= limit:  # NaN, too
-                block.failed.setdefault(i, (len(block.made) - 1, "total energy not conserved"))
+                block.failed.setdefault(i, (len(block.steps) - 1, "total energy not conserved"))
 
     def trace_rows(self, made: Step) -> torch.Tensor:
-        """What traces tell of a step: columns from `traces.CUMULATIVE` on, a row per replica."""
+        """A row of the traces per replica at a step, columns from `traces.CUMULATIVE` on."""
         state, n, index = self.state, len(self.slots), self.index
         replica, cli = state.system_idx, index.cli
         kT = calc_kT(masses=state.masses, momenta=made.momenta, system_idx=replica).double()
@@ -245,10 +260,11 @@ class Batch:
         return torch.cat(rows).T.cpu()
 
     def checkpoint(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """What a checkpoint must hold; `state` is empty where no replica runs."""
+        moving = MOVING if self.slots else ()
         return {
             "slots": [slot.state() for slot in self.slots],
-            "state": {name: getattr(self.state, name) for name in _STATE},
+            "state": {name: getattr(self.state, name) for name in moving},
             "stress": self._stress,
             "energy_at_start": self._energy_at_start,
             "hills": self.model.bias.state() if self.model.bias else [],
@@ -256,26 +272,17 @@ class Batch:
         }
 
     def restore(self, saved: dict[str, Any], members: Sequence[Replica]) -> None:
-        """Go on from a `checkpoint`; `members` are all that ran."""
+        """Go on from a `checkpoint`; `members` are all replicas of the run."""
         self.slots = [Slot.restored(slot) for slot in saved["slots"]]
         replicas = [members[slot.member] for slot in self.slots]
-        if replicas:
-            starts = [replica.start for replica in replicas]
-            plain = ts.io.atoms_to_state(starts, self.model.device, self.model.dtype)
-            self.state = MDState(
-                **saved["state"],
-                masses=plain.masses,
-                pbc=plain.pbc,
-                system_idx=plain.system_idx,
-                atomic_numbers=plain.atomic_numbers,
-            )
+        self._state = self.dynamics.restored(replicas, saved["state"]) if replicas else None
         self._stress, self._energy_at_start = saved["stress"], saved["energy_at_start"]
         self.index.restore(saved["index"])
         self._lay_out(replicas, saved["hills"])
 
 
 def _total_energy(state: MDState) -> torch.Tensor:
-    """Shape (R,), eV, float64."""
+    """Potential and kinetic energy of each replica, shape (R,), eV, float64."""
     kinetic = calc_kinetic_energy(
         masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
     )

@@ -3,18 +3,20 @@
 1. Unphysical frames are dropped: those that an exploration would call failed, and those with a
    force above the cap.
 2. Frames that have a record already are dropped, and of identical candidates all but one.
-3. The rest is ranked by the atomic CLI gained around a frame, replicas in turn. From the top, a
-   short list is made of frames that differ from labelled ones and from each other.
-4. From the short list, farthest-point sampling takes those that differ most from what is labelled.
+3. The remaining candidates are ranked by the atomic CLI gained around a frame, replicas in turn.
+   From the top, a short list is made of frames that differ from labelled ones and from each other.
+4. From the short list, farthest-point sampling takes those that differ most from labelled frames.
 
-    chosen = select(candidates, labelled, domain, settings, exploration, kind="molecule", limit=80)
-    chosen.fates  # {"selected": 20, "dropped: bond broken": 3, …}
+    selection = select(
+        candidates, labelled, domain, settings, exploration, system_kind="molecule", limit=80
+    )
+    selection.fates  # {"selected": 20, "dropped: bond broken": 3, …}
 
 Not for: proposing candidates (`explore`), or the sampling itself (`spread`).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,23 +30,64 @@ from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import NodeEnergy
 from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key
+from halcyon.labels.pool import frames_like, nearest
 from halcyon.systems.fingerprint import pair_distances, rms_difference
 
 FRAMES_AT_ONCE = 16
-"""Frames whose pairs of atoms are looked at together."""
+"""Number of frames whose pairs of atoms are looked at together."""
 CPU = torch.device("cpu")
 
 
 @dataclass
 class Selection:
-    """Selected frames, and how many candidates met which fate."""
+    """Selected frames, and the fates of all candidates.
+
+    Attributes:
+        frames: to label.
+        fates: number of candidates by what became of them.
+    """
 
     frames: list[Atoms]
     fates: dict[str, int]
 
+    @classmethod
+    def of_none(cls, candidates: int, reason: str) -> "Selection":
+        """No frame of so many candidates, for one reason."""
+        return cls([], {f"left: {reason}": candidates})
+
+    def replaced(
+        self,
+        published: Sequence[Atoms],
+        starts: Mapping[str, Atoms],
+        labelled: Sequence[Atoms],
+        *,
+        max_difference_A: float,
+    ) -> "Selection":
+        """The most similar frames of a published data set, in place of the selected ones.
+
+        Args:
+            published: all frames of the set.
+            starts: start frame of each explored structure, by its name.
+            labelled: frames that have a record already, with `info["key"]`.
+            max_difference_A: selected frames that differ more from the set are left out, and
+                counted.
+
+        Raises:
+            InputError: the set has no frame of a structure at all.
+        """
+        pools = {name: frames_like(published, start) for name, start in starts.items()}
+        taken = {frame.info["key"] for frame in labelled}
+        frames = nearest(self.frames, pools, taken, max_difference=max_difference_A)
+        fates = dict(self.fates)
+        if missing := len(self.frames) - len(frames):
+            fates |= {"selected": len(frames), "left: nothing like it in the data set": missing}
+        return Selection(frames, fates)
+
 
 @dataclass(frozen=True)
 class _Candidate:
+    """A physical candidate: the frame, its key, and the model's values for its N atoms."""
+
     frame: Atoms
     key: str
     descriptors: np.ndarray  # (N, D)
@@ -66,19 +109,19 @@ def select(
     settings: SelectionSettings,
     exploration: ExplorationSettings,
     *,
-    kind: str,
+    system_kind: str,
     limit: int,
 ) -> Selection:
-    """Choose frames for labelling. Neither their order nor that of the labels matters.
+    """Choose frames for labelling. Neither the order of candidates nor that of labels matters.
 
     Args:
         candidates: with `info` keys replica, time, cli_gain, structure, charge, multiplicity.
-        labelled: frames that have a record already, of whatever status.
+        labelled: frames that have a record already, whatever its status.
         domain: of the model that predicted; its bonds and classes.
         settings: number, force cap, difference, length of the short list.
-        exploration: what counts as failure.
-        kind: of system, see `config.System`; the bonds of a `reactive` one may break.
-        limit: labels that the budget still allows.
+        exploration: limits that count as failures.
+        system_kind: `molecule`, `liquid` or `reactive`, whose bonds may break.
+        limit: number of labels that the budget still allows.
 
     Returns:
         At most `min(settings.frames, limit)` frames. Their `info` gains `split`, `key`,
@@ -86,18 +129,20 @@ def select(
         of candidates.
     """
     fates: Counter[str] = Counter()
-    wanted = max(0, min(settings.frames, limit))
-    sound = _physical(candidates, domain, settings, exploration, kind=kind, fates=fates)
-    fresh = _unknown(sound, labelled.frames, fates)
-    shortlist = _Shortlist(labelled.frames, settings, wanted)
+    number = max(0, min(settings.frames, limit))
+    physical = _physical(
+        candidates, domain, settings, exploration, system_kind=system_kind, fates=fates
+    )
+    fresh = _without_record(physical, labelled.frames, fates)
+    shortlist = _Shortlist(labelled.frames, settings, number)
     fates.update(fate for fate in map(shortlist.offer, _in_turn(fresh)) if fate)
-    taken = _spread(shortlist.listed, labelled, domain, wanted)
+    taken = _spread(shortlist.listed, labelled, domain, number)
     fates["left: enough for this generation"] += len(shortlist.listed) - len(taken)
     fates["selected"] += len(taken)
-    for number, candidate in enumerate(taken, start=1):
+    for count, candidate in enumerate(taken, start=1):
         info = candidate.frame.info
         info["key"] = candidate.key
-        info["split"] = "train" if number % settings.validation_every else "validation"
+        info["split"] = "train" if count % settings.validation_every else "validation"
         info.setdefault("score", _score(candidate, domain))
     return Selection([candidate.frame for candidate in taken], dict(+fates))
 
@@ -108,12 +153,12 @@ def _physical(
     settings: SelectionSettings,
     exploration: ExplorationSettings,
     *,
-    kind: str,
+    system_kind: str,
     fates: Counter[str],
 ) -> list[_Candidate]:
-    """Candidates that a reference calculation would make sense of."""
-    sound = []
-    failures = _failures(candidates, domain, exploration, kind)
+    """Candidates that are no failed replicas and whose forces are below the cap."""
+    physical = []
+    failures = _failures(candidates, domain, exploration, system_kind)
     for number, failure in enumerate(failures):
         frame = candidates.frames[number]
         force = float(np.linalg.norm(candidates.forces[number], axis=1).max())
@@ -124,12 +169,12 @@ def _physical(
         else:
             frame.info["force_max"] = force
             values = candidates.descriptors[number], candidates.node_energy[number]
-            sound.append(_Candidate(frame, structure_key(frame), *values))
-    return sound
+            physical.append(_Candidate(frame, structure_key(frame), *values))
+    return physical
 
 
 def _failures(
-    candidates: Sample, domain: Domain, exploration: ExplorationSettings, kind: str
+    candidates: Sample, domain: Domain, exploration: ExplorationSettings, system_kind: str
 ) -> Iterator[str | None]:
     """Why each candidate would be a failed replica; None where it would not."""
     for begin in range(0, len(candidates.frames), FRAMES_AT_ONCE):
@@ -137,27 +182,27 @@ def _failures(
         monitor = FailureMonitor(
             part.frames,
             domain.bonds,
-            kind=kind,
+            kind=system_kind,
             bond_stretch_A=exploration.bond_stretch_A,
             min_distance_A=exploration.min_distance_A,
             device=CPU,
         )
-        found = monitor.check(
+        reasons = monitor.check(
             torch.as_tensor(np.concatenate([frame.positions for frame in part.frames])),
             torch.tensor([float(energies.sum()) for energies in part.node_energy]),
             torch.as_tensor(np.concatenate(list(part.forces))),
         )
-        yield from (found.get(number) for number in range(len(part.frames)))
+        yield from (reasons.get(number) for number in range(len(part.frames)))
 
 
-def _unknown(
-    sound: Sequence[_Candidate], labelled: Sequence[Atoms], fates: Counter[str]
+def _without_record(
+    physical: Sequence[_Candidate], labelled: Sequence[Atoms], fates: Counter[str]
 ) -> list[_Candidate]:
-    """Candidates without a record, each structure once; the largest gain first."""
-    known = {structure_key(frame) for frame in labelled}
+    """Candidates without a record, of identical ones the first; the largest gain first."""
+    labelled_keys = {structure_key(frame) for frame in labelled}
     fresh: dict[str, _Candidate] = {}
-    for candidate in sorted(sound, key=_rank):
-        if candidate.key in known:
+    for candidate in sorted(physical, key=_rank):
+        if candidate.key in labelled_keys:
             fates["dropped: labelled already"] += 1
         elif candidate.key in fresh:
             fates["dropped: twin of another candidate"] += 1
@@ -167,9 +212,10 @@ def _unknown(
 
 
 def _rank(candidate: _Candidate) -> tuple:
-    """Largest gain first; what follows only makes the order independent of the input's."""
+    """Sorts by the largest gain; all else makes the order independent of that of the candidates."""
     info = candidate.frame.info
-    # A frame may be both the worst of its interval and one before a failure: the former says more.
+    # A frame may be the worst of its interval and also one before a failure: the former has a score
+    # and comes first.
     no_score = "score" not in info
     return -info["cli_gain"], candidate.replica, info["time"], candidate.key, no_score
 
@@ -187,19 +233,20 @@ def _in_turn(ranked: Sequence[_Candidate]) -> list[_Candidate]:
 class _Shortlist:
     """The best-ranked frames that differ from labelled ones and from each other.
 
-    The first `wanted` are those that ranking alone would choose. A replica has at most
-    `settings.shortlist` times as many on the list as among these, and as many if it has none:
-    the frames of one bad trajectory may be the farthest, but they cannot be nearly all.
+    The first `number` are those that ranking alone would choose. A replica may have on the list
+    `settings.shortlist` times as many frames as it has among these, but at least
+    `settings.shortlist`. So the frames of one bad trajectory, which may be the farthest, are not
+    nearly all of the list.
     """
 
-    def __init__(self, labelled: Sequence[Atoms], settings: SelectionSettings, wanted: int) -> None:
+    def __init__(self, labelled: Sequence[Atoms], settings: SelectionSettings, number: int) -> None:
         self.listed: list[_Candidate] = []
-        self._settings, self._wanted = settings, wanted
+        self._settings, self._number = settings, number
         self._labelled, self._others = _Neighbours(labelled), _Neighbours([])
 
     def offer(self, candidate: _Candidate) -> str | None:
-        """Put the next in rank on the list, or say why not."""
-        if self._wanted == 0:
+        """Put the next candidate in rank on the list, or return its fate."""
+        if self._number == 0:
             return "left: the label budget is spent"
         if not self._has_room(candidate.replica):
             return "left: ranked too low"
@@ -214,56 +261,63 @@ class _Shortlist:
         return None
 
     def _has_room(self, replica: int) -> bool:
-        if len(self.listed) < self._wanted:
+        if len(self.listed) < self._number:
             return True
-        if len(self.listed) >= self._settings.shortlist * self._wanted:
+        if len(self.listed) >= self._settings.shortlist * self._number:
             return False
-        places = sum(candidate.replica == replica for candidate in self.listed[: self._wanted])
-        there = sum(candidate.replica == replica for candidate in self.listed)
-        return there < self._settings.shortlist * max(places, 1)
+        places = sum(candidate.replica == replica for candidate in self.listed[: self._number])
+        of_replica = sum(candidate.replica == replica for candidate in self.listed)
+        return of_replica < self._settings.shortlist * max(places, 1)
 
 
 def _spread(
-    listed: Sequence[_Candidate], labelled: Sample, domain: Domain, wanted: int
+    listed: Sequence[_Candidate], labelled: Sample, domain: Domain, number: int
 ) -> list[_Candidate]:
-    """Of each structure as many as ranking alone would choose, but those farthest apart."""
-    places = Counter(candidate.structure for candidate in listed[:wanted])
+    """As many candidates of each structure as ranking alone would choose, but the farthest apart.
+
+    Args:
+        listed: the short list, in rank.
+        labelled: frames that have a record already.
+        domain: its classes of atoms.
+        number: of candidates to take.
+    """
+    places = Counter(candidate.structure for candidate in listed[:number])
     taken = []
-    for structure, number in sorted(places.items()):
-        mine = [candidate for candidate in listed if candidate.structure == structure]
+    for structure, number_of_structure in sorted(places.items()):
+        candidates = [candidate for candidate in listed if candidate.structure == structure]
         classes = domain.classes[structure]
-        points = [fingerprint(candidate.descriptors, classes) for candidate in mine]
-        # Test frames teach nothing, so what is near them is not known for that.
-        known = [
+        points = [fingerprint(candidate.descriptors, classes) for candidate in candidates]
+        # The model does not learn from test frames, so a candidate may well be near one.
+        learned = [
             fingerprint(descriptors, classes)
             for frame, descriptors in labelled.described()
             if frame.info["structure"] == structure and frame.info.get("split") != "test"
         ]
-        for i, distance in farthest(points, known, number):
+        for i, distance in farthest(points, learned, number_of_structure):
             if distance is not None:
-                mine[i].frame.info["fps_distance"] = distance
-            taken.append(mine[i])
+                candidates[i].frame.info["fps_distance"] = distance
+            taken.append(candidates[i])
     return taken
 
 
 def _score(candidate: _Candidate, domain: Domain) -> float:
-    """Largest distance of an atomic energy outside its interval, in widths of it."""
+    """Largest distance of an atomic energy outside its interval, in widths of the interval."""
     score = NodeEnergy(domain, "label").for_batch([candidate.frame], CPU)
-    said = {
+    output = {
         "node_energy": torch.as_tensor(candidate.node_energy),
         "descriptors": torch.as_tensor(candidate.descriptors),
     }
-    return float(score(None, said).max())
+    return float(score(None, output).max())
 
 
 class _Neighbours:
     """Frames that others must differ from, by structure."""
 
     def __init__(self, frames: Sequence[Atoms]) -> None:
-        waiting: dict[str, list[np.ndarray]] = {}
+        rows_of: dict[str, list[np.ndarray]] = {}
         for frame in frames:
-            waiting.setdefault(frame.info["structure"], []).append(pair_distances(frame))
-        self.distances = {name: np.stack(rows) for name, rows in waiting.items()}
+            rows_of.setdefault(frame.info["structure"], []).append(pair_distances(frame))
+        self.distances = {name: np.stack(rows) for name, rows in rows_of.items()}
 
     def add(self, frame: Atoms, distances: np.ndarray) -> None:
         before = self.distances.get(frame.info["structure"], np.empty((0, len(distances))))

@@ -1,15 +1,15 @@
-"""Farthest-point sampling: of many frames, those that differ most from the known and each other.
+"""Farthest-point sampling: the frames that differ most from learned ones and from each other.
 
-Frames of one structure are compared by the mean descriptor of each class of atoms, the classes
-one after another. Means per class, since a frame needs a vector of fixed length that does not
-change when equivalent atoms change places; per class rather than per element, since the carbons
-of a molecule differ more from each other than either does in motion, and a mean over both hides
-that one of them moved. In a liquid the classes are the elements, and both are the same.
+Frames of one structure are compared by the mean descriptor of each class of atoms, the classes one
+after another. A mean over a class gives every frame a vector of the same length, which does not
+change when equivalent atoms change places. A mean over all atoms of an element would hide much: the
+carbons of a molecule differ more from each other than either changes in motion. In a liquid the
+classes are the elements.
 
     points = [fingerprint(values, classes) for values in descriptors]
-    farthest(points, known, 5)  # [(index in points, distance), …], the farthest first
+    farthest(points, learned, 5)  # [(index in points, distance), …], the farthest first
 
-Not for: which frames may be taken at all, or how many of each structure (see `select`).
+Not for: which frames may be taken, or how many of each structure (see `selection`).
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from halcyon.domain.environments import descriptor_scale
 
 
 def fingerprint(descriptors: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """What a frame is compared by.
+    """Mean descriptors by which a frame is compared with others.
 
     Args:
-        descriptors: of its atoms, shape (N, D).
+        descriptors: of the frame's atoms, shape (N, D).
         classes: class of each atom.
 
     Returns:
@@ -36,32 +36,32 @@ def fingerprint(descriptors: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 
 def farthest(
-    points: Sequence[np.ndarray], known: Sequence[np.ndarray], number: int
+    points: Sequence[np.ndarray], learned: Sequence[np.ndarray], number: int
 ) -> list[tuple[int, float | None]]:
-    """Points in the order of farthest-point sampling that starts from the known ones.
+    """Points in the order of farthest-point sampling that starts from learned ones.
 
-    Each component is measured in its standard deviation over all points and known ones, as
+    Each component is measured in its standard deviation over all points and learned ones, since
     the scale of a model's descriptors is arbitrary.
 
     Args:
-        points: each of shape (F,), F ≥ 2. Of equally far ones the first is taken.
-        known: each of shape (F,). With none, sampling starts from the first of `points`.
+        points: each of shape (F,), F ≥ 2. The first of equally far points is taken.
+        learned: each of shape (F,). Without any, sampling starts from the first of `points`.
         number: of points to take, at most all.
 
     Returns:
-        For each point taken, its index in `points` and its distance, when it was taken, to the
-        nearest of the known and taken, in standard deviations of a component; None for the first
-        one where nothing was known.
+        For each point taken, its index in `points` and its distance to the nearest of the points
+        that were learned or taken before it, in standard deviations of a component. The distance
+        is None for the first point if nothing was learned.
     """
     if number == 0:
         return []
-    # scikit-matter asks for two samples.
-    if not len(known) and len(points) == 1:
+    # scikit-matter needs two samples at least.
+    if not len(learned) and len(points) == 1:
         return [(0, None)]
-    everything = np.stack([*known, *points])
-    # Centred: it takes differences of squares, and small ones shall keep their digits.
+    everything = np.stack([*learned, *points])
+    # Centred, since scikit-matter takes differences of squares, of which small ones lose digits.
     everything = (everything - everything.mean(axis=0)) / descriptor_scale(everything)
-    begin = len(known)
+    begin = len(learned)
     sampling = FPS(initialize=list(range(begin)) or 0, n_to_select=begin + number).fit(everything)
     squared = np.maximum(sampling.get_select_distance()[begin:], 0.0)
     taken = sampling.selected_idx_[begin:] - begin

@@ -1,8 +1,8 @@
-"""Traces: what is written down of every replica, at a set number of points per ps.
+"""Traces: the numbers that are written down of every replica, at a set number of points per ps.
 
-Cumulative columns are exact at each point, however thin the points are.
+Cumulative columns are exact at each point, however few points there are.
 
-Not for: what the index is (see `cli_index`), or drawing (see `report`).
+Not for: what the index is (see `domain.index`), or drawing (see `report`).
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ import torch
 from halcyon import files
 
 TRACES_VERSION = 1
-_PUSHED = ("bias_energy", "variable_")
+_OF_BIAS = ("bias_energy", "variable_")
 CUMULATIVE = ("cli_{}", "cli_{}_max", "excursions_{}")
+"""Columns of each signal that add up along a trajectory."""
 
 _BEFORE = {
     "replica": ("", "replica number"),
@@ -35,39 +36,39 @@ def trace_columns(signals: Sequence[str], variables: int = 0) -> dict[str, tuple
     """Columns of traces: unit and meaning by name.
 
     Args:
-        signals: what their columns end in, e.g. `label`, `guard`, `latent`.
-        variables: collective variables of a bias, at most.
+        signals: the endings of their columns, e.g. `label`, `guard`, `latent`.
+        variables: greatest number of collective variables of a bias.
     """
-    watched: dict[str, tuple[str, str]] = {}
+    of_signals: dict[str, tuple[str, str]] = {}
     for name in signals:
         domain = f"the {name} domain" if name in ("label", "guard") else f"the signal {name}"
-        watched |= {
+        of_signals |= {
             f"cli_{name}": ("ps", f"mean over atoms of the CLI against {domain}"),
             f"cli_{name}_max": ("ps", f"greatest atomic CLI against {domain}"),
             f"rate_{name}": ("", "dΛ/dt since the last point: fraction of predictions outside"),
             f"excursions_{name}": ("", "excursions begun so far, summed over atoms"),
         }
-    pushed = {
+    of_bias = {
         f"variable_{number}": ("Å, 1 or °", "collective variable of the bias, as configured")
         for number in range(1, variables + 1)
     }
     if variables:
-        pushed = {"bias_energy": ("eV", "energy of the bias")} | pushed
-    return _BEFORE | watched | _AFTER | pushed
+        of_bias = {"bias_energy": ("eV", "energy of the bias")} | of_bias
+    return _BEFORE | of_signals | _AFTER | of_bias
 
 
 TRACE_COLUMNS = trace_columns(["label", "guard"])
-"""Columns that traces have always; more signals add theirs."""
+"""Columns that all traces have; further signals add theirs."""
 
 
 class Traces:
-    """Points in the order in which they were made; a checkpoint holds them as one tensor."""
+    """Points of all replicas in the order in which they were made."""
 
     def __init__(self, signals: Sequence[str], variables: int = 0) -> None:
-        """For these signals and so many variables, as `trace_columns` takes them."""
+        """Begin without points; signals and variables are as for `trace_columns`."""
         self.signals = list(signals)
         self.columns = trace_columns(signals, variables)
-        after = [name for name in self.columns if name in _AFTER or name.startswith(_PUSHED)]
+        after = [name for name in self.columns if name in _AFTER or name.startswith(_OF_BIAS)]
         self._read = ["member", "time"]
         for pattern in CUMULATIVE:
             self._read += [pattern.format(name) for name in signals]
@@ -75,11 +76,16 @@ class Traces:
         self._points: list[torch.Tensor] = []
 
     def add(self, points: torch.Tensor) -> None:
-        """Add rows: member, time in ps, CUMULATIVE of each signal, then the columns behind them."""
+        """Add rows.
+
+        Args:
+            points: shape (rows, columns), float64: index of the replica among all of the run, time
+                in ps, `CUMULATIVE` of each signal, and the columns that follow them.
+        """
         self._points.append(points)
 
     def state(self) -> torch.Tensor:
-        """All points so far, shape (P, columns), float64."""
+        """What a checkpoint must hold: all points so far, shape (P, columns), float64."""
         if len(self._points) != 1:
             empty = torch.empty(0, len(self._read), dtype=torch.float64)
             self._points = [torch.cat([empty, *self._points])]
@@ -90,20 +96,20 @@ class Traces:
         self._points = [points]
 
     def table(
-        self, numbers: Sequence[int], structures: Sequence[str], kelvin: Sequence[float]
+        self, numbers: Sequence[int], structures: Sequence[str], temperatures_K: Sequence[float]
     ) -> pd.DataFrame:
         """All points, by replica and time, with rates.
 
         Args:
-            numbers: replica number of each member.
-            structures: its start structure.
-            kelvin: its thermostat temperature, K.
+            numbers: number of each replica of the run.
+            structures: start structure of each.
+            temperatures_K: temperature that the thermostat of each began with.
         """
         table = pd.DataFrame(self.state().numpy(), columns=self._read)
         members = table.pop("member").astype(int)
         table["replica"] = [numbers[i] for i in members]
         table["structure"] = [structures[i] for i in members]
-        table["target_temperature"] = [float(kelvin[i]) for i in members]
+        table["target_temperature"] = [float(temperatures_K[i]) for i in members]
         table = table.sort_values(["replica", "time"], ignore_index=True)
         by_replica = table.groupby("replica")
         elapsed = by_replica["time"].diff().fillna(table["time"])
@@ -124,6 +130,6 @@ def write_traces(path: Path, traces: pd.DataFrame) -> None:
         table.schema.field(name).with_metadata({"unit": unit, "meaning": meaning})
         for name, (unit, meaning) in trace_columns(signals, variables).items()
     ]
-    schema = pa.schema(fields, metadata={"halcyon.exploration.traces": str(TRACES_VERSION)})
+    schema = pa.schema(fields, metadata={"halcyon.traces": str(TRACES_VERSION)})
     with files.replacing(path) as temporary:
         pq.write_table(table.cast(schema), temporary, compression="zstd")

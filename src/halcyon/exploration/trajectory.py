@@ -1,7 +1,8 @@
-"""Whole trajectories, written only if the user asks for them: every so many fs, as Parquet.
+"""Trajectories, written only if the user asks for them: a frame every so many fs, as Parquet.
 
-Frames are collected in memory until the run's next checkpoint, then written as one part; a killed
-run drops parts that its checkpoint does not know. At the end the parts become one file.
+Frames are collected in memory until the run's next checkpoint, then written as one part. A run that
+goes on after a kill drops the parts that its checkpoint does not count. At the end the parts become
+one file.
 
 Not for: candidates (they need no trajectory) or traces.
 """
@@ -17,10 +18,10 @@ from halcyon.frames import write_frames
 
 
 class Trajectory:
-    """Parts in a folder of this run's own."""
+    """The trajectory of all replicas of a run, in parts in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        """Write parts into `folder`, made when the first is written."""
+        """Write parts into `folder`, which is made with the first part."""
         self.folder = folder
         self._waiting: list[Atoms] = []
         self._parts = 0
@@ -30,10 +31,10 @@ class Trajectory:
         self._waiting += frames
 
     def flush(self) -> int:
-        """Write what waits.
+        """Write the frames that were added since the last part.
 
         Returns:
-            Parts there are: what a checkpoint must hold.
+            Number of parts: what a checkpoint must hold.
         """
         if self._waiting:
             write_frames(self._part(self._parts), self._waiting)
@@ -42,7 +43,7 @@ class Trajectory:
         return self._parts
 
     def restore(self, parts: int) -> None:
-        """Go on behind so many parts; later ones are of steps that will be done again."""
+        """Go on after so many parts; later parts are of steps that will be made again."""
         self._parts, self._waiting = parts, []
 
     def files(self) -> list[Path]:
@@ -57,9 +58,12 @@ def join(parts: Sequence[Path], out: Path) -> int:
     """Make one frames file of parts, one part in memory at a time; then delete the parts.
 
     Returns:
-        Number of frames.
+        Number of frames; 0 where there are no parts, or where parts are missing, since parts are
+        deleted only when they have been joined.
     """
     rows = 0
+    if not parts or not all(part.exists() for part in parts):
+        return rows
     with files.replacing(out) as temporary:
         schema = pq.read_schema(parts[0])
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:

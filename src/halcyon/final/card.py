@@ -1,12 +1,14 @@
 """The model card in numbers: `card.json` of the folder `final/`.
 
+    from halcyon.final.card import Card
+
     card = Card.read(Path("results/quickstart/ethanol/final/card.json"))
     print(card.errors["test"].forces_mae_meV_per_A, card.watch.rate)
 
 Not for: computing one (`card_of_result`), or the card in words (`model_card`).
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -77,8 +79,6 @@ class Card(File):
     """Model card: what a model is, what it learned, how good it is, and what it is not good for."""
 
     REMEDY: ClassVar[str] = f"{HANDED_ON} run `snakemake` again: it makes the folder again."
-
-    schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
 
     campaign: str
     system: str

@@ -55,7 +55,6 @@ def card_of_result(
     exceedance = result.domain.report.exceedance_with_margin
     least = Thresholds(bond_stretch_A=runs.bond_stretch_A, min_distance_A=runs.min_distance_A)
     return Card(
-        schema=1,
         campaign=campaign,
         system=system,
         kind=plan.system.kind,

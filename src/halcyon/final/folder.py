@@ -13,11 +13,10 @@ Not for: the LAMMPS export (`lammps_export`), or what the card says (`card`, `mo
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from ase import Atoms
 from ase.io import write
-from pydantic import Field
 
 from halcyon import files
 from halcyon.final import model_card
@@ -36,7 +35,6 @@ class Manifest(File):
 
     REMEDY: ClassVar[str] = f"{HANDED_ON} delete this file and run `snakemake` again."
 
-    schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
     files: list[FileHash]
 
 
@@ -102,6 +100,6 @@ def write_manifest(folder: Path) -> Manifest:
         for path in folder.rglob("*")
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     )
-    manifest = Manifest(schema=1, files=[hash_of(path, folder) for path in paths])
+    manifest = Manifest(files=[hash_of(path, folder) for path in paths])
     manifest.write(folder / MANIFEST)
     return manifest

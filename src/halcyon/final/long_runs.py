@@ -1,14 +1,16 @@
 """Long runs with the final model of a campaign, for its certificate. A killed run goes on.
 
-Every explored structure at every temperature, with a thermostat and without; each replica starts
-from a frame that the model learned from. Nothing is replaced, nothing pushed, nothing selected.
+Every explored structure runs at every temperature, with a thermostat and without; each replica
+starts from a frame that the model learned from. Failed replicas are not replaced, no bias drives
+the replicas, and no frames are selected.
 
-Not for: what the runs show (`evidence`), or what follows (`certificate`).
+Not for: what the runs show (`evidence`), what follows from it (`certificate`), or writing the
+certificate (`issuing`).
 """
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +21,23 @@ from ase import Atoms
 from halcyon import __version__
 from halcyon.config import (
     CertificateSettings,
-    DomainSettings,
     ExplorationSettings,
     NoBias,
     SaturationSettings,
 )
-from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
-from halcyon.exploration.explore import Progress, Replica, explore
+from halcyon.exploration.explore import Monitoring, RunControl, explore
+from halcyon.exploration.starts import deal_to_each
 from halcyon.exploration.traces import write_traces
 from halcyon.final.certificate import Level, Runs, Software, hash_of
 from halcyon.final.evidence import Criteria, ReplicaEnd, examine
-from halcyon.frames import structure_only
 from halcyon.labels.store import levels
 from halcyon.models.batched import BatchedMace
 
 PACKAGES = ("torch", "mace-torch", "torch-sim-atomistic", "ase", "numpy")
 
 CANDIDATES_EVERY_FS = 1000.0
-"""Candidates are not used here; fewer cost less."""
+"""Interval of candidates, fs. They are not used here, and fewer cost less."""
 
 
 def run_settings(
@@ -49,9 +49,9 @@ def run_settings(
     its last point at its end.
     """
     timestep = certificate.timestep_fs or exploration.timestep_fs
-    asked = certificate.time_ps if ensemble == "nvt" else certificate.nve_time_ps
+    time_ps = certificate.time_ps if ensemble == "nvt" else certificate.nve_time_ps
     every = max(1, round(1000 / (certificate.trace_points_per_ps * timestep)))
-    points = max(1, int(np.ceil(round(1000 * asked / (every * timestep), 6))))
+    points = max(1, int(np.ceil(round(1000 * time_ps / (every * timestep), 6))))
     return exploration.model_copy(
         update={
             "temperatures_K": certificate.temperatures_K or exploration.temperatures_K,
@@ -70,14 +70,21 @@ def run_settings(
 
 
 def criteria_of(
-    kind: str,
+    system_kind: str,
     exploration: ExplorationSettings,
     saturation: SaturationSettings,
     certificate: CertificateSettings,
 ) -> Criteria:
-    """What is asked of the model."""
+    """Criteria that the runs are held against.
+
+    Args:
+        system_kind: `molecule`, `liquid` or `reactive`.
+        exploration: limits that count as failures.
+        saturation: greatest rate of excursions, and how it is measured.
+        certificate: greatest drift of the total energy.
+    """
     return Criteria(
-        kind=kind,
+        kind=system_kind,
         **saturation.model_dump(),
         **exploration.model_dump(
             include={"bond_stretch_A", "min_distance_A", "energy_drift_eV_per_atom"}
@@ -86,99 +93,46 @@ def criteria_of(
     )
 
 
-def starts(
-    train: Sequence[Atoms],
-    structures: Sequence[str],
-    settings: ExplorationSettings,
-    *,
-    seed: int,
-) -> tuple[list[Replica], dict[int, str]]:
-    """Replicas of every structure at every temperature, each from a random training frame.
-
-    Returns:
-        The replicas, and by number the key of the frame that each starts from.
-
-    Raises:
-        InputError: a structure without a labelled training frame.
-    """
-    random = np.random.default_rng(seed)
-    replicas: list[Replica] = []
-    keys: dict[int, str] = {}
-    for structure in structures:
-        mine = [frame for frame in train if frame.info["structure"] == structure]
-        if not mine:
-            raise InputError(f"certificate: no labelled training frame of structure {structure}")
-        for kelvin in settings.temperatures_K:
-            for _ in range(settings.replicas):
-                frame, number = mine[random.integers(len(mine))], len(replicas)
-                replicas.append(Replica(number, kelvin, structure_only(frame)))
-                keys[number] = frame.info["key"]
-    return replicas, keys
-
-
 def put_to_test(
     model: BatchedMace,
-    domain: Domain,
     train: Sequence[Atoms],
     structures: Sequence[str],
     *,
     settings: ExplorationSettings,
+    monitoring: Monitoring,
     criteria: Criteria,
-    indicator: DomainSettings,
+    control: RunControl,
+    seed: int,
     traces: Path,
     relative_to: Path,
-    work: Path,
-    identity: str,
-    seed: int,
-    committee: Sequence[BatchedMace] = (),
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[Progress], None] = lambda _: None,
 ) -> Runs:
     """Run all replicas of one ensemble to their end, write their traces, and count.
 
     Args:
         model: under test.
-        domain: its domain.
         train: labelled frames that it learned from.
-        structures: explored ones.
+        structures: names of the explored structures.
         settings: from `run_settings`.
+        monitoring: domain of the model, signals, and kind of system.
         criteria: from `criteria_of`.
-        indicator: signals and indicator of the CLI.
-        traces: written.
-        relative_to: folder of the certificate.
-        work: folder of checkpoints.
-        identity: of model and domain: their hashes.
+        control: folder of checkpoints; how the runs are stopped and followed.
         seed: of all random numbers.
-        committee: the other models of the signal `committee`.
-        stop: asked now and then; true: save and stop.
-        report: called every few seconds.
+        traces: file that is written.
+        relative_to: folder of the certificate, to which the file's name is relative.
 
     Raises:
         InputError: a structure without a labelled training frame.
         Interrupted: stopped in good order; the same call goes on.
     """
-    replicas, keys = starts(train, structures, settings, seed=seed)
-    found = explore(
-        model,
-        domain,
-        replicas,
-        settings,
-        indicator,
-        kind=criteria.kind,
-        work=work,
-        identity=identity,
-        seed=seed,
-        committee=committee,
-        stop=stop,
-        report=report,
-    )
-    write_traces(traces, found.traces)
+    replicas, keys = deal_to_each(train, structures, settings, seed=seed)
+    result = explore(model, replicas, settings, monitoring, control, seed=seed)
+    write_traces(traces, result.traces)
     ends = [
         ReplicaEnd(
-            start_key=keys[entry["replica"]],
-            **{name: entry[name] for name in ReplicaEnd.model_fields if name in entry},
+            start_key=keys[end.replica],
+            **end.model_dump(include=set(ReplicaEnd.model_fields)),
         )
-        for entry in found.replicas
+        for end in result.replicas
     ]
     conserved = settings.ensemble == "nve"
     return Runs(
@@ -198,7 +152,7 @@ def put_to_test(
 
 
 def software(model: BatchedMace, threads: int) -> Software:
-    """Versions and machine, as they are now."""
+    """Versions of packages and the machine that this process runs with."""
     device = str(model.device)
     if model.device.type == "cuda":
         device = torch.cuda.get_device_name(model.device)
@@ -219,10 +173,10 @@ def level_of(frames: Sequence[Atoms], store: Path) -> Level:
         InputError: labels of several levels, or of one that the store does not have.
     """
     names = sorted({str(frame.info.get("level")) for frame in frames})
-    known = levels(store)
-    if len(names) != 1 or names[0] not in known:
+    stored = levels(store)
+    if len(names) != 1 or names[0] not in stored:
         raise InputError(
-            f"{store}: the campaign's labels are of the levels of theory {', '.join(names)}; "
-            f"expected one of this store, which has {', '.join(known) or 'none'}"
+            f"{store}: the campaign's labels have the levels of theory {', '.join(names)}; "
+            f"expected one level, and one of this store, which has {', '.join(stored) or 'none'}"
         )
-    return Level(hash=names[0], description=known[names[0]])
+    return Level(hash=names[0], description=stored[names[0]])

@@ -1,5 +1,8 @@
 """The model card in words: README.md of the folder `final/`.
 
+    from halcyon.final.card import Card
+    from halcyon.final.model_card import markdown
+
     print(markdown(Card.read(Path("results/quickstart/ethanol/final/card.json"))))
 
 Not for: the card in numbers, `card.json` (`card`).
@@ -15,10 +18,10 @@ CITE = """\
 - MACE: I. Batatia, D. P. Kovács, G. N. C. Simm, C. Ortner, G. Csányi, Adv. Neural Inf. Process.
   Syst. 35, 11423 (2022).
 - The CLI: B. K. Isamura, P. L. A. Popelier, "Cumulative latent instability (CLI) analysis of
-  data-driven molecular dynamics simulations", abstract. What was computed is Halcyon's
-  operationalisation of it.
+  data-driven molecular dynamics simulations", abstract. What was computed is Halcyon's own
+  version of the idea.
 - Pre-training on a force field: E. C.-Y. Yuan, T. Head-Gordon, arXiv:2509.14205.
-- The program and the basis of the level of theory above, as these ask for it."""
+- The program and the basis set of the level of theory above, as their authors ask."""
 
 
 def markdown(card: Card) -> str:

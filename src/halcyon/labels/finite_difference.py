@@ -12,20 +12,17 @@ Not for: judging labels one by one (`sanity`); this is about the level of theory
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms
+from pydantic import Field
 
-from halcyon import files
 from halcyon.config import SanitySettings
-from halcyon.errors import InputError
 from halcyon.frames import structure_only
 from halcyon.labels.reference.base import Status
+from halcyon.verdict.forms import File, Form
 
-SCHEMA_VERSION = 1
-"""Of the file with a label job's slopes."""
 STEP_A = 0.01
 """Length of the step, all atoms together, Å. An error of 2e-6 Ha in an energy then makes an error
 of 3 meV/Å in the slope; the third derivative of H2's energy makes one of 10 meV/Å."""
@@ -35,53 +32,32 @@ FRAMES_AT_MOST = 2
 """Where the first frame fails, a second is checked: the first may be at a crossing of states."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slope:
-    """Forces of one frame against its energy.
+class Slope(Form):
+    """Forces of one frame against its energy."""
 
-    Attributes:
-        key: of the frame.
-        structure: name of its start structure.
-        passed: whether they agree; None: a calculation beside the frame has no label.
-        force: force along the direction, eV/Å.
-        slope: minus the difference of the two energies over the distance between the points, eV/Å;
-            None: a calculation beside the frame has no label.
-        allowed: difference that is tolerated, eV/Å.
-        core_seconds: paid for the two calculations.
-        message: the result in words.
-    """
-
-    key: str
-    structure: str
-    passed: bool | None
-    force: float
-    slope: float | None
-    allowed: float
-    core_seconds: float
-    message: str
-
-
-def write_slopes(path: Path, slopes: Sequence[Slope]) -> None:
-    """Write what a label job checked, as JSON."""
-    content = {"schema": SCHEMA_VERSION, "slopes": [asdict(slope) for slope in slopes]}
-    files.write_json(path, content)
-
-
-def read_slopes(path: Path) -> list[Slope]:
-    """Read what `write_slopes` wrote.
-
-    Raises:
-        InputError: the file is missing, damaged or of another version; it is named.
-    """
-    content = files.read_json(path)
-    try:
-        if content["schema"] == SCHEMA_VERSION:
-            return [Slope(**entry) for entry in content["slopes"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a file of checked forces ({error!r})") from error
-    raise InputError(
-        f"{path}: schema {content['schema']}: this version of Halcyon reads {SCHEMA_VERSION}"
+    key: str = Field(description="Of the frame.")
+    structure: str = Field(description="Start structure of the frame.")
+    passed: bool | None = Field(
+        description="Whether they agree; null: a calculation beside the frame has no label."
     )
+    force: float = Field(description="Force along the direction, eV/Å.")
+    slope: float | None = Field(
+        description="Minus the difference of the two energies over the distance between the "
+        "points, eV/Å; null: a calculation beside the frame has no label."
+    )
+    allowed: float = Field(description="Difference that is tolerated, eV/Å.")
+    core_seconds: float = Field(description="Paid for the two calculations.")
+    message: str = Field(description="The result in words.")
+
+
+class CheckedForces(File):
+    """The file of a label job with the frames whose forces it checked."""
+
+    REMEDY: ClassVar[str] = (
+        "Delete this file: only the cost of these checks is then missing from the accounts."
+    )
+
+    slopes: tuple[Slope, ...] = ()
 
 
 def check(

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
-from halcyon.errors import InputError
+from halcyon.domain.states import is_periodic
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,7 @@ def mean_neighbours(frames: Sequence[Atoms], r_max: float) -> float:
 
 def _neighbours(atoms: Atoms, r_max: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Senders, receivers (E,), and the receivers' shifts in cells (E, 3)."""
-    if atoms.pbc.any() and not atoms.pbc.all():
-        raise InputError(
-            f"frame {atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}: "
-            "periodic in all directions or in none is supported"
-        )
+    is_periodic(atoms)  # refuses a frame that is so in some directions only
     senders, receivers, shifts = primitive_neighbor_list(
         "ijS", atoms.pbc, atoms.cell.array, atoms.positions, r_max
     )

@@ -26,6 +26,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from halcyon.config import DomainSettings, ModelSettings
+from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.models.batched import BatchedMace
 
@@ -119,17 +120,6 @@ def load_committee(
     return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """As much of a torch-sim state as `BatchedMace` reads."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    pbc: bool
-
-
 def evaluate(
     model: Path | str | torch.nn.Module,
     frames: Sequence[Atoms],
@@ -158,7 +148,7 @@ def evaluate(
     descriptors: list[np.ndarray] = []
     for batch in _batches(frames, batch_size):
         sizes = [len(atoms) for atoms in batch]
-        state = _as_state(batch, wrapper)
+        state = State.of(batch, device=wrapper.device, dtype=wrapper.dtype)
         result = wrapper(state)
         parts = {
             name: [part.cpu().numpy() for part in torch.split(values, sizes)]
@@ -370,39 +360,12 @@ def _batches(frames: Sequence[Atoms], size: int) -> Iterator[list[Atoms]]:
     """Runs of at most `size` frames that are all periodic or all not."""
     batch: list[Atoms] = []
     for atoms in frames:
-        if batch and (len(batch) == size or _periodic(atoms) != _periodic(batch[0])):
+        if batch and (len(batch) == size or is_periodic(atoms) != is_periodic(batch[0])):
             yield batch
             batch = []
         batch.append(atoms)
     if batch:
         yield batch
-
-
-def _periodic(atoms: Atoms) -> bool:
-    if atoms.pbc.any() and not atoms.pbc.all():
-        raise InputError(
-            f"frame {atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}: "
-            "periodic in all directions or in none is supported"
-        )
-    return bool(atoms.pbc.all())
-
-
-def _as_state(frames: Sequence[Atoms], wrapper: BatchedMace) -> _Frames:
-    device, dtype = wrapper.device, wrapper.dtype
-    sizes = torch.tensor([len(atoms) for atoms in frames], device=device)
-    return _Frames(
-        positions=torch.tensor(
-            np.concatenate([atoms.positions for atoms in frames]), dtype=dtype, device=device
-        ),
-        atomic_numbers=torch.tensor(
-            np.concatenate([atoms.numbers for atoms in frames]), dtype=torch.long, device=device
-        ),
-        system_idx=torch.repeat_interleave(torch.arange(len(frames), device=device), sizes),
-        cell=torch.tensor(
-            np.stack([atoms.cell.array.T for atoms in frames]), dtype=dtype, device=device
-        ),
-        pbc=_periodic(frames[0]),
-    )
 
 
 def chosen_device(name: str) -> torch.device:

@@ -1,15 +1,19 @@
 """What a campaign came to, in numbers and sentences: what the terminal and the page say.
 
-    found = collect(campaign, "ethanol", verdicts)
-    print(verdict_sentence(found))
+    from halcyon.report import collect, verdict_sentence
+
+    report = collect(campaign, "ethanol", verdicts)
+    print(verdict_sentence(report))
 
 `collect` reads the files of a system; everything else computes from what it returned.
 
-Not for: the page itself (`page`), deciding anything (`saturation`), or certifying a model.
+Not for: the page itself (`page`), deciding anything (`verdict.saturation`), or certifying a model
+(`final.certificate`).
 """
 
 from halcyon.campaign.accounts import LabelCost, StageTime, label_costs, stage_times
-from halcyon.report.collected import BadFrame, Generation, SystemReport, collect, find_verdicts
+from halcyon.report.collected import collect, find_verdicts
+from halcyon.report.contents import BadFrame, Generation, SystemReport
 from halcyon.report.sentences import (
     certificate_sentence,
     conditions,

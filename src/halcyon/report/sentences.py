@@ -1,17 +1,19 @@
 """What a campaign came to, in sentences: the verdict, what it rests on, what to do next.
 
-    report = collect(campaign, "ethanol", find_verdicts(folder, settings))
-    verdict_sentence(report)  # "Saturated after 3 generations: fewer than 0.0208 excursions …"
-    next_step(report)
+    from halcyon.report import collect, next_step, verdict_sentence
 
-Not for: finding the numbers (`collected`), or deciding anything (`saturation`).
+    report = collect(campaign, "ethanol", verdicts)
+    verdict_sentence(report)  # Saturated after 3 generations: fewer than 0.0208 excursions per …
+    next_step(report)  # Next: use …
+
+Not for: reading the numbers (`collected`), or deciding anything (`verdict.saturation`).
 """
 
 import math
 
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.report.collected import Generation, SystemReport
+from halcyon.report.contents import Generation, SystemReport
 from halcyon.report.summary import number_text
 from halcyon.verdict.forms import Decision, Finding
 from halcyon.verdict.saturation import certificate_wanted
@@ -201,7 +203,7 @@ def _as_certified(report: SystemReport, certificate: Certificate) -> str:
 
 def _failed_at(report: SystemReport, certificate: Certificate) -> float:
     """Mean temperature of the hottest replica that failed without a thermostat, K; 0: none did."""
-    nve, traces = certificate.runs[1], report.certified[1]
+    nve, traces = certificate.runs[1], report.certificate_traces[1]
     mean = traces.groupby("replica")["temperature"].mean()
     failed = [end.replica for end in nve.replicas if end.failure is not None]
     return max((float(mean[r]) for r in failed if r in mean), default=0.0)

@@ -1,6 +1,9 @@
 """The campaign as a table, a row per generation: in the terminal, and at the top of the page.
 
-    print(summary_table(collect(campaign, "ethanol", verdicts)))
+    from rich.console import Console
+    from halcyon.report import collect, summary_table
+
+    Console().print(summary_table(collect(campaign, "ethanol", verdicts)))
 
 Not for: the page's other tables (`halcyon.report.page.tables`).
 """
@@ -12,7 +15,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from halcyon.report.collected import Generation, SystemReport
+from halcyon.report.contents import Generation, SystemReport
 from halcyon.wording import per_cent
 
 

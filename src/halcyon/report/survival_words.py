@@ -1,6 +1,10 @@
 """Do replicas survive? Sentences and tables about it, for the page.
 
-    critical_text(verdict.critical_cli.label, "label")  # "The critical Λ of the label domain, …"
+    from halcyon.report import collect
+    from halcyon.report.survival_words import critical_text
+
+    critical = collect(campaign, "ethanol", verdicts).last.critical_cli
+    critical_text(critical.label, "label")  # The critical Λ of the label domain, which half …
 
 Not for: the numbers (`verdict.runs`, `verdict.survival`), or the curves (`page.lifetimes`).
 """

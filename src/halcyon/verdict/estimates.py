@@ -1,5 +1,8 @@
 """A number with its interval, or the reason why there is none; and three ways to an interval.
 
+    import numpy as np
+    from halcyon.verdict.estimates import Outcome, fraction
+
     fraction(np.array([True, False, True]), 0.95, Outcome.NOT_ENOUGH_FAILURES)
     # Estimate(outcome="estimated", value=0.667, low=0.094, high=0.992, confidence=0.95)
 

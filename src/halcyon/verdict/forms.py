@@ -1,7 +1,9 @@
 """The forms of what the exploration and the verdict write: `exploration.json` and `verdict.json`.
 
-    summary = ExplorationSummary.read(folder / "exploration.json")
-    verdict = Verdict.read(folder / "verdict.json")
+    from pathlib import Path
+    from halcyon.verdict.forms import Verdict
+
+    verdict = Verdict.read(Path("results/quickstart/ethanol/gen001/verdict.json"))
     verdict.saturation.rate_bound_per_atom_ps  # 1/ps
 
 Files of earlier releases are read as well: keys that came later have a default here, and nowhere

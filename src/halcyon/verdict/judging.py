@@ -1,7 +1,14 @@
 """From a generation's exploration and the state of the budgets to its verdict.
 
-    verdict = judge(runs, settings, system="ethanol", generation=2, labels=labels, core_hours=4.2)
-    verdict.write(folder / "verdict.json")
+    from pathlib import Path
+    from halcyon.config import Settings
+    from halcyon.verdict.forms import LabelCounts
+    from halcyon.verdict.judging import judge
+    from halcyon.verdict.runs import read_runs
+
+    runs = read_runs(Path("results/quickstart/ethanol"), last=1)
+    labels = LabelCounts(train=52, validation=23, test=20, spent=95)
+    judge(runs, Settings(), system="ethanol", generation=1, labels=labels, core_hours=4.2).decision
 
 Not for: the rule of the decision (`saturation.decide`), or the statistics (`runs`, `saturation`).
 """

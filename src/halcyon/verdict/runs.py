@@ -1,7 +1,10 @@
 """The explorations of a system, and what they say about survival.
 
-    runs = read_runs(Path("results/quickstart/ethanol"), last=2)
-    failures(runs[2].replicas, confidence=0.95)  # of that generation alone
+    from pathlib import Path
+    from halcyon.verdict.runs import critical_clis, failures, read_runs
+
+    runs = read_runs(Path("results/quickstart/ethanol"), last=1)
+    failures(runs[1].replicas, confidence=0.95)  # of that generation alone
     critical_clis(runs, confidence=0.95)  # of all generations so far
 
 Not for: the estimators (`survival`), the decision (`saturation`), or words and tables

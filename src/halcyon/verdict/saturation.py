@@ -1,8 +1,13 @@
 """From traces to a verdict: has the index stopped growing, surely enough?
 
+    from pathlib import Path
+    from halcyon.config import Settings
+    from halcyon.verdict.runs import read_run
+    from halcyon.verdict.saturation import assess_run, decide
+
+    run, settings = read_run(Path("results/quickstart/ethanol/gen001")), Settings()
     assessment = assess_run(run.traces, run.replicas, settings)
-    decide(assessment, generation=2, labels=95, limits=settings.limits)
-    # (Decision.SATURATED, "rate < 0.0208/ps per atom (95%), under 0.1/ps")
+    decision, reason = decide(assessment, generation=1, labels=95, limits=settings.limits)
 
 Counts of excursions in the late window of all replicas are held against the exact Poisson bound
 (F. Garwood, Biometrika 28, 437, 1936). "Not enough data to tell" is an outcome of its own.

@@ -4,6 +4,11 @@ A replica either failed or was stopped while it still ran (censored). Both count
 ps, so one estimator serves both: the survival curve over time, and the curve over Λ, whose median
 is the critical CLI `Λ_c`.
 
+    from pathlib import Path
+    from halcyon.verdict.runs import read_run
+    from halcyon.verdict.survival import critical_cli, endings
+
+    run = read_run(Path("results/quickstart/ethanol/gen001"))
     ends = endings(run.traces, run.replicas, column="cli_label")
     critical_cli(ends).median  # Estimate(outcome="estimated", value=…, low=…, high=…) in ps
 

@@ -1,6 +1,11 @@
 """A failure rate in plain words: the certificate, the page and the terminal say it the same way.
 
-    rate_text(verdict.failures)  # "in 16 ps: with 95 % confidence fewer than 1 failure per 5.3 ps…"
+    from halcyon.verdict.forms import FailureRate
+    from halcyon.verdict.words import rate_text
+
+    values = {"failures": 2, "time_ps": 14.0, "rate_per_ps": 1 / 7, "bound_per_ps": 0.45}
+    rate_text(FailureRate(**values, confidence=0.95))
+    # "in 14 ps, 1 failure per 7 ps of one replica: with 95 % confidence fewer than 1 per 2.2 ps"
 
 Not for: the numbers (`runs`), or other sentences about a campaign (`report.sentences`).
 """

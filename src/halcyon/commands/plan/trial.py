@@ -239,7 +239,7 @@ def exploration_step(
     """
     from halcyon.domain import calibration
     from halcyon.exploration.dynamics import Replica
-    from halcyon.exploration.explore import explore
+    from halcyon.exploration.explore import Monitoring, RunControl, explore
     from halcyon.frames import structure_only
     from halcyon.models.batched import BatchedMace
 
@@ -260,6 +260,7 @@ def exploration_step(
         Replica(number, 100.0, structure_only(explored[number % len(explored)]))
         for number in range(settings.exploration.replicas)
     ]
+    monitoring = Monitoring(domain=domain, settings=indicator, system_kind=plan.system.kind)
     wrapper = BatchedMace(loaded, compute_stress=settings.exploration.ensemble == "npt")
     # The model has hardly learned anything: no replica may be stopped for what it does.
     calm: dict[str, Any] = {
@@ -276,13 +277,10 @@ def exploration_step(
         begun = clock()
         explore(
             wrapper,
-            domain,
             replicas,
             short,
-            indicator,
-            kind=plan.system.kind,
-            work=work / f"explore-{number}",
-            identity="trial",
+            monitoring,
+            RunControl(work=work / f"explore-{number}", identity="trial"),
             seed=SEED,
         )
         return clock() - begun

@@ -1,28 +1,32 @@
 """A campaign's model in ASE, with the CLI monitor on: molecular dynamics that watches itself.
 
+    from ase import units
+    from ase.io import read
+    from ase.md.langevin import Langevin
     from halcyon.final.monitor.ase import CliMonitor, MonitoredMace
 
+    atoms = read("results/quickstart/ethanol/final/structures/ethanol.xyz")
     atoms.calc = MonitoredMace("results/quickstart/ethanol/final")
     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=500, friction=0.005 / units.fs)
     monitor = CliMonitor(atoms, dynamics)
-    dynamics.run(20_000)  # raises UnreliableDynamics where a threshold is passed
+    dynamics.run(200)  # raises UnreliableDynamics when a threshold is exceeded
     print(monitor.summary())
 
-The calculator has no memory: it answers for any positions, and its results hold the scores of the
-atoms. Time passes in the monitor alone. The dynamics call it after each step, so that energy calls
-in between (a minimiser, a Monte Carlo move) count for nothing.
+The calculator has no memory: it predicts for any positions, and its results hold the scores of the
+atoms. Only the monitor counts steps. The dynamics call it after each step, so that energy
+evaluations in between (a minimiser, a Monte Carlo move) do not count.
 
-Not for: fast production (a forward pass a step, one trajectory), or LAMMPS, which has no monitor.
+Not for: fast production (one forward pass for each step of one trajectory), or LAMMPS, which has
+no monitor.
 """
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.io import write
@@ -30,43 +34,44 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from halcyon import files
 from halcyon.domain.intervals import Domain
+from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.final.card import Card
-from halcyon.final.monitor.watch import Alarm, Thresholds, Watch, Watched
+from halcyon.final.monitor.watch import Alarm, Thresholds, Watch, WatchedAtoms
 from halcyon.models.batched import BatchedMace
 from halcyon.models.mace import load
 
 MODEL, DOMAIN, CARD = "model.model", "domain.json", "card.json"
-"""Files of a `final` folder that are read here."""
+"""Files of a `final` folder that this module reads."""
 
 logger = logging.getLogger("halcyon")
 
 
 class UnreliableDynamics(RuntimeError):  # noqa: N818 - it says what it is
-    """A threshold was passed, or the structure has failed, and the monitor was to stop.
+    """A threshold was exceeded, or the structure has failed, and the monitor stops the run.
 
     Attributes:
-        alarm: what was passed.
-        frame: file with the atoms as they were; None if none was asked for.
+        alarm: what happened.
+        frame: file with the atoms at that step; None if no file was to be written.
     """
 
     def __init__(self, alarm: Alarm, frame: Path | None) -> None:
-        """Say what, and where the frame is."""
-        where = f"; the frame is in {frame}" if frame else ""
+        """Put the alarm and the file's name into the message."""
+        where = f". The atoms of this step are in {frame}" if frame else ""
         super().__init__(f"{alarm.message}{where}")
         self.alarm, self.frame = alarm, frame
 
 
 class UnreliableDynamicsWarning(UserWarning):
-    """The same, where the monitor only warns."""
+    """A threshold was exceeded, or the structure has failed, and the monitor only warns."""
 
 
 class MonitoredMace(Calculator):
-    """A model and its domain.
+    """An ASE calculator made of a model and its domain.
 
-    Results beside energy, forces and, in a periodic cell, stress: `node_energy` (interaction
-    energies, eV), `score_label` and `score_guard` (distance outside the domain in widths of it, 0
-    inside), each of shape (N,).
+    Its results are energy (eV), forces (eV/Å), in a periodic cell stress (eV/Å³), and for each
+    atom, shape (N,): `node_energy` (interaction energy, eV), `score_label` and `score_guard`
+    (distance outside the domain in widths of the domain; 0 inside).
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -93,12 +98,12 @@ class MonitoredMace(Calculator):
 
         Args:
             model: a campaign's `final` folder; or a model file, and then `domain` is needed.
-            domain: a domain, or its file.
-            kind: `molecule`, `liquid` or `reactive`; by default what the folder's card says, else
-                `molecule`.
-            dtype: `float32` or `float64`; by default what the campaign explored with.
+            domain: a domain, or its file; needed where `model` is a file.
+            kind: kind of system: `molecule`, `liquid` or `reactive`; by default what the folder's
+                card says, else `molecule`.
+            dtype: `float32` or `float64`; by default the precision of the campaign's dynamics.
             device: `cpu`, `cuda`, or `auto`.
-            **options: of ASE's Calculator.
+            **options: options of ASE's Calculator.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -119,19 +124,19 @@ class MonitoredMace(Calculator):
         self.domain = domain if isinstance(domain, Domain) else Domain.read(domain)
         self._mace = BatchedMace(load(model, device=device, dtype=dtype))
         self._with_stress = BatchedMace(self._mace.model, compute_stress=True)
-        self._watched: Watched | None = None
+        self._watched: WatchedAtoms | None = None
 
-    def watched(self, atoms: Atoms) -> Watched:
-        """The atoms as the domain knows them; found out once, then as long as they are the same.
+    def watched(self, atoms: Atoms) -> WatchedAtoms:
+        """The atoms as a structure of the domain; recognised once, until the elements change.
 
         Raises:
-            InputError: none of the domain's structures.
+            InputError: the atoms are none of the domain's structures.
         """
-        known = self._watched
-        if known is None or not np.array_equal(known.numbers, atoms.numbers):
-            known = Watched(self.domain, atoms, kind=self.kind, device=self._mace.device)
-            self._watched = known
-        return known
+        watched = self._watched
+        if watched is None or not np.array_equal(watched.numbers, atoms.numbers):
+            watched = WatchedAtoms(self.domain, atoms, kind=self.kind, device=self._mace.device)
+            self._watched = watched
+        return watched
 
     def calculate(
         self,
@@ -139,17 +144,18 @@ class MonitoredMace(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Predict; see ASE."""
+        """Predict; see ASE.
+
+        Raises:
+            InputError: the atoms are none of the domain's structures, or they are periodic in some
+                directions only.
+        """
         super().calculate(atoms, properties, system_changes)
-        mine = cast("Atoms", self.atoms)
-        watched = self.watched(mine)
-        periodic = bool(mine.pbc.all())
-        if mine.pbc.any() and not periodic:
-            raise InputError(
-                f"pbc {mine.pbc.tolist()}: periodic in all directions or in none is supported"
-            )
+        given = cast("Atoms", self.atoms)
+        watched = self.watched(given)
+        periodic = is_periodic(given)
         model = self._with_stress if periodic else self._mace
-        output = model(_State.of(mine, model))
+        output = model(State.of([given], device=model.device, dtype=model.dtype))
         scores = watched.scores(output)
         energy = float(output["energy"])
         self.results = {
@@ -165,30 +171,8 @@ class MonitoredMace(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
 
-@dataclass(frozen=True)
-class _State:
-    """As much of a torch-sim state as `BatchedMace` reads."""
-
-    positions: torch.Tensor
-    atomic_numbers: torch.Tensor
-    system_idx: torch.Tensor
-    cell: torch.Tensor
-    pbc: bool
-
-    @classmethod
-    def of(cls, atoms: Atoms, model: BatchedMace) -> "_State":
-        real = {"dtype": model.dtype, "device": model.device}
-        return cls(
-            positions=torch.tensor(atoms.positions, **real),
-            atomic_numbers=torch.tensor(atoms.numbers, dtype=torch.long, device=model.device),
-            system_idx=torch.zeros(len(atoms), dtype=torch.long, device=model.device),
-            cell=torch.tensor(atoms.cell.array.T[None].copy(), **real),
-            pbc=bool(atoms.pbc.all()),
-        )
-
-
 class Monitor:
-    """What all monitors do with an alarm: stop or warn, and keep the frame."""
+    """What every monitor does with an alarm: stop the run or warn, and write the atoms down."""
 
     def __init__(
         self,
@@ -200,19 +184,20 @@ class Monitor:
         frame: Path | str | None = "unreliable.xyz",
         **thresholds: Any,
     ) -> None:
-        """Begin at zero.
+        """Begin with Λ = 0 of all atoms.
 
         Args:
             calculator: gives predictions and scores.
-            atoms: at their start.
-            timestep_ps: of the dynamics.
-            action: `stop`: raise `UnreliableDynamics`. `warn`: an `UnreliableDynamicsWarning` and a
-                line in the log `halcyon`, once until all is well again; the run goes on.
-            frame: file that the atoms are written to when an alarm is raised; None: none.
-            **thresholds: to change those that the model card recommends, see `watch.Thresholds`.
+            atoms: at the start of the run.
+            timestep_ps: time step of the dynamics, ps.
+            action: `stop` raises `UnreliableDynamics`. `warn` gives an `UnreliableDynamicsWarning`
+                and a line in the log `halcyon`, and the run goes on; the warning is repeated only
+                after the cause was gone for a time.
+            frame: file that the atoms are written to when an alarm is raised; None: no file.
+            **thresholds: values that replace those of the model card, see `watch.Thresholds`.
 
         Raises:
-            InputError: the atoms are none of the domain's structures; an unknown action.
+            InputError: the atoms are none of the domain's structures; the action is unknown.
         """
         if action not in ("stop", "warn"):
             raise InputError(f"action = {action!r}: expected 'stop' or 'warn'")
@@ -227,22 +212,23 @@ class Monitor:
         self._standing: set[str] = set()
 
     def look(self, atoms: Atoms) -> None:
-        """Take the step into account that has led to these positions.
+        """Count the step that has led to these positions.
 
         Raises:
-            UnreliableDynamics: a threshold is passed, and the monitor is to stop.
+            UnreliableDynamics: a threshold is exceeded, or the structure has failed, and `action`
+                is `stop`.
         """
         get = self.calculator.get_property
         scores = np.stack([get("score_label", atoms), get("score_guard", atoms)])
-        found = self.watch.step(atoms, get("energy", atoms), get("forces", atoms), scores)
-        new = [alarm for alarm in found if alarm.cause not in self._standing]
-        self._standing = {alarm.cause for alarm in found}
+        alarms = self.watch.step(atoms, get("energy", atoms), get("forces", atoms), scores)
+        new = [alarm for alarm in alarms if alarm.cause not in self._standing]
+        self._standing = {alarm.cause for alarm in alarms}
         if not new:
             return
         self.alarms += new
         if self.frame is not None:
             with files.replacing(self.frame) as temporary:
-                write(temporary, _plain(atoms, self.calculator), format="extxyz")
+                write(temporary, _with_scores(atoms, self.calculator), format="extxyz")
         for alarm in new:
             logger.warning(alarm.message)
         if self.action == "stop":
@@ -255,8 +241,8 @@ class Monitor:
         return self.watch.summary() | {"alarms": len(self.alarms)}
 
 
-def _plain(atoms: Atoms, calculator: MonitoredMace) -> Atoms:
-    """Positions, momenta and scores, without a calculator."""
+def _with_scores(atoms: Atoms, calculator: MonitoredMace) -> Atoms:
+    """Copy of the atoms with energy, forces and scores, without a calculator."""
     frame = atoms.copy()
     for name in ("forces", "score_label", "score_guard"):
         frame.arrays[name] = calculator.results[name]
@@ -265,32 +251,36 @@ def _plain(atoms: Atoms, calculator: MonitoredMace) -> Atoms:
 
 
 class CliMonitor(Monitor):
-    """Watches a molecular dynamics run of ASE, at every step."""
+    """Monitors a molecular dynamics run of ASE at every step."""
 
     def __init__(self, atoms: Atoms, dynamics: Any, **options: Any) -> None:
         """Attach to the dynamics.
 
         Args:
             atoms: with a `MonitoredMace` as calculator.
-            dynamics: of ASE; its step counter says when time has passed.
+            dynamics: molecular dynamics of ASE; its step counter tells that a step was made.
             **options: see `Monitor`.
 
         Raises:
-            InputError: another calculator; dynamics without a time step.
+            InputError: the atoms have another calculator, or the dynamics have no time step.
         """
         if not isinstance(atoms.calc, MonitoredMace):
             raise InputError(
-                f"atoms.calc is a {type(atoms.calc).__name__}; expected a MonitoredMace"
+                f"atoms.calc is a {type(atoms.calc).__name__}; expected a MonitoredMace: set "
+                "atoms.calc = MonitoredMace(…) before the monitor is made"
             )
         if not hasattr(dynamics, "dt"):
-            raise InputError(f"{type(dynamics).__name__} has no time step: not molecular dynamics")
+            raise InputError(
+                f"{type(dynamics).__name__} has no time step (dt): the monitor needs molecular "
+                "dynamics of ASE, e.g. ase.md.langevin.Langevin"
+            )
         timestep_ps = dynamics.dt / (1000 * units.fs)
         super().__init__(atoms.calc, atoms, timestep_ps=timestep_ps, **options)
         self._atoms, self._dynamics, self._seen = atoms, dynamics, dynamics.nsteps
         dynamics.attach(self, interval=1)
 
     def __call__(self) -> None:
-        """Called by the dynamics, also once before its first step: then no time has passed."""
+        """Look at a step; the dynamics also call this once before their first step."""
         if self._dynamics.nsteps > self._seen:
             self._seen = self._dynamics.nsteps
             self.look(self._atoms)

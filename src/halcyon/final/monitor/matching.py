@@ -1,10 +1,15 @@
-"""Which atom of a campaign's structure is which of somebody's own atoms.
+"""Which structure of a campaign given atoms are, and which atom is which.
 
-The domain of a molecule knows each atom by its place in the molecule, and a file from elsewhere may
-list them in another order. Where the order is not the campaign's, bonds decide: molecule by
-molecule, graphs of elements and bonds are laid on each other.
+    from halcyon.final.monitor.matching import match
 
-Not for: the campaign's own structures (`systems`).
+    matched = match(atoms, domain, "molecule")
+    atoms[matched.order]  # in the order of the domain's structure
+
+The domain of a molecule identifies each atom by its place in the molecule, and a file from
+elsewhere may list the atoms in another order. Where the order is not the campaign's, bonds decide:
+molecule by molecule, graphs of elements and bonds are matched.
+
+Not for: the campaign's own structures (`systems.structures`).
 """
 
 import re
@@ -25,18 +30,18 @@ from halcyon.errors import InputError
 BONDED = 1.25
 """Atoms closer than this many times the sum of their covalent radii are bonded."""
 SAME_ORDER_A = 0.5
-"""Within this of their mean lengths, the bonds of atoms in the campaign's order are in place."""
+"""Atoms are in the campaign's order if no bond differs from its mean length by more than this."""
 
 Bonds = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Match:
-    """Atoms and the structure they are.
+    """The structure that some atoms are.
 
     Attributes:
-        structure: its name.
-        order: index among the atoms of each of the structure's atoms, shape (N,).
+        structure: name of the structure.
+        order: for each atom of the structure its index among the given atoms, shape (N,).
     """
 
     structure: str
@@ -48,11 +53,12 @@ def match(atoms: Atoms, domain: Domain, kind: str) -> Match:
 
     Args:
         atoms: with bonds near their usual lengths, in any order.
-        domain: of the campaign.
-        kind: of system; in a reactive one atoms of an element are all alike, and bonds may change.
+        domain: of the campaign's model.
+        kind: kind of system. In a reactive one all atoms of an element are alike, and bonds may
+            change.
 
     Raises:
-        InputError: they are none of the domain's structures.
+        InputError: the atoms are none of the domain's structures.
     """
     for structure, classes in domain.classes.items():
         numbers = np.array([_element(name) for name in classes])
@@ -66,20 +72,20 @@ def match(atoms: Atoms, domain: Domain, kind: str) -> Match:
             order = np.empty(len(atoms), dtype=int)
             order[np.argsort(numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
             return Match(structure, order)
-        found = _by_graph(numbers, [(i, j) for i, j, _ in bonds], atoms)
-        if found is not None:
-            return Match(structure, found)
+        matched = _by_graph(numbers, [(i, j) for i, j, _ in bonds], atoms)
+        if matched is not None:
+            return Match(structure, matched)
     known = ", ".join(f"{name} ({len(classes)} atoms)" for name, classes in domain.classes.items())
     raise InputError(
-        f"{atoms.get_chemical_formula()}, {len(atoms)} atoms: none of the structures that the "
-        f"model's domain knows: {known}. Expected the same elements, bonded in the same way; start "
-        "from a geometry whose bonds are near their usual lengths. For other structures, add them "
-        "to the system's file and run the campaign on them"
+        f"{atoms.get_chemical_formula()}, {len(atoms)} atoms: none of the structures in the "
+        f"model's domain: {known}. Expected the same elements, bonded in the same way; start from "
+        "a geometry whose bonds are near their usual lengths. For another structure, add it to the "
+        "system's file and run the campaign again"
     )
 
 
 def _element(name: str) -> int:
-    """Atomic number that a class belongs to: `H`, or `ethanol:H1`."""
+    """Atomic number of a class of atoms, which is named like `H` or `ethanol:H1`."""
     return atomic_numbers[re.sub(r"\d+$", "", name.rpartition(":")[2])]
 
 
@@ -91,17 +97,17 @@ def _in_place(atoms: Atoms, bonds: Sequence[tuple[int, int, float]]) -> bool:
 
 
 def _by_graph(numbers: np.ndarray, bonds: Bonds, atoms: Atoms) -> np.ndarray | None:
-    """Index among the atoms of each of the structure's, molecule by molecule; None if they differ.
+    """Match molecule by molecule: for each atom of the structure its index among the given atoms.
 
-    Whether two molecules are alike does not depend on which third they are compared with, so that
-    the first that fits may be taken.
+    The first molecule that fits is taken: molecules of the same graph are interchangeable. None if
+    the molecules of structure and atoms are not the same.
     """
     first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BONDED))
-    found = {(min(i, j), max(i, j)) for i, j in zip(first.tolist(), second.tolist(), strict=True)}
-    found = {pair for pair in found if pair[0] != pair[1]}
-    if len(found) != len(bonds):
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    present = {(min(i, j), max(i, j)) for i, j in pairs if i != j}
+    if len(present) != len(bonds):
         return None
-    free = _molecules(atoms.numbers, sorted(found))
+    free = _molecules(atoms.numbers, sorted(present))
     order = np.full(len(numbers), -1)
     for indices, molecule in _molecules(numbers, bonds):
         for place, (others, other) in enumerate(free):
@@ -117,7 +123,7 @@ def _by_graph(numbers: np.ndarray, bonds: Bonds, atoms: Atoms) -> np.ndarray | N
 
 
 def _molecules(numbers: np.ndarray, bonds: Bonds) -> list[tuple[np.ndarray, Chem.Mol]]:
-    """Atoms of each molecule, and its graph: elements, and single bonds."""
+    """Indices of the atoms of each molecule, and its graph of elements and single bonds."""
     ends = np.array(bonds, dtype=int).reshape(-1, 2).T
     joined = coo_matrix((np.ones(len(bonds)), (ends[0], ends[1])), shape=(len(numbers),) * 2)
     count, label = connected_components(joined, directed=False)

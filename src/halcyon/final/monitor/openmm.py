@@ -1,15 +1,22 @@
 """A campaign's model in OpenMM, with the CLI monitor on.
 
+    from ase.io import read
+    from halcyon.final.monitor.ase import MonitoredMace
+    from halcyon.final.monitor.openmm import CliReporter, mace_system, topology
+    from openmm import LangevinMiddleIntegrator
+    from openmm.app import Simulation
+
+    atoms = read("results/quickstart/ethanol/final/structures/ethanol.xyz")
     calculator = MonitoredMace("results/quickstart/ethanol/final")
     system = mace_system(calculator, atoms)
     simulation = Simulation(topology(atoms), system, LangevinMiddleIntegrator(500, 5, 0.0005))
     simulation.context.setPositions(atoms.positions / 10)
     simulation.reporters.append(CliReporter(calculator, atoms))
-    simulation.step(20_000)  # raises UnreliableDynamics where a threshold is passed
+    simulation.step(200)  # raises UnreliableDynamics when a threshold is exceeded
 
-The force is an `openmm.PythonForce`: nothing need be installed besides OpenMM.
+The force is an `openmm.PythonForce`: only OpenMM must be installed.
 
-Not for: openmm-ml, whose MACE potential does not tell the energies of atoms.
+Not for: openmm-ml, whose MACE potential does not give the energies of the atoms.
 """
 
 from typing import Any
@@ -23,23 +30,23 @@ from halcyon.final.monitor.ase import Monitor, MonitoredMace
 
 ANGSTROM_PER_NM = 10.0
 KJ_PER_MOL = units.kJ / units.mol
-"""In eV."""
+"""One kJ/mol, eV."""
 
 
 def topology(atoms: Atoms) -> app.Topology:
     """OpenMM's topology of some atoms: one residue, no bonds."""
-    found = app.Topology()
-    residue = found.addResidue("SYS", found.addChain())
+    described = app.Topology()
+    residue = described.addResidue("SYS", described.addChain())
     for index, number in enumerate(atoms.numbers):
         element = app.Element.getByAtomicNumber(int(number))
-        found.addAtom(f"{element.symbol}{index}", element, residue)
+        described.addAtom(f"{element.symbol}{index}", element, residue)
     if atoms.pbc.all():
-        found.setPeriodicBoxVectors(atoms.cell.array / ANGSTROM_PER_NM * unit.nanometer)
-    return found
+        described.setPeriodicBoxVectors(atoms.cell.array / ANGSTROM_PER_NM * unit.nanometer)
+    return described
 
 
 def mace_system(calculator: MonitoredMace, atoms: Atoms) -> openmm.System:
-    """OpenMM's system of some atoms, moved by the model alone.
+    """OpenMM's system of some atoms whose only force is the model's.
 
     Raises:
         InputError: the atoms are none of the domain's structures.
@@ -65,19 +72,19 @@ def mace_system(calculator: MonitoredMace, atoms: Atoms) -> openmm.System:
 
 
 class CliReporter(Monitor):
-    """An OpenMM reporter that looks at every step.
+    """An OpenMM reporter that monitors every step.
 
-    The forward pass that it looks at is the one that the next step needs anyway: the calculator
-    keeps its last answer.
+    It costs no forward pass of its own: the calculator keeps its last results, and the integrator
+    needs them for the next step anyway.
     """
 
     def __init__(self, calculator: MonitoredMace, atoms: Atoms, **options: Any) -> None:
-        """Begin; the time step is known with the first report.
+        """Prepare; the monitor begins with the first report, which tells the time step.
 
         Args:
-            calculator: the one that the system was made with.
-            atoms: at their start.
-            **options: see `calculator.Monitor`.
+            calculator: the calculator that the system was made with.
+            atoms: at the start of the run.
+            **options: see `monitor.ase.Monitor`.
         """
         self._calculator, self._moving, self._options = calculator, atoms.copy(), options
         self._begun = False
@@ -90,17 +97,18 @@ class CliReporter(Monitor):
         return {"steps": 1, "periodic": False, "include": ["positions"]}
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:  # noqa: ARG002
-        """Look at the step that was made; called by OpenMM.
+        """Count the step that was made; called by OpenMM.
 
         Raises:
-            UnreliableDynamics: a threshold is passed, and the monitor is to stop.
+            UnreliableDynamics: a threshold is exceeded, or the structure has failed, and `action`
+                is `stop`.
         """
         _place(self._moving, state)
         self.look(self._moving)
 
 
 def _place(atoms: Atoms, state: openmm.State) -> None:
-    """Move atoms, and their cell, to where a state has them."""
+    """Give atoms the positions and the cell of a state."""
     positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     atoms.set_positions(np.asarray(positions) * ANGSTROM_PER_NM)
     if atoms.pbc.all():

@@ -1,10 +1,17 @@
-"""The CLI monitor of one trajectory that somebody else integrates: for production runs.
+"""The CLI monitor of one trajectory that another program integrates: for production runs.
 
-At each step it is told the model's output; it accumulates Λ_i, knows λ over a short window, and
-says when a threshold is passed or the structure has failed. Whose program moves the atoms does not
-matter: see `calculator` (ASE) and `openmm_monitor`.
+    from halcyon.final.monitor.watch import Thresholds, Watch, WatchedAtoms
 
-Not for: many replicas at once (`explore`), or where thresholds come from (docs/production.md).
+    watched = WatchedAtoms(domain, atoms, kind="molecule")
+    watch = Watch(watched, Thresholds(), timestep_ps=0.0005)
+    alarms = watch.step(atoms, energy, forces, watched.scores(output))  # after every step
+
+At each step the monitor gets the model's output. It accumulates Λ_i of every atom, computes λ over
+a short window, and raises an alarm when a threshold is exceeded or the structure has failed. Any
+program may move the atoms: `monitor.ase` and `monitor.openmm` connect two.
+
+Not for: many replicas at once (`exploration.explore`), or where thresholds come from
+(docs/production.md).
 """
 
 from collections import deque
@@ -25,21 +32,24 @@ from halcyon.final.monitor.matching import match
 from halcyon.frames import structure_only
 
 LABEL = 0
-"""Row of the label domain; the guard domain is the other."""
+"""Row of the label domain in arrays of shape (2, …)."""
+GUARD = 1
+"""Row of the guard domain."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """When the monitor speaks up. All are about the label domain.
+    """When the monitor raises an alarm. All thresholds are about the label domain.
 
     Attributes:
-        window_ps: λ is taken over this time, ps.
-        rate: greatest λ over the window, mean over atoms: the fraction of predictions outside.
-        atom_rate: greatest λ over the window of any one atom.
-        cli_ps: greatest atomic Λ of the whole run, ps; none by default: no value of it holds for
-            all models (see docs/science.md).
-        bond_stretch_A: a bond further than this from its mean is broken, Å.
-        min_distance_A: atoms closer than this overlap, Å.
+        window_ps: time over which λ is computed, ps.
+        rate: greatest allowed λ over the window, mean over atoms: the fraction of predictions
+            outside the domain.
+        atom_rate: greatest allowed λ over the window of any single atom.
+        cli_ps: greatest allowed Λ of any atom over the whole run, ps; None by default, because no
+            value holds for all models (docs/science.md).
+        bond_stretch_A: a bond whose length differs from its mean by more than this is broken, Å.
+        min_distance_A: two atoms closer than this overlap, Å.
     """
 
     window_ps: float = 0.1
@@ -52,12 +62,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What the monitor has to say.
+    """A threshold was exceeded, or the structure has failed.
 
     Attributes:
         cause: `failure`, `rate`, `atom_rate` or `cli`.
-        message: for people.
-        time_ps: of the run.
+        message: what happened, for people.
+        time_ps: time since the start of the run, ps.
     """
 
     cause: str
@@ -65,11 +75,12 @@ class Alarm:
     time_ps: float
 
 
-class Watched:
-    """Some atoms as the domain knows them: scores and failures of any of their positions.
+class WatchedAtoms:
+    """Atoms recognised as a structure of the domain: scores and failures of any positions.
 
     Attributes:
-        structure: name of the structure that they are.
+        structure: name of the structure.
+        numbers: atomic numbers in the atoms' own order, shape (N,).
     """
 
     def __init__(
@@ -77,15 +88,21 @@ class Watched:
     ) -> None:
         """Find out which structure the atoms are.
 
+        Args:
+            domain: of the model.
+            atoms: with bonds near their usual lengths, in any order.
+            kind: kind of system: `molecule`, `liquid` or `reactive`.
+            device: where scores are computed.
+
         Raises:
-            InputError: none of the domain's.
+            InputError: the atoms are none of the domain's structures.
         """
-        found = match(atoms, domain, kind)
-        self.structure, self._domain, self._kind = found.structure, domain, kind
+        recognised = match(atoms, domain, kind)
+        self.structure, self._domain, self._kind = recognised.structure, domain, kind
         self._device = torch.device(device)
-        self._order = torch.as_tensor(found.order, device=self._device)
-        self._start = structure_only(atoms[found.order])
-        self._start.info["structure"] = found.structure
+        self._order = torch.as_tensor(recognised.order, device=self._device)
+        self._start = structure_only(atoms[recognised.order])
+        self._start.info["structure"] = recognised.structure
         self.numbers = atoms.numbers.copy()
         self._scorers = [
             signal.for_batch([self._start], self._device)
@@ -98,18 +115,18 @@ class Watched:
         Args:
             output: of the model, for these atoms alone: `node_energy`, `descriptors`.
         """
-        mine = {
+        in_domain_order = {
             name: output[name].index_select(0, self._order)
             for name in ("node_energy", "descriptors")
             if name in output
         }
-        scores = torch.stack([score(None, mine) for score in self._scorers])
-        found = torch.empty_like(scores)
-        found[:, self._order] = scores
-        return found.double().cpu().numpy()
+        ordered = torch.stack([score(None, in_domain_order) for score in self._scorers])
+        scores = torch.empty_like(ordered)
+        scores[:, self._order] = ordered
+        return scores.double().cpu().numpy()
 
     def failure_monitor(self, thresholds: Thresholds) -> "Failures":
-        """What says whether the atoms have failed."""
+        """The failure criteria for these atoms."""
         monitor = FailureMonitor(
             [self._start],
             self._domain.bonds,
@@ -122,46 +139,47 @@ class Watched:
 
 
 class Failures:
-    """The campaign's failure criteria for atoms in an order of their own."""
+    """The campaign's failure criteria, for atoms in an order of their own."""
 
     def __init__(self, monitor: FailureMonitor, order: torch.Tensor, *, periodic: bool) -> None:
-        """Take the monitor of the structure, and where its atoms are."""
+        """Take the structure's monitor, and the index of each of its atoms among the given ones."""
         self._monitor, self._order, self._periodic = monitor, order, periodic
 
     def check(self, atoms: Atoms, energy: float, forces: np.ndarray) -> str | None:
-        """Why the atoms have failed; None if they have not.
+        """Say why the atoms have failed; None if they have not.
 
         Args:
-            atoms: now.
+            atoms: at their present positions.
             energy: eV.
             forces: eV/Å, shape (N, 3).
         """
         cells = torch.tensor(atoms.cell.array.T[None]) if self._periodic else None
-        found = self._monitor.check(
+        failures = self._monitor.check(
             torch.tensor(atoms.positions)[self._order],
             torch.tensor([energy], dtype=torch.float64),
             torch.tensor(np.asarray(forces, dtype=float))[self._order],
             cells,
         )
-        return found.get(0)
+        return failures.get(0)
 
 
 class Watch:
-    """Accumulates the CLI of one trajectory and holds it against thresholds.
+    """Accumulates the CLI of one trajectory and compares it with thresholds.
 
     Attributes:
-        thresholds: what it is held against.
-        steps: looked at so far.
-        cli: atomic Λ_i against label and guard domain, ps, shape (2, N).
-        excursions: begun so far by each atom, shape (2, N).
-        rate: λ over the window of the thresholds, label and guard domain.
+        watched: the atoms.
+        thresholds: what the CLI is compared with.
+        timestep_ps: time step, ps.
+        steps: steps so far.
     """
 
-    def __init__(self, watched: Watched, thresholds: Thresholds, *, timestep_ps: float) -> None:
-        """Begin at zero.
+    def __init__(
+        self, watched: WatchedAtoms, thresholds: Thresholds, *, timestep_ps: float
+    ) -> None:
+        """Begin with Λ = 0 of all atoms.
 
         Raises:
-            InputError: the window is shorter than a step.
+            InputError: the window is shorter than a time step.
         """
         if not 0 < timestep_ps <= thresholds.window_ps:
             raise InputError(
@@ -178,37 +196,37 @@ class Watch:
 
     @property
     def time_ps(self) -> float:
-        """Time looked at so far."""
+        """Time since the start of the run, ps."""
         return self.steps * self.timestep_ps
 
     @property
     def cli(self) -> np.ndarray:
-        """Atomic Λ_i, ps, shape (2, N): label and guard domain."""
+        """Λ_i of every atom, ps, shape (2, N): label and guard domain."""
         return self._index.cli.numpy()
 
     @property
     def excursions(self) -> np.ndarray:
-        """Excursions begun by each atom, shape (2, N)."""
+        """Excursions that each atom has begun, shape (2, N): label and guard domain."""
         return self._index.excursions.numpy()
 
     @property
     def rate(self) -> np.ndarray:
-        """λ over the window, mean over atoms: label and guard domain, shape (2,)."""
+        """λ over the window, mean over atoms, shape (2,): label and guard domain."""
         return self._in_window.mean(axis=1) / self._length
 
     def step(
         self, atoms: Atoms, energy: float, forces: np.ndarray, scores: np.ndarray
     ) -> list[Alarm]:
-        """Take one more step into account.
+        """Count one more step.
 
         Args:
-            atoms: after it.
+            atoms: at their positions after the step.
             energy: eV.
             forces: eV/Å, shape (N, 3).
-            scores: from `Watched.scores`, shape (2, N).
+            scores: from `WatchedAtoms.scores`, shape (2, N).
 
         Returns:
-            What is over a threshold now; empty most of the time.
+            An alarm for each threshold that is exceeded now, and for a failure.
         """
         self.steps += 1
         self._index.update(torch.as_tensor(scores)[:, None, :])
@@ -225,9 +243,12 @@ class Watch:
     def _over(self, atoms: Atoms) -> list[Alarm]:
         limits, alarms = self.thresholds, []
 
-        def add(cause: str, what: str, value: float, limit: float, unit: str = "") -> None:
-            said = f"{what} is {value:.3g}{unit} at {self.time_ps:.4g} ps, over {limit:.3g}{unit}"
-            alarms.append(Alarm(cause, f"{said}: the model does not know this", self.time_ps))
+        def add(cause: str, quantity: str, value: float, limit: float, unit: str = "") -> None:
+            message = (
+                f"{quantity} is {value:.3g}{unit} at {self.time_ps:.4g} ps, above its threshold "
+                f"{limit:.3g}{unit}: predictions are outside the model's training domain"
+            )
+            alarms.append(Alarm(cause, message, self.time_ps))
 
         window = f"over {limits.window_ps:g} ps"
         rate = float(self.rate[LABEL])
@@ -254,5 +275,5 @@ class Watch:
             "cli_label_max_ps": float(self.cli[LABEL].max()),
             "rate_label": float(self.rate[LABEL]),
             "excursions_label": int(self.excursions[LABEL].sum()),
-            "cli_guard_ps": float(self.cli[1].mean()),
+            "cli_guard_ps": float(self.cli[GUARD].mean()),
         }

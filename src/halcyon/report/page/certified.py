@@ -76,7 +76,7 @@ def figures(report: SystemReport) -> list[Figure]:
         return []
     return [
         _curves(run, traces)
-        for run, traces in zip(report.certificate.runs, report.certified, strict=True)
+        for run, traces in zip(report.certificate.runs, report.certificate_traces, strict=True)
     ]
 
 

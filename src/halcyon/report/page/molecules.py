@@ -57,7 +57,7 @@ def _means(report: SystemReport, g: Generation) -> list[tuple[dict[str, Any], At
             for entry in g.replicas
             if entry.structure == structure and entry.cli_atoms_ps
         ]
-        picture = _first([*report.taught, *g.selected], structure)
+        picture = _first([*report.teacher_frames, *g.selected], structure)
         if not known or picture is None or len(picture) != len(known[0]):
             continue
         scene = _geometry(picture) | {
@@ -81,7 +81,7 @@ def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
     found = []
     for frame in g.selected:
         info = frame.info
-        asked = g.asked.get(info.get("key", ""), {})
+        asked = g.label_infos.get(info.get("key", ""), {})
         atom = info.get("atom")
         found.append(
             (

@@ -33,8 +33,8 @@ MEASURES = {
 def teacher_figures(report: SystemReport) -> list[Figure]:
     """Energies and largest forces of the teacher's frames by origin, for each structure."""
     found = []
-    for name in dict.fromkeys(frame.info["structure"] for frame in report.taught):
-        mine = [frame for frame in report.taught if frame.info["structure"] == name]
+    for name in dict.fromkeys(frame.info["structure"] for frame in report.teacher_frames):
+        mine = [frame for frame in report.teacher_frames if frame.info["structure"] == name]
         found += [
             _histogram(
                 f"teacher-energy-{name}",

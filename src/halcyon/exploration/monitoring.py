@@ -1,0 +1,45 @@
+"""What each step of a run is held against: a domain, signals, and what counts as a failure.
+
+    monitoring = Monitoring(domain=domain, settings=settings.domain, system_kind="molecule")
+    monitoring.signals()  # {"label": …, "guard": …}
+
+Not for: scores (see `domain.signals`), or failures (see `domain.failures`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_sim.models.interface import ModelInterface
+
+from halcyon.config import DomainSettings
+from halcyon.domain.intervals import Domain
+from halcyon.domain.signals import ALWAYS, Signal, make_signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What every step is held against.
+
+    Attributes:
+        domain: label and guard domain of the model, its bonds, and the calibration of signals.
+        settings: which signals, and how the CLI counts a score (hard or smooth).
+        system_kind: `molecule`, `liquid` or `reactive`: what counts as a failure.
+        committee: the other models of the signal `committee`; none where it is not watched.
+    """
+
+    domain: Domain
+    settings: DomainSettings
+    system_kind: str
+    committee: Sequence[ModelInterface] = ()
+
+    def signals(self) -> dict[str, Signal]:
+        """All signals, the label domain's first, by the ending of their trace columns.
+
+        Raises:
+            InputError: a signal is not calibrated.
+        """
+        return make_signals(self.domain, self.settings.signals, self.committee)
+
+    def more_signals(self) -> list[str]:
+        """A line for people on each signal beside those that are always watched."""
+        return [s.describe() for s in self.signals().values() if s.name not in ALWAYS]

@@ -1,0 +1,246 @@
+"""What a run has reached: all that changes while it goes on, and its checkpoint.
+
+    state = RunState(roster, running, traces, candidates, trajectory)
+    state.save(path)
+    state.restore(path)  # in a new process, from a state that was made in the same way
+
+A replica is called by its *member* number here: its place among all replicas of the run, in the
+order in which they were made.
+
+Not for: what happens at a step (see `explore`).
+"""
+
+import hashlib
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from halcyon import files
+from halcyon.config import DomainSettings, ExplorationSettings
+from halcyon.domain.index import CliIndex
+from halcyon.exploration.blocks import LABEL
+from halcyon.exploration.candidates import Candidates, Slot
+from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.replicas import ReplicaBatch
+from halcyon.exploration.traces import Traces
+from halcyon.exploration.trajectory import Trajectory
+from halcyon.verdict.forms import ReplicaEnd
+
+CHECKPOINT_VERSION = 2
+"""Part of the fingerprint, and so of the file's name: checkpoints of another version are not
+continued."""
+
+Successor = Callable[[int, Replica], Replica]
+"""Gives the replica of a number that takes the place of a failed one; each time the same."""
+
+
+def identity_of(model: Path, domain: Path, settings: DomainSettings) -> str:
+    """Hash of the files that a run's predictions and scores follow from.
+
+    Args:
+        model: file of the model that moves the replicas.
+        domain: file of its domain.
+        settings: signals and files of the committee, which counts where it is watched.
+    """
+    committee = settings.committee if "committee" in settings.signals else []
+    content = b"".join(path.read_bytes() for path in (model, domain, *committee))
+    return hashlib.sha256(content).hexdigest()
+
+
+def fingerprint(identity: str, settings: ExplorationSettings, replicas: Sequence[Replica]) -> str:
+    """Hash of all that determines a trajectory.
+
+    Args:
+        identity: of models, domain, signals and seed.
+        settings: of the run; how often it is saved does not count.
+        replicas: those that the run begins with.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(f"{CHECKPOINT_VERSION} {identity}".encode())
+    digest.update(settings.model_dump_json(exclude={"checkpoint_s"}).encode())
+    for replica in replicas:
+        digest.update(f"{replica.number} {replica.temperature_K}".encode())
+        digest.update(replica.start.numbers.tobytes() + replica.start.positions.tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Roster:
+    """All replicas of a run: those that it began with, and the successors of failed ones.
+
+    Attributes:
+        replicas: all of them, by member number.
+        began: step at which each entered, by member number.
+        failures: of failed replicas, time in ps and reason.
+        cli_at_failure: of failed replicas, atomic Λ, shape (n,), ps, float64.
+        replaced: members that have a successor, in the order of their failures.
+        waiting: successors that have not entered yet.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        *,
+        successor: Successor | None,
+        first_number: int,
+        most_successors: int,
+    ) -> None:
+        """Begin with the replicas that start the run.
+
+        Args:
+            replicas: at least one.
+            successor: gives a failed replica's successor; None: there are no successors.
+            first_number: number of the first successor; the others count on from it.
+            most_successors: number of successors at most.
+        """
+        self.replicas = list(replicas)
+        self.began: dict[int, int] = {}
+        self.failures: dict[int, tuple[float, str]] = {}
+        self.cli_at_failure: dict[int, torch.Tensor] = {}
+        self.replaced: list[int] = []
+        self.waiting: list[int] = []
+        self._successor, self._first_number = successor, first_number
+        self._most_successors = most_successors
+
+    def fail(self, member: int, *, time_ps: float, reason: str, cli: torch.Tensor) -> None:
+        """Record a failure, and let a successor wait for the next interval if there may be one.
+
+        Args:
+            member: the failed replica.
+            time_ps: simulated until its failure.
+            reason: of the failure.
+            cli: its atomic Λ, shape (n,), ps.
+        """
+        self.failures[member] = (time_ps, reason)
+        self.cli_at_failure[member] = cli.double().cpu().clone()
+        self._add_successor(member)
+
+    def _add_successor(self, member: int) -> None:
+        if self._successor and len(self.replaced) < self._most_successors:
+            self.waiting.append(len(self.replicas))
+            number = self._first_number + len(self.replaced)
+            self.replicas.append(self._successor(number, self.replicas[member]))
+            self.replaced.append(member)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold; successors are made again."""
+        return {
+            "replaced": self.replaced,
+            "pending": self.waiting,
+            "began": self.began,
+            "failures": self.failures,
+            "cli_at_failure": self.cli_at_failure,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a `state`, for the same replicas at the beginning."""
+        for member in saved["replaced"]:
+            self._add_successor(member)
+        self.waiting, self.began = saved["pending"], saved["began"]
+        self.failures = saved["failures"]
+        self.cli_at_failure = saved.get("cli_at_failure", {})  # older checkpoints lack it
+
+
+@dataclass
+class RunState:
+    """What a run of replicas of equal periodicity has reached.
+
+    Attributes:
+        roster: all replicas of the run.
+        running: those that are running now.
+        traces: points so far.
+        candidates: frames so far.
+        trajectory: written only if the settings ask for it.
+        step: steps made.
+        replica_steps: steps made, summed over replicas, up to each one's failure.
+    """
+
+    roster: Roster
+    running: ReplicaBatch
+    traces: Traces
+    candidates: Candidates
+    trajectory: Trajectory
+    step: int = 0
+    replica_steps: int = 0
+
+    @property
+    def index(self) -> CliIndex:
+        """The CLI of all running replicas."""
+        return self.running.index
+
+    def places(self) -> Iterator[tuple[int, Slot, slice]]:
+        """Place, slot and atoms of each running replica."""
+        return zip(itertools.count(), self.running.slots, self.running.atoms_of)
+
+    def let_in(self, members: Sequence[int]) -> None:
+        """Let replicas begin to run now."""
+        replicas = [self.roster.replicas[member] for member in members]
+        self.running.enter(members, replicas, step=self.step)
+        self.roster.began |= dict.fromkeys(members, self.step)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint in place of the last one."""
+        parts = self.trajectory.flush()  # before the checkpoint that counts them
+        content = {
+            "step": self.step,
+            "replica_steps": self.replica_steps,
+            **self.roster.state(),
+            "batch": self.running.checkpoint(),
+            "book": self.candidates.state(),
+            "traces": self.traces.state(),
+            "trajectory_parts": parts,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        saved = torch.load(path, map_location=self.running.model.device, weights_only=True)
+        self.step, self.replica_steps = saved["step"], saved["replica_steps"]
+        self.roster.restore(saved)
+        self.running.restore(saved["batch"], self.roster.replicas)
+        self.candidates.restore(saved["book"])
+        self.traces.restore(saved["traces"].cpu())
+        self.trajectory.restore(saved["trajectory_parts"])
+
+    def table(self) -> pd.DataFrame:
+        """All trace points so far, rates included."""
+        replicas = self.roster.replicas
+        return self.traces.table(
+            [replica.number for replica in replicas],
+            [replica.start.info["structure"] for replica in replicas],
+            [replica.temperature_K for replica in replicas],
+        )
+
+    def ends(self, *, steps: int, timestep_ps: float) -> list[ReplicaEnd]:
+        """How each replica that has run ended, in a run of so many steps."""
+        cli = dict(self.roster.cli_at_failure)
+        for _, slot, atoms in self.places():
+            cli[slot.member] = self.index.cli[LABEL, atoms].double().cpu()
+        ends = []
+        for member, began in sorted(self.roster.began.items()):
+            replica = self.roster.replicas[member]
+            run_out = (steps - began) * timestep_ps, None
+            time_ps, failure = self.roster.failures.get(member, run_out)
+            ends.append(
+                ReplicaEnd(
+                    replica=replica.number,
+                    structure=replica.start.info["structure"],
+                    temperature_K=replica.temperature_K,
+                    atoms=len(replica.start),
+                    began_ps=began * timestep_ps,
+                    time_ps=time_ps,
+                    failure=failure,
+                    cli_atoms_ps=cli[member].tolist() if member in cli else None,
+                )
+            )
+        return ends

@@ -1,0 +1,73 @@
+"""When a run does what: its settings' times as numbers of steps.
+
+    schedule = Schedule.of(settings)
+    schedule.block_length(step, most=50)  # steps until something must be done
+
+Not for: doing it (see `explore`).
+"""
+
+from dataclasses import dataclass
+
+from halcyon.config import ExplorationSettings
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of steps, each at least 1.
+
+    Attributes:
+        timestep_ps: length of a step, ps.
+        steps: of the whole run.
+        trace_every: between two points of the traces.
+        interval: of an interval, whose worst frames become candidates; successors of failed
+            replicas begin with one.
+        recent_every: between two of the frames that are remembered in case of a failure.
+        write_every: between two frames of the trajectory; None where none is written.
+    """
+
+    timestep_ps: float
+    steps: int
+    trace_every: int
+    interval: int
+    recent_every: int
+    write_every: int | None
+
+    @classmethod
+    def of(cls, settings: ExplorationSettings) -> "Schedule":
+        """The schedule that settings ask for, rounded to whole steps."""
+        timestep_ps = settings.timestep_fs / 1000
+        interval = max(1, round(settings.candidate_interval_fs / settings.timestep_fs))
+        write_every = None
+        if settings.trajectory_every_fs:
+            write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
+        return cls(
+            timestep_ps=timestep_ps,
+            steps=max(1, round(settings.time_ps / timestep_ps)),
+            trace_every=max(1, round(1 / (settings.trace_points_per_ps * timestep_ps))),
+            interval=interval,
+            recent_every=max(1, interval // 2),
+            write_every=write_every,
+        )
+
+    def next_interval(self, step: int) -> int:
+        """The step at which the next interval begins, or the run's last."""
+        return min(self.steps, _next(step, self.interval))
+
+    def block_length(self, step: int, *, most: int) -> int:
+        """Steps of the next block: until something must be done, in blocks of about equal length.
+
+        Args:
+            step: steps that were made.
+            most: greatest length of a block.
+        """
+        periods = [self.interval, self.trace_every, self.recent_every]
+        if self.write_every:
+            periods.append(self.write_every)
+        remaining = min(self.steps, *(_next(step, period) for period in periods)) - step
+        blocks = -(-remaining // most)
+        return -(-remaining // blocks)
+
+
+def _next(step: int, period: int) -> int:
+    """The first multiple of a period after a step."""
+    return (step // period + 1) * period
