@@ -30,8 +30,8 @@ from halcyon.campaign.budget import reopen
 from halcyon.campaign.campaign import CAMPAIGN_VARIABLE, NO_RUN, RUN_VARIABLE
 from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job
 from halcyon.campaign.looking import requested
-from halcyon.campaign.paths import behind, settled
-from halcyon.campaign.sizes import SEED, JobSizes, batch_number
+from halcyon.campaign.paths import excluding_generations, finished_generations, generation_of
+from halcyon.campaign.sizes import JobSizes
 from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
 from halcyon.verdict.forms import Verdict
@@ -78,7 +78,9 @@ SETTINGS = {name: plan.settings for name, plan in CAMPAIGN.systems.items()}
 # campaign gets the whole graph.
 PLAIN = workflow.is_main_process and not REQUEST.every_job
 try:
-    SETTLED = {name: settled(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS}
+    FINISHED = {
+        name: finished_generations(CAMPAIGN, name) if PLAIN else 0 for name in SYSTEMS
+    }
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -88,7 +90,9 @@ pathvars:
 
 
 wildcard_constraints:
-    system="|".join(name + behind(number) for name, number in SETTLED.items()),
+    system="|".join(
+        name + excluding_generations(number) for name, number in FINISHED.items()
+    ),
     gen=r"\d{3}",
     batch=r"seed|gen\d{3}",
     shard=r"\d{3}",

@@ -14,7 +14,7 @@ from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.teacher.sampling import sample, without_walls
+    from halcyon.teacher.sampling import sample
 
     def progress(done: int, asked: int) -> None:
         if job.stopping():
@@ -25,7 +25,7 @@ def main(job: stage.Job) -> None:
         structure = job.plan.structures[name]
         asked = settings.teacher
         if not structure.pretrain:
-            asked = without_walls(asked, settings.seed_labels.max_temperature_K)
+            asked = asked.without_walls(settings.seed_labels.max_temperature_K)
         with job.alone():
             sampled, counts[name] = sample(
                 job.plan.teacher(name),

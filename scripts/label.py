@@ -7,8 +7,7 @@ record, and the job succeeds all the same. Good labels are judged before they ar
 from functools import partial
 from pathlib import Path
 
-from halcyon.campaign import stage
-from halcyon.campaign.budget import CHECKS
+from halcyon.campaign import paths, stage
 from halcyon.campaign.label_jobs import LabelMessages, judgements, label_job, summary
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.finite_difference import CheckedForces
@@ -34,8 +33,7 @@ def main(job: stage.Job) -> None:
         )
         for message, style in judgements(labelled, job.plan.settings.limits.core_hours):
             job.say(message, style)
-        checks = args.out.parents[1] / CHECKS / f"{args.shard:03d}.json"
-        CheckedForces(slopes=tuple(labelled.slopes)).write(checks)
+        CheckedForces(slopes=tuple(labelled.slopes)).write(paths.check_file(args.out))
         write_frames(args.out, labelled.frames)
     job.done(
         f"shard {args.shard + 1} of {args.of}: {summary(labelled, store.damaged_here)}", args.out

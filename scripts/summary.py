@@ -1,4 +1,4 @@
-"""Print where a campaign stands: for every system its verdict, and a row per generation."""
+"""Print what a campaign came to: for every system its verdict, and a row per generation."""
 
 import argparse
 import sys
@@ -7,46 +7,55 @@ from pathlib import Path
 from rich.console import Console
 
 from halcyon import report
+from halcyon.campaign import paths
+from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.campaign import Campaign
+from halcyon.commands.terminal import console
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 from halcyon.verdict.words import rate_text
 
-WIDTH = 100
+TONES = {"saturated": "bold green", "continue": "bold yellow"}
+"""Colour of a verdict's sentence by its decision; red of all others."""
 
 
-def show(console: Console, campaign: Campaign, system: str, folder: Path) -> None:
-    """Print one system."""
+def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
+    """Print one system.
+
+    Args:
+        out: where to.
+        campaign: the whole campaign.
+        system: its name.
+        folder: of the campaign's results.
+    """
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, soft_wrap=True)
+        out.print(text, style=style, markup=False, soft_wrap=True)
 
     verdicts = report.find_verdicts(folder / system, campaign.systems[system].settings)
-    ledger = report.read_ledger(folder / "stages.jsonl", system)
+    finished = bool(verdicts)
     if not verdicts:
         say(f"{system}: unfinished: no generation is done yet", "bold yellow")
     else:
         contents = report.collect(campaign, system, verdicts)
         last = contents.last
-        tone = {"saturated": "bold green", "continue": "bold yellow"}
-        say(
-            f"{system}: {report.verdict_sentence(contents)}",
-            tone.get(last.decision, "bold red"),
-        )
-        if last.decision != "continue":
+        finished = last.decision != "continue"
+        sentence = report.verdict_sentence(contents)
+        say(f"{system}: {sentence}", TONES.get(last.decision, "bold red"))
+        if finished:
             certificate = contents.certificate
-            style = "" if certificate is None else "bold red"
-            if certificate is not None and certificate.conclusion == "stable":
-                style = "green"
-            say(report.certificate_sentence(contents), style)
+            stable = certificate and certificate.conclusion == "stable"
+            tone = "" if certificate is None else "green" if stable else "bold red"
+            say(report.certificate_sentence(contents), tone)
         if last.failures.bound_per_ps is not None:
             say(f"failure rate {rate_text(last.failures)}")
-        console.print(report.summary_table(contents))
+        out.print(report.summary_table(contents))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")
-    if ledger and (not verdicts or last.decision == "continue"):
-        stage = ledger[-1]
+    entries = read_ledger(paths.ledger(folder), system)
+    if entries and not finished:
+        stage = entries[-1]
         say(f"last stage that ended: {stage['stage']} ({stage['what']}), {stage['finished']}")
-    console.print()
+    out.print()
 
 
 def main() -> None:
@@ -56,13 +65,12 @@ def main() -> None:
         "--campaign", required=True, type=Path, help="campaign.json that the workflow wrote"
     )
     path = parser.parse_args().campaign
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=console.width if console.is_terminal else WIDTH)
+    out = console()
     try:
         campaign = Campaign.read(path)
-        console.print(f"campaign {campaign.settings.campaign}", style="bold", markup=False)
+        out.print(f"campaign {campaign.settings.campaign}", style="bold", markup=False)
         for system in campaign.systems:
-            show(console, campaign, system, path.parent)
+            show(out, campaign, system, path.parent)
     except InputError as error:
         Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from halcyon import files
-from halcyon.campaign import accounts, budget
+from halcyon.campaign import accounts, budget, paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.campaign.label_jobs import label_job
 from halcyon.commands.main import main
@@ -191,7 +191,7 @@ def test_what_counts_as_spent(shop):
 
 
 def test_a_kill_in_mid_line_of_a_journal_costs_no_other_record(shop, rattled):
-    path = budget.label_work(shop.campaign, "water", "seed", 0) / NAME
+    path = paths.label_scratch(shop.campaign, "water", "seed", 0) / NAME
     journal, frames = Journal(path), rattled(3)
     for number, frame in enumerate(frames):
         frame.info |= {"key": f"key{number}", "core_seconds": HOUR}
@@ -305,7 +305,7 @@ def test_tables_are_written_with_units(books):
 def test_commands(books, capsys):
     assert main(["costs", str(books.campaign.folder)]) == 0
     told = capsys.readouterr().out
-    assert "labels 6.0000 core-hours (limits.core_hours = 6), everything 6.0000" in told
+    assert "labels 6 core-hours (limits.core_hours = 6), everything 6;" in told
     assert main(["quarantine", str(books.campaign.file), "--system", "water"]) == 0
     told = capsys.readouterr().out
     assert "died of 3" in told

@@ -11,7 +11,7 @@ from fabricated import campaign
 from conftest import ROOT
 from halcyon.commands.doctor import checks as doctor
 from halcyon.commands.main import main
-from halcyon.commands.plan.forecast import run_trial
+from halcyon.commands.plan.measure import run_trial
 
 
 @pytest.fixture

@@ -125,3 +125,10 @@ def test_the_command_shows_first_and_deletes_when_told(closed, capsys):
     assert main(["clean", str(closed.folder), "--delete"]) == 0
     assert "6 files deleted" in capsys.readouterr().out
     assert len(before - everything(closed.folder)) == 6
+
+
+def test_a_campaign_that_has_not_begun_has_nothing_to_delete(tmp_path, capsys):
+    fresh = campaign(tmp_path)
+    assert retention.scraps(fresh) == []
+    assert main(["clean", str(fresh.folder)]) == 0
+    assert "nothing to delete" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from halcyon.systems.packing import packed_bonds, packed_structure
 from halcyon.systems.structures import bonds, start_structure
 from halcyon.teacher import dynamics, sampling
 from halcyon.teacher.forcefield import make_teacher
-from halcyon.teacher.sampling import ORIGINS, sample, without_walls
+from halcyon.teacher.sampling import ORIGINS, sample
 
 FILES = {
     name: XmlForceField(kind="forcefield_xml", files=[ROOT / f"config/forcefields/{name}.xml"])
@@ -210,11 +210,11 @@ def test_walls_do_not_change_the_dynamics(ethanol):
 
 
 def test_structures_not_pretrained_on_get_dynamics_alone():
-    settings = without_walls(TeacherSettings(), 700.0)
+    settings = TeacherSettings().without_walls(700.0)
     assert settings.temperatures_K == [300.0, 600.0]
     assert settings.md_frames == 300
     assert not any(getattr(settings, f"{o}_frames") for o in ORIGINS if o != "md")
-    assert without_walls(TeacherSettings(), 100.0).temperatures_K == [300.0, 600.0, 1200.0]
+    assert TeacherSettings().without_walls(100.0).temperatures_K == [300.0, 600.0, 1200.0]
 
 
 def test_frames_of_one_atom():

@@ -167,6 +167,7 @@ def test_the_ledger_counts_all_attempts_and_their_memory(campaign):
     assert 1000 <= entry["seconds"] < 1010
     assert entry["peak_mb"] > 10
     assert entry["number"] == -1
+    assert entry["units"] == 1, "job: this stage has no other unit"
 
 
 def test_a_kill_in_mid_line_of_the_ledger_costs_no_other_stage(campaign):

@@ -6,10 +6,11 @@ import os
 import pytest
 from fabricated import campaign, finish
 
-from halcyon import files
-from halcyon.campaign import paths
+from halcyon import files, jsonl
+from halcyon.campaign import paths, work
 from halcyon.commands.main import main
-from halcyon.commands.status.standing import disk_use, look
+from halcyon.commands.status.disk import disk_use
+from halcyon.commands.status.standing import look
 from halcyon.errors import InputError
 
 
@@ -111,3 +112,42 @@ def test_disk_by_kind(running, tmp_path):
     assert sum(found.values()) == sum(
         p.lstat().st_size for p in running.folder.rglob("*") if p.is_file()
     )
+
+
+def test_torn_lines_break_nothing(running):
+    """Of a journal and a ledger that a kill and a full disk have torn, all complete lines count."""
+    journal = paths.label_scratch(running, "methanol", "gen001", 0) / "journal.jsonl"
+    good = [json.dumps({"info": {"status": status}}) for status in ("ok", "crashed", "ok")]
+    torn = ['{"info": {"sta', "7", '"ok"', '{"info": 7}', '{"info": {}}', "\udcff\udcfe"]
+    lines = [line for pair in zip(good, torn[:3], strict=True) for line in pair] + torn[3:]
+    text = "\n".join(lines) + '\n{"info": {"status": "o'
+    journal.write_bytes(text.encode(errors="surrogateescape"))
+    entries = [
+        {"system": "methanol", "stage": "train", "generation": 0, "number": 0, "seconds": 100.0},
+        {"system": "methanol", "stage": "label", "generation": None, "number": 0, "seconds": 7.0},
+    ]
+    whole = [json.dumps(entry | {"cores": 1}) for entry in entries]
+    ledger = "\n".join([whole[0], '{"system": "meth', "12", "[]", whole[1], '{"system": "me'])
+    paths.ledger(running.folder).write_text(ledger)
+    (system,) = look(running.folder)["systems"]
+    assert system["labels"] == {
+        "spent": 78,
+        "without_label": 1,
+        "in_unfinished_jobs": 3,
+        "budget": 200,
+    }
+    least, most = system["seconds_left"]
+    # The labels of generation 1 in two shards, then two more generations with their trainings.
+    assert least == pytest.approx(2 * 7.0)
+    assert most > 2 * 100
+
+
+def test_time_left_counts_what_is_unfinished(running):
+    """A training took 100 s; two generations after this one train longer, by their labels."""
+    entry = {"system": "methanol", "stage": "train", "generation": 0, "number": 0, "cores": 1}
+    jsonl.append(paths.ledger(running.folder), entry | {"seconds": 100.0})
+    (system,) = look(running.folder)["systems"]
+    plan = running.systems["methanol"]
+    units = [work.units(plan, "train", number) for number in range(4)]
+    later = 1.5 * 100 * (units[2] + units[3]) / units[0]
+    assert system["seconds_left"] == pytest.approx([0.0, later])

@@ -18,9 +18,9 @@ def unroll(system):
         settings = SETTINGS[system]
         paths = [
             f"{ROOT}/{system}/gen{number:03d}/verdict.json"
-            for number in range(SETTLED[system])
+            for number in range(FINISHED[system])
         ]
-        for number in range(SETTLED[system], settings.limits.max_generations):
+        for number in range(FINISHED[system], settings.limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
             paths.append(path)
             if not goes_on(read_verdict(path), settings):

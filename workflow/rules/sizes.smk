@@ -9,16 +9,17 @@ SIZES = JobSizes(CAMPAIGN)
 def sized(stage, what):
     """Resource function of a rule: `runtime_min` or `memory_mb`."""
 
-    def asked(wildcards):
-        batch = getattr(wildcards, "batch", None) or f"gen{wildcards.get('gen', '')}"
-        number = SEED if batch == "gen" else batch_number(batch)
-        job = stage if batch == "gen" else f"{batch}-{stage}"
+    def size_of(wildcards):
+        batch = wildcards.get("batch") or f"gen{wildcards.get('gen', '')}"
+        once = batch == "gen"  # before the first generation, or after the last
+        job = stage if once else f"{batch}-{stage}"
         if "shard" in wildcards.keys():
             job += f"-{wildcards.shard}"
-        size = SIZES.of(stage, wildcards.system, number=number, job=job)
+        generation = None if once else generation_of(batch)
+        size = SIZES.of(stage, wildcards.system, generation=generation, job=job)
         return getattr(size, what)
 
-    return asked
+    return size_of
 
 
 def gpus(wildcards):

@@ -19,26 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from halcyon import files, jsonl
+from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
 from halcyon.labels import journal
 from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.verdict.forms import Decision
-
-CHECKS = "checks"
-"""Folder of a batch with what `finite_difference` found, a JSON file a shard."""
-
-
-def label_work(campaign: Campaign, system: str, batch: str, shard: int) -> Path:
-    """Scratch folder of a label job; its journal is in it."""
-    return campaign.work(system, "start", "label") / f"{batch}-{shard:03d}"
-
-
-def journals(campaign: Campaign, system: str, batch: str = "*") -> list[Path]:
-    """Journals of a system's label jobs, of one batch or of all."""
-    folder = campaign.work(system, "start", "label")
-    return sorted(folder.glob(f"{batch}-*/{journal.NAME}"))
 
 
 class Spent:
@@ -61,12 +48,11 @@ class Spent:
         """Core-hours spent so far."""
         seconds = 0.0
         for system in self._campaign.systems:
-            seconds += sum(self._tail(path) for path in journals(self._campaign, system))
-            folder = self._campaign.work(system, "start", "label")
-            seconds += sum(self._tail(path) for path in folder.glob(f"*/{journal.REPEATED}"))
+            seconds += sum(self._tail(path) for path in paths.journals(self._campaign, system))
+            seconds += sum(self._tail(path) for path in paths.void_records(self._campaign, system))
             seconds += self._without_journal(system)
         if self._everything:
-            seconds += self._tail(self._campaign.folder / "stages.jsonl")
+            seconds += self._tail(paths.ledger(self._campaign.folder))
         return seconds / 3600
 
     def may_start(self) -> bool:
@@ -90,23 +76,16 @@ class Spent:
     def _without_journal(self, system: str) -> float:
         """Core-seconds of label files whose journal somebody has deleted with the work folder."""
         seconds = 0.0
-        for path in label_files(self._campaign, system):
+        for path in paths.label_files(self._campaign, system):
             shard = int(path.stem)
             batch = path.parents[1]
-            work = label_work(self._campaign, system, batch.name, shard)
+            work = paths.label_scratch(self._campaign, system, batch.name, shard)
             if (work / journal.NAME).exists():
                 continue
             if path not in self._paid:
-                self._paid[path] = _paid(path) + _check_cost(batch / CHECKS / f"{path.stem}.json")
+                self._paid[path] = _paid(path) + _check_cost(paths.check_file(path))
             seconds += self._paid[path]
         return seconds
-
-
-def label_files(campaign: Campaign, system: str) -> list[Path]:
-    """Label files of a system that are there, the seed's first."""
-    found = (campaign.folder / system).glob("*/labels/*.parquet")
-    batches = [path for path in found if path.stem.isdigit()]
-    return sorted(batches, key=lambda path: (path.parents[1].name != "seed", path))
 
 
 def reopen(campaign: Campaign) -> list[str]:
@@ -122,7 +101,9 @@ def reopen(campaign: Campaign) -> list[str]:
     messages = []
     for system, plan in campaign.systems.items():
         limits = plan.settings.limits
-        waiting = {path: n for path in label_files(campaign, system) if (n := _not_computed(path))}
+        waiting = {
+            path: n for path in paths.label_files(campaign, system) if (n := _not_computed(path))
+        }
         if not waiting or not Spent(campaign, limits).may_start():
             continue
         verdicts = sorted((campaign.folder / system).glob("gen*/verdict.json"))

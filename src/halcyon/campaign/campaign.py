@@ -147,7 +147,7 @@ class SystemPlan:
         return [
             name
             for name, structure in self.structures.items()
-            if structure.pack or len(self.start(name)) > 1
+            if structure.pack or self.atoms[name] > 1
         ]
 
     @property

@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from halcyon.campaign.budget import Spent, label_files, label_work
+from halcyon.campaign.budget import Spent
 from halcyon.campaign.campaign import Campaign
-from halcyon.campaign.sizes import batch_number
+from halcyon.campaign.paths import batch_number, label_files, label_scratch
 from halcyon.config import RampBias, Settings, XtbReference
 from halcyon.labels import journal
 from halcyon.labels.job import LabelJob, Labelled
@@ -45,9 +45,9 @@ def label_job(campaign: Campaign, system: str, batch: str, shard: int, *, seed: 
         check_forces=shard == 0 and settings.sanity.finite_difference,
         seed=seed,
         provenance={"campaign": campaign.settings.campaign, "system": system},
-        work=label_work(campaign, system, batch, shard),
+        work=label_scratch(campaign, system, batch, shard),
         other_journals=[
-            label_work(campaign, system, batch, number) / journal.NAME
+            label_scratch(campaign, system, batch, number) / journal.NAME
             for number in range(settings.resources.label_shards)
             if number != shard
         ],

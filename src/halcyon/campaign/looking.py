@@ -68,7 +68,7 @@ ONLY_HOW = _names(
 """Options about how jobs are run. An option in none of these sets is unknown: it looks."""
 PLUGIN_SETTINGS = " plugin settings"
 """The parser's groups of options that belong to a plugin end so; they only say how."""
-SETTLED_TRIGGERS = frozenset(("mtime", "input"))
+FINISHED_TRIGGERS = frozenset(("mtime", "input"))
 """Reasons to repeat a job that are ruled out for finished generations without their jobs."""
 
 
@@ -128,7 +128,7 @@ def of_options(options: Namespace, parser: ArgumentParser) -> Request:
     unknown = given - LOOKS - DELETES - CHOOSES - ONLY_HOW
     every_job = bool(given & CHOOSES - {"targets"}) or not set(options.targets) <= {"all"}
     triggers = {str(trigger).lower() for trigger in options.rerun_triggers}
-    every_job = every_job or not triggers <= SETTLED_TRIGGERS
+    every_job = every_job or not triggers <= FINISHED_TRIGGERS
     if looks := sorted(given & LOOKS):
         every_job = every_job or looks != ["dryrun"]
         return Request(every_job=every_job, reason=", ".join(map(_spelled, looks)))

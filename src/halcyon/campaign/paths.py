@@ -1,10 +1,12 @@
 """Where a campaign's files lie: the jobs of each generation, with their outputs, log and scratch.
 
-    for job in generation_jobs(plan, folder, 3):
+    from halcyon.campaign.paths import generation_jobs
+
+    for job in generation_jobs(campaign, "ethanol", 2):
         print(job.name, job.done, job.log)
 
-The workflow's rules say the same to Snakemake; a test holds the two together. `status` reads a
-campaign by it, `plan` counts with it.
+The workflow's rules say the same to Snakemake; a test compares the two. `halcyon status` reads a
+campaign by these paths, `halcyon plan` counts its jobs by them.
 
 Not for: running jobs, or what is in the files.
 """
@@ -15,26 +17,29 @@ from math import inf
 from pathlib import Path
 
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.labels import journal
 from halcyon.verdict.forms import Verdict
 from halcyon.verdict.saturation import certificate_wanted, goes_on
 
+SEED = -1
+"""Number, in ledgers and tables, of the batch before generation 0 and of what is done once."""
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a campaign.
+class PlannedJob:
+    """One job of a campaign, whether it has run or not.
 
     Attributes:
-        stage: its rule.
+        stage: name of its rule.
         system: name of the system.
-        generation: counted from 0; None before the first.
-        shard: of a label job.
-        outputs: files that it leaves.
-        log: what it said.
-        lock: file that it locks while it works, if it does.
+        generation: counted from 0; None before the first and after the last.
+        shard: number of a label job in its batch; None of other stages.
+        outputs: files that it writes.
+        log: its log file.
+        lock: file that it locks while it works; None where it locks none.
     """
 
     stage: str
@@ -48,29 +53,28 @@ class Job:
     @property
     def batch(self) -> str:
         """`seed`, or the generation's folder."""
-        return "seed" if self.generation is None else f"gen{self.generation:03d}"
+        return batch_name(self.generation)
 
     @property
     def name(self) -> str:
         """For people, e.g. `ethanol gen002 label 1`."""
-        where = "" if self.generation is None else f" {self.batch}"
-        return f"{self.system}{where} {self.stage}" + (
-            "" if self.shard is None else f" {self.shard}"
-        )
+        batch = "" if self.generation is None else f" {self.batch}"
+        shard = "" if self.shard is None else f" {self.shard}"
+        return f"{self.system}{batch} {self.stage}{shard}"
 
     @property
     def done(self) -> bool:
-        """Whether all its outputs are there."""
+        """Whether all its outputs exist."""
         return all(path.exists() for path in self.outputs)
 
 
-def start_jobs(campaign: Campaign, system: str) -> list[Job]:
+def start_jobs(campaign: Campaign, system: str) -> list[PlannedJob]:
     """Jobs before the first generation, in order."""
     folder, settings = campaign.folder / system, campaign.systems[system].settings
     teacher, logs = folder / "teacher", folder / "logs"
 
-    def job(stage: str, *outputs: Path) -> Job:
-        return Job(stage, system, None, None, outputs, logs / f"{stage}.log")
+    def job(stage: str, *outputs: Path) -> PlannedJob:
+        return PlannedJob(stage, system, None, None, outputs, logs / f"{stage}.log")
 
     jobs = [job("forcefield", teacher / "frames.parquet", teacher / "counts.json")]
     if settings.pretraining.enabled:
@@ -79,9 +83,9 @@ def start_jobs(campaign: Campaign, system: str) -> list[Job]:
     return jobs + _label_jobs(campaign, system, None)
 
 
-def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Job]:
+def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[PlannedJob]:
     """Jobs of a generation, in order; its verdict is the last."""
-    batch = f"gen{generation:03d}"
+    batch = batch_name(generation)
     folder, logs = campaign.folder / system / batch, campaign.folder / system / "logs"
     outputs = {
         "train": ("model.model", "metrics.json", "parity.parquet", "drift.json"),
@@ -90,7 +94,7 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Jo
         "select": ("selected.parquet", "selection.json"),
         "verdict": ("verdict.json",),
     }
-    jobs: list[Job] = []
+    jobs: list[PlannedJob] = []
     for stage in GENERATION:
         if stage == "label":
             jobs += _label_jobs(campaign, system, generation)
@@ -98,11 +102,11 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Jo
         lock = campaign.work(system, batch, stage) / ".lock" if stage == "explore" else None
         paths = tuple(folder / name for name in outputs[stage])
         log = logs / f"{batch}-{stage}.log"
-        jobs.append(Job(stage, system, generation, None, paths, log, lock))
+        jobs.append(PlannedJob(stage, system, generation, None, paths, log, lock))
     return jobs
 
 
-def end_jobs(campaign: Campaign, system: str, decision: str) -> list[Job]:
+def end_jobs(campaign: Campaign, system: str, decision: str) -> list[PlannedJob]:
     """Jobs after the verdict that ended a system's campaign with this decision."""
     folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
     outputs = {
@@ -113,16 +117,15 @@ def end_jobs(campaign: Campaign, system: str, decision: str) -> list[Job]:
     if not certificate_wanted(decision, campaign.systems[system].settings.certificate.when):
         del outputs["certify"]
     return [
-        Job(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
+        PlannedJob(stage, system, None, None, tuple(paths), folder / f"logs/{stage}.log")
         for stage, paths in outputs.items()
     ]
 
 
-def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list[Job]:
-    batch = "seed" if generation is None else f"gen{generation:03d}"
-    folder = campaign.folder / system
+def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list[PlannedJob]:
+    batch, folder = batch_name(generation), campaign.folder / system
     return [
-        Job(
+        PlannedJob(
             "label",
             system,
             generation,
@@ -135,13 +138,65 @@ def _label_jobs(campaign: Campaign, system: str, generation: int | None) -> list
     ]
 
 
+def batch_name(generation: int | None) -> str:
+    """Folder of a generation, `gen003`, or `seed` (None)."""
+    return "seed" if generation is None else f"gen{generation:03d}"
+
+
+def generation_of(batch: str) -> int | None:
+    """Generation of a batch: `gen003` → 3, all others → None."""
+    return int(batch.removeprefix("gen")) if batch.startswith("gen") else None
+
+
+def batch_number(batch: str) -> int:
+    """Number of a batch in ledgers and tables: `gen003` → 3, all others → `SEED`."""
+    generation = generation_of(batch)
+    return SEED if generation is None else generation
+
+
+def ledger(folder: Path) -> Path:
+    """The ledger of a campaign, a line per job that is done; see `stage.Job.done`.
+
+    Args:
+        folder: `results/<campaign>`.
+    """
+    return folder / "stages.jsonl"
+
+
+def label_files(campaign: Campaign, system: str) -> list[Path]:
+    """Label files of a system that exist, those of the seed first."""
+    every = (campaign.folder / system).glob("*/labels/*.parquet")
+    shards = [path for path in every if path.stem.isdigit()]
+    return sorted(shards, key=lambda path: (path.parents[1].name != "seed", path))
+
+
+def check_file(label_file: Path) -> Path:
+    """Where `finite_difference` leaves what it measured on the frames of a label file, JSON."""
+    return label_file.parents[1] / "checks" / f"{label_file.stem}.json"
+
+
+def check_files(campaign: Campaign, system: str) -> list[Path]:
+    """Files of that sort that exist, of all batches of a system."""
+    return sorted((campaign.folder / system).glob("*/checks/*.json"))
+
+
 def label_scratch(campaign: Campaign, system: str, batch: str, shard: int) -> Path:
-    """Scratch folder of a label job."""
+    """Scratch folder of a label job; its journal is in it."""
     return campaign.work(system, "start", "label", f"{batch}-{shard:03d}")
 
 
+def journals(campaign: Campaign, system: str) -> list[Path]:
+    """Journals of a system's label jobs that exist."""
+    return sorted(campaign.work(system, "start", "label").glob(f"*/{journal.NAME}"))
+
+
+def void_records(campaign: Campaign, system: str) -> list[Path]:
+    """Files beside the journals with records that a systemic failure made void."""
+    return sorted(campaign.work(system, "start", "label").glob(f"*/{journal.REPEATED}"))
+
+
 def generations(campaign: Campaign, system: str) -> Iterator[int]:
-    """Generations that have begun: something of them is there."""
+    """Generations that have begun: an output or a log of them exists."""
     number, settings = 0, campaign.systems[system].settings
     while number < settings.limits.max_generations:
         jobs = generation_jobs(campaign, system, number)
@@ -164,18 +219,18 @@ def cores_of(plan: SystemPlan, stage: str) -> int:
     return cores.get(stage, 1)
 
 
-def settled(campaign: Campaign, system: str) -> int:
-    """Generations, from the first on, that are whole, in order of time, and lead to another.
+def finished_generations(campaign: Campaign, system: str) -> int:
+    """Number of generations, from the first on, that Snakemake has nothing to do for.
 
-    In order: nothing that a job reads is newer than what it wrote, back to the force field's
-    files. Whoever builds the job graph need not ask about these one by one.
+    All their outputs exist, nothing that a job reads is newer than what it wrote (back to the force
+    field's files), and their verdict leads to another generation. The job graph can leave them out.
     """
     plan = campaign.systems[system]
-    start: dict[str, list[Job]] = {}
+    start: dict[str, list[PlannedJob]] = {}
     for job in start_jobs(campaign, system):
         start.setdefault(job.stage, []).append(job)
-    given = [path for path in plan.system.forcefield.paths if path.exists()]
-    sampled = _after(_newest(given), start["forcefield"])
+    forcefields = [path for path in plan.system.forcefield.paths if path.exists()]
+    sampled = _after(_newest(forcefields), start["forcefield"])
     labelled = _after(_after(sampled, start["seed"]), start["label"])
     model = plan.settings.pretraining.start
     taught = max(sampled, _newest([model] if model else []))
@@ -191,15 +246,15 @@ def settled(campaign: Campaign, system: str) -> int:
     return plan.settings.limits.max_generations
 
 
-def behind(number: int) -> str:
-    """Regular expression to stand after a system's name: no path of its first generations.
+def excluding_generations(number: int) -> str:
+    """Regular expression for after a system's name that no path of its first generations matches.
 
     Args:
-        number: of these generations; with the first go the force field's frames and the seed.
+        number: of generations to exclude; the force field's frames and the seed go with them.
     """
     if not number:
         return ""
-    batches = "|".join(f"gen{generation:03d}" for generation in range(number))
+    batches = "|".join(map(batch_name, range(number)))
     return f"(?!/(?:teacher|seed|{batches})/)"
 
 
@@ -211,8 +266,13 @@ def _newest(paths: Sequence[Path]) -> float:
         return inf
 
 
-def _after(read: float, jobs: Sequence[Job]) -> float:
-    """Time of the newest output of jobs; infinite where one is older than what they read."""
+def _after(read: float, jobs: Sequence[PlannedJob]) -> float:
+    """Time of the newest output of jobs; infinite where one is older than what they read.
+
+    Args:
+        read: time of the newest file that the jobs read.
+        jobs: whose outputs are looked at.
+    """
     paths = [path for job in jobs for path in job.outputs]
     newest = _newest(paths)
     if newest == inf or any(path.stat().st_mtime < read for path in paths):

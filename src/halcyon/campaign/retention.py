@@ -1,17 +1,21 @@
-"""What of a campaign's scratch files may go, and deleting just that.
+"""Which scratch files of a campaign are no longer needed, and deleting just those.
 
-A generation is closed when its verdict is there. Of closed generations these go:
+    from halcyon.campaign.retention import delete, scraps
 
-| in `work/<system>/` | what | unless |
+    number, size = delete(campaign, scraps(campaign))
+
+A generation is closed when all its outputs exist. Of closed generations these are deleted:
+
+| in `work/<system>/` | what it is | kept if |
 |---|---|---|
 | `gen###/explore/<hash>.checkpoint`, `<hash>.trajectory/` | state of the exploration | |
 | `gen###/train/mace-run/`, `start/pretrain/mace-run/` | state of a training | |
 | `start/label/<batch>-<shard>/journal.jsonl` | records that the label store has | |
 | `start/label/<batch>-<shard>/<key>/` | the program's files of a frame | the frame has no label |
 
-All else stays: labels, models, traces, candidates, verdicts, reports, logs. Only names of these
-forms are touched, below `work` of a folder with a `campaign.json`; links are neither followed nor
-removed; a folder whose job works at this moment is left alone.
+All else stays: labels, models, traces, candidates, verdicts, reports, logs. Only files with names
+of these forms are deleted, below `work` of a folder with a `campaign.json`. Links are neither
+followed nor removed. The files of a job that is running are left alone.
 
 Not for: the label store, whose shards are never deleted.
 """
@@ -45,17 +49,17 @@ FRAME = re.compile(
 
 @dataclass(frozen=True)
 class Scrap:
-    """A file that may go.
+    """A file that is no longer needed.
 
     Attributes:
-        path: where it lies, relative to the campaign's `work`.
-        kind: what it is, for people.
+        path: relative to the campaign's `work`.
+        description: what it is, for people.
         size: bytes.
         lock: file that its job locks while it works.
     """
 
     path: Path
-    kind: str
+    description: str
     size: int
     lock: Path
 
@@ -63,44 +67,51 @@ class Scrap:
 def scraps(
     campaign: Campaign, systems: Sequence[str] = (), *, all_frames: bool = False
 ) -> list[Scrap]:
-    """Files of closed generations that may go, in order of their paths.
+    """Files of closed generations that are no longer needed, in order of their paths.
 
     Args:
         campaign: read from its `campaign.json`.
-        systems: only these; none: all.
+        systems: names of the systems to look at; empty: all.
         all_frames: also the files of frames that got no label.
 
     Raises:
         InputError: the campaign's folder is not one, or its `work` is a link.
     """
     work = _work(campaign)
-    found: list[Scrap] = []
+    unneeded: list[Scrap] = []
     for system in systems or campaign.systems:
-        mine = _System(campaign, system)
+        rules = _Rules(campaign, system)
         for path, size in _regular_files(work, system):
-            kind, lock = mine.kind(path.as_posix(), all_frames=all_frames)
-            if kind:
-                found.append(Scrap(Path(system) / path, kind, size, lock))
-    return sorted(found, key=lambda scrap: scrap.path)
+            if judged := rules.judge(path.as_posix(), all_frames=all_frames):
+                description, lock = judged
+                unneeded.append(Scrap(Path(system) / path, description, size, lock))
+    return sorted(unneeded, key=lambda scrap: scrap.path)
 
 
-def delete(campaign: Campaign, found: list[Scrap]) -> tuple[int, int]:
-    """Delete files that `scraps` found, and the folders that it leaves empty.
+def delete(campaign: Campaign, unneeded: Sequence[Scrap]) -> tuple[int, int]:
+    """Delete files, and the folders that are empty then; those of running jobs are left alone.
+
+    Args:
+        campaign: read from its `campaign.json`.
+        unneeded: from `scraps`.
 
     Returns:
-        Number of files deleted, and their bytes; those of jobs at work are left.
+        Number of files deleted, and their bytes.
+
+    Raises:
+        InputError: the campaign's folder is not one, or its `work` is a link.
     """
     work, number, size = _work(campaign), 0, 0
     by_lock: dict[Path, list[Scrap]] = {}
-    for scrap in found:
+    for scrap in unneeded:
         by_lock.setdefault(scrap.lock, []).append(scrap)
-    for lock, mine in by_lock.items():
+    for lock, of_job in by_lock.items():
         try:
             handle = files.take_lock(lock) if lock.exists() else None
         except InputError:
-            continue  # its job works at this moment
+            continue  # its job is running
         try:
-            for scrap in mine:
+            for scrap in of_job:
                 if _unlink(work, scrap.path):
                     number, size = number + 1, size + scrap.size
         finally:
@@ -112,17 +123,21 @@ def delete(campaign: Campaign, found: list[Scrap]) -> tuple[int, int]:
 def _work(campaign: Campaign) -> Path:
     folder = campaign.folder
     if not campaign.file.is_file():
-        raise InputError(f"{folder}: no campaign.json in it: nothing is deleted here")
+        raise InputError(
+            f"{folder}: has no campaign.json, so it is not a campaign's folder: nothing was deleted"
+        )
     work = folder / "work"
     if work.is_symlink():
-        raise InputError(f"{work}: is a link: nothing is deleted behind it")
+        raise InputError(
+            f"{work}: is a link: nothing was deleted; replace it by the folder that it points to"
+        )
     return work
 
 
 def _regular_files(work: Path, system: str) -> Iterator[tuple[Path, int]]:
     """Regular files below `work/<system>` and their sizes, no link followed."""
     top = work / system
-    if top.is_symlink():
+    if top.is_symlink() or not top.is_dir():  # not there: the system has not begun
         return
     for folder, _, names, descriptor in os.fwalk(top, follow_symlinks=False):
         for name in names:
@@ -132,14 +147,14 @@ def _regular_files(work: Path, system: str) -> Iterator[tuple[Path, int]]:
                     yield (Path(folder) / name).relative_to(top), state.st_size
 
 
-class _System:
-    """What is known of a system's scratch files."""
+class _Rules:
+    """Which scratch files of a system are no longer needed."""
 
     def __init__(self, campaign: Campaign, system: str) -> None:
         self.campaign, self.system = campaign, system
-        # Batches that nothing more is done with; those before the first generation go with it.
+        # Folders of closed generations; what comes before the first is closed with it.
         self.closed = {
-            f"gen{number:03d}"
+            paths.batch_name(number)
             for number in paths.generations(campaign, system)
             if all(job.done for job in paths.generation_jobs(campaign, system, number))
         }
@@ -147,18 +162,17 @@ class _System:
             self.closed |= {"seed", "start"}
         self._status: dict[tuple[str, str], dict[str, str]] = {}
 
-    def kind(self, path: str, *, all_frames: bool) -> tuple[str, Path]:
-        """What a file is that may go, and the lock of its job; nothing is said of others.
+    def judge(self, path: str, *, all_frames: bool) -> tuple[str, Path] | None:
+        """What a file is that is no longer needed, and the lock of its job; None: keep the file.
 
         Args:
             path: relative to the system's scratch folder.
-            all_frames: whether the files of frames without label may go.
+            all_frames: whether the files of frames without a label are not needed either.
         """
-        nothing = "", Path()
         patterns = (EXPLORATION, TRAINING, JOURNAL, FRAME)
         match = next(filter(None, (pattern.fullmatch(path) for pattern in patterns)), None)
         if match is None or match[1] not in self.closed:
-            return nothing
+            return None
         if match.re is EXPLORATION:
             lock = self.campaign.work(self.system, match[1], "explore") / ".lock"
             return "state of explorations", lock
@@ -171,7 +185,7 @@ class _System:
         status = self.status(match[1], match[2]).get(match[3])
         if status == "ok":
             return "files of labelled frames", lock
-        return ("files of frames without label", lock) if status and all_frames else nothing
+        return ("files of frames without a label", lock) if status and all_frames else None
 
     def status(self, batch: str, shard: str) -> dict[str, str]:
         """Key → status of a shard's frames; a shard that cannot be read has none."""
@@ -198,7 +212,7 @@ def _unlink(work: Path, path: Path) -> bool:
             for part, parent in zip(reversed(path.parent.parts), folders[-2::-1], strict=True):
                 os.rmdir(part, dir_fd=parent)
     except OSError:
-        return False  # gone already, or a link by now
+        return False  # deleted by somebody else, or a link by now
     finally:
         for descriptor in folders:
             os.close(descriptor)

@@ -35,7 +35,8 @@ from rich.markup import escape
 from halcyon import files, jsonl
 from halcyon.campaign.attempts import Attempts, Ended, count
 from halcyon.campaign.campaign import NO_RUN, RUN_VARIABLE, Campaign, SystemPlan
-from halcyon.campaign.sizes import MEMORY_MB, SEED, batch_number, work
+from halcyon.campaign.paths import SEED, generation_of
+from halcyon.campaign.work import job_units
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 from halcyon.wording import duration
 
@@ -125,12 +126,10 @@ class Job:
         return f"{self.arguments.system} {batch or ''}".strip()
 
     @property
-    def number(self) -> int:
-        """Number of the batch in the ledger: the generation, or `SEED` before the first."""
+    def number(self) -> int | None:
+        """Generation, of a label job that of its batch; None before the first or after the last."""
         batch = getattr(self.arguments, "batch", None)
-        if batch is not None:
-            return batch_number(batch)
-        return SEED if self.generation is None else self.generation
+        return self.generation if batch is None else generation_of(batch)
 
     @property
     def folder(self) -> Path:
@@ -178,8 +177,8 @@ class Job:
             "what": what,
             "seconds": round(earlier + seconds, 2),
             "cores": self.arguments.threads,
-            "number": self.number,
-            "work": work(self.plan, self.name, self.number) if self.name in MEMORY_MB else None,
+            "number": SEED if self.number is None else self.number,
+            "units": job_units(self.plan, self.name, self.number),
             "peak_mb": peak_mb(getattr(self.arguments, "ranks", 1)),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }

@@ -1,88 +1,37 @@
-"""What jobs cost: units of work, times a rate that was measured.
+"""How much work a stage has, in units that its time is proportional to.
 
-A job takes `seconds per unit × units`; the units follow from the configuration (steps, structures
-and epochs, frames). Rates come, best first, from this campaign's own jobs, from labels of the same
-level in the store, or from `trial`. Each rate has an interval and says where it is from.
+    from halcyon.campaign.work import units
 
-Not for: how many generations a campaign needs; nobody knows that before.
+    units(campaign.systems["ethanol"], "train", 2)  # structures × epochs of generation 2
+
+What is counted follows from what the stage's program does, and from the configuration alone: no
+chemistry is loaded, since Snakemake asks while it parses the workflow. `sizes` turns work into the
+time that a cluster is asked for, `rates` into what a campaign will cost.
+
+| stage | unit | what is counted |
+|---|---|---|
+| `forcefield` | MD step | equilibration at each temperature, then the frames' intervals |
+| `pretrain`, `train` | structure and epoch | structures learned; with replay twice as many |
+| `domain`, `select`, `final` | frame | frames that the model looks at, or that are copied |
+| `explore`, `certify` | replica-step | replicas × steps |
+| `label` | label | frames to label, each in all multiplicities that it may have |
+| all others | job | 1 |
+
+How many labels earlier generations have made is not asked for: as many are taken as the settings
+allow, up to the label budget.
+
+Not for: how long a unit takes (`rates`), or how many generations a campaign needs; nobody knows
+that before.
 """
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from halcyon.campaign.campaign import SystemPlan
-from halcyon.commands.plan.trial import md_steps
-
-SHORT = (0.5, 2.0)
-"""What a trial of seconds says about jobs of hours, as factors: assumed, not measured."""
-LEDGER = (0.8, 1.5)
-"""What jobs say that ran before: the least and the greatest of them, times these."""
-ATOMS_POWER = (1.0, 3.0)
-"""How the cost of a label grows with the number of atoms, at least and at most."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Seconds of one core (or GPU) per unit of work; least, likely, most; and its source."""
-
-    low: float
-    likely: float
-    high: float
-    source: str
-
-    @classmethod
-    def around(cls, values: Iterable[float], factors: tuple[float, float], source: str) -> "Rate":
-        """From some measurements: their range, widened by two factors."""
-        found = sorted(values)
-        return cls(factors[0] * found[0], statistics.median(found), factors[1] * found[-1], source)
-
-    def times(self, units: float) -> "Rate":
-        """Seconds of so many units."""
-        return Rate(self.low * units, self.likely * units, self.high * units, self.source)
-
-
-def units(  # noqa: PLR0911 - one per stage
-    plan: SystemPlan, stage: str, generation: int | None
-) -> float:
-    """Work of all jobs of a stage, in its own unit; see `UNITS`.
-
-    Args:
-        plan: the system with its settings.
-        stage: e.g. `train`.
-        generation: counted from 0; None before the first. All earlier ones are taken to have
-            labelled as many frames as they may.
-    """
-    settings = plan.settings
-    match stage:
-        case "forcefield":
-            return sum(_teacher_steps(plan, name) for name in plan.structures)
-        case "pretrain":
-            if settings.pretraining.start:
-                return 1
-            learned = round(_taught(plan) * (1 - settings.pretraining.validation_fraction))
-            return learned * settings.pretraining.epochs_of(learned)
-        case "train":
-            learned = learned_frames(plan, generation or 0)
-            twice = 2 if settings.training.replay_weight and settings.pretraining.enabled else 1
-            return twice * learned * settings.training.epochs_of(learned)
-        case "explore":
-            asked = settings.exploration
-            return asked.replicas * math.ceil(asked.time_ps * 1000 / asked.timestep_fs)
-        case "certify":
-            return _certified_steps(plan)
-        case "label":
-            return labels(plan, generation)
-        case "domain":
-            taught = _taught(plan) if settings.pretraining.enabled else 0
-            return taught + labels_before(plan, generation or 0)
-        case "select":
-            return candidates(plan) + labels_before(plan, generation or 0)
-        case _:
-            return 1
-
+from halcyon.campaign.paths import SEED
+from halcyon.config import TeacherSettings
+from halcyon.config.learning import EQUILIBRATION_PS, TEACHER_TIMESTEP_FS
 
 UNITS = {
     "forcefield": "MD step",
@@ -93,122 +42,171 @@ UNITS = {
     "label": "label",
     "domain": "frame",
     "select": "frame",
+    "final": "frame",
 }
-"""What work is counted in; everything else in jobs."""
+"""What the work of a stage is counted in; of every other stage, it is counted in jobs."""
+LABEL_POWER = 1.5
+"""How the cost of a label grows with the number of atoms: between 1 (xTB on few atoms) and 3."""
 
 
-def _teacher_steps(plan: SystemPlan, name: str) -> int:
-    from halcyon.teacher.sampling import without_walls
+def units(  # noqa: PLR0911 - one per stage
+    plan: SystemPlan, stage: str, generation: int | None
+) -> float:
+    """Work of all jobs of a stage, in the stage's unit.
 
-    settings = plan.settings.teacher
-    if not plan.structures[name].pretrain:
-        settings = without_walls(settings, plan.settings.seed_labels.max_temperature_K)
-    return md_steps(
-        settings.md_interval_fs, settings.md_frames, temperatures=len(settings.temperatures_K)
-    )
+    Args:
+        plan: the system with its settings.
+        stage: name of its rule.
+        generation: counted from 0; None before the first or after the last.
+    """
+    match stage:
+        case "forcefield":
+            return sum(_teacher_steps(plan).values())
+        case "pretrain":
+            return _pretraining(plan)
+        case "train":
+            learned = learned_frames(plan, generation or 0)
+            training = plan.settings.training
+            # Each batch of labels is followed by as many of the teacher's frames.
+            replayed = (
+                learned if training.replay_weight and plan.settings.pretraining.enabled else 0
+            )
+            return (learned + replayed) * training.epochs_of(learned)
+        case "explore":
+            exploration = plan.settings.exploration
+            steps = math.ceil(exploration.time_ps * 1000 / exploration.timestep_fs)
+            return exploration.replicas * steps
+        case "certify":
+            return _certified_steps(plan)
+        case "label":
+            return calculations(plan, generation)
+        case "domain":
+            taught = pretrained_frames(plan) if plan.settings.pretraining.enabled else 0
+            return taught + labels_before(plan, generation or 0)
+        case "select":
+            return candidates(plan) + labels_before(plan, generation or 0)
+        case "final":
+            return labels_before(plan, plan.settings.limits.max_generations)
+    return 1
 
 
-def _certified_steps(plan: SystemPlan) -> int:
-    """Replica-steps of the certificate's runs, with a thermostat and without."""
-    asked, explored = plan.settings.certificate, plan.settings.exploration
-    kinds = len(plan.explored) * len(asked.temperatures_K or explored.temperatures_K)
-    steps = (asked.time_ps + asked.nve_time_ps) * 1000 / (asked.timestep_fs or explored.timestep_fs)
-    return kinds * asked.replicas * math.ceil(steps)
+def job_units(plan: SystemPlan, stage: str, generation: int | None) -> float:
+    """Work of one job of a stage, in the stage's unit; of a label job, that of the largest."""
+    work = units(plan, stage, generation)
+    return math.ceil(work / plan.settings.resources.label_shards) if stage == "label" else work
 
 
-def _taught(plan: SystemPlan) -> int:
-    """Frames of the teacher that are pre-trained on."""
-    teacher = plan.settings.teacher
-    each = teacher.md_frames + teacher.displaced_frames + teacher.stretched_frames
-    each += teacher.contact_frames + teacher.dissociated_frames
-    return each * sum(structure.pretrain for structure in plan.structures.values())
+def atom_units(plan: SystemPlan, stage: str, generation: int | None) -> float:
+    """Work of one job, each unit times its atoms, so that systems of any size compare.
+
+    Replicas are dealt evenly over the structures that are explored; of frames, each is taken to
+    be one of the largest structure. The atoms of a label count to the power `LABEL_POWER`.
+    """
+    if stage == "forcefield":
+        return sum(steps * plan.atoms[name] for name, steps in _teacher_steps(plan).items())
+    work, largest = job_units(plan, stage, generation), max(plan.atoms.values())
+    match stage:
+        case "explore" | "certify":
+            return work * sum(plan.atoms[name] for name in plan.explored) / len(plan.explored)
+        case "label":
+            return float(work * largest**LABEL_POWER)
+    return work * largest
+
+
+def recorded_units(plan: SystemPlan, entry: Mapping[str, Any]) -> float:
+    """Work of a job that is done, by its entry in the ledger.
+
+    Older entries do not have `units`; what they call `work` was counted otherwise and is not used.
+    Their work is counted anew, from the settings of today.
+
+    Args:
+        plan: the system with its settings.
+        entry: see `stage.Job.done`.
+    """
+    if "units" in entry:
+        return float(entry["units"])
+    number = entry["number"] if "number" in entry else entry["generation"]
+    return job_units(plan, entry["stage"], None if number == SEED else number)
+
+
+def md_steps(teacher: TeacherSettings) -> int:
+    """Steps of the teacher's dynamics of one structure: of each temperature a run of its own."""
+    runs = min(len(teacher.temperatures_K), teacher.md_frames)
+    equilibration = round(EQUILIBRATION_PS * 1000 / TEACHER_TIMESTEP_FS)
+    interval = max(1, round(teacher.md_interval_fs / TEACHER_TIMESTEP_FS))
+    return runs * equilibration + teacher.md_frames * interval
 
 
 def labels(plan: SystemPlan, generation: int | None) -> int:
-    """Labels of the seed or of a generation, at most."""
+    """Labels of a generation, or of the seed (None), at most."""
     if generation is None:
         return plan.seed_labels
     left = plan.settings.limits.label_budget - labels_before(plan, generation)
     return max(0, min(plan.settings.selection.frames, left))
 
 
+def calculations(plan: SystemPlan, generation: int | None) -> int:
+    """Label calculations of a generation, or of the seed (None), at most.
+
+    A frame is computed in each of the multiplicities that its structure may have (`labels.spin`).
+    """
+    spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
+    if generation is not None:
+        return labels(plan, generation) * max(spins[name] for name in plan.explored)
+    seed = plan.settings.seed_labels
+    each = seed.train + seed.validation + seed.test
+    return each * sum(spins[name] for name in plan.sampled)
+
+
 def labels_before(plan: SystemPlan, generation: int) -> int:
     """Labels of the seed and all earlier generations, at most."""
-    wanted = plan.seed_labels + generation * plan.settings.selection.frames
-    return min(wanted, max(plan.settings.limits.label_budget, plan.seed_labels))
+    unlimited = plan.seed_labels + generation * plan.settings.selection.frames
+    return min(unlimited, max(plan.settings.limits.label_budget, plan.seed_labels))
 
 
 def learned_frames(plan: SystemPlan, generation: int) -> int:
-    """Frames that a generation is trained on, at most."""
+    """Frames that the model of a generation is trained on, at most."""
     selected = labels_before(plan, generation) - plan.seed_labels
     held_out = selected // plan.settings.selection.validation_every
-    return plan.settings.seed_labels.train * len(plan.structures) + selected - held_out
+    return plan.settings.seed_labels.train * len(plan.sampled) + selected - held_out
+
+
+def pretrained_frames(plan: SystemPlan) -> int:
+    """Frames of the teacher of all structures that are pre-trained on, those held out too."""
+    structures = sum(plan.structures[name].pretrain for name in plan.sampled)
+    return structures * plan.settings.teacher.frames
 
 
 def candidates(plan: SystemPlan) -> int:
     """Candidate frames of an exploration, at most."""
-    asked = plan.settings.exploration
-    each = math.ceil(asked.time_ps * 1000 / asked.candidate_interval_fs)
-    return asked.replicas * min(each, asked.candidates_per_replica)
+    exploration = plan.settings.exploration
+    each = math.ceil(exploration.time_ps * 1000 / exploration.candidate_interval_fs)
+    return exploration.replicas * min(each, exploration.candidates_per_replica)
 
 
-def from_ledger(
-    plan: SystemPlan, entries: Iterable[Mapping[str, Any]], source: str
-) -> dict[str, Rate]:
-    """Rates by stage from a campaign's `stages.jsonl`.
-
-    Args:
-        plan: of the system that the entries are of.
-        entries: of one system; see `stage.Job.done`.
-        source: what to say about them.
-    """
-    found: dict[str, list[float]] = {}
-    for entry in entries:
-        stage = entry["stage"]
-        if stage == "label":
-            continue  # labels that were known cost nothing: the store knows better
-        work = units(plan, stage, entry["generation"])
-        found.setdefault(stage, []).append(entry["seconds"] / max(work, 1))
+def _teacher_steps(plan: SystemPlan) -> dict[str, int]:
+    """Steps of the teacher's dynamics by structure; the frames at the walls take next to none."""
+    teacher = plan.settings.teacher
+    to_label = teacher.without_walls(plan.settings.seed_labels.max_temperature_K)
     return {
-        stage: Rate.around(values, LEDGER, f"{source}, {len(values)} jobs")
-        for stage, values in found.items()
+        name: md_steps(teacher if plan.structures[name].pretrain else to_label)
+        for name in plan.sampled
     }
 
 
-def from_trials(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Rate]:
-    """Rates by stage from what `trial` found, by its kinds; a trial that failed gives none."""
-    rates: dict[str, Rate] = {}
-    if "seconds_per_step" in (found := trials.get("forcefield", {})):
-        source = "measured: " + found["about"]
-        rates["forcefield"] = Rate.around([found["seconds_per_step"]], SHORT, source)
-    if "seconds_per_replica_step" in (found := trials.get("model", {})):
-        source = "measured: " + found["about"]
-        epochs = Rate.around(found["seconds_per_structure_and_epoch"], SHORT, source)
-        evaluation = Rate.around([found["seconds_per_evaluation"]], SHORT, source)
-        rates |= {"pretrain": epochs, "train": epochs, "domain": evaluation, "select": evaluation}
-        rates["explore"] = Rate.around([found["seconds_per_replica_step"]], SHORT, source)
-    if "core_seconds" in (found := trials.get("label", {})):
-        rates["label"] = Rate.around([found["core_seconds"]], SHORT, "measured: " + found["about"])
-    return rates
+def _pretraining(plan: SystemPlan) -> float:
+    """Structures × epochs; 1 where a model of the user's is taken instead."""
+    pretraining, frames = plan.settings.pretraining, pretrained_frames(plan)
+    if pretraining.start:
+        return 1
+    learned = frames - max(1, round(frames * pretraining.validation_fraction))
+    return learned * pretraining.epochs_of(learned)
 
 
-def from_labels(
-    known: Mapping[int, tuple[int, float, float, float]], atoms: int, source: str
-) -> Rate | None:
-    """Core-seconds of a label from those that are stored.
-
-    Args:
-        known: by number of atoms: how many labels; 5 %, 50 % and 95 % of their core-seconds.
-        atoms: of the frames to label.
-        source: what to say about them.
-    """
-    if not known:
-        return None
-    nearest = min(known, key=lambda number: abs(math.log(number / atoms)))
-    count, low, likely, high = known[nearest]
-    ratio = atoms / nearest
-    powers = [ratio**power for power in ATOMS_POWER]
-    said = f"{source}: {count} labels of {nearest} atoms"
-    return Rate(
-        low * min(powers), likely * math.sqrt(powers[0] * powers[1]), high * max(powers), said
-    )
+def _certified_steps(plan: SystemPlan) -> int:
+    """Replica-steps of the certificate's runs, with a thermostat and without."""
+    tested, explored = plan.settings.certificate, plan.settings.exploration
+    temperatures = tested.temperatures_K or explored.temperatures_K
+    time_fs = (tested.time_ps + tested.nve_time_ps) * 1000
+    steps = math.ceil(time_fs / (tested.timestep_fs or explored.timestep_fs))
+    return len(plan.explored) * len(temperatures) * tested.replicas * steps

@@ -1,4 +1,7 @@
-"""`halcyon completion`: what a shell needs to complete commands, options and file names."""
+"""`halcyon completion`: a script by which a shell completes commands, options and file names.
+
+Not for: the commands themselves; their parser knows them all.
+"""
 
 import argparse
 from functools import partial
@@ -16,11 +19,17 @@ SHELLS = {
 
 
 def register(groups: Commands, top: argparse.ArgumentParser) -> None:
-    """Add `halcyon completion`, which completes all that the parser `top` knows."""
+    """Add `halcyon completion`.
+
+    Args:
+        groups: what it is added to.
+        top: the parser of `halcyon`, whose commands and options are completed.
+    """
     command = groups.add_parser(
         "completion",
-        help="print what makes a shell complete this command",
-        description="Print a script that makes a shell complete this command.",
+        help="print a script by which your shell completes halcyon's commands",
+        description="Print a script by which your shell completes halcyon's commands, options and "
+        "file names.",
         epilog="\n".join(f"{shell}: {how}" for shell, how in SHELLS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

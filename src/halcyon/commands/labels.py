@@ -1,13 +1,16 @@
-"""`halcyon labels`: options and tables of what `label_commands` does."""
+"""`halcyon labels`: list, export, import or verify the labels of a store.
+
+Not for: doing it (`labels.store_tools`); this is the command line and its tables.
+"""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.table import Table
 
-from halcyon.commands.terminal import Commands, console, tell
+from halcyon import wording
+from halcyon.commands.terminal import Commands, console, print_json, tell
 from halcyon.config import DatasetLayout, EnergyUnit, LengthUnit
 from halcyon.errors import InputError
 from halcyon.labels.reference.base import Status
@@ -40,20 +43,24 @@ def _command(commands: Commands, name: str, about: str) -> argparse.ArgumentPars
 
 def _add_list(commands: Commands) -> None:
     command = _command(commands, "list", "Count labels by level of theory, campaign and system.")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(run=_list)
 
 
 def _add_export(commands: Commands) -> None:
-    command = _command(commands, "export", "Write labels to a file. In eV and Å.")
+    command = _command(commands, "export", "Write labels to a file. Units are eV and Å.")
     command.add_argument("out", type=Path, help="a new file: .xyz or .extxyz, or .db (ASE)")
     command.add_argument(
-        "--level", help="name or beginning of the hash (see list); needed if there are several"
+        "--level",
+        help="name or beginning of the hash, as list shows it; needed if there are several levels",
     )
     command.add_argument("--campaign", help="only labels of this campaign")
     command.add_argument("--system", help="only labels of this system")
     command.add_argument(
-        "--status", default="ok", choices=[s.value for s in Status], help="(default ok)"
+        "--status",
+        default="ok",
+        choices=[s.value for s in Status],
+        help="only calculations that ended so (default ok)",
     )
     command.set_defaults(run=_export)
 
@@ -62,13 +69,15 @@ def _add_import(commands: Commands) -> None:
     command = _command(
         commands,
         "import",
-        "Store the labels of a published set. They get a level of theory of their own, marked as "
-        "imported; a structure that has a label there already keeps it.",
+        "Add the labels of a published data set to the store. They get a level of theory of their "
+        "own, marked as imported; a structure that has a label at that level already keeps it.",
     )
-    command.add_argument("files", type=Path, nargs="+", help="extended XYZ or npz, all alike")
+    command.add_argument(
+        "files", type=Path, nargs="+", help="extended XYZ or npz, all of one layout"
+    )
     command.add_argument("--level", required=True, help="name of the level, e.g. wB97X-V/cc-pVTZ")
     command.add_argument("--source", required=True, help="where it is published, e.g. its DOI")
-    command.add_argument("--system", help="system that the labels are of, for list and export")
+    command.add_argument("--system", help="name of their system, for list and export")
     for name, about in DatasetLayout.model_fields.items():
         options: dict[str, Any] = {"help": about.description, "default": about.default}
         match name:
@@ -88,9 +97,9 @@ def _add_verify(commands: Commands) -> None:
     command = _command(
         commands,
         "verify",
-        "Check every label: checksums, keys against structures, counts. A damaged shard is set "
-        "aside under the ending .damaged, and its labels are computed again when they are asked "
-        "for. Exits with 1 if there are faults.",
+        "Check every label: checksums, keys against structures, counts. A damaged shard is renamed "
+        "to end in .damaged, and its labels are computed again when a campaign needs them. Exits "
+        "with 1 if there are faults.",
     )
     command.add_argument("--level", help="only this level: name or beginning of the hash")
     command.set_defaults(run=_verify)
@@ -100,7 +109,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from halcyon.labels.store import LabelStore, levels
     from halcyon.labels.store_tools import count, level_words
 
-    found: list[dict[str, Any]] = []
+    stored: list[dict[str, Any]] = []
     for name, level in levels(arguments.store).items():
         store = LabelStore(arguments.store, level, tell)
         rows = [
@@ -114,12 +123,12 @@ def _list(arguments: argparse.Namespace) -> int:
             for (campaign, system), counts in sorted(count(store).items())
         ]
         entry: dict[str, Any] = {"level": name, "about": level_words(level), "labels": rows}
-        found.append(entry | {"damaged_shards": len(store.damaged())})
+        stored.append(entry | {"damaged_shards": len(store.damaged())})
     if arguments.json:
-        print(json.dumps(found, indent=2))  # noqa: T201
+        print_json(stored)
         return 0
     out = console()
-    for entry in found:
+    for entry in stored:
         title = f"{entry['level']}  {entry['about']}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for heading in ("campaign", "system", "labels", "by status", "core-hours"):
@@ -127,12 +136,13 @@ def _list(arguments: argparse.Namespace) -> int:
             table.add_column(heading, justify="right" if right else "left")
         for row in entry["labels"]:
             by_status = ", ".join(f"{n:,} {status}" for status, n in row["status"].items())
-            cost = f"{row['core_hours']:,.3f}"
+            cost = wording.significant(row["core_hours"])
             table.add_row(row["campaign"], row["system"], f"{row['labels']:,}", by_status, cost)
         out.print(table)
         if entry["damaged_shards"]:
-            out.print(f"{entry['damaged_shards']} damaged shards are set aside", style="red")
-    if not found:
+            shards = wording.count(entry["damaged_shards"], "damaged shard")
+            out.print(f"{shards} set aside (*.damaged)", style="red")
+    if not stored:
         out.print(f"{arguments.store}: no labels yet")
     return 0
 
@@ -142,11 +152,12 @@ def _export(arguments: argparse.Namespace) -> int:
     from halcyon.labels.store_tools import export, level_words, open_level
 
     store = open_level(arguments.store, arguments.level, tell)
-    wanted = {name: getattr(arguments, name) for name in ("status", "campaign", "system")}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    given = {name: getattr(arguments, name) for name in ("status", "campaign", "system")}
+    filters = {name: value for name, value in given.items() if value is not None}
     level = files.read_json(store.folder / "level.json")
-    number = export(store, arguments.out, level, wanted)
-    console().print(f"{number:,} labels of {level_words(level)} → {arguments.out}", markup=False)
+    number = export(store, arguments.out, level, filters)
+    labels = wording.count(number, "label")
+    console().print(f"{labels} of {level_words(level)} → {arguments.out}", markup=False)
     return 0
 
 
@@ -170,14 +181,14 @@ def _import(arguments: argparse.Namespace) -> int:
     result = import_sets(store, arguments.files, layout, arguments.system)
     out = console()
     out.print(
-        f"{result.new:,} new labels of {arguments.level} (level {store.level}); {result.known:,} "
-        "duplicates passed over",
+        f"{wording.count(result.new, 'new label')} of {arguments.level} (level {store.level}); "
+        f"{wording.count(result.known, 'duplicate')} passed over",
         markup=False,
     )
     if result.different:
         out.print(
-            f"{result.different:,} of them have another energy or other forces than the label "
-            "that stays: the set contradicts itself, or the store",
+            f"{result.different:,} of the duplicates have another energy or other forces than the "
+            "label that the store keeps: the data set contradicts itself or the store",
             style="yellow",
         )
     return 0
@@ -195,10 +206,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     faults: list[str] = []
     for name in names:
         store = open_level(arguments.store, name, lambda _line: None)
-        found = verify(store)
-        numbers = (found.labels, found.shards, found.damaged, found.repeated, len(found.faults))
-        table.add_row(store.level, *(f"{number:,}" for number in numbers))
-        faults += found.faults
+        result = verify(store)
+        numbers = (result.labels, result.shards, result.damaged, result.repeated)
+        cells = [f"{number:,}" for number in (*numbers, len(result.faults))]
+        table.add_row(store.level, *cells)
+        faults += result.faults
     out.print(table)
     for fault in faults:
         tell(fault)

@@ -1,9 +1,9 @@
 """The command `halcyon`; also `python -m halcyon`.
 
-Campaigns are run by Snakemake; this is for what a person does beside them. Exit codes: 0 done,
-1 faults were found, 2 bad input, 130 stopped by Ctrl-C.
+Campaigns are run by Snakemake; the commands prepare them, look at them and check their results.
+Exit codes: 0 done, 1 faults were found, 2 bad input, 130 stopped by Ctrl-C.
 
-Not for: the stages of a campaign (`stage`, `scripts/`), or any one command (`commands`).
+Not for: the stages of a campaign (`scripts/`), or what a command does (its module in `commands`).
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_CTRL_C
-    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
+    except BrokenPipeError:  # the program that reads the output, e.g. `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(
         prog="halcyon",
-        description="Halcyon, beside its campaigns. A campaign itself is run by Snakemake: "
+        description="Prepare, watch and check campaigns. A campaign itself is run by Snakemake: "
         "snakemake --configfile config/quickstart.yaml",
         epilog="Exit codes: 0 done, 1 faults were found, 2 bad input, 130 stopped by Ctrl-C.",
     )

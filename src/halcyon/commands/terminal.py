@@ -1,6 +1,6 @@
-"""How the commands speak: tables for people, coloured where a terminal listens; JSON for programs.
+"""Where commands print: tables for people, in colour on a terminal; JSON for programs.
 
-Not for: the stages' own lines (`stage`).
+Not for: the lines that stages print (`campaign.stage`).
 """
 
 import argparse
@@ -10,23 +10,23 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 WIDTH = 100
-"""Columns where no terminal says how many."""
+"""Columns of the output where it does not go to a terminal."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
-"""What a group of commands adds itself to."""
+"""What a group of commands is added to."""
 
 
 def console() -> Console:
-    """Where results go: as wide as the terminal, or `WIDTH` in a file or a pipe, without colour."""
-    found = Console(highlight=False)
-    return Console(highlight=False, width=found.width if found.is_terminal else WIDTH)
+    """Standard output: as wide as the terminal, or `WIDTH` in a file or a pipe, without colour."""
+    output = Console(highlight=False)
+    return Console(highlight=False, width=output.width if output.is_terminal else WIDTH)
 
 
 def tell(line: str, style: str = "red") -> None:
-    """A complaint, or what goes on, on standard error."""
+    """Print a line, by default a complaint, on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, style=style, markup=False)
 
 
 def print_json(content: Any) -> None:
-    """The result for a program: JSON alone on standard output."""
+    """Print a result for a program: JSON, and nothing else, on standard output."""
     print(json.dumps(content, indent=2, allow_nan=False))  # noqa: T201

@@ -1,6 +1,6 @@
-"""`halcyon verify`: a certificate checked, line by line.
+"""`halcyon verify`: check a certificate, and print each check with its outcome.
 
-Not for: the checks themselves (`verify`).
+Not for: the checks themselves (`final.checks`).
 """
 
 import argparse
@@ -8,18 +8,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from halcyon.commands.terminal import Commands
+from halcyon.wording import count
+
 MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "yellow")}
 
 
-def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+def register(groups: Commands) -> None:
+    """Add `halcyon verify`."""
     about = (
-        "Check a certificate: the hashes of model, domain, labels and traces, and every number "
-        "again from the traces. Exits with 1 if something does not hold."
+        "Check a certificate: compare the hashes of model, domain, labels and traces, and compute "
+        "every number again from the traces. Exits with 1 if something does not hold."
     )
-    command = commands.add_parser("verify", help="check a model's certificate", description=about)
+    command = groups.add_parser("verify", help="check a model's certificate", description=about)
     command.add_argument("certificate", type=Path, help="certificate.json, or its folder")
-    command.add_argument("--store", type=Path, help="the label store, if it was moved")
+    command.add_argument("--store", type=Path, help="the label store, if it has moved")
     command.set_defaults(run=_verify)
 
 
@@ -37,8 +40,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         console.print(f"{mark} {check.text}", style=style, markup=False)
     wrong = [check for check in checks if check.holds is False]
     if wrong:
-        console.print(f"{path}: does not hold: {len(wrong)} faults", style="bold red")
+        faults = count(len(wrong), "fault")
+        console.print(f"{path}: does not hold: {faults}, marked ✗ above", style="bold red")
         return 1
-    told = Certificate.read(path)
-    console.print(f"{path}: holds. {told.sentence}", style="bold", markup=False)
+    sentence = Certificate.read(path).sentence
+    console.print(f"{path}: holds. {sentence}", style="bold", markup=False)
     return 0

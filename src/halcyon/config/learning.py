@@ -10,6 +10,8 @@ from halcyon.config.section import Count, Positive, Section, Temperatures
 
 TEACHER_TIMESTEP_FS = 0.5
 """Time step of the teacher's dynamics, fs."""
+EQUILIBRATION_PS = 1.0
+"""Simulated with the teacher and thrown away before the first frame, ps."""
 
 
 class TeacherSettings(Section):
@@ -60,6 +62,30 @@ class TeacherSettings(Section):
         if self.displacement_A[0] > self.displacement_A[1]:
             raise ValueError(f"displacement_A: expected [low, high], got {self.displacement_A}")
         return self
+
+    @property
+    def frames(self) -> int:
+        """Frames of one structure, of dynamics and walls together, before any is dropped."""
+        walls = self.displaced_frames + self.stretched_frames + self.contact_frames
+        return self.md_frames + walls + self.dissociated_frames
+
+    def without_walls(self, max_temperature_K: float) -> "TeacherSettings":
+        """Settings for a structure that is not pre-trained on: frames to label, and no others.
+
+        Args:
+            max_temperature_K: no hotter frames are labelled; where all temperatures are above it,
+                they all stay.
+        """
+        cold = [kelvin for kelvin in self.temperatures_K if kelvin <= max_temperature_K]
+        return self.model_copy(
+            update={
+                "temperatures_K": cold or self.temperatures_K,
+                "displaced_frames": 0,
+                "stretched_frames": 0,
+                "contact_frames": 0,
+                "dissociated_frames": 0,
+            }
+        )
 
 
 class ModelSettings(Section):

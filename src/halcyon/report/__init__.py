@@ -11,10 +11,9 @@ Not for: the page itself (`page`), deciding anything (`verdict.saturation`), or 
 (`final.certificate`).
 """
 
-from halcyon.campaign.accounts import read_ledger
+from halcyon.campaign.accounts import LabelCost, StageTime, label_costs, stage_times
 from halcyon.report.collected import collect, find_verdicts
 from halcyon.report.contents import BadFrame, Generation, SystemReport
-from halcyon.report.costs import LabelCost, StageTime, label_costs, stage_times
 from halcyon.report.sentences import (
     certificate_sentence,
     conditions,
@@ -40,7 +39,6 @@ __all__ = [
     "label_costs",
     "next_step",
     "number_text",
-    "read_ledger",
     "stage_times",
     "summary_table",
     "verdict_sentence",

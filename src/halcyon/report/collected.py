@@ -21,7 +21,8 @@ import yaml
 from ase import Atoms
 
 from halcyon import files
-from halcyon.campaign.accounts import read_ledger
+from halcyon.campaign import paths
+from halcyon.campaign.accounts import read_ledger, stage_times
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
@@ -34,7 +35,6 @@ from halcyon.models import parity
 from halcyon.models.drift import Drift
 from halcyon.models.metrics import Metrics
 from halcyon.report.contents import BadFrame, Generation, LabelInfo, SystemReport
-from halcyon.report.costs import stage_times
 from halcyon.verdict.forms import Verdict
 from halcyon.verdict.runs import Run, critical_clis, failures, read_run
 from halcyon.verdict.saturation import goes_on
@@ -104,7 +104,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
             for level in levels
             for path in sorted((campaign.settings.label_store / level).glob(f"*{DAMAGED}"))
         ],
-        stages=stage_times(read_ledger(folder.parent / "stages.jsonl", system)),
+        stages=stage_times(read_ledger(paths.ledger(folder.parent), system)),
         level=_level(campaign.settings.label_store, levels),
         model=verdicts[-1].parent / "model.model",
         model_hash=generations[-1].model_hash,

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from halcyon.campaign.accounts import StageTime
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.domain.intervals import Domain
 from halcyon.final.certificate import Certificate
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.models.drift import Drift
 from halcyon.models.metrics import TrainingProgress
-from halcyon.report.costs import StageTime
 from halcyon.verdict.forms import (
     Assessment,
     CoreHours,

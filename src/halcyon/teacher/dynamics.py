@@ -25,13 +25,11 @@ from ase import Atoms
 from openmm import unit
 
 from halcyon import files
-from halcyon.config.learning import TEACHER_TIMESTEP_FS
+from halcyon.config.learning import EQUILIBRATION_PS, TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.frames import structure_only
 from halcyon.teacher.forcefield import NM, Teacher
 
-EQUILIBRATION_PS = 1.0
-"""Simulated and thrown away before the first frame, ps."""
 FRICTION_PER_PS = 5.0
 SEGMENT = 50
 """Frames of a segment: what a kill can cost, beside `SAVE_EVERY_S`."""

@@ -51,13 +51,6 @@ SPRING_KJ_PER_NM2 = 2e5
 SPRING_ITERATIONS = 30
 
 
-def without_walls(settings: TeacherSettings, max_temperature_K: float) -> TeacherSettings:
-    """Dynamics alone, no hotter than what is labelled: for structures not pre-trained on."""
-    cold = [kelvin for kelvin in settings.temperatures_K if kelvin <= max_temperature_K]
-    none = {f"{origin}_frames": 0 for origin in ORIGINS if origin != "md"}
-    return settings.model_copy(update={**none, "temperatures_K": cold or settings.temperatures_K})
-
-
 def sample(
     teacher: Teacher,
     start: Atoms,

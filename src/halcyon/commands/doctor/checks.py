@@ -28,7 +28,7 @@ from packaging.version import InvalidVersion, Version
 
 from halcyon import config
 from halcyon.campaign.campaign import Campaign
-from halcyon.commands.plan.forecast import run_trial
+from halcyon.commands.plan.measure import run_trial
 from halcyon.errors import InputError
 
 OK, WARNING, FAULT = "ok", "warning", "fault"

@@ -1,4 +1,7 @@
-"""`halcyon plan`: what a campaign will cost, before anything is paid, and beside what it did."""
+"""`halcyon plan`: what a campaign will cost, and, once jobs are done, beside what they did cost.
+
+Not for: the numbers (`forecast`); this is the command line and its tables.
+"""
 
 import argparse
 import subprocess
@@ -9,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from halcyon.commands.terminal import Commands, console, print_json, tell
+from halcyon.wording import listed
 
 LIMIT_S = 600.0
 
@@ -19,9 +23,9 @@ def register(groups: Commands) -> None:
         "plan",
         help="what a campaign will cost: jobs, core- and GPU-hours, disk",
         description="Estimate jobs, core- and GPU-hours, labels and disk of a campaign, from one "
-        "generation to all that are allowed. Speeds are measured here, now, by tiny jobs on the "
-        "campaign's own settings, or taken from earlier campaigns and labels. What has run "
-        "already is shown beside what is predicted for it. Nothing is written.",
+        "generation to all that are allowed. Speeds are measured on this machine, by tiny jobs on "
+        "the campaign's own settings, or taken from earlier campaigns and stored labels. Jobs that "
+        "are done are shown beside what is predicted for them. Nothing is written.",
     )
     command.add_argument("--configfile", type=Path, required=True, help="the campaign's file")
     command.add_argument(
@@ -32,16 +36,19 @@ def register(groups: Commands) -> None:
         help=f"time limit of each measurement, s (default {LIMIT_S:g})",
     )
     command.add_argument(
-        "--no-measure", action="store_true", help="only earlier campaigns and labels count"
+        "--no-measure",
+        action="store_true",
+        help="run no tiny jobs: speeds come from earlier campaigns and stored labels only",
     )
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(run=_plan)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from halcyon import config
     from halcyon.campaign.campaign import Campaign
-    from halcyon.commands.plan.forecast import measure, plan
+    from halcyon.commands.plan.forecast import forecast
+    from halcyon.commands.plan.measure import measure
     from halcyon.commands.plan.trial import cpu_clock
 
     campaign = Campaign.resolve(config.read_yaml(arguments.configfile), str(arguments.configfile))
@@ -59,17 +66,17 @@ def _plan(arguments: argparse.Namespace) -> int:
             limit_s=arguments.limit,
             tell=(lambda _line: None) if quiet else (lambda line: tell(line, style="dim")),
         )
-    found = plan(campaign, trials, start_s=start_s)
+    result = forecast(campaign, trials, start_s=start_s)
     if arguments.json:
-        print_json(found)
+        print_json(result)
     else:
-        for system in found["systems"]:
-            _show(system)
-        _total(found)
-    return 1 if any(system["unknown"] for system in found["systems"]) else 0
+        for system in result["systems"]:
+            _show_system(system)
+        _show_total(result)
+    return 1 if any(system["unknown"] for system in result["systems"]) else 0
 
 
-def _show(system: dict[str, Any]) -> None:
+def _show_system(system: dict[str, Any]) -> None:
     out = console()
     table = Table(title=system["system"], title_justify="left", title_style="bold")
     table.add_column("")
@@ -90,26 +97,35 @@ def _show(system: dict[str, Any]) -> None:
             f"{rate['source']}",
             markup=False,
         )
-    for kind, error in system["unknown"].items():
-        tell(f"{system['system']}: {kind}: not known, and not in the sums: {error}")
+    if stages := system["unmeasured"]:
+        tell(
+            f"{system['system']}: nothing tells yet how long {listed(stages)} take: only the start "
+            "of these jobs is in the sums",
+            style="yellow",
+        )
+    for trial, error in system["unknown"].items():
+        tell(
+            f"{system['system']}: the {trial} trial failed, the sums lack what it measures: {error}"
+        )
     if actual := system.get("actual"):
-        _actual(actual)
+        _show_actual(actual)
 
 
 def _row(table: Table, name: str, part: dict[str, Any]) -> None:
     cells = (_interval(part[key]) for key in ("core_hours", "gpu_hours", "disk_GB"))
-    table.add_row(name, f"{part['jobs']:,}", f"≤ {part['labels']:,}", *cells)
+    labels = f"≤ {part['labels']:,}" if part["labels"] else "0"
+    table.add_row(name, f"{part['jobs']:,}", labels, *cells)
 
 
-def _actual(actual: dict[str, Any]) -> None:
+def _show_actual(actual: dict[str, Any]) -> None:
     table = Table(title="so far", title_justify="left")
     table.add_column("stage")
     for heading in ("jobs done", "predicted core-hours", "actual"):
         table.add_column(heading, justify="right")
     for stage, entry in actual["stages"].items():
-        predicted = entry["predicted_core_hours"]
-        said = _interval(predicted) if predicted else "–"
-        table.add_row(stage, str(entry["jobs"]), said, f"{entry['core_hours']:.3g}")
+        hours = entry["predicted_core_hours"]
+        predicted = _interval(hours) if hours else "–"
+        table.add_row(stage, str(entry["jobs"]), predicted, f"{entry['core_hours']:.3g}")
     console().print(table)
 
 
@@ -119,22 +135,23 @@ def _interval(values: list[float]) -> str:
     return f"{values[1]:.2g} ({values[0]:.2g}–{values[2]:.2g})"
 
 
-def _total(found: dict[str, Any]) -> None:
-    total = found["total"]
+def _show_total(result: dict[str, Any]) -> None:
+    total = result["total"]
+    gpu_hours = [f"{hours:.2g}" for hours in total["gpu_hours"]]
+    gpu = f"{gpu_hours[0]} to {gpu_hours[1]} GPU-hours, " if any(total["gpu_hours"]) else ""
     console().print(
-        f"campaign {found['campaign']}, from one generation to all: "
+        f"campaign {result['campaign']}, from one generation to all: "
         f"{total['core_hours'][0]:.2g} to {total['core_hours'][1]:.2g} core-hours, "
-        f"{total['gpu_hours'][0]:.2g} to {total['gpu_hours'][1]:.2g} GPU-hours, "
-        f"{total['jobs'][0]:,} to {total['jobs'][1]:,} jobs, "
+        f"{gpu}{total['jobs'][0]:,} to {total['jobs'][1]:,} jobs, "
         f"at most {total['labels'][1]:,} labels, "
         f"{total['disk_GB'][0]:.2g} to {total['disk_GB'][1]:.2g} GB",
         style="bold",
         markup=False,
     )
-    limit = found["limit"]
+    limit = result["limit"]
     if limit["core_hours"] is not None:
         console().print(
-            f"limits.core_hours: {limit['core_hours']:g} (of {limit['of']}): what would take more "
-            "is not begun, and waits for a higher limit",
+            f"limits.core_hours: {limit['core_hours']:g} (of {limit['of']}): once so many are "
+            "spent, no calculation is started until the limit is raised",
             markup=False,
         )

@@ -2,9 +2,10 @@
 
     python -m halcyon.commands.plan.trial model --configfile config/quickstart.yaml --system ethanol
 
-`doctor` wants to know whether, `plan` how fast; both run it as a process of its own, with the
-threads that such a job would have and a time limit. It prints a JSON object; exit codes as
-everywhere (2: bad input, told in `error`). Nothing is written but in a temporary folder.
+`halcyon doctor` asks whether it runs, `halcyon plan` how fast; both start it as a process of its
+own (`measure`), with the threads that such a job would have and a time limit. It prints a JSON
+object on its last line; exit codes are those of `halcyon` (2: bad input, and `error` says which).
+Nothing is written but in a temporary folder.
 
 Not for: results of any accuracy.
 """
@@ -23,25 +24,27 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon import config
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.work import md_steps
 from halcyon.errors import EXIT_BAD_INPUT, InputError
+from halcyon.wording import count
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-KINDS = ("forcefield", "model", "label")
+TRIALS = ("forcefield", "model", "label")
 MD_FRAMES = 8
 """Frames of each structure that the trial's model learns from."""
 EPOCHS = 4
 STEPS = 48
-"""Steps that an exploration is timed over, after as many that are not."""
+"""Steps that an exploration is timed over, after as many that are not timed."""
 SMALLEST_BOX_A = 6.0
 SEED = 1
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Parse, run one trial, print what came of it."""
+    """Parse the command line, run one trial, and print what it measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("trial", choices=TRIALS)
     parser.add_argument("--configfile", required=True, type=Path)
     parser.add_argument("--system", required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -54,11 +57,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
         content = config.read_yaml(arguments.configfile)
         campaign = Campaign.resolve(content, str(arguments.configfile))
         plan = replace(campaign.systems[arguments.system], prepared=None)
-        found = run(campaign, plan, arguments.kind, threads=arguments.threads, tiny=arguments.tiny)
-        found["trial_s"] = time.perf_counter() - begun
+        result = run(campaign, plan, arguments.trial, arguments.threads, tiny=arguments.tiny)
+        result["trial_s"] = time.perf_counter() - begun
     except InputError as error:
-        found, code = {"error": str(error)}, EXIT_BAD_INPUT
-    text = json.dumps(found)
+        result, code = {"error": str(error)}, EXIT_BAD_INPUT
+    text = json.dumps(result)
     print(text)  # noqa: T201
     if arguments.out is not None:
         arguments.out.write_text(text, encoding="utf-8")
@@ -66,24 +69,24 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 def run(
-    campaign: Campaign, plan: SystemPlan, kind: str, *, threads: int = 1, tiny: bool = False
+    campaign: Campaign, plan: SystemPlan, trial: str, threads: int = 1, *, tiny: bool = False
 ) -> dict[str, Any]:
     """One trial.
 
     Args:
         campaign: gives the reference.
         plan: the system, with its settings.
-        kind: one of `KINDS`.
+        trial: one of `TRIALS`.
         threads: for PyTorch and the reference.
         tiny: a smaller system where that shows as much.
 
     Returns:
-        What was found; times in s, sizes in bytes.
+        What was measured; times in s, sizes in bytes.
 
     Raises:
         InputError: what the campaign asks for cannot work.
     """
-    match kind:
+    match trial:
         case "forcefield":
             return forcefield(plan, tiny=tiny)
         case "model":
@@ -103,25 +106,22 @@ def cpu_clock() -> float:
 
 
 def sampled(plan: SystemPlan, names: Sequence[str], frames: int) -> "list[Atoms]":
-    """Some frames of each structure's dynamics, labelled by the force field."""
+    """Some frames of each structure's dynamics, labelled by the force field.
+
+    Args:
+        plan: the system.
+        names: of the structures.
+        frames: of each structure.
+    """
     from halcyon.teacher.sampling import sample
 
-    found = []
+    every = []
     for name in names:
-        settings = plan.settings.teacher.model_copy(
-            update={
-                "md_frames": frames,
-                "temperatures_K": [min(plan.settings.teacher.temperatures_K)],
-                "displaced_frames": 0,
-                "stretched_frames": 0,
-                "contact_frames": 0,
-                "dissociated_frames": 0,
-                "force_cap_eV_per_A": 1e6,
-                "min_difference_A": 0.0,
-            }
+        settings = _trial_dynamics(plan, frames).model_copy(
+            update={"force_cap_eV_per_A": 1e6, "min_difference_A": 0.0}
         )
-        found += sample(plan.teacher(name), plan.start(name), settings, seed=SEED)[0]
-    return found
+        every += sample(plan.teacher(name), plan.start(name), settings, seed=SEED)[0]
+    return every
 
 
 def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
@@ -131,9 +131,7 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
     names = _smallest(plan)[:1] if tiny else list(plan.structures)
     begun = cpu_clock()
     frames = sampled(plan, names, MD_FRAMES)
-    steps = sum(
-        md_steps(plan.settings.teacher.md_interval_fs, MD_FRAMES, temperatures=1) for _ in names
-    )
+    steps = len(names) * md_steps(_trial_dynamics(plan, MD_FRAMES))
     return {
         "seconds_per_step": (cpu_clock() - begun) / steps,
         "frames": len(frames),
@@ -141,13 +139,13 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
     }
 
 
-def md_steps(interval_fs: float, frames: int, *, temperatures: int) -> int:
-    """Steps of the teacher's dynamics of one structure."""
-    from halcyon.config.learning import TEACHER_TIMESTEP_FS
-    from halcyon.teacher.dynamics import EQUILIBRATION_PS
-
-    simulated_fs = temperatures * EQUILIBRATION_PS * 1000 + frames * interval_fs
-    return round(simulated_fs / TEACHER_TIMESTEP_FS)
+def _trial_dynamics(plan: SystemPlan, frames: int) -> config.TeacherSettings:
+    """The teacher's dynamics at its lowest temperature alone, and no walls."""
+    teacher = plan.settings.teacher
+    coldest = min(teacher.temperatures_K)
+    return teacher.without_walls(coldest).model_copy(
+        update={"md_frames": frames, "temperatures_K": [coldest]}
+    )
 
 
 def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
     device = mace.chosen_device(settings.resources.device)
 
     def clock() -> float:
-        """A GPU's work is seen on the wall's clock only."""
+        """Seconds of one core; of a GPU, wall time: its work is not seen otherwise."""
         return cpu_clock() / threads if device.type == "cpu" else time.perf_counter()
 
     explored = [name for name in _smallest(plan) if name in plan.explored]
@@ -214,7 +212,7 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
             "frame_bytes": table_of(frames).nbytes / len(frames),
             "device": str(device),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            "about": f"MACE on {device}, {threads} threads: {', '.join(names)}",
+            "about": f"MACE on {device}, {count(threads, 'thread')}: {', '.join(names)}",
         }
 
 
@@ -228,7 +226,17 @@ def exploration_step(
     steps: int,
     clock: Callable[[], float],
 ) -> float:
-    """Seconds per replica-step of the campaign's exploration, in its batch."""
+    """Seconds per replica-step of the campaign's exploration, with as many replicas at once.
+
+    Args:
+        plan: the system; its settings give replicas, signals and thermostat.
+        loaded: MACE model.
+        frames: labelled frames, which the domain is fitted to and replicas start from.
+        predictions: of the model for these frames.
+        work: folder for the exploration's state.
+        steps: that are timed, after as many that are not.
+        clock: gives the time, s.
+    """
     from halcyon.domain import calibration
     from halcyon.exploration.dynamics import Replica
     from halcyon.exploration.explore import Monitoring, RunControl, explore
@@ -254,7 +262,7 @@ def exploration_step(
     ]
     monitoring = Monitoring(domain=domain, settings=indicator, system_kind=plan.system.kind)
     wrapper = BatchedMace(loaded, compute_stress=settings.exploration.ensemble == "npt")
-    # The model knows nothing yet: no replica may be given up for what it does.
+    # The model has hardly learned anything: no replica may be stopped for what it does.
     calm: dict[str, Any] = {
         "bond_stretch_A": 1e6,
         "min_distance_A": 1e-6,
@@ -263,14 +271,14 @@ def exploration_step(
     calm |= {"replacements": 0, "trajectory_every_fs": None}
 
     def seconds(number: int) -> float:
-        asked = settings.exploration.model_copy(
+        short = settings.exploration.model_copy(
             update=calm | {"time_ps": number * settings.exploration.timestep_fs / 1000}
         )
         begun = clock()
         explore(
             wrapper,
             replicas,
-            asked,
+            short,
             monitoring,
             RunControl(work=work / f"explore-{number}", identity="trial"),
             seed=SEED,
@@ -282,7 +290,10 @@ def exploration_step(
 
 
 def label(campaign: Campaign, plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
-    """One label of the reference: of the smallest structure, or, tiny, of hydrogen if it has any.
+    """One label of the reference, of the largest structure.
+
+    A tiny trial labels the smallest structure, with CP2K a hydrogen molecule if the system has
+    hydrogen.
 
     Raises:
         InputError: the reference refuses, or its calculation did not end well.
@@ -315,7 +326,7 @@ def label(campaign: Campaign, plan: SystemPlan, *, threads: int, tiny: bool) -> 
 
 
 def _hydrogen(plan: SystemPlan) -> "Atoms | None":
-    """H₂, where the system has hydrogen: every level of theory for it can do that."""
+    """A hydrogen molecule; None where the system has no hydrogen, and no basis set for it."""
     from ase import Atoms
 
     if 1 not in plan.elements:

@@ -1,4 +1,8 @@
-"""`halcyon status` and `halcyon clean`: look at a campaign, and tidy up after it."""
+"""`halcyon status` and `halcyon clean`: look at a campaign, and tidy up after it.
+
+Not for: finding out where a campaign stands (`standing`), or what may be deleted
+(`campaign.retention`); this is the command line and its tables.
+"""
 
 import argparse
 import time
@@ -13,9 +17,11 @@ from rich.text import Text
 
 from halcyon.commands.terminal import Commands, console, print_json
 from halcyon.errors import InputError
+from halcyon.wording import count, duration, listed
 
 WATCH_S = 5.0
-LATER = ("running", "queued", "failed", "interrupted")
+NAMED_STATES = ("running", "queued", "failed", "interrupted")
+"""States whose jobs are named."""
 
 
 def register(groups: Commands) -> None:
@@ -23,12 +29,12 @@ def register(groups: Commands) -> None:
     status = groups.add_parser(
         "status",
         help="where a campaign stands, while it runs or after a crash",
-        description="Tell where a campaign stands: stages, jobs, labels, Λ against its goal, time "
-        "left, disk, the last errors, and what to do. Only reads. Exits with 1 if a job failed or "
-        "the campaign was interrupted.",
+        description="Show where a campaign stands: stages, jobs, labels, Λ against its goal, time "
+        "left, disk, the last errors, and what to do next. Writes nothing. Exits with 1 if a job "
+        "failed or the campaign was interrupted.",
     )
     _add_campaign(status)
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--json", action="store_true", help="print JSON, for programs")
     status.add_argument(
         "--watch",
         type=float,
@@ -40,13 +46,14 @@ def register(groups: Commands) -> None:
     status.set_defaults(run=_status)
     clean = groups.add_parser(
         "clean",
-        help="delete scratch files of closed generations",
-        description="Show which scratch files of generations that have their verdict can go, and "
-        "with --delete delete them. Results, labels, models and logs are never touched, nor files "
-        "that Halcyon does not recognise as its own. Safe while the campaign runs.",
+        help="delete scratch files of finished generations",
+        description="Show which scratch files of generations that have their verdict can be "
+        "deleted, and with --delete delete them. Results, labels, models and logs are never "
+        "touched, nor files that Halcyon does not recognise as its own. Safe while the campaign "
+        "runs.",
     )
     _add_campaign(clean)
-    clean.add_argument("--delete", action="store_true", help="do it; without, only show")
+    clean.add_argument("--delete", action="store_true", help="delete them; without it, only show")
     clean.add_argument(
         "--failed-frames", action="store_true", help="also the files of frames without a label"
     )
@@ -55,13 +62,16 @@ def register(groups: Commands) -> None:
 
 def _add_campaign(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "folder", type=Path, nargs="?", help="results/<campaign>; by default the only one there is"
+        "folder",
+        type=Path,
+        nargs="?",
+        help="results/<campaign>, or the campaign's file; by default the only one in results/",
     )
-    command.add_argument("--configfile", type=Path, help="instead of it, the campaign's file")
+    command.add_argument("--configfile", type=Path, help="the campaign's file, instead of FOLDER")
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:
-    """The campaign that was asked for, or the only one there is."""
+    """Folder of the campaign that the arguments name, or of the only one in `results/`."""
     from halcyon import config
 
     folder, file = arguments.folder, arguments.configfile
@@ -72,89 +82,91 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     if file is not None:
         settings = config.parse_campaign(config.read_yaml(file), str(file))
         return settings.results / settings.campaign
-    found = [path.parent for path in sorted(Path("results").glob("*/campaign.json"))]
-    if len(found) != 1:
-        names = ", ".join(map(str, found)) or "none"
-        raise InputError(f"which campaign? Give its folder or --configfile; there are: {names}")
-    return found[0]
+    campaigns = [path.parent for path in sorted(Path("results").glob("*/campaign.json"))]
+    if not campaigns:
+        raise InputError("no campaign in results/: give a campaign's folder, or --configfile")
+    if len(campaigns) > 1:
+        folders = listed(map(str, campaigns), "or")
+        raise InputError(f"several campaigns in results/: give the folder of one: {folders}")
+    return campaigns[0]
 
 
 def _status(arguments: argparse.Namespace) -> int:
     from halcyon.commands.status.standing import look
 
     folder = folder_of(arguments)
-    found = look(folder)
+    standing = look(folder)
     if arguments.json:
-        print_json(found)
+        print_json(standing)
     elif arguments.watch is None:
-        console().print(shown(found))
+        console().print(shown(standing))
     else:
-        with Live(shown(found), console=console(), auto_refresh=False) as live:
+        with Live(shown(standing), console=console(), auto_refresh=False) as live:
             while True:
                 time.sleep(arguments.watch)
-                found = look(folder)
-                live.update(shown(found), refresh=True)
-    wrong = any(s["failed"] or (s["interrupted"] and not found["alive"]) for s in found["systems"])
-    return int(wrong)
+                standing = look(folder)
+                live.update(shown(standing), refresh=True)
+    alive = standing["alive"]
+    return int(any(s["failed"] or (s["interrupted"] and not alive) for s in standing["systems"]))
 
 
-def shown(found: dict[str, Any]) -> Group:
-    """What a person sees."""
-    alive = f"runs ({found['process']})" if found["alive"] else "no process works on it"
-    head = Text(f"{found['campaign']}: {alive}", style="bold")
-    if found["last_sign_s"] is not None:
-        head.append(f"; last sign of life {_time(found['last_sign_s'])} ago", style="default")
+def shown(standing: dict[str, Any]) -> Group:
+    """What a person sees.
+
+    Args:
+        standing: see `standing.look`.
+    """
+    alive = f"runs ({standing['process']})" if standing["alive"] else "no process works on it"
+    head = Text(f"{standing['campaign']}: {alive}", style="bold")
+    if standing["last_sign_s"] is not None:
+        head.append(f"; last sign of life {duration(standing['last_sign_s'])} ago", style="default")
     table = Table()
     for heading in ("system", "generation", "stage", "labels", "Λ, ps", "rate bound / goal"):
         table.add_column(heading)
     table.add_column("left")
     lines: list[Text] = []
-    for system in found["systems"]:
+    for system in standing["systems"]:
         table.add_row(*_cells(system))
-        for state in LATER:
+        for state in NAMED_STATES:
             if names := system[state]:
                 style = {"failed": "red", "interrupted": "yellow"}.get(state, "default")
                 lines.append(Text(f"{state}: {', '.join(names)}", style=style))
         lines += [Text(f"  {line}", style="dim") for line in system["says"].values()]
         if system["decision"]:
             lines.append(Text(f"{system['system']}: {system['decision']}: {system['reason']}"))
-    for error in found["errors"]:
+    for error in standing["errors"]:
         lines.append(Text(f"{error['job']}: {error['says']}", style="red"))
         lines.append(Text(f"  log: {error['log']}"))
         if error["slurm_log"]:
             lines.append(Text(f"  log: {error['slurm_log']}"))
-    disk = ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in found["disk_bytes"].items())
-    lines.append(Text(f"disk: {disk}; free {found['disk_free_bytes'] / 1e9:.1f} GB"))
-    lines.append(Text(f"next: {found['next']}", style="bold"))
+    sizes = standing["disk_bytes"].items()
+    disk = ", ".join(f"{sort} {size / 1e6:.1f} MB" for sort, size in sizes)
+    lines.append(Text(f"disk: {disk}; free {standing['disk_free_bytes'] / 1e9:.1f} GB"))
+    lines.append(Text(f"next: {standing['next']}", style="bold"))
     return Group(head, table, *lines)
 
 
 def _cells(system: dict[str, Any]) -> list[str]:
     generation, labels, index = system["generation"], system["labels"], system["index"]
-    working = f" ({labels['in_unfinished_jobs']} just now)" if labels["in_unfinished_jobs"] else ""
-    without = f", {labels['without_label']} without" if labels["without_label"] else ""
+    unfinished = labels["in_unfinished_jobs"]
+    working = f" ({unfinished} in unfinished jobs)" if unfinished else ""
+    failed = f", {labels['without_label']} without a label" if labels["without_label"] else ""
     bound = "–"
     if index and index["rate_bound_per_atom_ps"] is not None:
         goal = index["rate_limit_per_atom_ps"]
         bound = f"{index['rate_bound_per_atom_ps']:.3g} / {goal:g} per atom and ps"
         if index["failed"]:
-            bound += f", {index['failed']} of {index['replicas']} replicas failed"
+            bound += f", {index['failed']} of {count(index['replicas'], 'replica')} failed"
     left = system["seconds_left"]
     return [
         system["system"],
         "–" if generation is None else f"{generation} of at most {system['generations_allowed']}",
         "ended" if system["ended"] else system["stage"],
-        f"{labels['spent']} of {labels['budget']}{working}{without}",
+        f"{labels['spent']} of {labels['budget']}{working}{failed}",
         "–" if not index or index["cli_ps"] is None else f"{index['cli_ps']:.3g}",
         bound,
-        "–" if left is None else f"{_time(left[0])} to {_time(left[1])}",
+        "–" if left is None else f"{duration(left[0])} to {duration(left[1])}",
     ]
-
-
-def _time(seconds: float) -> str:
-    from halcyon.campaign.stage import duration
-
-    return duration(seconds)
 
 
 def _clean(arguments: argparse.Namespace) -> int:
@@ -162,19 +174,19 @@ def _clean(arguments: argparse.Namespace) -> int:
     from halcyon.commands.status.standing import find
 
     campaign = find(folder_of(arguments))
-    found = retention.scraps(campaign, all_frames=arguments.failed_frames)
+    scraps = retention.scraps(campaign, all_frames=arguments.failed_frames)
     files, size = Counter[str](), Counter[str]()
-    for scrap in found:
-        files[scrap.kind] += 1
-        size[scrap.kind] += scrap.size
+    for scrap in scraps:
+        files[scrap.description] += 1
+        size[scrap.description] += scrap.size
     out = console()
-    for kind, number in files.items():
-        out.print(f"{kind}: {number:,} files, {size[kind] / 1e6:.1f} MB")
-    if not found:
+    for description, number in files.items():
+        out.print(f"{description}: {count(number, 'file')}, {size[description] / 1e6:.1f} MB")
+    if not scraps:
         out.print(f"{campaign.folder}: nothing to delete")
     elif arguments.delete:
-        number, freed = retention.delete(campaign, found)
-        out.print(f"{number:,} files deleted, {freed / 1e6:.1f} MB", style="green")
+        number, freed = retention.delete(campaign, scraps)
+        out.print(f"{count(number, 'file')} deleted, {freed / 1e6:.1f} MB", style="green")
     else:
-        out.print("nothing was deleted; with --delete it is", style="bold")
+        out.print("nothing was deleted: add --delete to delete these files", style="bold")
     return 0

@@ -1,7 +1,13 @@
 """What Snakemake's own log says about the jobs of a campaign: begun, queued, done, failed.
 
-The one module that knows how that log looks (9.21 to 9.27). Lines that it does not know are passed
-over: a log of another version says less, never something wrong.
+    from pathlib import Path
+    from halcyon.commands.status.snakemake_log import find_log, parse
+
+    path = find_log([Path.cwd()], "results/quickstart")
+    jobs = parse(path.read_text()) if path else {}
+
+The one module that knows what that log looks like (Snakemake 9.21 to 9.27). Lines that it does not
+know are passed over: from a log of another version it learns less, never something wrong.
 
 Not for: what a job itself says; that is in its own log.
 """
@@ -21,14 +27,14 @@ LOGS_AT_MOST = 20
 
 @dataclass
 class Logged:
-    """A job as Snakemake tells it.
+    """A job as Snakemake's log describes it.
 
     Attributes:
         rule: name of its rule.
         log: its own log file, as the workflow names it.
-        state: `running`, `done` or `failed`; what is given to SLURM counts as running.
-        slurm: its number there.
-        slurm_log: what SLURM keeps of its output.
+        state: `running`, `done` or `failed`; a job that was given to SLURM counts as running.
+        slurm: its number there; None of a job on this machine.
+        slurm_log: file where SLURM keeps the job's output, if Snakemake says so.
     """
 
     rule: str
@@ -39,24 +45,31 @@ class Logged:
 
 
 def find_log(folders: list[Path], campaign: str) -> Path | None:
-    """The newest of Snakemake's logs that speaks of a campaign.
+    """The newest of Snakemake's logs that names a campaign's files; None where none does.
 
     Args:
         folders: where Snakemake may have run.
         campaign: folder of the campaign's results, as the workflow names it.
     """
-    found: list[tuple[float, Path]] = []
-    for folder in folders:
-        for path in (folder / ".snakemake/log").glob("*.snakemake.log"):
-            found.append((path.stat().st_mtime, path))  # noqa: PERF401
-    for _, path in sorted(found, reverse=True)[:LOGS_AT_MOST]:
+    logs = [
+        (path.stat().st_mtime, path)
+        for folder in folders
+        for path in (folder / ".snakemake/log").glob("*.snakemake.log")
+    ]
+    for _, path in sorted(logs, reverse=True)[:LOGS_AT_MOST]:
         if f"{campaign}/" in path.read_text(encoding="utf-8", errors="replace"):
             return path
     return None
 
 
 def parse(text: str) -> dict[str, Logged]:  # noqa: C901 - one branch per kind of line
-    """Jobs of a log by Snakemake's number of them; of one that was tried again, the last try."""
+    """Jobs of a log by the number that Snakemake gives them.
+
+    A job that was tried again has the state of its last attempt.
+
+    Args:
+        text: of the whole log.
+    """
     jobs: dict[str, Logged] = {}
     block: Logged | None = None
     failing = False

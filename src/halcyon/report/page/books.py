@@ -1,6 +1,6 @@
 """What became of candidates and labels, and what it all cost.
 
-Not for: keeping the books (`halcyon.report.costs`).
+Not for: keeping the books (`halcyon.campaign.accounts`).
 """
 
 from collections import Counter

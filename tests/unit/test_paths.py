@@ -22,8 +22,8 @@ def three(tmp_path):
     return found
 
 
-def test_finished_generations_are_settled(three):
-    assert paths.settled(three, "methanol") == 3
+def test_finished_generations_are_counted(three):
+    assert paths.finished_generations(three, "methanol") == 3
     assert list(paths.generations(three, "methanol")) == [0, 1, 2]
 
 
@@ -41,27 +41,27 @@ def test_finished_generations_are_settled(three):
 )
 def test_what_was_touched_is_looked_at_again(three, path, left):
     touch(three.folder / path)
-    assert paths.settled(three, "methanol") == left
+    assert paths.finished_generations(three, "methanol") == left
 
 
 def test_what_is_missing_is_looked_at_again(three):
     (three.folder / "methanol/gen001/labels/001.parquet").unlink()
-    assert paths.settled(three, "methanol") == 1
+    assert paths.finished_generations(three, "methanol") == 1
 
 
-def test_another_force_field_unsettles_everything(three, tmp_path):
+def test_another_force_field_finishes_nothing(three, tmp_path):
     touch(tmp_path / "small-molecules.xml")
-    assert paths.settled(three, "methanol") == 0
+    assert paths.finished_generations(three, "methanol") == 0
 
 
-def test_an_end_is_not_settled(tmp_path):
+def test_a_generation_that_leads_to_no_other_is_not_counted(tmp_path):
     found = campaign(tmp_path)
     finish(found, 2, decision="saturated")
-    assert paths.settled(found, "methanol") == 0
+    assert paths.finished_generations(found, "methanol") == 0
 
 
-def test_the_pattern_leaves_settled_generations_out():
-    system = "methanol" + paths.behind(2)
+def test_the_pattern_leaves_finished_generations_out():
+    system = "methanol" + paths.excluding_generations(2)
     model = re.compile(rf"r/(?P<system>{system})/gen(?P<gen>\d{{3}})/model\.model")
     labels = re.compile(rf"r/(?P<system>{system})/(?P<batch>seed|gen\d{{3}})/labels/0\.parquet")
     assert [bool(model.fullmatch(f"r/methanol/gen{n:03d}/model.model")) for n in range(4)] == [
@@ -73,4 +73,4 @@ def test_the_pattern_leaves_settled_generations_out():
     assert not labels.fullmatch("r/methanol/seed/labels/0.parquet")
     assert labels.fullmatch("r/methanol/gen002/labels/0.parquet")
     assert re.fullmatch(system, "methanol"), "Snakemake asks for the wildcard alone, too"
-    assert re.fullmatch("methanol" + paths.behind(0) + "/seed/x", "methanol/seed/x")
+    assert re.fullmatch("methanol" + paths.excluding_generations(0) + "/seed/x", "methanol/seed/x")
