@@ -1,7 +1,9 @@
 """The label jobs of a campaign: what a job needs from it, and the messages of a job.
 
+    from halcyon.campaign.label_jobs import label_job
+
     job = label_job(campaign, "ethanol", "gen003", 0, seed=1)
-    labelled = job.label(frames, campaign.reference(), store, cores=4)
+    job.check_forces  # True
 
 Not for: labelling (`labels.job`), or the files that the workflow declares (`paths`).
 """

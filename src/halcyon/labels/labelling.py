@@ -1,9 +1,20 @@
 """Labelling frames so that none is paid for twice.
 
+    from pathlib import Path
+    from halcyon.config import XtbReference
+    from halcyon.labels.labelling import Labeller
+    from halcyon.labels.reference import make_reference
+    from halcyon.labels.store import LabelStore
+
+    reference = make_reference(XtbReference(backend="xtb"))
     labeller = Labeller(
-        reference=reference, store=store, work=work, cores=1, provenance={"system": "water"}
+        reference=reference,
+        store=LabelStore(Path("labels"), reference.level),
+        work=Path("work"),
+        cores=1,
+        provenance={"campaign": "trial", "system": "water"},
     )
-    labelled = labeller.label(frames)
+    labeller.label(frames)[0].info["status"]  # "ok"
 
 What the label store has is not computed again. Frames that could not be labelled are stored beside
 the labels, with the program's message: they are not paid for a second time, and they are counted. A

@@ -1,5 +1,9 @@
 """Published sets of labelled structures: extended XYZ or npz, in the units they come in.
 
+    from pathlib import Path
+    from halcyon.config import DatasetLayout
+    from halcyon.labels.published import read_set
+
     layout = DatasetLayout(energy_unit="kcal/mol")
     for frame in read_set(Path("set.npz"), layout):
         print(frame.info["energy"])  # eV

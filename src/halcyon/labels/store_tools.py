@@ -1,7 +1,12 @@
 """Label stores by hand: count, export, import and verify labels, for `halcyon labels`.
 
-    store = open_level(Path("labels"), "GFN2-xTB", print)
-    print(verify(store).faults)
+    from pathlib import Path
+    from halcyon.labels.store import LabelStore
+    from halcyon.labels.store_tools import open_level, verify
+
+    LabelStore(Path("labels"), {"program": "imported", "name": "PBE0-D3"})
+    store = open_level(Path("labels"), "PBE0-D3", print)
+    verify(store).faults  # []
 
 Not for: parsing and printing (`commands.labels`), or labelling frames (`labelling`).
 """

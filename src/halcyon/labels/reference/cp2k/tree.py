@@ -1,7 +1,10 @@
 """CP2K input as a tree: read from YAML or plain input, walked, and written.
 
-    tree = read_tree(path, path.read_text())
-    for line in lines(tree):
+    from pathlib import Path
+    from halcyon.labels.reference.cp2k.tree import lines, read_tree
+
+    path = Path("config/cp2k/pbe-d3-dzvp.yaml")
+    for line in lines(read_tree(path, path.read_text())):
         print(line)
 
 The tree is cp2k-input-tools' canonical one: section names start with `+`, a section's parameter

@@ -1,8 +1,10 @@
 """Start an SCF from the orbitals of a similar frame.
 
-    known = Wavefunctions(folder)
-    known.add(key, labelled_frame, orbitals)
-    known.guess(next_frame, folder / "guess.wfn")  # whether there was any
+    from pathlib import Path
+    from halcyon.labels.reference.cp2k.wavefunctions import Wavefunctions
+
+    wavefunctions = Wavefunctions(Path("work/wavefunctions"))
+    wavefunctions.guess(atoms, Path("work/guess.wfn"))  # False
 
 CP2K's orbitals are coefficients of functions that are centred on the atoms but oriented along the
 axes of the box. Where a molecule has turned since, they are a worse guess than none. So each atom's
