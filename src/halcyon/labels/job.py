@@ -124,7 +124,7 @@ class LabelJob:
         )
         states_of_frames = spin.states(frames, self.structures)
         states = [state for of_frame in states_of_frames for state in of_frame]
-        records = iter(labeller.label(states, others=self.other_journals, report=report))
+        records = iter(labeller.label(states, other_journals=self.other_journals, report=report))
         labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
         judged = sanity.judge(
             labelled,

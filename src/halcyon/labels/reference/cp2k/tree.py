@@ -126,10 +126,11 @@ def _parse(path: Path, text: str) -> Tree:
             if cause and cause.args
         ]
         # The parser does not always tell the line; it is the last one that was read.
-        read = text[: handle.tell()].splitlines()
-        where = f"{path}:{len(read)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
+        read_lines = text[: handle.tell()].splitlines()
+        last = read_lines[-1].strip() if read_lines else ""
+        where = f"{path}:{len(read_lines)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
         raise InputError(
-            f"{where}: section {_section_at(read)}: {read[-1].strip() if read else ''!r}: "
+            f"{where}: section {_section_at(read_lines)}: {last!r}: "
             f"{': '.join(messages) or type(error).__name__} "
             "(message of cp2k-input-tools, which knows CP2K 2024.1)"
         ) from error
