@@ -1,7 +1,9 @@
 """The label jobs of a campaign: what a job needs from it, and the messages of a job.
 
+    from halcyon.campaign.label_jobs import label_job
+
     job = label_job(campaign, "ethanol", "gen003", 0, seed=1)
-    labelled = job.label(frames, campaign.reference(), store, cores=4)
+    job.check_forces  # True
 
 Not for: labelling (`labels.job`), or the files that the workflow declares (`paths`).
 """
@@ -118,10 +120,11 @@ def judgements(labelled: Labelled, core_hours: float | None) -> list[tuple[str, 
         verdict = {True: "agree", False: "DO NOT AGREE", None: "could not be compared"}
         words = f"forces and energies {verdict[slope.passed]}: {slope.message}"
         messages.append((words, "default" if slope.passed else "bold yellow"))
-    if left := sum(frame.info["status"] == NOT_COMPUTED for frame in labelled.frames):
+    not_computed = sum(frame.info["status"] == NOT_COMPUTED for frame in labelled.frames)
+    if not_computed:
         words = (
-            f"{count(left, 'frame')} not computed: the budget of {core_hours:g} core-hours is "
-            "spent. To compute them, raise limits.core_hours and run the same command again"
+            f"{count(not_computed, 'frame')} not computed: the budget of {core_hours:g} core-hours "
+            "is spent. To compute them, raise limits.core_hours and run the same command again"
         )
         messages.append((words, "bold yellow"))
     return messages

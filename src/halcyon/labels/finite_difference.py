@@ -1,7 +1,10 @@
 """Whether a level's forces are the slope of its energy, on a frame drawn at random.
 
-    slopes = check(labelled, compute, SanitySettings(), seed=1)
-    fault(slopes)  # None: the forces can be trusted
+    from halcyon.config import SanitySettings
+    from halcyon.labels.finite_difference import check, fault
+
+    slopes = check(compute(frames), compute, SanitySettings(), seed=1)
+    fault(slopes)  # None
 
 Forces in another unit, of another state, of an unfinished SCF, or without a term that the energy
 has: calculations with such forces converge and look sound. Two more calculations, a little ahead of

@@ -1,7 +1,19 @@
 """A label job: from selected frames to labels that can be trusted.
 
-    job = LabelJob(structures=structures, sanity=SanitySettings(), temperature_K=500.0, work=work)
-    labelled = job.label(frames, reference, store, cores=4)
+    from pathlib import Path
+    from halcyon.config import SanitySettings, StructureSettings, XtbReference
+    from halcyon.labels.job import LabelJob
+    from halcyon.labels.reference import make_reference
+    from halcyon.labels.store import LabelStore
+
+    reference = make_reference(XtbReference(backend="xtb"))
+    job = LabelJob(
+        structures={"water": StructureSettings(name="water", smiles="O")},
+        sanity=SanitySettings(),
+        temperature_K=500.0,
+        work=Path("work"),
+    )
+    labelled = job.label(frames, reference, LabelStore(Path("labels"), reference.level), cores=1)
 
 1. Each frame is taken in every spin that its structure asks for (`spin.states`).
 2. What the store does not know is computed (`labelling.Labeller`).
@@ -112,7 +124,7 @@ class LabelJob:
         )
         states_of_frames = spin.states(frames, self.structures)
         states = [state for of_frame in states_of_frames for state in of_frame]
-        records = iter(labeller.label(states, others=self.other_journals, report=report))
+        records = iter(labeller.label(states, other_journals=self.other_journals, report=report))
         labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
         judged = sanity.judge(
             labelled,

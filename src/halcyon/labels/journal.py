@@ -1,8 +1,11 @@
 """The journal of a label job: every record from the moment it is known, through any kill.
 
-    journal = Journal(folder / NAME)
-    journal.append(frame)
-    labelled = journal.read()
+    from pathlib import Path
+    from halcyon.labels.journal import NAME, Journal
+
+    journal = Journal(Path("work") / NAME)
+    journal.append(atoms)
+    labelled = journal.read()  # frames by key
 
 A journal is a file of JSON lines (`halcyon.jsonl`): what a kill left incomplete is passed over, and
 that frame is computed again.

@@ -1,9 +1,20 @@
 """Labelling frames so that none is paid for twice.
 
+    from pathlib import Path
+    from halcyon.config import XtbReference
+    from halcyon.labels.labelling import Labeller
+    from halcyon.labels.reference import make_reference
+    from halcyon.labels.store import LabelStore
+
+    reference = make_reference(XtbReference(backend="xtb"))
     labeller = Labeller(
-        reference=reference, store=store, work=work, cores=1, provenance={"system": "water"}
+        reference=reference,
+        store=LabelStore(Path("labels"), reference.level),
+        work=Path("work"),
+        cores=1,
+        provenance={"campaign": "trial", "system": "water"},
     )
-    labelled = labeller.label(frames)
+    labeller.label(frames)[0].info["status"]  # "ok"
 
 What the label store has is not computed again. Frames that could not be labelled are stored beside
 the labels, with the program's message: they are not paid for a second time, and they are counted. A
@@ -60,7 +71,7 @@ class Labeller:
         self,
         frames: Sequence[Atoms],
         *,
-        others: Sequence[Path] = (),
+        other_journals: Sequence[Path] = (),
         report: Callable[[int, Record], None] = lambda _n, _record: None,
     ) -> list[Atoms]:
         """Label frames.
@@ -70,8 +81,8 @@ class Labeller:
 
         Args:
             frames: with charge and multiplicity.
-            others: journals of the other label jobs of this batch: a failure that they share is
-                systemic.
+            other_journals: journals of the other label jobs of this batch; a failure that the jobs
+                share is systemic.
             report: called with the number of frames done and the last record.
 
         Returns:
@@ -87,13 +98,13 @@ class Labeller:
         keys = [structure_key(frame) for frame in frames]
         own_journal = Journal(self.work / journal.NAME)
         journaled = own_journal.read()
-        known = self.store.find(keys)
+        records = self.store.find(keys)
         own: dict[str, Atoms] = {}
         for key, frame in zip(keys, frames, strict=True):
-            if key not in known:
+            if key not in records:
                 own.setdefault(key, frame)
-        known |= {key: frame for key, frame in journaled.items() if key not in known}
-        missing = {key: frame for key, frame in own.items() if key not in known}
+        records |= {key: frame for key, frame in journaled.items() if key not in records}
+        missing = {key: frame for key, frame in own.items() if key not in records}
         requested = set(keys)
         fresh = [frame for key, frame in journaled.items() if key in requested]
         expected = len(fresh) + len(missing)
@@ -104,21 +115,21 @@ class Labeller:
             stopped_by_signal = record.status is not Status.OK and self.stop()
             if not stopped_by_signal:
                 own_journal.append(labelled)
-                known[labelled.info["key"]] = labelled
+                records[labelled.info["key"]] = labelled
                 fresh.append(labelled)
                 done += 1
                 report(done, record)
                 if record.status is not Status.OK:
-                    _check_systemic(own_journal, fresh, others, expected)
+                    _check_systemic(own_journal, fresh, other_journals, expected)
             if stopped_by_signal or self.stop():
                 raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-        _check_systemic(own_journal, fresh, others, expected=0)
+        _check_systemic(own_journal, fresh, other_journals, expected=0)
         # Where another campaign was faster, its record holds: a structure has one label.
-        known |= self.store.find(sorted(self.store.add(fresh)))
+        records |= self.store.find(sorted(self.store.add(fresh)))
         paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
         return [
-            _with_record(frame, known[key], paid.pop(key, 0.0))
-            if key in known
+            _with_record(frame, records[key], paid.pop(key, 0.0))
+            if key in records
             else _not_computed(frame, key, self.store.level)
             for key, frame in zip(keys, frames, strict=True)
         ]
@@ -162,7 +173,7 @@ class Labeller:
 
 
 def _check_systemic(
-    own_journal: Journal, fresh: Sequence[Atoms], others: Sequence[Path], expected: int
+    own_journal: Journal, fresh: Sequence[Atoms], other_journals: Sequence[Path], expected: int
 ) -> None:
     """Stop where one failure explains most calculations, and void its records.
 
@@ -172,7 +183,7 @@ def _check_systemic(
     results = [(frame.info["status"], frame.info["message"]) for frame in fresh]
     if not any(status != Status.OK for status, _ in results):
         return
-    infos = [entry["info"] for path in others for entry in jsonl.read(path)]
+    infos = [entry["info"] for path in other_journals for entry in jsonl.read(path)]
     elsewhere = [(info["status"], info["message"]) for info in infos]
     good_elsewhere = any(status == Status.OK for status, _ in elsewhere)
     cause = systemic.cause(results, expected=expected, good_elsewhere=good_elsewhere)
@@ -248,14 +259,14 @@ RECORD_KEYS = (  # entries of `info` that belong to the record, not to the frame
 )
 
 
-def _with_record(frame: Atoms, known: Atoms, paid: float) -> Atoms:
+def _with_record(frame: Atoms, stored: Atoms, paid: float) -> Atoms:
     """The frame, in its own order of atoms, with the record of its structure."""
     labelled = structure_only(frame)
     labelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
-    labelled.info |= {k: known.info[k] for k in RECORD_KEYS if k in known.info} | {"paid": paid}
-    if "forces" in known.arrays:
+    labelled.info |= {k: stored.info[k] for k in RECORD_KEYS if k in stored.info} | {"paid": paid}
+    if "forces" in stored.arrays:
         forces = np.empty((len(frame), 3))
-        forces[canonical_order(frame)] = known.arrays["forces"][canonical_order(known)]
+        forces[canonical_order(frame)] = stored.arrays["forces"][canonical_order(stored)]
         labelled.arrays["forces"] = forces
     return labelled
 

@@ -1,5 +1,9 @@
 """Published sets of labelled structures: extended XYZ or npz, in the units they come in.
 
+    from pathlib import Path
+    from halcyon.config import DatasetLayout
+    from halcyon.labels.published import read_set
+
     layout = DatasetLayout(energy_unit="kcal/mol")
     for frame in read_set(Path("set.npz"), layout):
         print(frame.info["energy"])  # eV
@@ -121,22 +125,22 @@ def _read_xyz(path: Path, layout: DatasetLayout) -> Iterator[tuple[Atoms, float,
     while True:
         number += 1
         try:
-            read = next(frames)
+            entry = next(frames)
         except StopIteration:
             break
         except Exception as error:  # the reader's exceptions have no common base class
             raise InputError(f"{path}: frame {number}: not extended XYZ ({error})") from error
         # The reader hands entries with usual names over as results of a calculator.
-        results: dict[str, Any] = dict(read.calc.results) if read.calc else {}
-        energy = (results | read.info).get(layout.energy_key or "energy")
-        forces = (results | read.arrays).get(layout.forces_key or "forces")
+        results: dict[str, Any] = dict(entry.calc.results) if entry.calc else {}
+        energy = (results | entry.info).get(layout.energy_key or "energy")
+        forces = (results | entry.arrays).get(layout.forces_key or "forces")
         if energy is None or forces is None:
             raise InputError(
                 f"{path}: frame {number}: no {'energy' if energy is None else 'forces'}; there "
-                f"are {', '.join([*read.info, *read.arrays, *results])} (energy_key, forces_key)"
+                f"are {', '.join([*entry.info, *entry.arrays, *results])} (energy_key, forces_key)"
             )
-        frame = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
+        frame = Atoms(entry.numbers, positions=entry.positions, cell=entry.cell, pbc=entry.pbc)
         for name in ("charge", "multiplicity"):
-            if name in read.info:
-                frame.info[name] = int(read.info[name])
+            if name in entry.info:
+                frame.info[name] = int(entry.info[name])
         yield frame, energy, forces

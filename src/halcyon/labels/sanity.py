@@ -1,7 +1,10 @@
 """Whether a label that the program calls good can be trusted.
 
-    judged = judge(labelled, SanitySettings(), temperature_K=500.0, witness=xtb_witness())
-    rejections = [f.info["message"] for f in judged if f.info["status"] == "rejected"]
+    from halcyon.config import SanitySettings
+    from halcyon.labels.sanity import judge, xtb_witness
+
+    judged = judge(frames, SanitySettings(), temperature_K=500.0, witness=xtb_witness())
+    messages = [f.info["message"] for f in judged if f.info["status"] == "rejected"]
 
 1. Forces that do not sum to zero reject a label.
 2. Where there are enough labels of its composition, its energy must lie in a range around their

@@ -1,7 +1,5 @@
 """The seed: the first frames to label, drawn at random and split for good.
 
-    frames = from_dynamics(teacher_frames, ["ethanol"], SeedSettings(), seeds={"ethanol": 1})
-
 Of each structure, frames are drawn for training, validation and test.
 
 Not for: making the teacher's frames (`teacher.sampling`), or frames of later generations

@@ -1,7 +1,11 @@
 """Which spin a frame is labelled in.
 
-    (of_frame,) = states([frame], {"O2": settings})
-    label = lowest(labeller.label(of_frame))
+    from halcyon.config import StructureSettings
+    from halcyon.labels.spin import states
+
+    settings = StructureSettings(name="water", smiles="O", multiplicities=[1, 3])
+    (of_frame,) = states([atoms], {"water": settings})
+    [state.info["multiplicity"] for state in of_frame]  # [1, 3]
 
 A structure has one multiplicity, and its frames keep it: `multiplicity: 3`. Where bonds break and
 form, the spin of the ground state may change on the way: O₂ is a triplet, its products of

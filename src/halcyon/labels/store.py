@@ -1,7 +1,11 @@
 """The label store: labels kept by their content, immutable, checked, shared by all campaigns.
 
-    store = LabelStore(Path("labels"), reference.level)
-    labels = store.find([structure_key(frame) for frame in frames])
+    from pathlib import Path
+    from halcyon.frames import structure_key
+    from halcyon.labels.store import LabelStore
+
+    store = LabelStore(Path("labels"), {"program": "tblite", "version": "0.8.0"})
+    store.find([structure_key(frame) for frame in frames])  # {}
 
 A label belongs to a structure (see `frames.structure_key`) and a level of theory. Levels lie in
 folders of their own and never mix:

@@ -1,7 +1,12 @@
 """Label stores by hand: count, export, import and verify labels, for `halcyon labels`.
 
-    store = open_level(Path("labels"), "GFN2-xTB", print)
-    print(verify(store).faults)
+    from pathlib import Path
+    from halcyon.labels.store import LabelStore
+    from halcyon.labels.store_tools import open_level, verify
+
+    LabelStore(Path("labels"), {"program": "imported", "name": "PBE0-D3"})
+    store = open_level(Path("labels"), "PBE0-D3", print)
+    verify(store).faults  # []
 
 Not for: parsing and printing (`commands.labels`), or labelling frames (`labelling`).
 """
@@ -43,16 +48,16 @@ def open_level(root: Path, chosen: str | None, tell: Callable[[str], None]) -> L
     Raises:
         InputError: no level fits, or several do.
     """
-    known = levels(root)
-    fitting = [h for h, level in known.items() if level.get("name") == chosen and chosen]
-    fitting = fitting or [h for h in known if h.startswith(chosen or "")]
+    levels_of_store = levels(root)
+    fitting = [h for h, level in levels_of_store.items() if level.get("name") == chosen and chosen]
+    fitting = fitting or [h for h in levels_of_store if h.startswith(chosen or "")]
     if len(fitting) != 1:
-        listed = "; ".join(f"{h} ({level_words(level)})" for h, level in known.items())
+        listed = "; ".join(f"{h} ({level_words(level)})" for h, level in levels_of_store.items())
         raise InputError(
             f"{root}: --level {chosen or ''}: {len(fitting) or 'no'} levels of theory fit; there "
             f"are: {listed or 'none'}"
         )
-    return LabelStore(root, known[fitting[0]], tell)
+    return LabelStore(root, levels_of_store[fitting[0]], tell)
 
 
 def level_words(level: LevelOfTheory) -> str:
@@ -133,8 +138,8 @@ def export(
 
 def _matching(store: LabelStore, conditions: Mapping[str, str]) -> Iterator[Atoms]:
     """Frames that fulfil all conditions, each with its label as an ASE calculator."""
-    for read in store.stream():
-        table = read
+    for group in store.stream():
+        table = group
         for column, value in conditions.items():
             if column not in table.column_names:
                 table = table.slice(0, 0)
@@ -199,8 +204,8 @@ def import_sets(
 
 
 def _import(store: LabelStore, frames: Sequence[Atoms], result: Imported) -> None:
-    known = store.add(frames)
-    first: dict[str, Atoms] = store.find(sorted(known))
+    stored_before = store.add(frames)
+    first: dict[str, Atoms] = store.find(sorted(stored_before))
     for frame in frames:
         key = frame.info["key"]
         if key not in first:

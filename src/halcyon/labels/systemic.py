@@ -1,6 +1,8 @@
 """Systemic failures: most calculations of a batch failed for the same reason.
 
-    cause([("crashed", "no space left on device")] * 8)  # the failure in words; None: no such one
+    from halcyon.labels.systemic import cause
+
+    cause([("crashed", "disk full")] * 8)  # "8 of 8 calculations failed alike: disk full"
 
 Then the fault is in the settings, the machine or the program, not in the frames, and more
 calculations would waste the budget. These failures count as the same:

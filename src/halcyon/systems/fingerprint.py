@@ -1,7 +1,10 @@
 """A frame as the distances of its pairs of atoms: how much do two frames differ?
 
+    import numpy as np
+    from halcyon.systems.fingerprint import pair_distances, rms_difference
+
     others = np.stack([pair_distances(frame) for frame in frames])
-    rms_difference(pair_distances(start), others)  # Å, one number for each frame
+    rms_difference(pair_distances(atoms), others)  # Å, one number for each frame
 
 Neither translation nor rotation changes these distances; `sorted_pair_distances` do not depend on
 the order of atoms either.

@@ -1,6 +1,11 @@
 """Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`.
 
-reference = make_reference(XtbReference(backend="xtb"))
+    from halcyon.config import XtbReference
+    from halcyon.labels.reference import make_reference
+
+    make_reference(XtbReference(backend="xtb")).level["program"]  # "tblite"
+
+Not for: what a backend does (each has a module), or keeping its labels (`labels.store`).
 """
 
 from halcyon.config import (

@@ -1,7 +1,11 @@
 """Labels from any ASE calculator, by import path.
 
+    from pathlib import Path
+    from halcyon.config import AseReference
+    from halcyon.labels.reference.ase import AseCalculator
+
     reference = AseCalculator(AseReference(backend="ase", calculator="ase.calculators.emt.EMT"))
-    records = list(reference.label(frames, work, cores=1))
+    records = list(reference.label(frames, Path("work"), cores=1))
 
 This backend serves programs that have no backend of their own, force fields, and models that learn
 from another potential. It imports only the calculator that the user named. It hands the frame's

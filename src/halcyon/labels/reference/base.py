@@ -1,6 +1,11 @@
 """The one interface of all label backends, and the record that each frame gets.
 
-    for record in reference.label(frames, work, cores=4):
+    from pathlib import Path
+    from halcyon.config import XtbReference
+    from halcyon.labels.reference import make_reference
+
+    reference = make_reference(XtbReference(backend="xtb"))
+    for record in reference.label(frames, Path("work"), cores=1):
         print(record.status, record.energy, record.message)
 
 Not for: deciding what is labelled (`exploration.selection`), or keeping labels (`store`).

@@ -1,7 +1,11 @@
 """Labels looked up in a published set: a campaign in retrospect, without any calculation.
 
-    reference = Dataset(DatasetReference(backend="dataset", files=[Path("set.xyz")]))
-    (record,) = reference.label(reference.pool[:1], work, cores=1)
+    from pathlib import Path
+    from halcyon.config import DatasetReference
+    from halcyon.labels.reference.dataset import Dataset
+
+    reference = Dataset(DatasetReference(backend="dataset", files=[Path("set.npz")]))
+    records = list(reference.label(reference.pool, Path("work"), cores=1))
 
 A frame that is in the set gets the set's label; any other is `rejected`. Two frames are the same if
 they agree in species, positions (to 1e-6 Å, in any order of atoms), periodicity, cell, charge and

@@ -1,7 +1,10 @@
 """Labels from tblite: extended tight binding (GFN1-xTB, GFN2-xTB), milliseconds per frame.
 
-    reference = Xtb(XtbReference(backend="xtb"))
-    (record,) = reference.label([frame], work, cores=1)
+    from pathlib import Path
+    from halcyon.config import XtbReference
+    from halcyon.labels.reference.xtb import Xtb
+
+    records = list(Xtb(XtbReference(backend="xtb")).label(frames, Path("work"), cores=1))
 
 It serves for trying a campaign, for tests, and wherever tight binding is accurate enough. tblite is
 a library in this process: a frame cannot be stopped after a time limit, and the number of threads

@@ -37,7 +37,7 @@ from halcyon.labels.reference.cp2k.tree import Tree
 from halcyon.labels.reference.cp2k.wavefunctions import Wavefunctions, nearest_first
 
 WAVEFUNCTIONS = "wavefunctions"
-KEPT_BYTES = 200_000
+SMALL_BYTES = 200_000
 """Larger files of a frame that succeeded are deleted."""
 
 
@@ -88,10 +88,10 @@ class Cp2k(Reference):
 
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Label frames one after another; see `Reference.label`."""
-        known = Wavefunctions(work / WAVEFUNCTIONS)
+        wavefunctions = Wavefunctions(work / WAVEFUNCTIONS)
         for atoms in frames:
             start = time.monotonic()
-            result, rung = self._compute(atoms, work, cores, known)
+            result, rung = self._compute(atoms, work, cores, wavefunctions)
             seconds = time.monotonic() - start
             yield Record(
                 status=result.status,
@@ -103,10 +103,10 @@ class Cp2k(Reference):
                 seconds=seconds,
                 core_seconds=seconds * cores,
             )
-        known.clear()
+        wavefunctions.clear()
 
     def _compute(
-        self, atoms: Atoms, work: Path, cores: int, known: Wavefunctions
+        self, atoms: Atoms, work: Path, cores: int, wavefunctions: Wavefunctions
     ) -> tuple[Cp2kResult, int]:
         """Label a frame; returns the result and the rung that led to it."""
         try:
@@ -118,11 +118,11 @@ class Cp2k(Reference):
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         reuse = self._settings.reuse_wavefunctions and not _open_shell(tree)
-        guess = reuse and known.guess(atoms, folder / GUESS_FILE)
+        guess = reuse and wavefunctions.guess(atoms, folder / GUESS_FILE)
         calculation = Calculation(self._program, self._settings, tree, folder, cores)
         result, rung = calculation.label(guess=guess)
         if result.status is Status.OK and reuse and calculation.orbitals.exists():
-            known.add(folder.name, atoms, calculation.orbitals)
+            wavefunctions.add(folder.name, atoms, calculation.orbitals)
         _clean(folder, labelled=result.status is Status.OK)
         if result.status is Status.CRASHED:
             result = replace(result, message=f"{result.message} (CP2K's files: {folder})")
@@ -136,7 +136,7 @@ def _clean(folder: Path, *, labelled: bool) -> None:
     again.
     """
     for path in folder.rglob("*"):
-        large = path.is_file() and path.stat().st_size > KEPT_BYTES
+        large = path.is_file() and path.stat().st_size > SMALL_BYTES
         if path.name == ORBITALS_FILE or (labelled and (large or path.name == GUESS_FILE)):
             path.unlink()
 

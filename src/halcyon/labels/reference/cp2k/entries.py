@@ -1,8 +1,5 @@
 """Basis sets and pseudopotentials, read from CP2K's data files.
 
-    for entry in read_entries(data_dir / "GTH_POTENTIALS"):
-        print(entry.element, entry.names, entry.valence_electrons)
-
 Not for: which of them a level of theory uses (`level`).
 """
 

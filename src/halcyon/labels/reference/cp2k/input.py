@@ -1,7 +1,5 @@
 """The input of one frame: a level of theory, a structure, and what CP2K shall write.
 
-    print(frame_input(level, atoms, data_dir))
-
 Not for: what a level of theory is (`level`), or starting CP2K (`program`).
 """
 

@@ -1,7 +1,10 @@
 """A level of theory: CP2K input without a structure, and what identifies it.
 
+    from pathlib import Path
+    from halcyon.labels.reference.cp2k.level import read_level
+
     level = read_level(Path("config/cp2k/pbe-d3-dzvp.yaml"))
-    level_hash(level.identity(data_dir))
+    level.kind("O")["POTENTIAL"]  # "GTH-PBE-q6"
 
 The file is YAML (in the format of cp2k-input-tools) or plain CP2K input. Its `PRINT` sections are
 ignored: Halcyon decides what a frame's calculation prints.

@@ -1,6 +1,9 @@
 """What CP2K wrote about one frame: a label, or why there is none.
 
-    result = read_result(output, forces, len(atoms), version="2024.1")
+    from halcyon.labels.reference.cp2k.output import read_result
+
+    result = read_result(" SCF run NOT converged", "", 3)
+    result.status  # "unconverged"
 
 Not for: starting CP2K (`program`).
 """

@@ -1,8 +1,5 @@
 """The program CP2K on this machine: where it is, its version, and running it.
 
-    program = Program(settings)
-    exit_status = program.run(folder, cores=4, timeout_s=3600)
-
 Not for: what is computed (`input`), or what the output means (`output`).
 """
 

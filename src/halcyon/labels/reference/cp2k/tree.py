@@ -1,7 +1,10 @@
 """CP2K input as a tree: read from YAML or plain input, walked, and written.
 
-    tree = read_tree(path, path.read_text())
-    for line in lines(tree):
+    from pathlib import Path
+    from halcyon.labels.reference.cp2k.tree import lines, read_tree
+
+    path = Path("config/cp2k/pbe-d3-dzvp.yaml")
+    for line in lines(read_tree(path, path.read_text())):
         print(line)
 
 The tree is cp2k-input-tools' canonical one: section names start with `+`, a section's parameter
@@ -123,10 +126,11 @@ def _parse(path: Path, text: str) -> Tree:
             if cause and cause.args
         ]
         # The parser does not always tell the line; it is the last one that was read.
-        read = text[: handle.tell()].splitlines()
-        where = f"{path}:{len(read)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
+        read_lines = text[: handle.tell()].splitlines()
+        last = read_lines[-1].strip() if read_lines else ""
+        where = f"{path}:{len(read_lines)}" if path.suffix not in YAML_SUFFIXES else f"{path}"
         raise InputError(
-            f"{where}: section {_section_at(read)}: {read[-1].strip() if read else ''!r}: "
+            f"{where}: section {_section_at(read_lines)}: {last!r}: "
             f"{': '.join(messages) or type(error).__name__} "
             "(message of cp2k-input-tools, which knows CP2K 2024.1)"
         ) from error

@@ -1,8 +1,10 @@
 """Start an SCF from the orbitals of a similar frame.
 
-    known = Wavefunctions(folder)
-    known.add(key, labelled_frame, orbitals)
-    known.guess(next_frame, folder / "guess.wfn")  # whether there was any
+    from pathlib import Path
+    from halcyon.labels.reference.cp2k.wavefunctions import Wavefunctions
+
+    wavefunctions = Wavefunctions(Path("work/wavefunctions"))
+    wavefunctions.guess(atoms, Path("work/guess.wfn"))  # False
 
 CP2K's orbitals are coefficients of functions that are centred on the atoms but oriented along the
 axes of the box. Where a molecule has turned since, they are a worse guess than none. So each atom's
@@ -171,12 +173,12 @@ def turned(content: bytes, turns: np.ndarray) -> bytes:
     sizes = np.frombuffer(records[3], "<i4").reshape(atoms, -1)
     if sizes.sum() != functions or (sizes[sizes > 0] % 2 == 0).any():
         raise ValueError("shells are not of spherical functions")
-    written, place = records[:4], 4
+    turned_records, position = records[:4], 4
     for _ in range(spins):
-        if len(records) < place + 2 or len(records[place]) != 16:
+        if len(records) < position + 2 or len(records[position]) != 16:
             raise ValueError("orbitals are missing")
-        (orbitals,) = struct.unpack_from("<i", records[place])
-        rows = records[place + 2 : place + 2 + orbitals]
+        (orbitals,) = struct.unpack_from("<i", records[position])
+        rows = records[position + 2 : position + 2 + orbitals]
         if len(rows) != orbitals or any(len(row) != 8 * functions for row in rows):
             raise ValueError("orbitals are missing")
         coefficients = np.array([np.frombuffer(row, "<f8") for row in rows]).T
@@ -185,10 +187,10 @@ def turned(content: bytes, turns: np.ndarray) -> bytes:
             block = slice(first, first + size)
             coefficients[block] = harmonics_turned((size - 1) // 2, turn) @ coefficients[block]
             first += size
-        written += records[place : place + 2]
-        written += [row.astype("<f8").tobytes() for row in coefficients.T]
-        place += 2 + orbitals
-    return b"".join(_record(record) for record in written)
+        turned_records += records[position : position + 2]
+        turned_records += [row.astype("<f8").tobytes() for row in coefficients.T]
+        position += 2 + orbitals
+    return b"".join(_record(record) for record in turned_records)
 
 
 def harmonics_turned(degree: int, turn: np.ndarray) -> np.ndarray:
@@ -254,16 +256,16 @@ def _comparable(first: Atoms, second: Atoms) -> bool:
 
 def _records(content: bytes) -> Iterator[bytes]:
     """Yield the records of an unformatted Fortran file, each between two counts of its bytes."""
-    place = 0
-    while place < len(content):
-        if place + 8 > len(content):
+    position = 0
+    while position < len(content):
+        if position + 8 > len(content):
             raise ValueError("incomplete record")
-        (size,) = struct.unpack_from("<i", content, place)
-        end = place + 4 + size
+        (size,) = struct.unpack_from("<i", content, position)
+        end = position + 4 + size
         if size < 0 or end + 4 > len(content) or content[end : end + 4] != struct.pack("<i", size):
             raise ValueError("incomplete record")
-        yield content[place + 4 : end]
-        place = end + 4
+        yield content[position + 4 : end]
+        position = end + 4
 
 
 def _record(content: bytes) -> bytes:
@@ -288,9 +290,11 @@ def _write_frame(path: Path, atoms: Atoms) -> None:
 
 def _read_frame(path: Path) -> Atoms | None:
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as read:
-            atoms = Atoms(read["numbers"], read["positions"], cell=read["cell"], pbc=read["pbc"])
-            charge, multiplicity = read["spin"]
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as saved:
+            atoms = Atoms(
+                saved["numbers"], saved["positions"], cell=saved["cell"], pbc=saved["pbc"]
+            )
+            charge, multiplicity = saved["spin"]
     except (OSError, ValueError, KeyError):
         return None
     atoms.info = {"charge": int(charge), "multiplicity": int(multiplicity)}
