@@ -38,9 +38,9 @@ def test_it_does_not_share_memory_with_the_frame():
 
 def test_a_frame_that_is_periodic_in_some_directions_is_refused():
     slab = box(pbc=[True, True, False])
-    with pytest.raises(InputError, match="periodic in all directions or in none"):
+    with pytest.raises(InputError, match="set it to True for all three directions"):
         is_periodic(slab)
-    with pytest.raises(InputError, match="periodic in all directions or in none"):
+    with pytest.raises(InputError, match="set it to True for all three directions"):
         State.of([box(pbc=False), slab], device=CPU, dtype=torch.float64)
     assert is_periodic(box())
     assert not is_periodic(box(pbc=False))

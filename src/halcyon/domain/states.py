@@ -1,7 +1,11 @@
 """As much of a torch-sim state as models and signals read, where no dynamics needs the rest.
 
-    state = State.of(frames, device=model.device, dtype=model.dtype)
-    output = model(state)
+    from halcyon.domain.states import State
+    from halcyon.models.batched import BatchedMace
+    from halcyon.models.mace import load
+
+    model = BatchedMace(load("m.model"))
+    output = model(State.of(frames, device=model.device, dtype=model.dtype))
 
 Not for: states that move (`exploration.dynamics` has torch-sim's own), or neighbours.
 """
@@ -70,7 +74,7 @@ def is_periodic(atoms: Atoms) -> bool:
     """
     if atoms.pbc.any() and not atoms.pbc.all():
         raise InputError(
-            f"frame {atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}: "
-            "periodic in all directions or in none is supported"
+            f"frame {atoms.get_chemical_formula()}: pbc = {atoms.pbc.tolist()}: not supported; set "
+            "it to True for all three directions, or to False for all"
         )
     return bool(atoms.pbc.all())

@@ -6,8 +6,10 @@ replica is pushed away from where it has been. A hill's height is w exp(-V(s) / 
 V the bias so far: hills shrink where many lie already, and V tends to -(1 - 1/γ) F, with F the free
 energy.
 
+    from halcyon.exploration.bias import Metadynamics
+
     bias = Metadynamics(starts, temperatures_K, settings.bias, device=device)
-    energy, forces = bias.forces(positions)  # at every step; add the forces to the model's
+    energy, forces = bias.forces(positions)  # at every step; add `forces` to the model's
     bias.deposit(positions)  # every `pace_fs`
 
 Each replica has hills of its own (no multiple walkers): shared hills would couple the replicas,

@@ -9,10 +9,14 @@ a trajectory does not depend on which others are in the batch or on when a run w
 checkpoint needs no state of a generator. torch-sim's own `nvt_langevin` draws for the whole batch;
 its integrators at constant pressure take two forward passes, or one chain for all replicas.
 
-    dynamics = Dynamics(model, settings, seed=1)
+    from halcyon.exploration.dynamics import Dynamics
+    from halcyon.models.batched import BatchedMace
+    from halcyon.models.mace import load
+
+    dynamics = Dynamics(BatchedMace(load("m.model")), settings, seed=1)
     state = dynamics.begin(replicas)
     dynamics.lay_out(state, replicas, began=[0] * len(replicas))
-    state = dynamics.step(state, 0)
+    state = dynamics.step(state, step=0)
 
 Not for: watching (see `explore`), or forces (see `models.batched`, `bias`).
 """

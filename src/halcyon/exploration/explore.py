@@ -6,10 +6,17 @@ same trajectory. Steps are judged a block at a time: monitors then cost little, 
 waits for the device once a block. No result depends on the length of blocks, since what a failed
 replica did in the rest of its block is forgotten.
 
-    model = BatchedMace(load("model.model"))
+    from pathlib import Path
+    from halcyon.config import DomainSettings
+    from halcyon.exploration.explore import Monitoring, RunControl, explore
+    from halcyon.models.batched import BatchedMace
+    from halcyon.models.mace import load
+
+    model = BatchedMace(load("m.model"))
     monitoring = Monitoring(domain=domain, settings=DomainSettings(), system_kind="molecule")
-    control = RunControl(work=Path("work"), identity="any text")
+    control = RunControl(work=Path("work"), identity="what else a result depends on")
     exploration = explore(model, replicas, settings, monitoring, control, seed=1)
+    exploration.candidates  # frames that may be worth a label
 
 Not for: integrators (see `dynamics`), choosing frames (see `selection`), or long production runs
 (see `final.monitor`).

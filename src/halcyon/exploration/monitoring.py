@@ -1,7 +1,10 @@
 """What each step of a run is held against: a domain, signals, and what counts as a failure.
 
-    monitoring = Monitoring(domain=domain, settings=settings.domain, system_kind="molecule")
-    monitoring.signals()  # {"label": …, "guard": …}
+    from halcyon.config import DomainSettings
+    from halcyon.exploration.monitoring import Monitoring
+
+    monitoring = Monitoring(domain=domain, settings=DomainSettings(), system_kind="molecule")
+    list(monitoring.signals())  # ["label", "guard"]
 
 Not for: scores (see `domain.signals`), or failures (see `domain.failures`).
 """

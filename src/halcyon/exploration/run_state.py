@@ -1,9 +1,5 @@
 """What a run has reached: all that changes while it goes on, and its checkpoint.
 
-    state = RunState(roster, running, traces, candidates, trajectory)
-    state.save(path)
-    state.restore(path)  # in a new process, from a state that was made in the same way
-
 A replica is called by its *member* number here: its place among all replicas of the run, in the
 order in which they were made.
 

@@ -1,7 +1,9 @@
 """When a run does what: its settings' times as numbers of steps.
 
+    from halcyon.exploration.schedule import Schedule
+
     schedule = Schedule.of(settings)
-    schedule.block_length(step, most=50)  # steps until something must be done
+    schedule.block_length(0, most=50)  # steps of the first block
 
 Not for: doing it (see `explore`).
 """

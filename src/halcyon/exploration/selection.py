@@ -7,10 +7,12 @@
    From the top, a short list is made of frames that differ from labelled ones and from each other.
 4. From the short list, farthest-point sampling takes those that differ most from labelled frames.
 
-    selection = select(
-        candidates, labelled, domain, settings, exploration, system_kind="molecule", limit=80
-    )
-    selection.fates  # {"selected": 20, "dropped: bond broken": 3, …}
+    from halcyon.config import ExplorationSettings, SelectionSettings
+    from halcyon.exploration.selection import select
+
+    selection = select(candidates, labelled, domain, SelectionSettings(), ExplorationSettings(),
+                       system_kind="molecule", limit=80)
+    selection.fates  # number of candidates by fate: "selected", "dropped: bond broken", …
 
 Not for: proposing candidates (`explore`), or the sampling itself (`spread`).
 """

@@ -6,8 +6,12 @@ change when equivalent atoms change places. A mean over all atoms of an element 
 carbons of a molecule differ more from each other than either changes in motion. In a liquid the
 classes are the elements.
 
-    points = [fingerprint(values, classes) for values in descriptors]
-    farthest(points, learned, 5)  # [(index in points, distance), …], the farthest first
+    from halcyon.exploration.spread import farthest, fingerprint
+    from halcyon.models.mace import evaluate
+
+    descriptors = evaluate("m.model", frames).descriptors
+    points = [fingerprint(values, classes["water"]) for values in descriptors]
+    farthest(points[10:], points[:10], 5)  # [(index, distance), …], the farthest first
 
 Not for: which frames may be taken, or how many of each structure (see `selection`).
 """

@@ -1,7 +1,9 @@
 """Where replicas start: at random frames among those that the model was trained on.
 
-    replicas = deal(train, ["ethanol"], settings, seed=1)  # explorations
-    replicas, keys = deal_to_each(train, ["ethanol"], settings, seed=1)  # certificates
+    from halcyon.exploration.starts import deal, deal_to_each
+
+    replicas = deal(train, ["water"], settings, seed=1)  # for an exploration
+    replicas, keys = deal_to_each(train, ["water"], settings, seed=1)  # for a certificate
 
 Equal seeds give equal starts, so that a killed run begins where it began before.
 

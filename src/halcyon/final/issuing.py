@@ -1,10 +1,5 @@
 """From long runs to the certificate that reports them, with hashes of all files it speaks of.
 
-    certificate = issue(
-        subject, runs, criteria, labels, end=end, software=software, folder=path.parent
-    )
-    certificate.write(path)
-
 Not for: running (see `long_runs`), or what follows from the runs (see `certificate`).
 """
 
