@@ -142,7 +142,7 @@ def test_errors_stand_over_the_labels_that_were_trained_on(page):
 def test_curves_of_training_are_those_of_the_files(page, figure, key):
     first, second, before = page.figures[figure]["data"]
     for trace, epochs, error in ((first, 9, 100), (second, 9, 50), (before, 25, 900)):
-        expected = [entry[key] for entry in curve(epochs, error)]
+        expected = [getattr(entry, key) for entry in curve(epochs, error)]
         assert trace["y"] == pytest.approx(expected, rel=1e-3)
     assert np.flatnonzero(first["marker"]["size"]) == [6]  # epoch 7 was kept
     assert not any(before["marker"]["size"])
