@@ -302,6 +302,14 @@ def test_tables_are_written_with_units(books):
     assert len(pq.read_table(books.folder / "quarantine.parquet")) == 4
 
 
+def test_a_campaign_that_was_moved_has_its_costs(books, capsys, tmp_path):
+    moved = books.campaign.folder.rename(tmp_path / "elsewhere")
+    assert main(["costs", str(moved)]) == 0
+    assert "labels 6 core-hours" in capsys.readouterr().out
+    assert main(["costs", str(tmp_path / "nothing")]) == 2
+    assert "no campaign.json here" in capsys.readouterr().err
+
+
 def test_commands(books, capsys):
     assert main(["costs", str(books.campaign.folder)]) == 0
     told = capsys.readouterr().out

@@ -17,9 +17,9 @@ def touch(path, seconds=0.0):
 
 @pytest.fixture
 def three(tmp_path):
-    found = campaign(tmp_path)
-    finish(found, 3)
-    return found
+    made = campaign(tmp_path)
+    finish(made, 3)
+    return made
 
 
 def test_finished_generations_are_counted(three):
@@ -55,9 +55,9 @@ def test_another_force_field_finishes_nothing(three, tmp_path):
 
 
 def test_a_generation_that_leads_to_no_other_is_not_counted(tmp_path):
-    found = campaign(tmp_path)
-    finish(found, 2, decision="saturated")
-    assert paths.finished_generations(found, "methanol") == 0
+    made = campaign(tmp_path)
+    finish(made, 2, decision="saturated")
+    assert paths.finished_generations(made, "methanol") == 0
 
 
 def test_the_pattern_leaves_finished_generations_out():

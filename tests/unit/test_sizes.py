@@ -27,9 +27,9 @@ def campaign(tmp_path, **changes):
     }
     settings = config.parse_campaign(content | changes, "trial.yaml")
     plan = SystemPlan(SYSTEM, config.settings_for(settings, SYSTEM))
-    found = Campaign(settings, {"thing": plan})
-    found.folder.mkdir(parents=True, exist_ok=True)
-    return found
+    trial = Campaign(settings, {"thing": plan})
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    return trial
 
 
 def learn(campaign, stage, generation, *, seconds, peak_mb, **counted):
@@ -63,14 +63,14 @@ def test_work_in_atoms_is_counted_by_hand(tmp_path):
 
 
 def test_what_is_done_once_learns_from_the_last_generation(tmp_path):
-    found = campaign(tmp_path, certificate={"time_ps": 100.0})
-    units = job_units(found.systems["thing"], "certify", None)
-    asked = JobSizes(found).of("certify", "thing")
-    assert asked.memory_mb == UNLEARNED_MB["certify"] + OVERHEAD_MB
-    learn(found, "explore", 0, seconds=1.0, peak_mb=9000, units=units)
-    learn(found, "explore", 1, seconds=3600.0, peak_mb=1500, units=units)
-    asked = JobSizes(found).of("certify", "thing")
-    assert (asked.runtime_min, asked.memory_mb) == (MARGIN * 60, MARGIN * 1500 + OVERHEAD_MB)
+    trial = campaign(tmp_path, certificate={"time_ps": 100.0})
+    units = job_units(trial.systems["thing"], "certify", None)
+    size = JobSizes(trial).of("certify", "thing")
+    assert size.memory_mb == UNLEARNED_MB["certify"] + OVERHEAD_MB
+    learn(trial, "explore", 0, seconds=1.0, peak_mb=9000, units=units)
+    learn(trial, "explore", 1, seconds=3600.0, peak_mb=1500, units=units)
+    size = JobSizes(trial).of("certify", "thing")
+    assert (size.runtime_min, size.memory_mb) == (MARGIN * 60, MARGIN * 1500 + OVERHEAD_MB)
 
 
 def test_before_anything_is_learned_much_is_asked(tmp_path):
@@ -79,17 +79,17 @@ def test_before_anything_is_learned_much_is_asked(tmp_path):
     assert JobSizes(small).of("explore", "thing", generation=0).runtime_min >= LEAST_MIN
     ratio = 100 * atom_units(small.systems["thing"], "explore", 0)
     assert atom_units(large.systems["thing"], "explore", 0) == pytest.approx(ratio)
-    asked = JobSizes(small).of("explore", "thing", generation=0)
-    assert asked.memory_mb == UNLEARNED_MB["explore"] + OVERHEAD_MB
+    size = JobSizes(small).of("explore", "thing", generation=0)
+    assert size.memory_mb == UNLEARNED_MB["explore"] + OVERHEAD_MB
 
 
 def test_only_earlier_generations_teach(tmp_path):
-    found = campaign(tmp_path)
-    sizes = JobSizes(found)
-    units = job_units(found.systems["thing"], "explore", 1)
+    trial = campaign(tmp_path)
+    sizes = JobSizes(trial)
+    units = job_units(trial.systems["thing"], "explore", 1)
     unlearned = sizes.of("explore", "thing", generation=0)
-    learn(found, "explore", 0, seconds=7200.0, peak_mb=3000, units=units)
-    learn(found, "explore", 1, seconds=60.0, peak_mb=1, units=units)
+    learn(trial, "explore", 0, seconds=7200.0, peak_mb=3000, units=units)
+    learn(trial, "explore", 1, seconds=60.0, peak_mb=1, units=units)
     assert sizes.of("explore", "thing", generation=0) == unlearned
     learned = sizes.of("explore", "thing", generation=1)
     assert learned.runtime_min == MARGIN * 120
@@ -98,57 +98,57 @@ def test_only_earlier_generations_teach(tmp_path):
 
 
 def test_the_largest_shard_counts(tmp_path):
-    found = campaign(tmp_path)
-    units = job_units(found.systems["thing"], "label", 1)
+    trial = campaign(tmp_path)
+    units = job_units(trial.systems["thing"], "label", 1)
     for seconds, peak_mb in ((600.0, 4000), (3600.0, 900)):
-        learn(found, "label", None, seconds=seconds, peak_mb=peak_mb, units=units)
-    asked = JobSizes(found).of("label", "thing", generation=1)
-    assert asked.runtime_min == MARGIN * 60
-    assert asked.memory_mb == MARGIN * 4000 + OVERHEAD_MB
+        learn(trial, "label", None, seconds=seconds, peak_mb=peak_mb, units=units)
+    size = JobSizes(trial).of("label", "thing", generation=1)
+    assert size.runtime_min == MARGIN * 60
+    assert size.memory_mb == MARGIN * 4000 + OVERHEAD_MB
 
 
 def test_attempts_get_what_the_last_ones_died_of(tmp_path):
-    found = campaign(tmp_path)
-    units = job_units(found.systems["thing"], "explore", 1)
-    learn(found, "explore", 0, seconds=3600.0, peak_mb=4000, units=units)
-    sizes = JobSizes(found)
-    tried = Attempts(found.attempts("thing", "gen001-explore"))
+    trial = campaign(tmp_path)
+    units = job_units(trial.systems["thing"], "explore", 1)
+    learn(trial, "explore", 0, seconds=3600.0, peak_mb=4000, units=units)
+    sizes = JobSizes(trial)
+    tried = Attempts(trial.attempts("thing", "gen001-explore"))
 
-    def asked():
+    def size_now():
         size = sizes.of("explore", "thing", generation=1, job="gen001-explore")
         return size.runtime_min, size.memory_mb
 
-    assert asked() == (120, 9000)
+    assert size_now() == (120, 9000)
     tried.end(tried.begin("run"), Ended.SAVED, 100.0)  # out of time
-    assert asked() == (180, 9000)
+    assert size_now() == (180, 9000)
     tried.begin("run")  # killed
-    assert asked() == (180, 13500)
+    assert size_now() == (180, 13500)
     tried.end(tried.begin("run"), Ended.FAILED, 100.0)  # of itself: neither helps
-    assert asked() == (180, 13500)
+    assert size_now() == (180, 13500)
 
 
 def test_limits_hold_whatever_is_asked(tmp_path):
     limits = {"longest_job_h": 2.0, "most_memory_GB": 6.0}
-    found = campaign(tmp_path, exploration={"time_ps": 1e5}, resources=limits)
-    tried = Attempts(found.attempts("thing", "gen000-explore"))
+    trial = campaign(tmp_path, exploration={"time_ps": 1e5}, resources=limits)
+    tried = Attempts(trial.attempts("thing", "gen000-explore"))
     for _ in range(30):
         tried.begin("run")
-    size = JobSizes(found).of("explore", "thing", generation=0, job="gen000-explore")
+    size = JobSizes(trial).of("explore", "thing", generation=0, job="gen000-explore")
     assert (size.runtime_min, size.memory_mb) == (120, 6000)
 
 
 def test_work_of_an_older_ledger_is_counted_anew(tmp_path):
     """What it calls `work` had other units: it would ask for a thousandth of the time."""
-    found = campaign(tmp_path)
-    units = job_units(found.systems["thing"], "train", 0)
-    learn(found, "train", 0, seconds=7200.0, peak_mb=3000, work=1000 * units)
-    asked = JobSizes(found).of("train", "thing", generation=1)
-    ratio = job_units(found.systems["thing"], "train", 1) / units
-    assert asked.runtime_min == pytest.approx(MARGIN * 120 * ratio, abs=1)
+    trial = campaign(tmp_path)
+    units = job_units(trial.systems["thing"], "train", 0)
+    learn(trial, "train", 0, seconds=7200.0, peak_mb=3000, work=1000 * units)
+    size = JobSizes(trial).of("train", "thing", generation=1)
+    ratio = job_units(trial.systems["thing"], "train", 1) / units
+    assert size.runtime_min == pytest.approx(MARGIN * 120 * ratio, abs=1)
 
 
 def test_a_ledger_without_memory_or_with_a_torn_line_teaches_nothing(tmp_path):
-    found = campaign(tmp_path)
-    path = ledger(found.folder)
+    trial = campaign(tmp_path)
+    path = ledger(trial.folder)
     path.write_text('{"system": "thing", "stage": "explore", "seconds": 5.0}\n{"torn')
-    assert JobSizes(found).of("explore", "thing", generation=1).runtime_min >= LEAST_MIN
+    assert JobSizes(trial).of("explore", "thing", generation=1).runtime_min >= LEAST_MIN

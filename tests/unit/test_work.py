@@ -159,14 +159,14 @@ def test_labels_of_another_size_are_scaled():
 
 def test_the_certificates_runs_are_counted(tmp_path):
     """8 replicas of one molecule at two temperatures, 1 ns NVT and 20 ps NVE, steps of 0.5 fs."""
-    asked = {"time_ps": 1000.0, "nve_time_ps": 20.0, "replicas": 8}
+    tested = {"time_ps": 1000.0, "nve_time_ps": 20.0, "replicas": 8}
     explored = {"temperatures_K": [300.0, 500.0], "timestep_fs": 0.5}
-    found = campaign(tmp_path, certificate=asked, exploration=explored)
+    made = campaign(tmp_path, certificate=tested, exploration=explored)
     steps = 8 * 2 * 2 * 1_020_000
-    assert work.units(found.systems["methanol"], "certify", None) == steps
+    assert work.units(made.systems["methanol"], "certify", None) == steps
     about = {"seconds_per_replica_step": 0.01, "seconds_per_evaluation": 0.0, "about": "made up"}
     trial = {"model": about | {"seconds_per_structure_and_epoch": [0.0]}}
-    (system,) = forecast(found, {"methanol": trial}, start_s=0.0)["systems"]
+    (system,) = forecast(made, {"methanol": trial}, start_s=0.0)["systems"]
     end = system["batches"][-1]
     assert end["stages"]["certify"][1] * 3600 == pytest.approx(steps * 0.01)
     never = campaign(tmp_path, certificate={"when": "never"})
@@ -176,9 +176,9 @@ def test_the_certificates_runs_are_counted(tmp_path):
 
 def test_sums_of_a_forecast(tmp_path):
     """One core-second a label and nothing else: 55 + 4 × 20 labels, 8 + 4 × 7 starts of 1 s."""
-    found = campaign(tmp_path)
+    made = campaign(tmp_path)
     result = forecast(
-        found, {"methanol": {"label": {"core_seconds": 1.0, "about": "made up"}}}, start_s=1.0
+        made, {"methanol": {"label": {"core_seconds": 1.0, "about": "made up"}}}, start_s=1.0
     )
     (system,) = result["systems"]
     # Force field, pre-training, seed, two shards; seven of a generation; certificate, final, page.
@@ -190,8 +190,8 @@ def test_sums_of_a_forecast(tmp_path):
     assert result["total"]["gpu_hours"] == [0, 0]
     assert "actual" not in system
     assert system["unmeasured"] == [s for s in work.UNITS if s not in ("label", "final")]
-    ledger = found.folder / "stages.jsonl"
+    ledger = made.folder / "stages.jsonl"
     entry = {"system": "methanol", "stage": "label", "seconds": 90.0, "cores": 2}
     ledger.write_text(json.dumps(entry | {"generation": None, "what": ""}) + "\n")
-    actual = forecast(found, {}, start_s=1.0)["systems"][0]["actual"]
+    actual = forecast(made, {}, start_s=1.0)["systems"][0]["actual"]
     assert actual["stages"]["label"]["core_hours"] == pytest.approx(180 / 3600)

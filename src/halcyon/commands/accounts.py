@@ -45,8 +45,10 @@ def register(groups: Commands) -> None:
 
 
 def _read(arguments: argparse.Namespace) -> tuple[Campaign, list[str]]:
+    from halcyon.commands.status.standing import find
+
     path = arguments.campaign
-    campaign = Campaign.read(path / "campaign.json" if path.is_dir() else path)
+    campaign = find(path.parent if path.is_file() else path)  # it may have been moved
     if arguments.system is None:
         return campaign, list(campaign.systems)
     if arguments.system not in campaign.systems:
