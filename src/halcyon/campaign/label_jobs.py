@@ -23,7 +23,7 @@ from halcyon.labels.reference.base import Record, Status
 from halcyon.wording import count
 
 MESSAGE_EVERY_S = 10.0
-"""Time between two messages about labels that are as they should be, s."""
+"""Least time between two messages about good labels, s."""
 
 
 def label_job(campaign: Campaign, system: str, batch: str, shard: int, *, seed: int) -> LabelJob:

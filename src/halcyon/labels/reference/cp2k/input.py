@@ -48,6 +48,21 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
     """
     check_frame(level, atoms, data_dir)
     tree = copy.deepcopy(level.tree)
+    _set_output(tree)
+    if guess:
+        start_from_guess(tree)
+    dft = tree["+FORCE_EVAL"][0]["+DFT"]
+    dft["CHARGE"] = atoms.info["charge"]
+    dft["MULTIPLICITY"] = atoms.info["multiplicity"]
+    if atoms.info["multiplicity"] > 1 and not dft.get("ROKS"):
+        dft["UKS"] = True
+    _set_data_files(tree, level, data_dir)
+    _set_structure(tree, level, atoms)
+    return tree
+
+
+def _set_output(tree: Tree) -> None:
+    """Ask for energy and forces, and for the orbitals' file."""
     tree["+GLOBAL"] = tree.get("+GLOBAL", {}) | {
         "PROJECT_NAME": "frame",
         "RUN_TYPE": "ENERGY_FORCE",
@@ -58,16 +73,15 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
         # `=` makes CP2K take the name as it is.
         "+FORCES": {"_": "ON", "FILENAME": f"={FORCES_FILE}", "NDIGITS": FORCE_DIGITS}
     }
-    dft, subsys = force_eval["+DFT"], force_eval["+SUBSYS"]
+    dft = force_eval["+DFT"]
     dft["+SCF"] = dft.get("+SCF", {}) | {
         "+PRINT": {"+RESTART": {"_": "ON", "BACKUP_COPIES": 0}, "+RESTART_HISTORY": {"_": "OFF"}}
     }
-    if guess:
-        start_from_guess(tree)
-    dft["CHARGE"] = atoms.info["charge"]
-    dft["MULTIPLICITY"] = atoms.info["multiplicity"]
-    if atoms.info["multiplicity"] > 1 and not dft.get("ROKS"):
-        dft["UKS"] = True
+
+
+def _set_data_files(tree: Tree, level: Cp2kLevel, data_dir: Path) -> None:
+    """Name all data files by their absolute paths."""
+    dft = tree["+FORCE_EVAL"][0]["+DFT"]
     for keyword in ("BASIS_SET", "POTENTIAL"):
         paths = [str(path) for path in level.data_file_paths(keyword, data_dir)]
         dft[f"{keyword}_FILE_NAME"] = paths if keyword == "BASIS_SET" else paths[0]
@@ -76,6 +90,11 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
         for name in DATA_KEYWORDS:
             if name in branch:
                 branch[name] = str(files[branch[name]])
+
+
+def _set_structure(tree: Tree, level: Cp2kLevel, atoms: Atoms) -> None:
+    """Elements, boundaries, cell and coordinates of the frame."""
+    dft, subsys = (tree["+FORCE_EVAL"][0][section] for section in ("+DFT", "+SUBSYS"))
     # Only the elements of this frame: CP2K looks for the data of every KIND in its input.
     symbols = atoms.get_chemical_symbols()
     subsys["+KIND"] = [
@@ -100,7 +119,6 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
             for symbol, (x, y, z) in zip(symbols, positions, strict=True)
         ]
     }
-    return tree
 
 
 def start_from_guess(tree: Tree) -> None:
