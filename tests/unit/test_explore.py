@@ -8,11 +8,13 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase import Atoms, units
 from torch_sim.models.interface import ModelInterface
 
+from conftest import ROOT
 from halcyon.config import (
     DistanceVariable,
     DomainSettings,
@@ -31,6 +33,7 @@ from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
 from halcyon.verdict.forms import ExplorationSummary
 
+DATA = ROOT / "tests/data/exploration"
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
 
@@ -213,6 +216,45 @@ def test_of_a_long_run_a_set_number_of_candidates_is_kept_those_that_gained_most
             for r in (all_of_them, few)
         )
         assert kept == gains[-3:]
+
+
+def continued(work, fixture, **options):
+    """A run that goes on from a checkpoint that an earlier release wrote."""
+    with pytest.raises(Interrupted):
+        run(work, stop=after(0), **options)
+    (checkpoint,) = work.glob("*.checkpoint")
+    checkpoint.write_bytes((DATA / fixture).read_bytes())
+    return run(work, **options)
+
+
+def test_a_checkpoint_of_an_earlier_release_goes_on(tmp_path):
+    options = {
+        "replicas": [Replica(n, 600.0 + n, dimer(1.9 if n == 1 else 1.0)) for n in range(3)],
+        "settings": SETTINGS.model_copy(update={"bias": STRETCH}),
+        "successor": breaks_first,
+    }
+    whole = run(tmp_path / "whole", **options)
+    result = continued(tmp_path / "old", "version-2.checkpoint", **options)
+    # Not to the last bit: the file is another machine's.
+    pd.testing.assert_frame_equal(result.traces, whole.traces, rtol=1e-6)
+    assert [end.time_ps for end in result.replicas] == [end.time_ps for end in whole.replicas]
+    assert [end.failure for end in result.replicas] == [end.failure for end in whole.replicas]
+    assert result.steps == whole.steps
+    assert len(result.candidates) == len(whole.candidates)
+
+
+def test_a_checkpoint_of_an_earlier_release_whose_replicas_have_all_failed_is_read(tmp_path):
+    replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
+    whole = run(tmp_path / "whole", replicas=replicas)
+    old = tmp_path / "old"
+    (made,) = (tmp_path / "whole").glob("*.checkpoint")
+    old.mkdir()
+    (old / made.name).write_bytes((DATA / "version-2-all-failed.checkpoint").read_bytes())
+    model = Spring()
+    result = run(old, model, replicas=replicas)
+    assert model.calls == 0
+    assert [end.failure for end in result.replicas] == ["bond broken"] * 2
+    assert result.steps == whole.steps
 
 
 def test_killed_and_restarted_it_is_the_same_trajectory(tmp_path):

@@ -1,0 +1,57 @@
+"""When a run does what, in steps."""
+
+import pytest
+
+from halcyon.config import ExplorationSettings
+from halcyon.exploration.schedule import Schedule
+
+SETTINGS = ExplorationSettings(
+    time_ps=1.0,
+    timestep_fs=0.5,
+    trace_points_per_ps=50,
+    candidate_interval_fs=30.0,
+    trajectory_every_fs=None,
+)
+
+
+def test_times_become_numbers_of_steps():
+    assert Schedule.of(SETTINGS) == Schedule(
+        timestep_ps=0.0005,
+        steps=2000,
+        trace_every=40,
+        interval=60,
+        recent_every=30,
+        write_every=None,
+    )
+    written = SETTINGS.model_copy(update={"trajectory_every_fs": 0.1})
+    assert Schedule.of(written).write_every == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "most", "length"),
+    [
+        (0, 50, 30),  # until frames are remembered
+        (30, 50, 10),  # until a point of the traces
+        (0, 20, 15),  # in two equal blocks
+        (15, 20, 15),
+        (1999, 50, 1),  # until the end
+    ],
+)
+def test_a_block_ends_where_something_must_be_done(step, most, length):
+    assert Schedule.of(SETTINGS).block_length(step, most=most) == length
+
+
+def test_a_run_is_made_of_blocks_that_miss_nothing():
+    schedule, step = Schedule.of(SETTINGS), 0
+    stops = set()
+    while step < schedule.steps:
+        step += schedule.block_length(step, most=7)
+        stops.add(step)
+    for period in (schedule.interval, schedule.trace_every, schedule.recent_every):
+        assert set(range(period, schedule.steps + 1, period)) <= stops
+    assert max(stops) == schedule.steps
+
+
+def test_the_next_interval_is_not_beyond_the_end():
+    schedule = Schedule.of(SETTINGS)
+    assert [schedule.next_interval(step) for step in (0, 59, 60, 1999)] == [60, 60, 120, 2000]
