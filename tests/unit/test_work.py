@@ -145,15 +145,15 @@ def test_a_rate_from_earlier_jobs(quickstart):
     ]
     rate = rates.from_ledger(quickstart, entries, "campaign x")["explore"]
     low, high = rates.LEDGER_FACTORS
-    assert (rate.low, rate.likely, rate.high) == pytest.approx((low * 1e-3, 2e-3, high * 3e-3))
+    assert (rate.low, rate.value, rate.high) == pytest.approx((low * 1e-3, 2e-3, high * 3e-3))
     assert rate.source == "campaign x, 3 jobs"
 
 
 def test_labels_of_another_size_are_scaled():
     same = from_labels({9: StoredCosts(4, 1.0, 2.0, 3.0)}, 9, "store")
-    assert (same.low, same.likely, same.high) == (1.0, 2.0, 3.0)
+    assert (same.low, same.value, same.high) == (1.0, 2.0, 3.0)
     double = from_labels({9: StoredCosts(4, 1.0, 2.0, 3.0)}, 18, "store")
-    assert (double.low, double.likely, double.high) == pytest.approx((2.0, 8.0, 24.0))
+    assert (double.low, double.value, double.high) == pytest.approx((2.0, 8.0, 24.0))
     assert from_labels({}, 9, "store") is None
 
 

@@ -4,7 +4,7 @@
 
     entries = [{"stage": "explore", "seconds": 64.0, "units": 32_000}]
     rate = from_ledger(campaign.systems["ethanol"], entries, "campaign ethanol-1")["explore"]
-    rate.times(1000).likely  # 2.0
+    rate.times(1000).value  # 2.0
 
 Rates come from this campaign's own jobs, from other campaigns, from stored labels, or from a short
 trial. All are for one core, or one GPU.
@@ -19,6 +19,7 @@ from typing import Any
 
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.campaign.work import recorded_units
+from halcyon.verdict.estimates import Interval
 from halcyon.wording import count
 
 LEDGER_FACTORS = (0.8, 1.5)
@@ -26,32 +27,31 @@ LEDGER_FACTORS = (0.8, 1.5)
 assumed, not measured."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Seconds per unit of work.
+@dataclass(frozen=True, kw_only=True)
+class Rate(Interval):
+    """Seconds per unit of work: what to expect, at least and at most.
 
     Attributes:
-        low: at least.
-        likely: what to expect.
-        high: at most.
         source: where that is known from, for people.
     """
 
-    low: float
-    likely: float
-    high: float
     source: str
 
     @classmethod
     def around(cls, values: Iterable[float], factors: tuple[float, float], source: str) -> "Rate":
         """The range of some measurements, widened by a factor below and one above."""
         ordered = sorted(values)
-        low, high = factors[0] * ordered[0], factors[1] * ordered[-1]
-        return cls(low, statistics.median(ordered), high, source)
+        return cls(
+            value=statistics.median(ordered),
+            low=factors[0] * ordered[0],
+            high=factors[1] * ordered[-1],
+            source=source,
+        )
 
     def times(self, units: float) -> "Rate":
         """Seconds of so many units."""
-        return Rate(self.low * units, self.likely * units, self.high * units, self.source)
+        low, value, high = (part * units for part in (self.low, self.value, self.high))
+        return Rate(value=value, low=low, high=high, source=self.source)
 
 
 def from_ledger(

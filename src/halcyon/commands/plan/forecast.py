@@ -87,7 +87,7 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
             {
                 "stage": stage,
                 "unit": work.UNITS.get(stage, "job"),
-                "seconds": [rate.low, rate.likely, rate.high],
+                "seconds": [rate.low, rate.value, rate.high],
                 "source": rate.source,
             }
             for stage, rate in rates.items()
@@ -129,7 +129,7 @@ def _batch(
     for stage in dict.fromkeys(job.stage for job in jobs):
         number = sum(job.stage == stage for job in jobs)
         cores = paths.cores_of(plan, stage)
-        starting = [cores * number * seconds for seconds in (start.low, start.likely, start.high)]
+        starting = [cores * number * seconds for seconds in (start.low, start.value, start.high)]
         working = _core_seconds(plan, stage, generation, rates)
         stages[stage] = [seconds / 3600 for seconds in _added([starting, working])]
     on_gpu = [hours for stage, hours in stages.items() if gpu and stage in paths.MODEL_STAGES]
@@ -152,7 +152,7 @@ def _core_seconds(
     seconds = rates[stage].times(work.units(plan, stage, generation))
     # The rate of labels is in core-seconds already.
     cores = 1 if stage == "label" else paths.cores_of(plan, stage)
-    return [cores * seconds.low, cores * seconds.likely, cores * seconds.high]
+    return [cores * seconds.low, cores * seconds.value, cores * seconds.high]
 
 
 def _disk(plan: SystemPlan, batch: Batch, trials: Trials) -> float:

@@ -3,7 +3,7 @@
     from halcyon.commands.plan.rates import best_rates
 
     rates = best_rates(campaign, "ethanol", trials={})
-    [(stage, rate.likely, rate.source) for stage, rate in rates.items()]
+    [(stage, rate.value, rate.source) for stage, rate in rates.items()]
 
 From worst to best: trials of seconds, jobs of other campaigns with the same structures and model,
 and, for labels, those of the same level of theory in the store.
@@ -165,8 +165,8 @@ def from_labels(costs: Mapping[int, StoredCosts], atoms: int, source: str) -> Ra
     cost = costs[nearest]
     factors = [(atoms / nearest) ** power for power in LABEL_POWERS]
     return Rate(
-        cost.low * min(factors),
-        cost.median * math.sqrt(factors[0] * factors[1]),
-        cost.high * max(factors),
-        f"{source}: {count(cost.number, 'label')} of {count(nearest, 'atom')}",
+        value=cost.median * math.sqrt(factors[0] * factors[1]),
+        low=cost.low * min(factors),
+        high=cost.high * max(factors),
+        source=f"{source}: {count(cost.number, 'label')} of {count(nearest, 'atom')}",
     )
