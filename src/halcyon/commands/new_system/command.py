@@ -284,7 +284,7 @@ def _look_at(path: Path, *, cost: bool) -> int:
     """Say how to run the campaign and what it will cost, or why it cannot run here yet."""
     from halcyon import config
     from halcyon.campaign.checks import begin
-    from halcyon.commands import main
+    from halcyon.commands.plan.command import show_plan
 
     content: dict[str, Any] = config.read_yaml(path)
     try:
@@ -293,7 +293,10 @@ def _look_at(path: Path, *, cost: bool) -> int:
         tell(f"{path} was written, and cannot run here yet: {error}")
         return 1
     if cost:
-        main.main(["plan", "--configfile", str(path)])
+        try:
+            show_plan(path)
+        except InputError as error:
+            tell(f"error {error}")
     else:
         console().print(f"what it will cost: halcyon plan --configfile {path}", markup=False)
     console().print(f"next: snakemake --configfile {path}", markup=False)
