@@ -1,6 +1,11 @@
 """Many molecules in one box: mixtures, liquids and clusters, packed by Packmol.
 
-    atoms = packed_structure(settings, plan.structures, seed=1, cache=Path("results/prepared"))
+    from halcyon.config import StructureSettings
+    from halcyon.systems.packing import packed_structure
+
+    water = StructureSettings(name="water", smiles="O")
+    box = StructureSettings(name="box", pack={"water": 8}, density_g_per_cm3=0.9)
+    atoms = packed_structure(box, {"water": water}, seed=1)
 
 The molecules lie at random, no two atoms of different ones closer than 2 Å, over periodic
 boundaries too. The same seed gives the same box. Atoms are listed molecule by molecule, in the

@@ -1,8 +1,12 @@
 """From a structure's settings to atoms one can start from: geometry, bonds, atom classes.
 
+    from halcyon.config import StructureSettings
+    from halcyon.systems.structures import atom_classes, bonds, start_structure
+
+    settings = StructureSettings(name="ethanol", smiles="CCO")
     atoms = start_structure(settings)
-    graph = bonds(settings, atoms)
-    classes = atom_classes(atoms, graph, "symmetry")    # "ethanol:C0", "ethanol:C1", ...
+    classes = atom_classes(atoms, bonds(settings, atoms), "symmetry")
+    classes[0]  # "ethanol:C0"
 
 What cannot be simulated is refused here, before anything expensive runs: an impossible spin, a
 charge that contradicts the SMILES, overlapping atoms, a box that does not hold the molecule.

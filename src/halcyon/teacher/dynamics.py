@@ -1,6 +1,9 @@
 """The teacher's molecular dynamics: frames of one Langevin run that a kill cannot hurt.
 
-    run = Run(teacher, start, 300.0, interval_fs=25.0, seed=seed, saved=Path("run.npz"))
+    import numpy as np
+    from halcyon.teacher.dynamics import Run
+
+    run = Run(teacher, start, 300.0, interval_fs=25.0, seed=np.random.SeedSequence(1))
     frame = next(run)
 
 The run is cut into segments of `SEGMENT` frames. Each begins in a fresh OpenMM context, from the

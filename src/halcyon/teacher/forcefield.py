@@ -1,7 +1,15 @@
 """The teacher: a classical force field, through OpenMM, that labels frames.
 
-    teacher = make_teacher(system.forcefield, atoms, bonds, molecules=lambda: {"it": [molecule]})
-    energies, forces = teacher.evaluate([atoms])
+    from halcyon.config import StructureSettings, XmlForceField
+    from halcyon.systems import bonds, start_structure
+    from halcyon.teacher.forcefield import make_teacher
+
+    settings = StructureSettings(name="ethanol", smiles="CCO")
+    atoms = start_structure(settings)
+    files = ["config/forcefields/small-molecules.xml"]
+    forcefield = XmlForceField(kind="forcefield_xml", files=files)
+    teacher = make_teacher(forcefield, atoms, bonds(settings, atoms))
+    energies, forces = teacher.evaluate([atoms])  # eV, eV/Å
 
 A model that is pre-trained on such frames knows the walls of the potential (bonds, angles, close
 contacts) before it sees a reference label: E. C.-Y. Yuan, T. Head-Gordon, arXiv:2509.14205. All

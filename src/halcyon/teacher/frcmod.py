@@ -1,6 +1,9 @@
 """From AMBER's mol2 and frcmod files of molecules to an OpenMM ForceField XML.
 
-    xml = forcefield_xml({"ethanol": read_mol2(mol2)}, read_frcmod(frcmod), prefix="a1-")
+    from halcyon.teacher.frcmod import forcefield_xml, read_frcmod, read_mol2
+
+    typed = read_mol2(mol2, numbers=(6, 6, 8, 1, 1, 1, 1, 1, 1))
+    xml = forcefield_xml({"ethanol": typed}, read_frcmod(frcmod), prefix="a1-")
 
 Energies of AMBER: K(r - r0)² for bonds and angles, V/n (1 + cos(pφ - φ0)) for torsions, the
 third atom in the middle of an improper, 1-4 interactions scaled by 1/2 and 1/1.2.

@@ -1,6 +1,9 @@
 """GAFF2 for any organic molecule: AmberTools types it, OpenMM gets a ForceField XML.
 
-    file = gaff2_xml(molecule, charges="gasteiger", cache=Path("results/prepared"))
+    from pathlib import Path
+    from halcyon.teacher.gaff2 import gaff2_xml
+
+    xml = gaff2_xml(molecule, name="methanol", cache=Path("results/prepared"))
 
 `antechamber` gives types and charges, `parmchk2` the parameters: the ones on PATH if AMBERHOME is
 set, else those inside the package acpype. A molecule that was typed before is read from the

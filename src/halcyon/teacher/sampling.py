@@ -1,6 +1,10 @@
 """What the teacher teaches: frames of its dynamics, and frames up against the potential's walls.
 
-    frames, counts = sample(teacher, atoms, TeacherSettings(), seed=1)
+    from halcyon.config import TeacherSettings
+    from halcyon.teacher.sampling import sample
+
+    frames, counts = sample(teacher, start, TeacherSettings(md_frames=20), seed=1)
+    counts["md"]  # 20
 
 Each frame says in `info["origin"]` how it was made:
 

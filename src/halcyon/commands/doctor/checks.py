@@ -1,6 +1,9 @@
 """Will a campaign run here? Each check is a line: ok, a warning or a fault, and what to do.
 
-    for check in examine(Path("config/quickstart.yaml"), profile=None):
+    from pathlib import Path
+    from halcyon.commands.doctor.checks import examine
+
+    for check in examine(Path("config/quickstart.yaml"), profile=None, trials=False):
         print(check.verdict, check.name, check.found, check.remedy)
 
 Nothing is assumed: files are locked, clocks compared, and a tiny job of each kind is run. Checks

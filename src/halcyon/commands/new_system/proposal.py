@@ -1,5 +1,8 @@
 """From SMILES to a system's file: sensible choices, each with its reason beside it.
 
+    from halcyon.commands.new_system.proposal import propose
+    from halcyon.commands.new_system.wish import Wish
+
     proposal = propose(Wish("acetic_acid", "CC(=O)O"))
     print(proposal.text)
 

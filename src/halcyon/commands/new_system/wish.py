@@ -1,5 +1,7 @@
 """What a new system is asked to be, and the molecules that this means.
 
+    from halcyon.commands.new_system.wish import Wish, parts_of
+
     parts = parts_of(Wish("acetic_acid", "CC(=O)O"))
 
 Not for: force fields and the system's file (see `proposal`).
