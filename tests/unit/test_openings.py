@@ -177,6 +177,7 @@ def test_the_program_takes_the_command_line(module, text, monkeypatch):
             (entry,) = entry_points(group="console_scripts", name=program)
             target = entry.module
         monkeypatch.setattr(sys, "argv", [program, *words])
+        monkeypatch.delitem(sys.modules, target, raising=False)  # runpy loads it anew
         with pytest.raises(ParsedError):
             runpy.run_module(target, run_name="__main__")
 
