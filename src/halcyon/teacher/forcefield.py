@@ -304,7 +304,7 @@ def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) 
     name = str(atoms.info.get("structure", atoms.symbols))
     if name not in paths:
         raise InputError(
-            f"structure {name}: forcefield.{key}: no file for this structure; there are files for "
+            f"structure {name}: forcefield.{key}: no file for it; there are files for "
             f"{', '.join(paths)}"
         )
     path = paths[name]
