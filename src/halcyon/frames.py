@@ -1,14 +1,13 @@
-"""Structures and their labels: ASE `Atoms` in memory, Parquet on disk, hashes for identity.
+"""Frames: structures with their labels, as ASE `Atoms` in memory and Parquet on disk; their hashes.
 
-One row is one frame. Positions and forces are list columns; the unit and meaning of every
-column stand in the file's own metadata, with the schema's version.
+A row is a frame. Positions and forces are list columns. The file's metadata has the unit and
+meaning of every column and the version of the schema.
 
-In memory the scalar columns live in `atoms.info` under the same names, forces and `PER_ATOM` in
-`atoms.arrays`. A name that is not declared in `COLUMNS` is refused, so that a typo
-cannot make data vanish.
+In memory the scalar columns are in `atoms.info` under the same names, forces and `PER_ATOM` in
+`atoms.arrays`. A name that is not declared in `INFO` is refused, so that a typo cannot lose data.
 
-Not for: trajectories of every step (see `explore`), or what makes a label trustworthy
-(see `labels`).
+Not for: trajectories of every step (see `exploration.trajectory`), or whether a label can be
+trusted (see `labels.sanity`).
 """
 
 import hashlib
@@ -49,7 +48,7 @@ PER_ATOM: dict[str, Column] = {
         pa.list_(pa.float32()), "ps", "atomic cumulative latent instability of each atom"
     ),
 }
-"""What a candidate may tell of each of its atoms; in memory in `atoms.arrays`."""
+"""Values of each atom that a candidate may have; in memory in `atoms.arrays`."""
 INFO: dict[str, Column] = {
     "charge": Column(pa.int32(), "e", "total charge"),
     "multiplicity": Column(pa.int32(), "", "spin multiplicity 2S+1"),
@@ -103,7 +102,11 @@ INFO: dict[str, Column] = {
 
 
 def write_frames(path: Path | str, frames: Sequence[Atoms]) -> None:
-    """Write frames to a Parquet file, atomically; see `table_of`."""
+    """Write frames to a Parquet file, atomically.
+
+    Raises:
+        KeyError: a frame has an `info` key that is not declared in `INFO`.
+    """
     with files.replacing(path) as temporary:
         pq.write_table(table_of(frames), temporary, compression="zstd")
 
@@ -112,11 +115,11 @@ def table_of(frames: Sequence[Atoms]) -> pa.Table:
     """Frames as a table, one row each.
 
     Args:
-        frames: any number of frames, zero too. Columns are the union of their `info` keys; a
-            value that a frame lacks is null.
+        frames: any number of frames, even none. Columns are the union of their `info` keys; a
+            value that a frame does not have is null.
 
     Raises:
-        KeyError: a frame carries an `info` key that is not declared in `INFO`.
+        KeyError: a frame has an `info` key that is not declared in `INFO`.
     """
     used = {name for atoms in frames for name in atoms.info}
     if unknown := used - INFO.keys():
@@ -172,18 +175,18 @@ def read_frames(path: Path | str) -> list[Atoms]:
 
 
 def check_schema(schema: pa.Schema, path: Path | str) -> None:
-    """Refuse a table that is not of frames, or that a newer Halcyon wrote.
+    """Refuse a table that does not hold frames, or that a newer Halcyon wrote.
 
     Raises:
-        InputError: names `path`.
+        InputError: the message names `path`.
     """
     version = (schema.metadata or {}).get(b"halcyon.frames")
     if version is None:
         raise InputError(f"{path}: a Parquet file, but not one of Halcyon's frames")
     if int(version) > SCHEMA_VERSION:
         raise InputError(
-            f"{path}: frames schema {int(version)}, this Halcyon reads up to {SCHEMA_VERSION}: "
-            "use a newer Halcyon"
+            f"{path}: frames schema {int(version)}, and this Halcyon reads up to {SCHEMA_VERSION}. "
+            "Use a newer Halcyon"
         )
 
 
@@ -193,7 +196,7 @@ def frames_of(table: pa.Table) -> list[Atoms]:
 
 
 def canonical_order(atoms: Atoms) -> np.ndarray:
-    """Order of atoms that does not depend on how the frame lists them.
+    """An order of the atoms that does not depend on the order in the frame.
 
     Returns:
         Indices, shape (N,): sorted by atomic number, then rounded wrapped x, y, z.
@@ -203,10 +206,11 @@ def canonical_order(atoms: Atoms) -> np.ndarray:
 
 
 def structure_key(atoms: Atoms) -> str:
-    """Hash of what a label depends on besides the level of theory.
+    """Hash of a structure: of all that a label depends on besides the level of theory.
 
-    Species and wrapped coordinates (rounded to 1e-6 Å) in canonical order, cell, periodicity,
-    charge and multiplicity. The order of the atoms and whole-cell translations do not matter.
+    It covers species and wrapped coordinates (rounded to 1e-6 Å) in canonical order, cell,
+    periodicity, charge and multiplicity. The order of the atoms and translations by cell vectors do
+    not change it.
 
     Returns:
         32 hexadecimal digits.
@@ -225,7 +229,7 @@ def structure_key(atoms: Atoms) -> str:
 
 
 def canonical_frame(atoms: Atoms) -> Atoms:
-    """Copy of a frame, with all it carries, in the canonical order of atoms."""
+    """Copy of a frame with all its data, in the canonical order of atoms."""
     order = canonical_order(atoms)
     ordered = atoms[order]
     ordered.info = dict(atoms.info)
@@ -247,7 +251,7 @@ def _rounded_positions(atoms: Atoms) -> np.ndarray:
     positions = atoms.get_positions()
     if atoms.pbc.any():
         fractional = np.linalg.solve(atoms.cell.complete().array.T, positions.T).T
-        # Rounded before wrapping, so that 0 and 1 - 1e-16 are the same place.
+        # Round before wrapping, so that 0 and 1 - 1e-16 become the same number.
         fractional[:, atoms.pbc] = np.round(fractional[:, atoms.pbc], 9) % 1.0
         positions = fractional @ atoms.cell.complete().array
     return np.round(positions, 6) + 0.0  # + 0.0 turns -0.0 into 0.0

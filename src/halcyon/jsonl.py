@@ -1,7 +1,11 @@
 """JSON Lines files that survive a kill: one safe writer, one tolerant reader.
 
+    from pathlib import Path
+    from halcyon import jsonl
+
     jsonl.append(Path("stages.jsonl"), {"stage": "explore", "seconds": 41.2})
-    for entry in jsonl.read(Path("stages.jsonl")): ...
+    for entry in jsonl.read(Path("stages.jsonl")):
+        print(entry["stage"])
 
 Several processes may append to the same file. A line that a kill or a full disk left incomplete is
 passed over when the file is read, and it never joins the next line.

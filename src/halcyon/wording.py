@@ -1,5 +1,7 @@
 """Numbers, durations and plurals in the words that people read, the same everywhere.
 
+    from halcyon.wording import count, duration, significant
+
     duration(212)  # "3.5 min"
     count(1, "replica")  # "1 replica"
     significant(0.020831)  # "0.0208"

@@ -23,7 +23,7 @@ def checks(tmp_path):
         path = tmp_path / "trial.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
         found = doctor.examine(path, profile, trials=False, constraints=ROOT / "constraints.txt")
-        return {f"{c.name} {c.found.split(':')[0]}": c for c in found}
+        return {f"{c.name} {c.finding.split(':')[0]}": c for c in found}
 
     return run
 
@@ -47,17 +47,17 @@ def test_cp2k_is_missing_and_the_disk_is_full(checks):
     found = faults(checks(reference=reference, limits=limits))
     assert {name.split()[0] for name in found} == {"disk", "reference"}
     by_name = {check.name: check for check in found.values()}
-    assert "cp2k-is-not-here" in by_name["reference cp2k"].found
+    assert "cp2k-is-not-here" in by_name["reference cp2k"].finding
     assert "apt-get install cp2k" in by_name["reference cp2k"].remedy
-    assert "1e+06" in by_name["disk"].found
+    assert "1e+06" in by_name["disk"].finding
 
 
 def test_a_wrong_level_and_a_wrong_key(checks):
     reference = {"backend": "cp2k", "level": "no-such-level.yaml"}
     (fault,) = faults(checks(reference=reference)).values()
-    assert "no-such-level.yaml" in fault.found
+    assert "no-such-level.yaml" in fault.finding
     (fault,) = faults(checks(exploration={"replica": 3})).values()
-    assert (fault.name, fault.remedy) == ("configuration", "mend the file")
+    assert (fault.name, fault.remedy) == ("configuration", "correct the file")
 
 
 def write_program(folder, name, text):
@@ -88,14 +88,14 @@ def test_a_cluster_without_the_partition(checks, tmp_path, monkeypatch):
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
     found = faults(checks(str(tmp_path / "slurm")))
-    assert any("sbatch is not on PATH" in check.found for check in found.values())
+    assert any("sbatch is not on PATH" in check.finding for check in found.values())
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     for name in ("sbatch", "squeue", "scancel"):
         write_program(programs, name, "exit 0")
     write_program(programs, "sinfo", "echo cpu; echo long")
     write_program(programs, "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
     found = {check.name: check for check in faults(checks(str(tmp_path / "slurm"))).values()}
-    assert found["partitions"].found == "gpu: not in this cluster, which has cpu, long"
+    assert found["partitions"].finding == "gpu: not in this cluster, which has cpu, long"
     assert "squeue" in found["accounting"].remedy
     assert "relabels" in found["rerun-triggers"].remedy
 
@@ -112,7 +112,7 @@ def test_a_clock_of_the_future(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.time, "time", lambda: tmp_path.stat().st_mtime - 3600)
     clock = [c for c in doctor.disk("results", tmp_path, 0.0) if c.name == "clock"]
     assert clock[0].verdict == doctor.FAULT
-    assert "+36" in clock[0].found
+    assert "+36" in clock[0].finding
 
 
 def test_a_tiny_job_of_each_kind(tmp_path):

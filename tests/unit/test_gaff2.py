@@ -202,10 +202,10 @@ def test_bad_charge_file(tmp_path, content, message):
         ({"smiles": "[H][H]"}, "GAFF2 has no parameters for the bond H0-H1"),
         (
             {"smiles": "O=O", "multiplicity": 3},
-            "GAFF2 takes the bond O0-O1 to be 1.43 Å long, and it is 1.15 Å",
+            "GAFF2's length of the bond O0-O1 is 1.43 Å, and in the start structure it is 1.15 Å",
         ),
-        ({"smiles": "FS(F)(F)(F)(F)F"}, "these atoms have no fitting type"),
-        ({"smiles": "C" * 90}, "272 atoms; AmberTools types up to 250"),
+        ({"smiles": "FS(F)(F)(F)(F)F"}, "GAFF2 has no type that fits these atoms"),
+        ({"smiles": "C" * 90}, "272 atoms; AmberTools takes at most 250"),
     ],
 )
 def test_what_gaff2_does_not_know(tmp_path, changes, message):
@@ -251,7 +251,7 @@ def test_no_ambertools(tmp_path, monkeypatch):
     monkeypatch.setattr(gaff2.shutil, "which", lambda _: None)
     monkeypatch.setattr(gaff2.importlib.util, "find_spec", lambda _: None)
     said = refused(tmp_path, smiles="O")
-    assert "needs AmberTools' antechamber and parmchk2" in said
+    assert "needs AmberTools' programs antechamber and parmchk2" in said
     assert "pip install acpype" in said
 
 
@@ -293,7 +293,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
 
 def test_what_a_program_says_is_passed_on(tmp_path, monkeypatch):
     fake(tmp_path, monkeypatch, "echo ' antechamber: Fatal Error!'; echo 'Too odd.'; exit 1")
-    assert "antechamber fails: Too odd." in refused(None, smiles="O")
+    assert "antechamber failed: Too odd." in refused(None, smiles="O")
 
 
 def test_bcc_charges(tmp_path, programs):

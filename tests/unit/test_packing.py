@@ -118,7 +118,7 @@ def test_charge_and_spin_of_the_whole():
         ({"pack": {"methanol": 1}}, "density_g_per_cm3 = 0.9: the cell's edge is 3.9 Å; methanol"),
         (
             {"pack": {"water": 8}, "density_g_per_cm3": 4.0},
-            "density_g_per_cm3 = 4.0: Packmol finds no place for 24 atoms in 3.9 Å",
+            "density_g_per_cm3 = 4.0: Packmol cannot pack 24 atoms into a cube of 3.9 Å",
         ),
         ({"pack": {"water": 8}, "density_g_per_cm3": None, "box_A": 3.6}, "box_A = 3.6: Packmol "),
     ],

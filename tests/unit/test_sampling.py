@@ -218,7 +218,7 @@ def test_structures_not_pretrained_on_get_dynamics_alone():
 
 
 def test_frames_of_one_atom():
-    assert sampling._Seen(0.1).is_new(Atoms("H"))
+    assert sampling._KeptFrames(0.1).is_new(Atoms("H"))
 
 
 @pytest.mark.parametrize("box", ["ethanol", "waters"])

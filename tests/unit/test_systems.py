@@ -111,7 +111,7 @@ def test_element_classes():
         ({"smiles": "[Xx]"}, "structure it: smiles = '[Xx]': not valid SMILES"),
         ({"smiles": "C(C)(C)(C)(C)C"}, "not a possible molecule"),
         ({"smiles": "C*"}, "without an element"),
-        ({"smiles": "O.O"}, "several molecules; give each a structure of its own"),
+        ({"smiles": "O.O"}, "several molecules; give each its own structure"),
         ({"smiles": "CC", "charge": 1}, "structure it: charge = 1: expected 0, the sum of the"),
         (
             {"smiles": "[OH]"},
@@ -152,5 +152,5 @@ def test_refused_file(tmp_path, content, message):
 
 def test_box_is_not_for_periodic_files(tmp_path):
     file = written(tmp_path, PERIODIC.format(pbc="T T T", z=0.9))
-    with pytest.raises(InputError, match=r"box_A = 9\.0: not for periodic structures"):
+    with pytest.raises(InputError, match=r"box_A = 9\.0: not possible: .* is periodic"):
         start_structure(settings(file=file, multiplicity=2, box_A=9.0))

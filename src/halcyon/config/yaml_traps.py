@@ -1,5 +1,7 @@
 """What YAML would read otherwise than a person does: refused, with the line and the way out.
 
+    from halcyon.config.yaml_traps import refuse_traps
+
     refuse_traps("box_A: 1:30", "config/systems/water.yaml")  # InputError: `1:30` reads as 90 …
 
 YAML 1.1, which Snakemake and PyYAML read, takes `1:30` for the number 90, `010` for 8, `NO` for

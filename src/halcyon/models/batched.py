@@ -7,8 +7,11 @@ processor, or the memory of a graphics card.
 Not for: reading models (see `mace`), training them (see `training`), or what a node energy means
 (see `halcyon.domain`).
 
-    model = BatchedMace(load("m.model", dtype="float32"))
-    model(torch_sim_state)["node_energy"]  # eV, without the elements' own energies
+    from halcyon.models.batched import BatchedMace
+    from halcyon.models.mace import load
+
+    model = BatchedMace(load("m.model", dtype="float64"))
+    model(state)["node_energy"]  # eV, without the elements' own energies; `state`: torch-sim's
 """
 
 import itertools

@@ -2,8 +2,10 @@
 
 Not for: dynamics, whose neighbours change at every step (see `batched`).
 
-    batch = joined(graphs(frames, model, e0s))
-    model(batch, training=True)["interaction_energy"] - batch["energy"]
+    from halcyon.models.graphs import graphs, joined
+
+    batch = joined(graphs(frames, model, {1: -13.6, 8: -2041.0}))
+    model(batch, training=True)["interaction_energy"] - batch["energy"]  # eV, per frame
 """
 
 from collections.abc import Sequence

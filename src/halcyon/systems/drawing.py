@@ -1,8 +1,8 @@
 """Molecules drawn: as SVG with numbered atoms, and in characters for a terminal.
 
-The numbers are those of the frames: what `exploration.bias.variables` calls `atoms`.
+The numbers are the atoms' indices in the frames, as in `exploration.bias.variables.atoms`.
 
-Not for: three dimensions, or a campaign's page (see `page`).
+Not for: drawings in three dimensions, or a campaign's page (see `report.page`).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from rdkit.Chem.Draw import rdMolDraw2D
 PANEL = (360, 300)
 """Width and height of one molecule in an SVG."""
 COLUMNS_PER_A, ROWS_PER_A = 3.4, 1.7
-"""Of a drawing in characters; a character is twice as high as wide."""
+"""Scale of a drawing in characters; a character is twice as high as wide."""
 BOND_MARKS = {1.0: "·", 1.5: "~", 2.0: "=", 3.0: "#"}
 INDEX = "index in the frames"
 
@@ -23,7 +23,7 @@ def svg(molecules: Mapping[str, Chem.Mol]) -> str:
     """Draw molecules side by side, every atom with its number, hydrogens too.
 
     Args:
-        molecules: name, written below → molecule with all hydrogens.
+        molecules: molecules with all hydrogens by name; the name is written below the drawing.
 
     Returns:
         A whole SVG document.
@@ -67,7 +67,7 @@ def text(molecule: Chem.Mol) -> str:
 
 
 def _flat(molecule: Chem.Mol, *, hydrogens: bool) -> Chem.Mol:
-    """A copy with coordinates of a drawing, its atoms knowing their number."""
+    """A copy with drawing coordinates; each atom has its index in the frames as a property."""
     copy = Chem.Mol(molecule)
     copy.RemoveAllConformers()
     for atom in copy.GetAtoms():

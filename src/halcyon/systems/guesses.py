@@ -1,8 +1,8 @@
-"""What can be guessed of a molecule from its structure alone: spin, box, density of the liquid.
+"""Estimates from a molecule's structure alone: spin, box, density of the liquid.
 
-Guesses to begin with, each written into the system's file beside its reason.
+`halcyon new-system` writes them into the system's file, each with its reason.
 
-Not for: geometry (`systems`), force fields (`teachers`), or anything calculated.
+Not for: geometry (`structures`), force fields (`teacher`), or calculations.
 """
 
 import math
@@ -12,10 +12,11 @@ from ase import Atoms
 from rdkit import Chem
 
 WALL_A = 3.0
-"""From the molecule to each wall of its box, Å: CP2K's frames need 2, and a molecule moves."""
+"""Distance from the molecule to each wall of its box, Å: CP2K needs 2, and the molecule moves."""
 STEP_A = 0.5
+"""Edges of boxes are multiples of this, Å."""
 TRIPLETS = frozenset({"O=O", "S=S"})
-"""Two unpaired electrons that the drawing does not show."""
+"""Molecules with two unpaired electrons that their SMILES does not show."""
 VOLUMES = ((1, 1), (2, 1.5), (10, 2), (18, 4), (36, 5), (54, 7.5), (86, 9))
 """Relative volume of an atom, up to an atomic number. Helium is interpolated."""
 CORRECTIONS = {
@@ -26,14 +27,15 @@ CORRECTIONS = {
     "[SX3]=O": 0.1,  # sulfoxide
     "[SX4](=O)=O": 0.2,  # sulfone
 }
-"""What makes a liquid denser than its atoms say, by SMARTS."""
+"""Groups, as SMARTS, that make a liquid denser than the sum of atomic volumes, and by what part."""
 MOST_CORRECTED = 0.3
+"""The corrections of a molecule add up to at most this part."""
 OPEN_SHELLS = (range(21, 31), range(39, 49), range(57, 81))
 """Elements whose ions may have any spin: transition metals and lanthanides."""
 
 
 def unpaired_electrons(molecule: Chem.Mol) -> tuple[int, str]:
-    """How many electrons are unpaired, and how that is known."""
+    """Number of unpaired electrons, and the reason for it in words."""
     if Chem.CanonSmiles(Chem.MolToSmiles(Chem.RemoveHs(molecule))) in TRIPLETS:
         return 2, "a triplet in its ground state"
     electrons = sum(atom.GetAtomicNum() for atom in molecule.GetAtoms())
@@ -48,7 +50,7 @@ def unpaired_electrons(molecule: Chem.Mol) -> tuple[int, str]:
 
 
 def longest_distance_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
-    """The longest distance between two atoms, Å: however it turns, it needs that much room."""
+    """The longest distance between two atoms, Å: the room that the molecule needs when it turns."""
     return float(atoms.get_all_distances().max())
 
 
@@ -58,13 +60,13 @@ def box_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
 
 
 def liquid_density(molecules: Mapping[str, Chem.Mol], counts: Mapping[str, int]) -> float:
-    """Density of a liquid near room temperature, g/cm³, to some 10 %: volumes of atoms add up.
+    """Density of a liquid near room temperature, g/cm³, to some 10 %, from its atoms' volumes.
 
-    G. S. Girolami, J. Chem. Educ. 71, 962 (1994). A mixture's volumes are added, too.
+    G. S. Girolami, J. Chem. Educ. 71, 962 (1994). The volume of a mixture is the sum of its parts.
 
     Args:
-        molecules: name → molecule with all hydrogens.
-        counts: name → how many of it.
+        molecules: molecules with all hydrogens, by name.
+        counts: number of each molecule, by name.
     """
     mass = {name: _mass(molecule) for name, molecule in molecules.items()}
     total = sum(mass[name] * count for name, count in counts.items())

@@ -1,14 +1,19 @@
 """Many molecules in one box: mixtures, liquids and clusters, packed by Packmol.
 
-    atoms = packed_structure(settings, plan.structures, seed=1, cache=Path("results/prepared"))
+    from halcyon.config import StructureSettings
+    from halcyon.systems.packing import packed_structure
 
-The molecules lie at random, no two atoms of different ones closer than 2 Å, over periodic
+    water = StructureSettings(name="water", smiles="O")
+    box = StructureSettings(name="box", pack={"water": 8}, density_g_per_cm3=0.9)
+    atoms = packed_structure(box, {"water": water}, seed=1)
+
+The molecules lie at random; atoms of different molecules are at least 2 Å apart, over periodic
 boundaries too. The same seed gives the same box. Atoms are listed molecule by molecule, in the
 order of `pack`.
 
 L. Martínez, R. Andrade, E. G. Birgin, J. M. Martínez, J. Comput. Chem. 30, 2157 (2009).
 
-Not for: a liquid in equilibrium. The teacher's dynamics come to that.
+Not for: a liquid in equilibrium; the teacher's dynamics equilibrate it.
 """
 
 import functools
@@ -41,10 +46,11 @@ from halcyon.systems.structures import (
 TOLERANCE_A = 2.0
 """Least distance between atoms of different molecules, Å."""
 SLACK_A = 0.05
-"""What Packmol's own precision may leave of an overlap, Å."""
+"""Packmol may leave atoms closer than `TOLERANCE_A` by this, Å."""
 MAX_LOOPS = 50
-"""Packmol gives up after so many; a liquid takes fewer than ten."""
+"""Packmol stops after so many loops; a liquid takes fewer than ten."""
 TIMEOUT_S = 600
+"""Time limit of Packmol, s."""
 DENSITY_OF_1_U_PER_A3 = 1.66053906660
 """1 u/Å³ in g/cm³."""
 
@@ -59,16 +65,17 @@ def packed_structure(
     """Pack molecules into a cubic cell.
 
     Args:
-        settings: the structure to make; its `pack` says how many of which.
+        settings: the structure to make; its `pack` gives the number of each molecule.
         structures: all structures of the system, by name.
         seed: of Packmol's random numbers.
-        cache: folder where a packed box is kept and found again; None: packed anew.
+        cache: folder where packed boxes are stored and looked up; None: no cache.
 
     Returns:
-        Atoms as `start_structure` gives them.
+        Atoms with `info` keys charge (e), multiplicity and structure.
 
     Raises:
-        InputError: the molecules do not fit, charges do not add up, Packmol is missing.
+        InputError: the molecules do not fit, their charges do not add up to the structure's, or
+            Packmol is missing.
     """
     parts = {name: start_structure(structures[name]) for name in settings.pack}
     charge = sum(parts[name].info["charge"] * count for name, count in settings.pack.items())
@@ -101,7 +108,7 @@ def packed_structure(
 def packed_bonds(
     settings: StructureSettings, structures: Mapping[str, StructureSettings]
 ) -> list[tuple[int, int]]:
-    """Which atoms of a packed structure are bonded: those of each of its molecules.
+    """Bonded atoms of a packed structure: the bonds of each of its molecules.
 
     Returns:
         Pairs (i, j) with i < j, sorted.
@@ -127,14 +134,15 @@ def edge_A(settings: StructureSettings, atoms: Atoms) -> float:  # noqa: N802 (t
 
 
 def _check_room(settings: StructureSettings, parts: Mapping[str, Atoms], edge: float) -> None:
-    """Refuse a cell that a molecule sticks out of, before Packmol searches for minutes."""
+    """Refuse a cell that is smaller than a molecule, before Packmol searches for minutes."""
     for name, part in parts.items():
         length = float(part.get_all_distances().max())
         if edge < length + TOLERANCE_A:
             _refuse_density(
                 settings,
                 f"the cell's edge is {edge:.1f} Å; {name} is {length:.1f} Å long and needs "
-                f"{TOLERANCE_A:g} Å to its neighbour. Take more molecules, or a lower density",
+                f"{TOLERANCE_A:g} Å to its neighbour. Pack more molecules, or choose a lower "
+                "density",
             )
 
 
@@ -156,30 +164,30 @@ def _positions(
     files = tuple(_xyz(part) for part in parts.values())
     program = _program(settings, edge=edge, seed=seed)
     key = hashlib.sha256("\n".join([program, *files]).encode()).hexdigest()[:16]
-    kept = None if cache is None else cache / f"packed-{key}.parquet"
-    if kept is not None and kept.exists():
-        (found,) = read_frames(kept)
-        return found.positions
+    cached = None if cache is None else cache / f"packed-{key}.parquet"
+    if cached is not None and cached.exists():
+        (packed,) = read_frames(cached)
+        return packed.positions
     try:
         positions = _run(program, files)
     except _CannotPackError as error:
         _refuse_density(
             settings,
-            f"Packmol finds no place for {len(atoms)} atoms in {edge:.1f} Å ({error}). Take a "
-            "lower density",
+            f"Packmol cannot pack {len(atoms)} atoms into a cube of {edge:.1f} Å ({error}). Choose "
+            "a lower density",
         )
         raise
-    if kept is not None:
-        found = structure_only(atoms)
-        found.positions = positions
-        write_frames(kept, [found])
+    if cached is not None:
+        packed = structure_only(atoms)
+        packed.positions = positions
+        write_frames(cached, [packed])
     return positions
 
 
 def _program(settings: StructureSettings, *, edge: float, seed: int) -> str:
     """Packmol's input."""
     box = f"0. 0. 0. {edge:.6f} {edge:.6f} {edge:.6f}"
-    # To Packmol, the seed -1 means any, and its integers have 32 bits.
+    # Packmol takes the seed -1 for: choose one; its integers have 32 bits.
     lines = [f"tolerance {TOLERANCE_A}", f"seed {seed % (2**31 - 1) + 1}", "filetype xyz"]
     lines += ["output packed.xyz", f"nloop {MAX_LOOPS}"]
     if settings.is_periodic:
@@ -193,12 +201,12 @@ def _program(settings: StructureSettings, *, edge: float, seed: int) -> str:
 
 
 class _CannotPackError(Exception):
-    """Packmol gave up; the message is what it said."""
+    """Packmol found no solution; the message is Packmol's."""
 
 
 @functools.lru_cache(maxsize=16)
 def _run(program: str, molecules: tuple[str, ...]) -> np.ndarray:
-    """Start Packmol. Returns positions, Å, shape (N, 3)."""
+    """Run Packmol on its input and the molecules' xyz files; positions, Å, shape (N, 3)."""
     with tempfile.TemporaryDirectory(prefix="halcyon-packmol-") as name:
         folder = Path(name)
         for number, text in enumerate(molecules):
@@ -219,25 +227,28 @@ def _run(program: str, molecules: tuple[str, ...]) -> np.ndarray:
             raise _CannotPackError(f"not within {TIMEOUT_S} s") from None
         written = folder / "packed.xyz"
         if done.returncode or not written.exists():
-            said = [line.strip(" *!") for line in done.stdout.splitlines()]
-            wrong = [line for line in said if "ERROR" in line or "not" in line.lower()]
-            raise _CannotPackError((wrong or ["it gave no reason"])[-1])
+            lines = [line.strip(" *!") for line in done.stdout.splitlines()]
+            wrong = [line for line in lines if "ERROR" in line or "not" in line.lower()]
+            reason = (wrong or ["it gave no reason"])[-1]
+            if "not able to find a solution" in reason:  # the sentence goes on in the next line
+                reason = f"it found no solution in {MAX_LOOPS} loops"
+            raise _CannotPackError(reason)
         packed = next(ase.io.iread(written))
     positions: np.ndarray = packed.positions
-    positions.setflags(write=False)  # it is shared by all who ask again
+    positions.setflags(write=False)  # the cache of this function hands out the same array again
     return positions
 
 
 def _packmol() -> str:
-    """The program: on PATH, else beside this Python, where pip puts it."""
+    """Path of Packmol: on PATH, else beside this Python, where pip puts it."""
     beside = Path(sys.executable).with_name("packmol")
-    found = shutil.which("packmol") or (str(beside) if beside.exists() else None)
-    if found is None:
+    program = shutil.which("packmol") or (str(beside) if beside.exists() else None)
+    if program is None:
         raise InputError(
-            "`pack` needs the program packmol, which is neither on PATH nor beside this Python: "
-            "pip install packmol"
+            "`pack` needs the program packmol, which is neither on PATH nor beside this Python. "
+            "Install it: pip install packmol"
         )
-    return found
+    return program
 
 
 def _xyz(atoms: Atoms) -> str:
@@ -247,15 +258,15 @@ def _xyz(atoms: Atoms) -> str:
 
 
 def _check_distances(settings: StructureSettings, parts: Mapping[str, Atoms], atoms: Atoms) -> None:
-    """Packmol may end with overlaps and a warning only: look for ourselves."""
+    """Check for overlaps: Packmol may leave some and only warn."""
     sizes = [len(parts[name]) for name, count in settings.pack.items() for _ in range(count)]
     molecule = np.repeat(np.arange(len(sizes)), sizes)
     first, second, shift, distance = neighbor_list("ijSd", atoms, TOLERANCE_A - SLACK_A)
-    # A molecule's own images are neighbours, too.
+    # A periodic image of a molecule counts as another molecule.
     apart = (molecule[first] != molecule[second]) | shift.any(axis=1)
     if apart.any():
         _refuse_density(
             settings,
             f"Packmol leaves molecules {distance[apart].min():.2f} Å apart, expected "
-            f"{TOLERANCE_A:g} Å. Take a lower density",
+            f"{TOLERANCE_A:g} Å. Choose a lower density",
         )

@@ -1,13 +1,17 @@
-"""From a structure's settings to atoms one can start from: geometry, bonds, atom classes.
+"""Start structures from a structure's settings: geometry, bonds, atom classes.
 
+    from halcyon.config import StructureSettings
+    from halcyon.systems.structures import atom_classes, bonds, start_structure
+
+    settings = StructureSettings(name="ethanol", smiles="CCO")
     atoms = start_structure(settings)
-    graph = bonds(settings, atoms)
-    classes = atom_classes(atoms, graph, "symmetry")    # "ethanol:C0", "ethanol:C1", ...
+    classes = atom_classes(atoms, bonds(settings, atoms), "symmetry")
+    classes[0]  # "ethanol:C0"
 
 What cannot be simulated is refused here, before anything expensive runs: an impossible spin, a
 charge that contradicts the SMILES, overlapping atoms, a box that does not hold the molecule.
 
-Not for: energies (see `teachers`), or putting molecules together (see `packing`).
+Not for: energies (see `teacher`), or putting molecules together (see `packing`).
 """
 
 from collections import Counter
@@ -33,13 +37,13 @@ from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 
 CONFORMER_SEED = 1
-"""Seed of RDKit's embedding: one SMILES always gives the same conformer."""
+"""Seed of RDKit's embedding, so that a SMILES always gives the same conformer."""
 VACUUM_A = 3.0
 """Least gap between a molecule and its neighbour image, however it turns in its box, Å."""
 OVERLAP = 0.5
 """Two atoms closer than this part of the sum of their covalent radii overlap."""
 MMFF_TOLERANCE_A = 0.16
-"""Where MMFF94 lengthens a bond of RDKit's embedding by more, Å, it is not believed."""
+"""If MMFF94 lengthens a bond of RDKit's embedding by more, Å, its geometry is not used."""
 BONDED = 1.2
 """Two atoms closer than this multiple of the sum of their covalent radii are bonded."""
 
@@ -49,7 +53,7 @@ def start_structure(settings: StructureSettings) -> Atoms:
 
     From SMILES: one conformer (ETKDG), optimised with MMFF94, or UFF where that lacks parameters.
     From a file: as it stands, with its cell if it has one. With `box_A` the molecule is centred in
-    a cubic cell, which is periodic if `periodic` says so. Not for what is packed: see `packing`.
+    a cubic cell, which is periodic if `periodic` is true. Packed structures are made by `packing`.
 
     Args:
         settings: the structure's part of the system's file.
@@ -79,11 +83,11 @@ def start_structure(settings: StructureSettings) -> Atoms:
 
 
 def bonds(settings: StructureSettings, atoms: Atoms) -> list[tuple[int, int]]:
-    """Which atoms are bonded.
+    """Pairs of bonded atoms.
 
     Args:
         settings: the structure's part of the system's file.
-        atoms: what `start_structure` made of it.
+        atoms: the structure, from `start_structure`.
 
     Returns:
         Pairs (i, j) with i < j, sorted: the graph of the SMILES, or, for a file, atoms closer
@@ -92,7 +96,7 @@ def bonds(settings: StructureSettings, atoms: Atoms) -> list[tuple[int, int]]:
     if settings.smiles is not None:
         pairs = [
             (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
-            for bond in _from_words(settings).GetBonds()
+            for bond in _molecule_of_smiles(settings).GetBonds()
         ]
     else:
         first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BONDED))
@@ -105,12 +109,12 @@ def molecules(
 ) -> list[Chem.Mol]:
     """The different molecules of a structure, with bond orders, formal charges and positions.
 
-    From SMILES they are what it says. From a file, bond orders follow from the bonds and the
-    charge (RDKit); of several molecules, each is taken to be neutral.
+    From SMILES, there is one molecule. From a file, RDKit finds bond orders from the bonds and the
+    charge; if there are several molecules, each is assumed to be neutral.
 
     Args:
-        settings: the structure's part of the system's file; not one that is packed.
-        atoms: what `start_structure` made of it.
+        settings: the structure's part of the system's file; it must not be packed.
+        atoms: the structure, from `start_structure`.
         bonds: pairs of bonded atoms.
 
     Returns:
@@ -120,18 +124,20 @@ def molecules(
         InputError: no bond orders fit the charge.
     """
     if settings.smiles is not None:
-        molecule = _from_words(settings)
+        molecule = _molecule_of_smiles(settings)
         _place(molecule, atoms.positions)
         return [molecule]
     graph = _bond_graph(atoms, bonds)
     members = Chem.GetMolFrags(graph)
     if len(members) > 1 and settings.charge:
-        expected = "of several molecules: which one carries it? Give each its own structure"
+        expected = (
+            "the file has several molecules: which one is charged? Give each its own structure"
+        )
         refuse(settings, "charge", settings.charge, expected)
-    found: dict[str, Chem.Mol] = {}
+    different: dict[str, Chem.Mol] = {}
     for fragment, indices in zip(Chem.GetMolFrags(graph, asMols=True), members, strict=True):
         name = Chem.MolToSmiles(fragment)
-        if name in found:
+        if name in different:
             continue
         _place(fragment, _unwrapped(atoms, fragment, indices))
         try:
@@ -144,25 +150,25 @@ def molecules(
         except (ValueError, RuntimeError) as error:
             expected = (
                 f"RDKit finds no bond orders for {rdMolDescriptors.CalcMolFormula(fragment)} "
-                f"with charge {settings.charge} ({str(error).strip()}); give it as `smiles`, or "
-                "another kind of `forcefield`"
+                f"with charge {settings.charge} ({str(error).strip()}). Give the molecule as "
+                "`smiles`, or choose another kind of `forcefield`"
             )
             refuse(settings, "file", settings.file, expected)
-        found[name] = fragment
-    return list(found.values())
+        different[name] = fragment
+    return list(different.values())
 
 
 def atom_classes(
     atoms: Atoms, bonds: list[tuple[int, int]], mode: Literal["symmetry", "element"]
 ) -> list[str]:
-    """Which atoms share an interval of the interpolation domain.
+    """The class of each atom; atoms of a class share an interval of the interpolation domain.
 
     Args:
         atoms: N atoms, with `info["structure"]`.
         bonds: pairs of bonded atoms.
-        mode: element: the chemical symbol. symmetry: atoms that the bond graph cannot tell apart,
-            by RDKit's canonical ranks without breaking ties (N. Schneider, R. A. Sayle,
-            G. A. Landrum, J. Chem. Inf. Model. 55, 2111 (2015)).
+        mode: element: the class is the chemical symbol. symmetry: atoms that are equivalent in
+            the bond graph, by RDKit's canonical ranks without breaking ties (N. Schneider,
+            R. A. Sayle, G. A. Landrum, J. Chem. Inf. Model. 55, 2111 (2015)).
 
     Returns:
         N names, e.g. `H`, or `ethanol:H1` for the second kind of hydrogen in ethanol.
@@ -174,17 +180,17 @@ def atom_classes(
     graph = _bond_graph(atoms, bonds)
     ranks = Chem.CanonicalRankAtoms(graph, breakTies=False, includeChirality=False)
 
-    kinds: dict[tuple[str, int], str] = {}
-    seen: Counter[str] = Counter()
+    classes: dict[tuple[str, int], str] = {}
+    numbers: Counter[str] = Counter()
     for symbol, rank in zip(symbols, ranks, strict=True):
-        if (symbol, rank) not in kinds:
-            kinds[symbol, rank] = f"{atoms.info['structure']}:{symbol}{seen[symbol]}"
-            seen[symbol] += 1
-    return [kinds[symbol, rank] for symbol, rank in zip(symbols, ranks, strict=True)]
+        if (symbol, rank) not in classes:
+            classes[symbol, rank] = f"{atoms.info['structure']}:{symbol}{numbers[symbol]}"
+            numbers[symbol] += 1
+    return [classes[symbol, rank] for symbol, rank in zip(symbols, ranks, strict=True)]
 
 
 def _bond_graph(atoms: Atoms, bonds: list[tuple[int, int]]) -> Chem.Mol:
-    """Elements and bonds, all of them single."""
+    """The graph of elements and bonds; all bonds are single."""
     graph = Chem.RWMol()
     for number in atoms.numbers:
         atom = Chem.Atom(int(number))
@@ -198,18 +204,18 @@ def _bond_graph(atoms: Atoms, bonds: list[tuple[int, int]]) -> Chem.Mol:
 
 
 def _unwrapped(atoms: Atoms, fragment: Chem.Mol, indices: Sequence[int]) -> np.ndarray:
-    """Positions of a molecule's atoms, whole where a boundary cuts it, Å, shape (n, 3)."""
+    """Positions of a molecule's atoms, put together if a boundary cuts it, Å, shape (n, 3)."""
     positions = atoms.positions[list(indices)].copy()
-    known, open_atoms = {0}, [0]
-    while open_atoms:
-        here = fragment.GetAtomWithIdx(open_atoms.pop())
-        for there in (atom.GetIdx() for atom in here.GetNeighbors()):
-            if there not in known:
-                step = positions[there] - positions[here.GetIdx()]
+    placed, unfinished = {0}, [0]
+    while unfinished:
+        atom = fragment.GetAtomWithIdx(unfinished.pop())
+        for neighbour in (bonded.GetIdx() for bonded in atom.GetNeighbors()):
+            if neighbour not in placed:
+                step = positions[neighbour] - positions[atom.GetIdx()]
                 nearest, _ = find_mic(step, atoms.cell, atoms.pbc)
-                positions[there] = positions[here.GetIdx()] + nearest
-                known.add(there)
-                open_atoms.append(there)
+                positions[neighbour] = positions[atom.GetIdx()] + nearest
+                placed.add(neighbour)
+                unfinished.append(neighbour)
     return positions
 
 
@@ -221,8 +227,9 @@ def _place(molecule: Chem.Mol, positions: np.ndarray) -> None:
     molecule.AddConformer(conformer)
 
 
-def _from_words(settings: StructureSettings) -> Chem.Mol:
-    with rdBase.BlockLogs():  # what is wrong is said once, by us
+def _molecule_of_smiles(settings: StructureSettings) -> Chem.Mol:
+    """The molecule of a SMILES with its hydrogens, without positions."""
+    with rdBase.BlockLogs():  # the messages below replace RDKit's
         molecule = Chem.MolFromSmiles(settings.smiles, sanitize=False)
         if molecule is None or not molecule.GetNumAtoms():
             refuse(settings, "smiles", settings.smiles, "not valid SMILES")
@@ -231,7 +238,7 @@ def _from_words(settings: StructureSettings) -> Chem.Mol:
         except Chem.MolSanitizeException as error:
             refuse(settings, "smiles", settings.smiles, f"not a possible molecule ({error})")
     if len(Chem.GetMolFrags(molecule)) > 1:
-        expected = "several molecules; give each a structure of its own, and `pack` them"
+        expected = "several molecules; give each its own structure, and `pack` them"
         refuse(settings, "smiles", settings.smiles, expected)
     if any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
         refuse(settings, "smiles", settings.smiles, "has an atom (*) without an element")
@@ -243,7 +250,8 @@ def _from_words(settings: StructureSettings) -> Chem.Mol:
 
 
 def _from_smiles(settings: StructureSettings) -> Atoms:
-    molecule = _from_words(settings)
+    """One conformer of a SMILES, relaxed."""
+    molecule = _molecule_of_smiles(settings)
     with rdBase.BlockLogs():
         if not any(
             rdDistGeom.EmbedMolecule(
@@ -252,7 +260,7 @@ def _from_smiles(settings: StructureSettings) -> Atoms:
             == 0
             for random_start in (False, True)
         ):
-            expected = "RDKit finds no conformer; give the geometry as `file` instead"
+            expected = "RDKit finds no conformer. Give the geometry as `file` instead"
             refuse(settings, "smiles", settings.smiles, expected)
         _optimise(molecule)
     numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
@@ -260,7 +268,7 @@ def _from_smiles(settings: StructureSettings) -> Atoms:
 
 
 def _optimise(molecule: Chem.Mol) -> None:
-    """Relax a conformer with MMFF94, or with UFF where MMFF94 has no true parameters."""
+    """Relax a conformer with MMFF94, or with UFF if MMFF94 has no proper parameters."""
     embedded = _bond_lengths(molecule)
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
         relaxed = Chem.Mol(molecule)
@@ -275,7 +283,7 @@ def _optimise(molecule: Chem.Mol) -> None:
 
 
 def _bond_lengths(molecule: Chem.Mol) -> np.ndarray:
-    """Of all bonds, Å."""
+    """Lengths of all bonds, Å."""
     positions = molecule.GetConformer().GetPositions()
     ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in molecule.GetBonds()]
     i, j = np.array(ends, dtype=int).reshape(-1, 2).T
@@ -284,6 +292,7 @@ def _bond_lengths(molecule: Chem.Mol) -> np.ndarray:
 
 
 def _from_file(settings: StructureSettings) -> Atoms:
+    """The one structure of a file, with its cell if it has one."""
     try:
         images = list(ase.io.iread(str(settings.file), index=":"))
     except FileNotFoundError:
@@ -306,7 +315,7 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if read.pbc.all() and read.cell.rank < 3:
         refuse(settings, "file", settings.file, "periodic, but its cell vectors span no volume")
     if read.pbc.all() and settings.box_A is not None:
-        expected = f"not for periodic structures; {settings.file} brings its own cell"
+        expected = f"not possible: {settings.file} is periodic and has its own cell"
         refuse(settings, "box_A", settings.box_A, expected)
     return Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
 
@@ -314,8 +323,8 @@ def _from_file(settings: StructureSettings) -> Atoms:
 def check_spin(settings: StructureSettings, atoms: Atoms) -> None:
     """Refuse multiplicities that the number of electrons does not allow."""
     electrons = int(atoms.numbers.sum()) - settings.charge
-    asked = {"multiplicity": [settings.multiplicity], "multiplicities": settings.multiplicities}
-    for key, values in asked.items():
+    given = {"multiplicity": [settings.multiplicity], "multiplicities": settings.multiplicities}
+    for key, values in given.items():
         for value in values:
             if electrons >= value - 1 and (electrons - value + 1) % 2 == 0:
                 continue
@@ -328,7 +337,7 @@ def check_spin(settings: StructureSettings, atoms: Atoms) -> None:
 
 
 def put_in_box(settings: StructureSettings, atoms: Atoms, edge: float) -> None:
-    """Centre a molecule in a cubic cell that holds it, however it turns; `edge` in Å."""
+    """Centre a molecule in a cubic cell of edge `edge`, Å, in which it can turn freely."""
     # The longest distance, not the extent along x, y, z: the molecule will turn.
     length = float(atoms.get_all_distances().max())
     if edge < length + VACUUM_A:
@@ -362,7 +371,7 @@ def check_overlap(settings: StructureSettings, atoms: Atoms) -> None:
 
 
 def refuse(settings: StructureSettings, key: str, value: object, expected: str) -> NoReturn:
-    """Raise what is wrong with a structure's key.
+    """Refuse a value of a structure's settings.
 
     Raises:
         InputError: always.

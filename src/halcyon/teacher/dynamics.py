@@ -1,14 +1,17 @@
-"""The teacher's molecular dynamics: frames of one Langevin run that a kill cannot hurt.
+"""The teacher's molecular dynamics: frames of one Langevin run that survives a kill.
 
-    run = Run(teacher, start, 300.0, interval_fs=25.0, seed=seed, saved=Path("run.npz"))
+    import numpy as np
+    from halcyon.teacher.dynamics import Run
+
+    run = Run(teacher, start, 300.0, interval_fs=25.0, seed=np.random.SeedSequence(1))
     frame = next(run)
 
-The run is cut into segments of `SEGMENT` frames. Each begins in a fresh OpenMM context, from the
-positions and velocities the last one ended with, with random numbers of its own: whether the
-process was a new one then makes no difference, to the last bit. OpenMM's own checkpoints promise
-that neither between versions nor between machines.
+The run is cut into segments of `SEGMENT` frames. Each segment begins in a new OpenMM context, from
+the positions and velocities at the end of the segment before, with random numbers of its own. So a
+run that was stopped and continued gives bit for bit the frames of a run that was not. OpenMM's own
+checkpoints do not promise this between versions or machines.
 
-Not for: frames up against the walls, or labels (`sampling`).
+Not for: displaced, stretched and pushed frames, or energies and forces (`sampling`).
 """
 
 import hashlib
@@ -32,7 +35,7 @@ from halcyon.teacher.forcefield import NM, Teacher
 
 FRICTION_PER_PS = 5.0
 SEGMENT = 50
-"""Frames of a segment: what a kill can cost, beside `SAVE_EVERY_S`."""
+"""Frames of a segment; a kill loses at most one segment and what `SAVE_EVERY_S` left unsaved."""
 SAVE_EVERY_S = 20.0
 """Least time between two saves, s."""
 VERSION = 1
@@ -40,7 +43,7 @@ VELOCITY = unit.nanometer / unit.picosecond
 
 
 class Run(Iterator[Atoms]):
-    """Unlabelled frames, without end, of one Langevin run."""
+    """An endless iterator over the unlabelled frames of one Langevin run."""
 
     def __init__(
         self,
@@ -52,26 +55,27 @@ class Run(Iterator[Atoms]):
         seed: np.random.SeedSequence,
         saved: Path | None = None,
     ) -> None:
-        """Nothing is computed yet.
+        """Read what was saved; nothing is computed yet.
 
         Args:
             teacher: the force field.
             start: where the dynamics start, after a minimisation.
             temperature: K.
             interval_fs: time between two frames, fs.
-            seed: of thermostat and velocities.
-            saved: folder where the state is kept and found again; None: nowhere.
+            seed: seed of the thermostat and of the first velocities.
+            saved: folder where the run saves its state and continues from it; None: no saving.
         """
         self.teacher, self.start, self.temperature = teacher, start, float(temperature)
         self.steps = max(1, round(interval_fs / TEACHER_TIMESTEP_FS))
         self.seed = seed
         self.path = None if saved is None else saved / f"{self._identity()}.npz"
         self.positions: list[np.ndarray] = []
-        """Of all frames so far, in their own order of atoms, Å, each of shape (N, 3)."""
-        self.given = 0
-        self._state: tuple[np.ndarray, np.ndarray] | None = None  # nm, nm/ps; after whole segments
-        self._whole = 0  # frames in whole segments
-        self._kept = 0  # frames on disk
+        """Positions of all frames so far, Å, each of shape (N, 3), in the order of `start`."""
+        self.given = 0  # frames that the iterator has returned
+        # Positions (nm) and velocities (nm/ps) at the end of the last complete segment.
+        self._state: tuple[np.ndarray, np.ndarray] | None = None
+        self._in_segments = 0  # frames in complete segments
+        self._on_disk = 0  # frames on disk
         self._saved_at = time.monotonic()
         self._context: openmm.Context | None = None
         self._restore()
@@ -80,7 +84,7 @@ class Run(Iterator[Atoms]):
         """The next frame.
 
         Raises:
-            InputError: the dynamics blow up.
+            InputError: positions or forces became infinite or NaN.
         """
         if self.given == len(self.positions):
             try:
@@ -89,8 +93,9 @@ class Run(Iterator[Atoms]):
                 start = self.start
                 raise InputError(
                     f"structure {start.info.get('structure', start.symbols)}: the force field's "
-                    f"dynamics at {self.temperature} K blow up ({error}): is the start structure "
-                    "strained, or the force field not meant for it?"
+                    f"dynamics became unstable at {self.temperature} K ({error}). Check that the "
+                    "start structure is not strained and that the force field is meant for it, or "
+                    "lower teacher.temperatures_K"
                 ) from error
         frame = structure_only(self.start)
         frame.positions = self.positions[self.given]
@@ -101,39 +106,39 @@ class Run(Iterator[Atoms]):
         return frame
 
     def save(self) -> None:
-        """Keep all whole segments."""
-        if self.path is None or self._state is None or self._kept == self._whole:
+        """Save all complete segments."""
+        if self.path is None or self._state is None or self._on_disk == self._in_segments:
             return
         buffer = io.BytesIO()
         positions, velocities = self._state
-        frames = np.array(self.positions[: self._whole])
+        frames = np.array(self.positions[: self._in_segments])
         np.savez(buffer, frames=frames, positions=positions, velocities=velocities)
         with files.replacing(self.path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-        self._kept, self._saved_at = self._whole, time.monotonic()
+        self._on_disk, self._saved_at = self._in_segments, time.monotonic()
 
     def _identity(self) -> str:
         """Hash of all that determines the frames."""
-        known = [VERSION, openmm.version.version, self.temperature, self.steps, SEGMENT]
-        known += [str(self.seed.entropy), list(self.seed.spawn_key)]
-        digest = hashlib.sha256(json.dumps(known).encode())
+        content = [VERSION, openmm.version.version, self.temperature, self.steps, SEGMENT]
+        content += [str(self.seed.entropy), list(self.seed.spawn_key)]
+        digest = hashlib.sha256(json.dumps(content).encode())
         digest.update(openmm.XmlSerializer.serialize(self.teacher.system).encode())
         for part in (self.start.numbers, self.start.positions, self.start.cell.array):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:16]
 
     def _restore(self) -> None:
-        """Go on after the segments that were saved."""
+        """Continue after the segments that were saved."""
         if self.path is None or not self.path.exists():
             return
         try:
-            with np.load(self.path, allow_pickle=False) as found:
-                frames, state = found["frames"], (found["positions"], found["velocities"])
+            with np.load(self.path, allow_pickle=False) as saved:
+                frames, state = saved["frames"], (saved["positions"], saved["velocities"])
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-            self.path.unlink()  # of no use to anyone
+            self.path.unlink()  # damaged: begin anew
             return
         self.positions, self._state = list(frames), state
-        self._whole = self._kept = len(frames)
+        self._in_segments = self._on_disk = len(frames)
 
     def _advance(self) -> None:
         """Compute one more frame."""
@@ -152,14 +157,15 @@ class Run(Iterator[Atoms]):
                 state.getPositions(asNumpy=True).value_in_unit(unit.nanometer),
                 state.getVelocities(asNumpy=True).value_in_unit(VELOCITY),
             )
-            self._whole = len(self.positions)
+            self._in_segments = len(self.positions)
             self._context = None
             if time.monotonic() - self._saved_at > SAVE_EVERY_S:
                 self.save()
 
     def _begin_segment(self) -> None:
+        """Make a context at the end of the segment before, or, for the first one, equilibrate."""
         segment = len(self.positions) // SEGMENT
-        # To OpenMM, the seed 0 means any.
+        # OpenMM takes the seed 0 for: choose one.
         thermostat_seed, velocity_seed = (
             np.random.SeedSequence(
                 self.seed.entropy, spawn_key=(*self.seed.spawn_key, segment)
@@ -184,13 +190,13 @@ class Run(Iterator[Atoms]):
 
 
 def positions_of(context: openmm.Context) -> np.ndarray:
-    """Positions in OpenMM's order and frame, Å, shape (N, 3).
+    """Positions in OpenMM's order of atoms and orientation, Å, shape (N, 3).
 
     Raises:
-        openmm.OpenMMException: they are not finite.
+        openmm.OpenMMException: a position is infinite or NaN.
     """
     state = context.getState(positions=True)
     positions: np.ndarray = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * NM
-    if not np.isfinite(positions).all():  # the Reference platform says nothing
+    if not np.isfinite(positions).all():  # the Reference platform raises nothing
         raise openmm.OpenMMException("coordinates are not finite")
     return positions

@@ -1,12 +1,20 @@
-"""The teacher: a classical force field, through OpenMM, that labels frames.
+"""The teacher: a classical force field, evaluated by OpenMM, that labels frames.
 
-    teacher = make_teacher(system.forcefield, atoms, bonds, molecules=lambda: {"it": [molecule]})
-    energies, forces = teacher.evaluate([atoms])
+    from halcyon.config import StructureSettings, XmlForceField
+    from halcyon.systems import bonds, start_structure
+    from halcyon.teacher.forcefield import make_teacher
+
+    settings = StructureSettings(name="ethanol", smiles="CCO")
+    atoms = start_structure(settings)
+    files = ["config/forcefields/small-molecules.xml"]
+    forcefield = XmlForceField(kind="forcefield_xml", files=files)
+    teacher = make_teacher(forcefield, atoms, bonds(settings, atoms))
+    energies, forces = teacher.evaluate([atoms])  # eV, eV/Å
 
 A model that is pre-trained on such frames knows the walls of the potential (bonds, angles, close
 contacts) before it sees a reference label: E. C.-Y. Yuan, T. Head-Gordon, arXiv:2509.14205. All
-bonds are flexible, water's too: a constraint would teach nothing. Energies are in eV, forces in
-eV/Å; the zero of the energy is the force field's own.
+bonds are flexible, those of water too, because a rigid bond shows the model no forces. Energies are
+in eV, forces in eV/Å; the zero of the energy is the force field's own.
 
 Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or accuracy.
 """
@@ -48,12 +56,12 @@ REAL_SPACE_CUTOFF_A = 10.0
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
 RIGID = (
-    ": the force field is a rigid model or incomplete, and all bonds and angles must be flexible "
-    "here (for water: amber14/tip3p.xml)"
+    ". The force field is rigid or incomplete; a teacher needs a flexible term for every bond and "
+    "angle (for water, use amber14/tip3p.xml)"
 )
 MAX_NAMES = 20
-"""Templates of a file that a message names."""
-VIRTUAL = " (with virtual sites, which cannot be used: take one like amber14/tip3p.xml)"
+"""A message lists at most so many templates of a file."""
+VIRTUAL = " (has virtual sites, which a teacher cannot use; amber14/tip3p.xml has none)"
 OPENMM_FORCEFIELDS = Path(app.__file__).parent / "data"
 """Force fields that come with OpenMM, e.g. `amber14/tip3p.xml`."""
 
@@ -65,9 +73,9 @@ class Teacher:
     Attributes:
         system: OpenMM's system.
         numbers: atomic numbers, shape (N,); frames list their atoms in this order.
-        order: the system's atom k is the frames' atom order[k], shape (N,). OpenMM wants each
-            molecule's atoms together.
-        periodic: in all three directions, or in none.
+        order: the system's atom k is the frames' atom order[k], shape (N,). OpenMM needs the
+            atoms of each molecule next to each other.
+        periodic: whether the structure is periodic in all three directions; else in none.
         bonds: pairs of bonded atoms, in the frames' order.
     """
 
@@ -109,8 +117,8 @@ class Teacher:
         """A context on the platform that is fastest and gives the same bits every time.
 
         Args:
-            integrator: one of its own.
-            system: another system of the same atoms; None: the teacher's.
+            integrator: an integrator that no other context uses.
+            system: a system of the same atoms; None: the teacher's.
         """
         if not self.periodic and len(self.numbers) <= REFERENCE_PLATFORM_ATOMS:
             platform, properties = "Reference", {}
@@ -126,10 +134,10 @@ class Teacher:
         )
 
     def place(self, context: openmm.Context, atoms: Atoms) -> np.ndarray:
-        """Set cell and positions of a frame.
+        """Set cell and positions of a frame in a context.
 
         Returns:
-            What rotates OpenMM's vectors (rows) back to the frame's, shape (3, 3).
+            The matrix, shape (3, 3), that turns OpenMM's vectors (rows) into the frame's.
 
         Raises:
             ValueError: the frame has other atoms, another order or another periodicity.
@@ -160,12 +168,13 @@ def make_teacher(
         settings: which force field.
         atoms: the structure, N atoms, periodic in all directions or in none.
         bonds: pairs of bonded atoms.
-        molecules: gives the structure's different molecules with their bond orders, by the name
-            of the structure that declares them; only GAFF2 asks.
-        prepared: folder where GAFF2's results are kept and found again.
+        molecules: returns the structure's different molecules with their bond orders, by the name
+            of the structure that declares them; called for GAFF2 only.
+        prepared: folder where GAFF2's results are stored and looked up.
 
     Returns:
-        The teacher: without cutoff for molecules, with particle-mesh Ewald if periodic.
+        The teacher: without a cutoff for molecules, with particle-mesh Ewald for periodic
+        structures.
 
     Raises:
         InputError: a file is missing or broken, a molecule is not covered, or a bond or angle
@@ -182,7 +191,7 @@ def make_teacher(
         case AmberForceField() | GromacsForceField():
             system, order = _from_topology(settings, atoms), np.arange(len(atoms))
     named = ", ".join(map(str, settings.paths)) or settings.kind
-    _check(system, atoms, bonds, order, here=f"{_named(atoms)}: forcefield: {named}")
+    _check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
     if atoms.pbc.all():
         system.setDefaultPeriodicBoxVectors(*(_openmm_cell(atoms)[0] / NM))
         _use_minimum_image(system)
@@ -207,21 +216,21 @@ def _gaff2_files(
     molecules: dict[str, list[Chem.Mol]],
     prepared: Path | None,
 ) -> list[io.StringIO]:
-    """ForceField XML of each molecule, each once."""
-    found = []
+    """ForceField XML of each different molecule."""
+    texts = []
     for name, different in molecules.items():
         for molecule in different:
             charges: Any = settings.charges
             if name in settings.charge_files:
                 if len(different) > 1:
                     raise InputError(
-                        f"structure {name}: forcefield.charge_files: for single molecules only; "
-                        f"this structure has {len(different)} different ones"
+                        f"structure {name}: forcefield.charge_files: possible for one kind of "
+                        f"molecule; this structure has {len(different)}"
                     )
                 charges = gaff2.read_charges(settings.charge_files[name], molecule, name)
             electrons = sum(a.GetAtomicNum() for a in molecule.GetAtoms())
             electrons -= Chem.GetFormalCharge(molecule)
-            found.append(
+            texts.append(
                 gaff2.gaff2_xml(
                     molecule,
                     name=name,
@@ -231,7 +240,7 @@ def _gaff2_files(
                     cache=prepared,
                 )
             )
-    return [io.StringIO(xml) for xml in dict.fromkeys(found)]
+    return [io.StringIO(xml) for xml in dict.fromkeys(texts)]
 
 
 def _from_templates(
@@ -255,19 +264,11 @@ def _from_templates(
         missing = forcefield.getUnmatchedResidues(topology)
     except Exception as error:  # two templates of the same elements and bonds, e.g. Fe²⁺ and Fe³⁺
         raise InputError(
-            f"{structure}: forcefield: {named}: {error} Take a file that has the one that is meant"
+            f"{structure}: forcefield: {named}: {error} Use a file that has only the template that "
+            "is meant"
         ) from error
     if missing:
-        atoms_of = {_formula(residue): residue for residue in missing}
-        formulas = ", ".join(
-            f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"
-            for formula, residue in sorted(atoms_of.items())
-        )
-        raise InputError(
-            f"{structure}: forcefield: no residue template for {formulas} with these bonds; "
-            f"{available}. Add a force field XML that has one, or let AmberTools type the "
-            "molecule: `forcefield: {kind: gaff2}`"
-        )
+        raise InputError(f"{structure}: forcefield: {_without_template(missing, available)}")
     try:
         system = forcefield.createSystem(
             topology,
@@ -279,6 +280,19 @@ def _from_templates(
     except Exception as error:
         raise InputError(f"{structure}: forcefield: {named}: {error}") from error
     return system, order
+
+
+def _without_template(residues: Sequence[app.topology.Residue], available: str) -> str:
+    """What to say of molecules that no template fits."""
+    atoms_of = {_formula(residue): residue for residue in residues}
+    formulas = ", ".join(
+        f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"
+        for formula, residue in sorted(atoms_of.items())
+    )
+    return (
+        f"no residue template for {formulas} with these bonds; {available}. Add a force field XML "
+        "that has one, or let AmberTools assign the types: `forcefield: {kind: gaff2}`"
+    )
 
 
 def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) -> openmm.System:
@@ -294,24 +308,24 @@ def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) 
             f"{', '.join(paths)}"
         )
     path = paths[name]
-    here = f"structure {name}: forcefield.{key}: {path}"
+    where = f"structure {name}: forcefield.{key}: {path}"
     if not path.is_file():
-        raise InputError(f"{here}: no such file, seen from the working folder")
+        raise InputError(f"{where}: no such file, seen from the working folder")
     periodic = bool(atoms.pbc.all())
     box = _openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
     try:
-        read: Any
+        parsed: Any
         if isinstance(settings, AmberForceField):
-            read = app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
+            parsed = app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
         else:
-            read = app.GromacsTopFile(
+            parsed = app.GromacsTopFile(
                 str(path),
                 periodicBoxVectors=box,
                 includeDir=settings.include_dir and str(settings.include_dir),
                 defines={"FLEXIBLE": ""},  # GROMACS's water files then have bonds and angles
             )
-        _check_same_atoms(read.topology, atoms, here)
-        return read.createSystem(
+        _check_same_atoms(parsed.topology, atoms, where)
+        return parsed.createSystem(
             nonbondedMethod=app.PME if periodic else app.NoCutoff,
             nonbondedCutoff=_cutoff_A(atoms) / NM,
             constraints=None,
@@ -321,39 +335,40 @@ def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) 
         raise
     except Exception as error:
         raise InputError(
-            f"{here}: OpenMM cannot use it ({type(error).__name__}: {error})"
+            f"{where}: OpenMM cannot use it ({type(error).__name__}: {error})"
         ) from error
 
 
-def _check_same_atoms(topology: app.Topology, atoms: Atoms, here: str) -> None:
+def _check_same_atoms(topology: app.Topology, atoms: Atoms, where: str) -> None:
     """Refuse a topology of other atoms, or of the same in another order."""
     elements = [atom.element.atomic_number if atom.element else 0 for atom in topology.atoms()]
     if len(elements) != len(atoms):
-        expected = f"{len(elements)} atoms, and the structure has {len(atoms)}"
         virtual = "; virtual sites cannot be used" if 0 in elements else ""
-        raise InputError(f"{here}: {expected}{virtual}")
-    for index, (ours, theirs) in enumerate(zip(atoms.numbers, elements, strict=True)):
-        if theirs not in (0, ours):
-            symbol = app.Element.getByAtomicNumber(theirs).symbol
+        raise InputError(
+            f"{where}: {len(elements)} atoms, expected {len(atoms)} as in the structure{virtual}"
+        )
+    for index, (number, element) in enumerate(zip(atoms.numbers, elements, strict=True)):
+        if element not in (0, number):
+            symbol = app.Element.getByAtomicNumber(element).symbol
             raise InputError(
-                f"{here}: atom {index} is {symbol}, and {atoms.symbols[index]} in the structure: "
-                "the order must be the same"
+                f"{where}: atom {index} is {symbol}, expected {atoms.symbols[index]} as in the "
+                "structure: both must list the atoms in the same order"
             )
 
 
-def _check(
+def _check_flexible(
     system: openmm.System,
     atoms: Atoms,
     bonds: Sequence[tuple[int, int]],
     order: np.ndarray,
     *,
-    here: str,
+    where: str,
 ) -> None:
-    """Refuse a system that would fly apart, or that keeps something rigid."""
+    """Refuse a system with virtual sites or constraints, or without a term for a bond or angle."""
     if system.getNumParticles() != len(atoms):
         raise InputError(
-            f"{here}: it has {system.getNumParticles() - len(atoms)} particles that are no atoms "
-            "(virtual sites or Drude particles), which no model can learn: take a model with "
+            f"{where}: it has {system.getNumParticles() - len(atoms)} particles that are no atoms "
+            "(virtual sites or Drude particles), which no model can learn. Use a force field with "
             "charges on the atoms, e.g. amber14/tip3p.xml for water"
         )
     held = {frozenset(order[list(pair)].tolist()) for pair in _terms(system, "Bond", 2)}
@@ -365,26 +380,26 @@ def _check(
         if frozenset((i, j)) not in held
     }
     if loose:
-        raise InputError(f"{here}: no term holds the bonds {', '.join(sorted(loose))}{RIGID}")
+        raise InputError(f"{where}: no term for the bonds {', '.join(sorted(loose))}{RIGID}")
     if any(isinstance(force, openmm.CustomCompoundBondForce) for force in system.getForces()):
-        return  # may hold angles in a way of its own
+        return  # such a force may hold the angles
     hinged = {
         "-".join((min(symbols[i], symbols[k]), symbols[j], max(symbols[i], symbols[k])))
         for i, j, k in _angles(bonds)
         if not {(i, j, k), (k, j, i)} & bent and frozenset((i, k)) not in held
     }
     if hinged:
-        raise InputError(f"{here}: no term holds the angles {', '.join(sorted(hinged))}{RIGID}")
+        raise InputError(f"{where}: no term for the angles {', '.join(sorted(hinged))}{RIGID}")
     if system.getNumConstraints():
-        raise InputError(f"{here}: it has {system.getNumConstraints()} constraints{RIGID}")
+        raise InputError(f"{where}: it has {system.getNumConstraints()} rigid constraints{RIGID}")
 
 
-def _terms(system: openmm.System, kind: str, size: int) -> Iterator[tuple[int, ...]]:
-    """Particles of all terms of a kind (`Bond` or `Angle`)."""
+def _terms(system: openmm.System, term: str, size: int) -> Iterator[tuple[int, ...]]:
+    """Particles of all terms called `term` (`Bond` or `Angle`), `size` of them in each."""
     for force in system.getForces():
-        parameters = getattr(force, f"get{kind}Parameters", None)
+        parameters = getattr(force, f"get{term}Parameters", None)
         if parameters and not isinstance(force, openmm.CustomCompoundBondForce):
-            for index in range(getattr(force, f"getNum{kind}s")()):
+            for index in range(getattr(force, f"getNum{term}s")()):
                 yield tuple(parameters(index)[:size])
 
 
@@ -410,7 +425,7 @@ def _read_templates(file: Path) -> list[str]:
         root = ET.parse(path).getroot()  # noqa: S314 (the user's own file)
     except FileNotFoundError:
         raise InputError(
-            f"forcefield: {file}: no such file, seen from the working folder, and none of OpenMM's"
+            f"forcefield: {file}: no such file in the working folder, nor among OpenMM's own"
         ) from None
     except OSError as error:
         raise InputError(f"forcefield: {file}: cannot be read ({error})") from error
@@ -449,11 +464,11 @@ def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topol
 
 
 def _openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """The cell as OpenMM wants it: lower triangular, reduced.
+    """The cell in the form that OpenMM needs: lower triangular, reduced.
 
     Returns:
-        Cell vectors as rows, Å, shape (3, 3), and Q with (row in OpenMM's frame) @ Q = (row in
-        ours), shape (3, 3).
+        Cell vectors as rows, Å, shape (3, 3), and Q, shape (3, 3), with (row in OpenMM's
+        orientation) @ Q = (row in the frame's).
     """
     standard, rotation = atoms.cell.standard_form()
     a, b, c = np.array(standard)
@@ -464,13 +479,14 @@ def _openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
+    """Cutoff of non-bonded interactions, Å: just under half of the narrowest cell."""
     if not atoms.pbc.all():
         return REAL_SPACE_CUTOFF_A
     return min(REAL_SPACE_CUTOFF_A, 0.49 * float(np.diag(_openmm_cell(atoms)[0]).min()))
 
 
 def _use_minimum_image(system: openmm.System) -> None:
-    """Bonded terms reach over the boundary, so that frames may be wrapped or not."""
+    """Let bonded terms reach over the boundary, so that frames may be wrapped or not."""
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             force.setExceptionsUsePeriodicBoundaryConditions(True)

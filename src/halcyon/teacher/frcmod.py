@@ -1,16 +1,20 @@
-"""From AMBER's mol2 and frcmod files of molecules to an OpenMM ForceField XML.
+"""An OpenMM ForceField XML from AMBER's mol2 and frcmod files of molecules.
 
-    xml = forcefield_xml({"ethanol": read_mol2(mol2)}, read_frcmod(frcmod), prefix="a1-")
+    from halcyon.teacher.frcmod import forcefield_xml, read_frcmod, read_mol2
 
-Energies of AMBER: K(r - r0)² for bonds and angles, V/n (1 + cos(pφ - φ0)) for torsions, the
-third atom in the middle of an improper, 1-4 interactions scaled by 1/2 and 1/1.2.
+    typed = read_mol2(mol2, numbers=(6, 6, 8, 1, 1, 1, 1, 1, 1))
+    xml = forcefield_xml({"ethanol": typed}, read_frcmod(frcmod), prefix="a1-")
 
-Not for: typing a molecule (see `gaff2`), or parameters with wild cards: parmchk2 writes every
-term of the molecule out (`-a Y`).
+AMBER's energy terms are K(r - r0)² for bonds and angles and V/n (1 + cos(pφ - φ0)) for torsions.
+The third atom of an improper torsion is the central one. Interactions between atoms three bonds
+apart are scaled by 1/2 (Lennard-Jones) and 1/1.2 (Coulomb).
+
+Not for: assigning types (see `gaff2`), or parameters with wild cards: parmchk2 writes every term
+of the molecule out (`-a Y`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from xml.etree import ElementTree as ET
@@ -18,28 +22,28 @@ from xml.etree import ElementTree as ET
 from ase.data import chemical_symbols
 
 KCAL = 4.184
-"""kJ."""
+"""1 kcal in kJ."""
 A = 0.1
-"""Å in nm."""
+"""1 Å in nm."""
 RADIAN = math.pi / 180
-"""One degree in rad."""
+"""1 degree in rad."""
 LJ_14 = 0.5
 COULOMB_14 = 1 / 1.2
 MULTIPLE_OF_K = 2.0
 """OpenMM's harmonic terms are k/2 (x - x0)², AMBER's K (x - x0)²."""
 PARTS = {"BOND": 2, "ANGL": 3, "DIHE": 4, "IMPR": 4}
-"""Sections of a frcmod file whose lines begin with so many atom types."""
+"""Sections of a frcmod file, and how many atom types each of their lines begins with."""
 
 
 @dataclass(frozen=True)
 class TypedMolecule:
-    """Atoms with types and charges.
+    """A molecule with force-field types and charges.
 
     Attributes:
-        numbers: atomic numbers, N of them.
-        types: force-field types.
-        charges: partial charges, e.
-        bonds: pairs of atoms.
+        numbers: atomic numbers of its N atoms.
+        types: force-field types of the atoms.
+        charges: partial charges of the atoms, e.
+        bonds: pairs of bonded atoms.
     """
 
     numbers: tuple[int, ...]
@@ -50,12 +54,12 @@ class TypedMolecule:
 
 @dataclass(frozen=True)
 class Parameters:
-    """AMBER's parameters in AMBER's units (kcal/mol, Å, rad for K, degrees for angles).
+    """AMBER's parameters in AMBER's units: kcal/mol, Å, rad in K, degrees for angles.
 
     Attributes:
         masses: type → mass, u.
-        terms: section → (types, numbers of the line), in the file's order.
-        vdw: type → (R_min/2, ε).
+        terms: section → (types, numbers of the line) for each line, in the file's order.
+        vdw: type → (R_min/2 in Å, ε in kcal/mol).
         missing: types of the terms that parmchk2 could neither find nor guess.
     """
 
@@ -69,8 +73,8 @@ def read_mol2(text: str, numbers: tuple[int, ...]) -> TypedMolecule:
     """Read types, charges and bonds from a mol2 file.
 
     Args:
-        text: the file's.
-        numbers: atomic numbers; the file does not say them.
+        text: content of the file.
+        numbers: atomic numbers, which the file does not have.
 
     Raises:
         ValueError: the file has another number of atoms.
@@ -96,7 +100,7 @@ def read_mol2(text: str, numbers: tuple[int, ...]) -> TypedMolecule:
 
 def read_frcmod(text: str) -> Parameters:
     """Read a frcmod file that parmchk2 wrote."""
-    found = Parameters({}, {name: [] for name in PARTS}, {}, [])
+    parameters = Parameters({}, {name: [] for name in PARTS}, {}, [])
     section = ""
     for line in text.splitlines()[1:]:  # the first is a title
         if not line.strip():
@@ -106,20 +110,20 @@ def read_frcmod(text: str) -> Parameters:
         elif section in PARTS:
             width = 3 * PARTS[section] - 1  # types of two letters, joined by hyphens
             types = tuple(name.strip() for name in line[:width].split("-"))
-            found.terms[section].append((types, _numbers(line[width:])))
+            parameters.terms[section].append((types, _numbers(line[width:])))
             if "ATTN" in line:
-                found.missing.append(types)
+                parameters.missing.append(types)
         elif section == "MASS":
             name, mass, *_ = line.split()
-            found.masses[name] = float(mass)
+            parameters.masses[name] = float(mass)
         elif section == "NONB":
             name, radius, depth, *_ = line.split()
-            found.vdw[name] = float(radius), float(depth)
-    return found
+            parameters.vdw[name] = float(radius), float(depth)
+    return parameters
 
 
 def _numbers(text: str) -> list[float]:
-    """The numbers that a line begins with; parmchk2 writes remarks behind them."""
+    """The numbers at the beginning of a text; parmchk2 writes remarks after them."""
     numbers = []
     for word in text.split():
         try:
@@ -130,18 +134,21 @@ def _numbers(text: str) -> list[float]:
 
 
 def merged(several: Sequence[Parameters]) -> Parameters:
-    """The parameters of several molecules, each term once; a type means the same in all of them."""
-    whole = Parameters({}, {name: [] for name in PARTS}, {}, [])
-    for one in several:
-        whole.masses.update(one.masses)
-        whole.vdw.update(one.vdw)
-        whole.missing.extend(one.missing)
-        for name, terms in one.terms.items():
-            known = {types for types, _ in whole.terms[name]}
-            whole.terms[name].extend(
-                term for term in terms if term[0] not in known and term[0][::-1] not in known
+    """The parameters of several molecules, each term once.
+
+    A type must have the same parameters in all of them.
+    """
+    union = Parameters({}, {name: [] for name in PARTS}, {}, [])
+    for parameters in several:
+        union.masses.update(parameters.masses)
+        union.vdw.update(parameters.vdw)
+        union.missing.extend(parameters.missing)
+        for name, terms in parameters.terms.items():
+            present = {types for types, _ in union.terms[name]}
+            union.terms[name].extend(
+                term for term in terms if term[0] not in present and term[0][::-1] not in present
             )
-    return whole
+    return union
 
 
 def forcefield_xml(
@@ -151,82 +158,99 @@ def forcefield_xml(
     prefix: str = "",
     remark: str = "",
 ) -> str:
-    """A ForceField XML with templates and all their parameters.
+    """A ForceField XML with a template for each molecule, and all parameters.
 
     Args:
         molecules: atoms, types, charges and bonds, by the template's name.
-        parameters: as `read_frcmod` gives them.
-        prefix: put before the names of types, so that files of different molecules, with other
-            charges or parameters of their own, can be loaded together.
+        parameters: as `read_frcmod` returns them.
+        prefix: put before the names of types, so that files of molecules with different charges
+            or parameters can be loaded together.
         remark: a comment at the top.
     """
     root = ET.Element("ForceField")
     if remark:
         root.append(ET.Comment(f"{remark.replace('--', '-')}"))
+    _add_atom_types(root, molecules.values(), parameters, prefix)
+    residues = ET.SubElement(root, "Residues")
+    for name, molecule in molecules.items():
+        _add_template(residues, name, molecule, prefix)
+    _add_bonded_terms(root, parameters, prefix)
+    _add_pair_terms(root, parameters, prefix)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_atom_types(
+    root: ET.Element, molecules: Iterable[TypedMolecule], parameters: Parameters, prefix: str
+) -> None:
     types = ET.SubElement(root, "AtomTypes")
     numbers = {
-        kind: number
-        for molecule in molecules.values()
-        for kind, number in zip(molecule.types, molecule.numbers, strict=True)
+        atom_type: number
+        for molecule in molecules
+        for atom_type, number in zip(molecule.types, molecule.numbers, strict=True)
     }
-    for kind, number in numbers.items():
+    for atom_type, number in numbers.items():
         ET.SubElement(
             types,
             "Type",
             {
-                "name": prefix + kind,
-                "class": prefix + kind,
+                "name": prefix + atom_type,
+                "class": prefix + atom_type,
                 "element": chemical_symbols[number],
-                "mass": repr(parameters.masses[kind]),
+                "mass": repr(parameters.masses[atom_type]),
             },
         )
-    residues = ET.SubElement(root, "Residues")
-    for name, molecule in molecules.items():
-        _template(residues, name, molecule, prefix)
+
+
+def _add_template(residues: ET.Element, name: str, molecule: TypedMolecule, prefix: str) -> None:
+    residue = ET.SubElement(residues, "Residue", name=name)
+    names = [f"{chemical_symbols[z]}{i}" for i, z in enumerate(molecule.numbers)]
+    for atom, atom_type, charge in zip(names, molecule.types, molecule.charges, strict=True):
+        ET.SubElement(residue, "Atom", name=atom, type=prefix + atom_type, charge=repr(charge))
+    for i, j in molecule.bonds:
+        ET.SubElement(residue, "Bond", atomName1=names[i], atomName2=names[j])
+
+
+def _add_bonded_terms(root: ET.Element, parameters: Parameters, prefix: str) -> None:
+    """Bonds, angles, and proper and improper torsions."""
     bonds = ET.SubElement(root, "HarmonicBondForce")
-    for kinds, (k, r0) in parameters.terms["BOND"]:
+    for types, (k, r0) in parameters.terms["BOND"]:
         values = {"length": r0 * A, "k": MULTIPLE_OF_K * k * KCAL / A**2}
-        ET.SubElement(bonds, "Bond", _classes(kinds, prefix) | _written(values))
+        ET.SubElement(bonds, "Bond", _classes(types, prefix) | _written(values))
     angles = ET.SubElement(root, "HarmonicAngleForce")
-    for kinds, (k, degrees) in parameters.terms["ANGL"]:
+    for types, (k, degrees) in parameters.terms["ANGL"]:
         values = {"angle": degrees * RADIAN, "k": MULTIPLE_OF_K * k * KCAL}
-        ET.SubElement(angles, "Angle", _classes(kinds, prefix) | _written(values))
+        ET.SubElement(angles, "Angle", _classes(types, prefix) | _written(values))
     torsions = ET.SubElement(root, "PeriodicTorsionForce", ordering="amber")
-    for kinds, lines in groupby(parameters.terms["DIHE"], key=lambda term: term[0]):
-        proper = _classes(kinds, prefix)
+    for types, lines in groupby(parameters.terms["DIHE"], key=lambda term: term[0]):
+        proper = _classes(types, prefix)
         for number, (_, (divider, height, degrees, fold)) in enumerate(lines, start=1):
             proper |= _torsion(number, height / divider, degrees, fold)
         ET.SubElement(torsions, "Proper", proper)
     for (a, b, centre, d), (height, degrees, fold) in parameters.terms["IMPR"]:
         improper = _classes((centre, a, b, d), prefix) | _torsion(1, height, degrees, fold)
         ET.SubElement(torsions, "Improper", improper)
+
+
+def _add_pair_terms(root: ET.Element, parameters: Parameters, prefix: str) -> None:
+    """Charges (they stand in the templates) and Lennard-Jones parameters."""
     pairs = ET.SubElement(
         root, "NonbondedForce", coulomb14scale=repr(COULOMB_14), lj14scale=repr(LJ_14)
     )
     ET.SubElement(pairs, "UseAttributeFromResidue", name="charge")
-    for kind, (radius, depth) in parameters.vdw.items():
+    for atom_type, (radius, depth) in parameters.vdw.items():
         values = {"sigma": radius * 2 ** (5 / 6) * A, "epsilon": depth * KCAL}
-        ET.SubElement(pairs, "Atom", {"class": prefix + kind} | _written(values))
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
+        ET.SubElement(pairs, "Atom", {"class": prefix + atom_type} | _written(values))
 
 
-def _template(residues: ET.Element, name: str, molecule: TypedMolecule, prefix: str) -> None:
-    residue = ET.SubElement(residues, "Residue", name=name)
-    names = [f"{chemical_symbols[z]}{i}" for i, z in enumerate(molecule.numbers)]
-    for atom, kind, charge in zip(names, molecule.types, molecule.charges, strict=True):
-        ET.SubElement(residue, "Atom", name=atom, type=prefix + kind, charge=repr(charge))
-    for i, j in molecule.bonds:
-        ET.SubElement(residue, "Bond", atomName1=names[i], atomName2=names[j])
-
-
-def _classes(kinds: tuple[str, ...], prefix: str) -> dict[str, str]:
-    named = ("" if kind == "X" else prefix + kind for kind in kinds)
-    return {f"class{number}": name for number, name in enumerate(named, start=1)}
+def _classes(types: tuple[str, ...], prefix: str) -> dict[str, str]:
+    """XML attributes that name the types of a term; `X` stands for any type."""
+    names = ("" if atom_type == "X" else prefix + atom_type for atom_type in types)
+    return {f"class{number}": name for number, name in enumerate(names, start=1)}
 
 
 def _torsion(number: int, height: float, degrees: float, fold: float) -> dict[str, str]:
-    # A negative fold only says that another line follows.
+    # The sign of the fold only says whether another line follows.
     values = _written({f"phase{number}": degrees * RADIAN, f"k{number}": height * KCAL})
     return {f"periodicity{number}": str(abs(int(fold)))} | values
 

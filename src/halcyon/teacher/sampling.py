@@ -1,20 +1,25 @@
-"""What the teacher teaches: frames of its dynamics, and frames up against the potential's walls.
+"""Frames to pre-train on: the teacher's dynamics, and frames near the walls of its potential.
 
-    frames, counts = sample(teacher, atoms, TeacherSettings(), seed=1)
+    from halcyon.config import TeacherSettings
+    from halcyon.teacher.sampling import sample
+
+    frames, counts = sample(teacher, start, TeacherSettings(md_frames=20), seed=1)
+    counts["md"]  # 20
 
 Each frame says in `info["origin"]` how it was made:
 
 | origin | how |
 |---|---|
 | `md` | Langevin dynamics at one of several temperatures |
-| `displaced` | such a frame with Gaussian noise on every atom |
-| `stretched` | one of its bonds at 0.7 to 1.5 times its length, what hangs on it moved along |
-| `contact` | two of its atoms that are not bonded pushed together, the rest giving way |
-| `dissociated` | one of its bonds at 1.5 to 2.5 times its length: as far as the force cap lets it |
+| `displaced` | an `md` frame with Gaussian noise on every atom |
+| `stretched` | an `md` frame with one bond at 0.7 to 1.5 times its length; both sides stay rigid |
+| `contact` | an `md` frame with two non-bonded atoms pushed together while the others relax |
+| `dissociated` | an `md` frame with one bond at 1.5 to 2.5 times its length |
 
-The dynamics come first: reference labels are drawn from them.
+A frame with a force above `force_cap_eV_per_A` is dropped, whatever its origin. The dynamics come
+first in the list, because the frames that get a reference label are drawn from them.
 
-Not for: labels of a reference (see `reference`).
+Not for: reference labels (see `labels`).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,17 +42,20 @@ from halcyon.teacher.forcefield import NM, Teacher
 
 ORIGINS = ("md", "displaced", "stretched", "contact", "dissociated")
 STRETCH = (0.7, 1.5)
-"""Range of a stretched bond, in lengths that it had."""
+"""Range of a stretched bond, in multiples of its length in the frame."""
 DISSOCIATION = (1.5, 2.5)
-"""Range of a bond that is pulled apart, in lengths that it had."""
+"""Range of a dissociated bond, in multiples of its length in the frame."""
 CONTACT = (0.3, 0.7)
-"""Range of a close contact, in van der Waals distances, or in the pair's own if it is closer."""
+"""Range of a close contact, in multiples of the pair's van der Waals distance, or of its
+distance in the frame if that is shorter."""
 CONTACT_BONDS = 4
-"""Two atoms can be pushed together if so many bonds lie between them, or fewer if none have."""
+"""Two atoms are pushed together only if at least so many bonds lie between them; in molecules where
+no two atoms are that far apart, those with the most bonds between them."""
 CONTACT_REACH_A = 6.0
-"""Two atoms further apart are not pushed together, Å."""
+"""Two atoms further apart than this are not pushed together, Å."""
 SPRING_KJ_PER_NM2 = 2e5
-"""Pushes two atoms together, kJ/mol/nm²: about 20 eV/Å², so that it is not the bonds that give."""
+"""Spring that pushes two atoms together, kJ/mol/nm²: about 20 eV/Å², softer than most bonds, so
+that bonds keep their lengths."""
 SPRING_ITERATIONS = 30
 
 
@@ -63,44 +71,36 @@ def sample(
     """Draw and label frames.
 
     The same seed gives the same frames, bit for bit, on one machine, also where the process was
-    killed and called again with the same `saved`: there, the dynamics go on. One core is used.
+    killed and called again with the same `saved`: the dynamics then continue. One core is used.
 
     Args:
         teacher: the force field.
         start: where the dynamics start, after a minimisation.
         settings: how many frames of which origin, at which temperatures, how far displaced.
         seed: of all random numbers.
-        saved: folder where the dynamics' state is kept and found again; None: nowhere.
-        progress: called with frames done and frames asked; may raise to stop.
+        saved: folder where the dynamics save their state and continue from it; None: no saving.
+        progress: called with the numbers of frames done and of all frames; may raise to stop.
 
     Returns:
         Labelled frames with `info` energy (eV), origin and, for `md`, temperature (K) and time
-        since equilibration (ps), and `arrays["forces"]` (eV/Å). And counts: frames kept by
-        origin, and frames dropped (`force_cap`, `not_finite`, `duplicate`).
+        since equilibration (ps), and `arrays["forces"]` (eV/Å). And counts: frames kept, by
+        origin, and frames dropped, by reason (`force_cap`, `not_finite`, `duplicate`).
 
     Raises:
-        InputError: the dynamics blow up.
+        InputError: the dynamics became unstable.
     """
     runs = len(settings.temperatures_K)
     total = sum(getattr(settings, f"{origin}_frames") for origin in ORIGINS)
     seeds = np.random.SeedSequence(seed).spawn(runs + 4)
     displacing, stretching, touching, parting = (np.random.default_rng(s) for s in seeds[runs:])
-    dynamics: list[Atoms] = []
-    for run, temperature in enumerate(settings.temperatures_K):
-        drawn = Run(
-            teacher,
-            start,
-            temperature,
-            interval_fs=settings.md_interval_fs,
-            seed=seeds[run],
-            saved=saved,
-        )
-        try:
-            for _ in range(run, settings.md_frames, runs):
-                dynamics.append(next(drawn))
-                progress(len(dynamics), total)
-        finally:
-            drawn.save()
+    dynamics = _dynamics(
+        teacher,
+        start,
+        settings,
+        seeds=seeds[:runs],
+        saved=saved,
+        report=lambda done: progress(done, total),
+    )
     frames = [
         *dynamics,
         *_displaced(dynamics, settings, displacing),
@@ -124,24 +124,52 @@ def sample(
     ]
     energies, forces = teacher.evaluate(frames)
     progress(total, total)
-    return _kept(frames, energies, forces, settings)
+    return _worth_teaching(frames, energies, forces, settings)
 
 
-def _kept(
+def _dynamics(
+    teacher: Teacher,
+    start: Atoms,
+    settings: TeacherSettings,
+    *,
+    seeds: Sequence[np.random.SeedSequence],
+    saved: Path | None,
+    report: Callable[[int], None],
+) -> list[Atoms]:
+    """Frames of one run per temperature, which share `md_frames`; saved even if stopped."""
+    frames: list[Atoms] = []
+    for number, (temperature, seed) in enumerate(zip(settings.temperatures_K, seeds, strict=True)):
+        run = Run(
+            teacher,
+            start,
+            temperature,
+            interval_fs=settings.md_interval_fs,
+            seed=seed,
+            saved=saved,
+        )
+        try:
+            for _ in range(number, settings.md_frames, len(seeds)):
+                frames.append(next(run))
+                report(len(frames))
+        finally:
+            run.save()
+    return frames
+
+
+def _worth_teaching(
     frames: Sequence[Atoms], energies: np.ndarray, forces: np.ndarray, settings: TeacherSettings
 ) -> tuple[list[Atoms], dict[str, int]]:
-    """Frames worth teaching, and the fate of all."""
+    """The frames to keep, with their labels; and how many were kept and dropped, by reason."""
     kept: list[Atoms] = []
-    asked = {"md", *(o for o in ORIGINS if getattr(settings, f"{o}_frames"))}
-    fates = dict.fromkeys([o for o in ORIGINS if o in asked], 0)
-    counts = fates | {"force_cap": 0, "not_finite": 0, "duplicate": 0}
-    seen = _Seen(settings.min_difference_A)
+    origins = [o for o in ORIGINS if o == "md" or getattr(settings, f"{o}_frames")]
+    counts = dict.fromkeys([*origins, "force_cap", "not_finite", "duplicate"], 0)
+    earlier = _KeptFrames(settings.min_difference_A)
     for frame, energy, force in zip(frames, energies, forces, strict=True):
         if not (np.isfinite(energy) and np.isfinite(force).all()):
             counts["not_finite"] += 1
         elif np.linalg.norm(force, axis=1).max() > settings.force_cap_eV_per_A:
             counts["force_cap"] += 1
-        elif not seen.is_new(frame):
+        elif not earlier.is_new(frame):
             counts["duplicate"] += 1
         else:
             counts[frame.info["origin"]] += 1
@@ -151,32 +179,33 @@ def _kept(
     return kept, counts
 
 
-class _Seen:
-    """Interatomic distances of the frames that were kept."""
+class _KeptFrames:
+    """The frames that were kept, by their interatomic distances."""
 
-    def __init__(self, least: float) -> None:
-        self.least = least
+    def __init__(self, min_difference_A: float) -> None:
+        self.least = min_difference_A
         self.means: list[float] = []
         self.distances: list[np.ndarray] = []
 
     def is_new(self, frame: Atoms) -> bool:
-        """Whether a frame differs from all before it; then it is one of them."""
-        mine = pair_distances(frame)
-        if self.least and len(mine):
-            # |mean difference| ≤ root mean square: most frames are told apart by one number.
-            near = np.flatnonzero(np.abs(np.array(self.means) - mine.mean()) < self.least)
+        """Whether a frame differs from all frames so far; if it does, it joins them."""
+        distances = pair_distances(frame)
+        if self.least and len(distances):
+            # The difference of two means is at most the root mean square difference, so that the
+            # means alone show for most frames that they differ.
+            near = np.flatnonzero(np.abs(np.array(self.means) - distances.mean()) < self.least)
             for index in near:
-                if rms_difference(mine, self.distances[index]) < self.least:
+                if rms_difference(distances, self.distances[index]) < self.least:
                     return False
-            self.means.append(float(mine.mean()))
-            self.distances.append(mine)
+            self.means.append(float(distances.mean()))
+            self.distances.append(distances)
         return True
 
 
 def _displaced(
     frames: Sequence[Atoms], settings: TeacherSettings, random: np.random.Generator
 ) -> list[Atoms]:
-    """Copies of frames drawn with replacement, each with its own width of Gaussian noise."""
+    """Copies of frames drawn with replacement, each with Gaussian noise of a width drawn for it."""
     displaced = []
     for _ in range(settings.displaced_frames):
         frame = _copy(frames, random, "displaced")
@@ -197,8 +226,8 @@ def _pulled(
 ) -> list[Atoms]:
     """Copies of frames with one bond drawn at random set to another length.
 
-    Both sides of the bond move as they are. A bond in a ring has no two sides: there only its two
-    atoms move.
+    Each side of the bond moves as a rigid body. If the bond is part of a ring, it has no two sides,
+    and only its two atoms move.
     """
     pulled: list[Atoms] = []
     if not teacher.bonds:
@@ -212,7 +241,7 @@ def _pulled(
             sides[bond] = _sides(teacher, bond)
         first, second = sides[bond]
         vector = _vector(frame, *bond)
-        # The lighter side moves more: a hydrogen leaves the molecule, not the molecule it.
+        # The side with fewer atoms moves more: a hydrogen leaves the molecule, not the reverse.
         part = len(first) / (len(first) + len(second))
         frame.positions[first] -= (1 - part) * (factor - 1) * vector
         frame.positions[second] += part * (factor - 1) * vector
@@ -221,7 +250,7 @@ def _pulled(
 
 
 def _sides(teacher: Teacher, bond: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms on each side of a bond."""
+    """Atoms on each side of a bond; in a ring, the bond's two atoms alone."""
     steps = _bonds_between(teacher, without=bond)
     first, second = (np.flatnonzero(np.isfinite(steps[atom])) for atom in bond)
     if bond[1] in first:
@@ -230,7 +259,7 @@ def _sides(teacher: Teacher, bond: tuple[int, int]) -> tuple[np.ndarray, np.ndar
 
 
 def _bonds_between(teacher: Teacher, without: tuple[int, int] | None = None) -> np.ndarray:
-    """Number of bonds on the shortest way between two atoms, shape (N, N); infinite: none."""
+    """Number of bonds on the shortest path between two atoms, shape (N, N); infinite if none."""
     number = len(teacher.numbers)
     i, j = np.array([b for b in teacher.bonds if b != without], dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(number, number))
@@ -243,16 +272,48 @@ def _contacts(
 ) -> list[Atoms]:
     """Copies of frames with two atoms that are not bonded pushed together by a spring.
 
-    A few steps of minimisation let the rest give way, so that the wall that is taught is that of
-    the contact, and not of the bonds around it.
+    A few steps of minimisation let the other atoms relax, so that the frame shows the wall of the
+    contact, and not of the bonds around it.
+    """
+    contacts = _drawn_contacts(teacher, frames, number, random)
+    if not contacts:
+        return []
+    place = np.argsort(teacher.order)
+    springs = openmm.CustomBondForce("0.5*k*(r-r0)^2")
+    springs.addPerBondParameter("k")
+    springs.addPerBondParameter("r0")
+    springs.setUsesPeriodicBoundaryConditions(teacher.periodic)
+    for _, i, j, target in contacts:
+        springs.addBond(int(place[i]), int(place[j]), [0.0, target / NM])
+    # The springs act in a copy: the teacher's own system labels the frames.
+    system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
+    system.addForce(springs)
+    context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
+    for index, (frame, *_) in enumerate(contacts):
+        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
+            if other >= 0:
+                a, b, (_, length) = springs.getBondParameters(other)
+                springs.setBondParameters(other, a, b, [strength, length])
+        springs.updateParametersInContext(context)
+        rotation = teacher.place(context, frame)
+        openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
+        frame.positions[teacher.order] = positions_of(context) @ rotation
+    return [frame for frame, *_ in contacts]
+
+
+def _drawn_contacts(
+    teacher: Teacher, frames: Sequence[Atoms], number: int, random: np.random.Generator
+) -> list[tuple[Atoms, int, int, float]]:
+    """Copies of frames, each with two atoms and the distance to push them to, Å.
+
+    A frame without two atoms that may be pushed together is left out.
     """
     steps = _bonds_between(teacher)
-    apart = steps[np.triu_indices(len(steps), k=1)]
-    furthest = apart.max(initial=0)
-    if furthest < 2 or not number:
-        return []  # no two atoms that are not bonded
+    furthest = steps[np.triu_indices(len(steps), k=1)].max(initial=0)
+    if furthest < 2:
+        return []  # all atoms are bonded to each other
     least = min(CONTACT_BONDS, furthest)
-    drawn = []
+    contacts = []
     for _ in range(number):
         frame = _copy(frames, random, "contact")
         distances = frame.get_all_distances(mic=bool(frame.pbc.any()))
@@ -263,29 +324,8 @@ def _contacts(
             radii = np.nan_to_num(vdw_radii[frame.numbers[[i, j]]], nan=0.0)
             radii = np.where(radii > 0, radii, covalent_radii[frame.numbers[[i, j]]] + 0.8)
             target = min(radii.sum(), distances[i, j]) * random.uniform(*CONTACT)
-            drawn.append((frame, i, j, target))
-
-    place = np.argsort(teacher.order)
-    springs = openmm.CustomBondForce("0.5*k*(r-r0)^2")
-    springs.addPerBondParameter("k")
-    springs.addPerBondParameter("r0")
-    springs.setUsesPeriodicBoundaryConditions(teacher.periodic)
-    for _, i, j, target in drawn:
-        springs.addBond(int(place[i]), int(place[j]), [0.0, target / NM])
-    # A copy: the teacher's own system labels the frames, without springs.
-    system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
-    system.addForce(springs)
-    context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
-    for index, (frame, *_) in enumerate(drawn):
-        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
-            if other >= 0:
-                a, b, (_, length) = springs.getBondParameters(other)
-                springs.setBondParameters(other, a, b, [strength, length])
-        springs.updateParametersInContext(context)
-        rotation = teacher.place(context, frame)
-        openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
-        frame.positions[teacher.order] = positions_of(context) @ rotation
-    return [frame for frame, *_ in drawn]
+            contacts.append((frame, i, j, float(target)))
+    return contacts
 
 
 def _copy(frames: Sequence[Atoms], random: np.random.Generator, origin: str) -> Atoms:
@@ -296,7 +336,7 @@ def _copy(frames: Sequence[Atoms], random: np.random.Generator, origin: str) -> 
 
 
 def _vector(frame: Atoms, i: int, j: int) -> np.ndarray:
-    """From atom i to atom j, the short way over boundaries, Å, shape (3,)."""
+    """Vector from atom i to atom j or its nearest periodic image, Å, shape (3,)."""
     straight = frame.positions[j] - frame.positions[i]
     nearest: np.ndarray = find_mic(straight, frame.cell, frame.pbc)[0]
     return nearest

@@ -1,12 +1,15 @@
-"""Will a campaign run here? Each check is a line: ok, a warning or a fault, and what to do.
+"""Checks whether a campaign will run here: each gives ok, a warning or a fault, and what to do.
 
-    for check in examine(Path("config/quickstart.yaml"), profile=None):
-        print(check.verdict, check.name, check.found, check.remedy)
+    from pathlib import Path
+    from halcyon.commands.doctor.checks import examine
 
-Nothing is assumed: files are locked, clocks compared, and a tiny job of each kind is run. Checks
-end after a time limit, each.
+    for check in examine(Path("config/quickstart.yaml"), profile=None, trials=False):
+        print(check.verdict, check.name, check.finding, check.remedy)
 
-Not for: the campaign's own configuration beyond what `campaign.checks.begin` says of it.
+The checks try things out: they lock files, compare clocks, and run a tiny job of each kind. Every
+check has a time limit.
+
+Not for: the campaign's configuration beyond what `campaign.checks.begin` checks of it.
 """
 
 import fcntl
@@ -34,28 +37,31 @@ from halcyon.errors import InputError
 OK, WARNING, FAULT = "ok", "warning", "fault"
 PYTHON = SpecifierSet(">=3.11,<3.13")
 CLOCK_S = 2.0
-"""Difference of clocks from which on files seem to be of the future."""
+"""A larger difference between clocks is a fault, s: new files would seem to be from the future."""
 LIMIT_S = 300.0
+"""Time limit of a tiny job, s."""
 COMMAND_S = 20.0
+"""Time limit of a command, s."""
 COMFORT_GB = 10.0
+"""Less free disk than this is a warning, GB."""
 PROFILE_FILES = ("profile.yaml", "config.v9+.yaml", "config.v8+.yaml", "config.yaml")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """The outcome of one check.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         verdict: ok, warning or fault.
-        found: what was seen.
-        remedy: what to do; empty where nothing is.
+        finding: what was seen.
+        remedy: what to do; empty if there is nothing to do.
     """
 
     name: str
     verdict: str
-    found: str
+    finding: str
     remedy: str = ""
 
 
@@ -67,14 +73,14 @@ def examine(
     trials: bool = True,
     constraints: Path = Path("constraints.txt"),
 ) -> Iterator[Check]:
-    """All checks, each as soon as it is done.
+    """Run all checks; each outcome is returned as soon as it is known.
 
     Args:
-        configfile: the campaign's.
-        profile: folder of Snakemake's profile, or the name of one below `workflow/profiles`.
-        limit_s: of each trial.
+        configfile: the campaign's file.
+        profile: folder of a Snakemake profile, or the name of one in `workflow/profiles`.
+        limit_s: time limit of each tiny job, s.
         trials: whether tiny jobs are run.
-        constraints: versions that were tested.
+        constraints: file with the versions that were tested.
     """
     yield _python()
     yield from versions()
@@ -95,7 +101,7 @@ def examine(
     try:
         campaign = Campaign.resolve(config.read_yaml(configfile), str(configfile))
     except InputError as error:
-        yield Check("configuration", FAULT, str(error), "mend the file")
+        yield Check("configuration", FAULT, str(error), "correct the file")
         return
     yield Check("configuration", OK, f"{configfile}: {', '.join(campaign.systems)}")
     for key, folder in (
@@ -106,8 +112,8 @@ def examine(
     yield _reference(campaign)
     if trials:
         system = next(iter(campaign.systems))
-        for kind in ("forcefield", "model", "label"):
-            yield _trial(kind, configfile, campaign, system, limit_s)
+        for trial in ("forcefield", "model", "label"):
+            yield _trial(trial, configfile, campaign, system, limit_s)
 
 
 def _python() -> Check:
@@ -118,7 +124,7 @@ def _python() -> Check:
 
 
 def versions() -> Iterator[Check]:
-    """What is installed, against what Halcyon needs."""
+    """Compare installed packages with what Halcyon needs."""
     from packaging.requirements import Requirement
 
     wrong, missing = [], []
@@ -130,7 +136,7 @@ def versions() -> Iterator[Check]:
     for line in needed:
         requirement = Requirement(line)
         if requirement.marker is not None:
-            continue  # for developers
+            continue  # needed by developers only
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
@@ -139,14 +145,15 @@ def versions() -> Iterator[Check]:
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} (expected {requirement.specifier})")
     if missing or wrong:
-        said = "; ".join([*(f"{name} is missing" for name in missing), *wrong])
-        yield Check("packages", FAULT, said, "make install, in a fresh .venv if that does not help")
+        faults = "; ".join([*(f"{name} is missing" for name in missing), *wrong])
+        remedy = "make install; if that does not help, delete .venv first"
+        yield Check("packages", FAULT, faults, remedy)
     elif needed:
         yield Check("packages", OK, f"{len(needed)} as pyproject.toml asks")
 
 
 def tested(constraints: Path) -> Iterator[Check]:
-    """What is installed, against the versions that were tested."""
+    """Compare installed packages with the versions that were tested."""
     if not constraints.is_file():
         return
     other = []
@@ -166,14 +173,14 @@ def tested(constraints: Path) -> Iterator[Check]:
 
 
 def _threads() -> Check:
-    told = {name: os.environ[name] for name in THREADS if name in os.environ}
+    limits = {name: os.environ[name] for name in THREADS if name in os.environ}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if any(not value.isdigit() or int(value) > (cores or 1) for value in told.values()):
+    if any(not value.isdigit() or int(value) > (cores or 1) for value in limits.values()):
         return Check(
             "threads",
             WARNING,
-            f"{told}, {cores} cores",
-            "unset them: every job is given the threads that Snakemake granted",
+            f"{', '.join(f'{k}={v}' for k, v in limits.items())}, {cores} cores",
+            "unset them; every job then uses the threads that Snakemake gives it",
         )
     return Check("threads", OK, f"{cores} cores; each job sets its own threads")
 
@@ -195,14 +202,14 @@ def read_profile(profile: str) -> dict[str, Any]:
 
 
 def _profile(content: dict[str, Any]) -> Iterator[Check]:
-    """Settings without which labels would be paid for twice, and the executor's plugin."""
+    """Check settings without which labels would be computed twice, and the executor's plugin."""
     triggers = content.get("rerun-triggers")
     if triggers is not None and not {*triggers} <= {"mtime", "input"}:
         yield Check(
             "rerun-triggers",
             FAULT,
             f"{triggers}: expected [mtime, input]",
-            "with others, a new checkout or an edited comment relabels everything",
+            "set [mtime, input]; with others, an edited comment relabels everything",
         )
     elif triggers is None:
         yield Check(
@@ -212,7 +219,12 @@ def _profile(content: dict[str, Any]) -> Iterator[Check]:
             "set rerun-triggers: [mtime, input]",
         )
     if content.get("keep-incomplete"):
-        yield Check("keep-incomplete", FAULT, "true: half a file would count as whole", "remove it")
+        yield Check(
+            "keep-incomplete",
+            FAULT,
+            "true: an incomplete file would count as complete",
+            "remove it from the profile",
+        )
     executor = content.get("executor", "local")
     if executor not in ("local", "dryrun", "touch"):
         name = f"snakemake-executor-plugin-{executor}"
@@ -224,17 +236,17 @@ def _profile(content: dict[str, Any]) -> Iterator[Check]:
 
 def partitions(content: dict[str, Any]) -> set[str]:
     """SLURM partitions that a profile names."""
-    found: set[str] = set()
+    names: set[str] = set()
     for section in ("default-resources", "set-resources"):
-        found |= _values(content.get(section), "slurm_partition")
-    return {name for value in found for name in value.split(",")}
+        names |= _values(content.get(section), "slurm_partition")
+    return {name for value in names for name in value.split(",")}
 
 
 def _values(content: Any, key: str) -> set[str]:
-    """Values of a key at any depth; lists of `key=value` are read, too."""
+    """Values of a key at any depth, and in lists of `key=value`."""
     if isinstance(content, dict):
-        mine = {str(v).strip("'\"") for k, v in content.items() if k == key}
-        return mine.union(*(_values(value, key) for value in content.values()))
+        values = {str(v).strip("'\"") for k, v in content.items() if k == key}
+        return values.union(*(_values(value, key) for value in content.values()))
     if isinstance(content, list):
         pairs = [re.fullmatch(rf"(?:\w+:)?{key}=(.+)", str(item)) for item in content]
         return {pair[1].strip("'\"") for pair in pairs if pair}
@@ -242,6 +254,7 @@ def _values(content: Any, key: str) -> set[str]:
 
 
 def _slurm(content: dict[str, Any]) -> Iterator[Check]:
+    """Check SLURM's commands, the partitions that the profile names, and the accounting."""
     for program in ("sbatch", "squeue", "scancel", "sinfo"):
         if shutil.which(program) is None:
             yield Check(
@@ -251,17 +264,18 @@ def _slurm(content: dict[str, Any]) -> Iterator[Check]:
                 "start on a login node of the cluster, or load its SLURM module",
             )
             return
-    code, said = _ask(["sinfo", "--noheader", "--format=%R"])
+    code, output = _output_of(["sinfo", "--noheader", "--format=%R"])
     if code:
-        yield Check("SLURM", FAULT, f"sinfo: {said}", "ask the cluster's people: SLURM is down?")
+        remedy = "ask the administrators of the cluster whether SLURM is down"
+        yield Check("SLURM", FAULT, f"sinfo failed: {output}", remedy)
         return
-    there = {*said.split()}
-    yield Check("SLURM", OK, f"partitions: {', '.join(sorted(there))}")
-    if wrong := sorted(partitions(content) - there):
+    existing = {*output.split()}
+    yield Check("SLURM", OK, f"partitions: {', '.join(sorted(existing))}")
+    if wrong := sorted(partitions(content) - existing):
         yield Check(
             "partitions",
             FAULT,
-            f"{', '.join(wrong)}: not in this cluster, which has {', '.join(sorted(there))}",
+            f"{', '.join(wrong)}: not in this cluster, which has {', '.join(sorted(existing))}",
             "change slurm_partition in the profile",
         )
     elif not partitions(content):
@@ -272,18 +286,18 @@ def _slurm(content: dict[str, Any]) -> Iterator[Check]:
             "set slurm_partition in default-resources, and a GPU one for train and explore",
         )
     if content.get("slurm-status-command") != "squeue":
-        code, said = _ask(["sacct", "--noheader", "--starttime=now", "--format=JobID"])
+        code, output = _output_of(["sacct", "--noheader", "--starttime=now", "--format=JobID"])
         if code:
             yield Check(
                 "accounting",
                 FAULT,
-                f"sacct does not answer: {said}",
-                "set slurm-status-command: squeue, or Snakemake waits for ever",
+                f"sacct failed: {output}",
+                "set slurm-status-command: squeue, or Snakemake would wait forever",
             )
 
 
-def _ask(command: list[str]) -> tuple[int, str]:
-    """Exit code and words of a command that ends at once."""
+def _output_of(command: list[str]) -> tuple[int, str]:
+    """Exit code of a short command, and its output or the last line of its errors."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -291,28 +305,34 @@ def _ask(command: list[str]) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     if done.returncode:
-        return done.returncode, (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return done.returncode, (done.stderr.strip().splitlines() or ["no message"])[-1]
     return 0, done.stdout.strip()
 
 
-def disk(key: str, folder: Path, wanted_GB: float) -> Iterator[Check]:
-    """Space, writing, locking and clock of the file system that a folder is, or will be, on."""
-    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
-    free = shutil.disk_usage(there).free / 1e9
-    said = f"{key}: {folder}: {free:.1f} GB free"
-    if free < wanted_GB:
+def disk(key: str, folder: Path, least_GB: float) -> Iterator[Check]:
+    """Check space, writing, locking and clock of a folder's file system.
+
+    Args:
+        key: the setting that names the folder, for messages.
+        folder: it need not exist yet.
+        least_GB: less free space than this is a fault, GB.
+    """
+    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    space = f"{key}: {folder}: {free:.1f} GB free"
+    if free < least_GB:
         yield Check(
             "disk",
             FAULT,
-            f"{said}, limits.min_free_disk_GB is {wanted_GB:g}",
-            "free some (halcyon clean), or put results elsewhere",
+            f"{space}, and limits.min_free_disk_GB is {least_GB:g}",
+            "free space with halcyon clean, or set results to another disk",
         )
     elif free < COMFORT_GB:
-        yield Check("disk", WARNING, said, "see what halcyon plan says it takes")
+        yield Check("disk", WARNING, space, "halcyon plan tells how much the campaign needs")
     else:
-        yield Check("disk", OK, said)
+        yield Check("disk", OK, space)
     try:
-        with tempfile.NamedTemporaryFile(dir=there, prefix=".halcyon-doctor-") as file:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".halcyon-doctor-") as file:
             file.write(b"here")
             file.flush()
             os.fsync(file.fileno())
@@ -322,19 +342,19 @@ def disk(key: str, folder: Path, wanted_GB: float) -> Iterator[Check]:
         yield Check(
             "writing",
             FAULT,
-            f"{key}: {there}: {error.strerror}",
-            "choose a folder that you may write to (results, label_store)",
+            f"{key}: {existing}: {error.strerror}",
+            f"set {key} to a folder that you may write to",
         )
         return
     if abs(skew) > CLOCK_S:
         yield Check(
             "clock",
             FAULT,
-            f"{key}: a new file is {skew:+.1f} s from this machine's clock",
-            "have the clocks set (NTP): Snakemake compares the times of files",
+            f"{key}: the time of a new file differs by {skew:+.1f} s from this machine's clock",
+            "synchronise the clocks (NTP), because Snakemake compares the times of files",
         )
     else:
-        yield Check("clock", OK, f"{key}: a new file is {skew:+.2f} s from this machine's clock")
+        yield Check("clock", OK, f"{key}: file times differ by {skew:+.2f} s from this machine's")
 
 
 LOCKER = """
@@ -347,8 +367,8 @@ except BlockingIOError:
 
 
 def _locking(key: str, path: Path) -> Check:
-    """Whether a lock that this process holds keeps another process out."""
-    remedy = "put results on a file system with locks (Lustre: mount with flock; NFS: version 4)"
+    """Check that a file that this process has locked cannot be locked by another process."""
+    remedy = f"set {key} to a file system with locks (Lustre: mounted with flock; NFS: version 4)"
     handle = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -360,12 +380,12 @@ def _locking(key: str, path: Path) -> Check:
     finally:
         os.close(handle)
     if code != 9:
-        return Check("locking", FAULT, f"{key}: flock does not keep a second process out", remedy)
-    return Check("locking", OK, f"{key}: flock keeps a second process out")
+        return Check("locking", FAULT, f"{key}: two processes can lock the same file", remedy)
+    return Check("locking", OK, f"{key}: works")
 
 
 def _reference(campaign: Campaign) -> Check:
-    """The reference's own checks, on the start structures."""
+    """Run the reference's own checks on the start structures."""
     name = f"reference {campaign.settings.reference.backend}"
     try:
         reference = campaign.reference()
@@ -381,31 +401,38 @@ def _reference(campaign: Campaign) -> Check:
 def _remedy(campaign: Campaign, error: str) -> str:
     reference = campaign.settings.reference
     if not isinstance(reference, config.Cp2kReference) or "PATH" not in error:
-        return "mend what it names"
+        return "correct what the message names"
     return (
-        "get CP2K: apt-get install cp2k, conda env create -f envs/cp2k.yaml, or module load cp2k; "
-        "or name its command in reference.command"
+        "install CP2K (apt-get install cp2k, conda env create -f envs/cp2k.yaml, or module load "
+        "cp2k), or set reference.command to its command"
     )
 
 
-def _trial(kind: str, configfile: Path, campaign: Campaign, system: str, limit_s: float) -> Check:
+def _trial(trial: str, configfile: Path, campaign: Campaign, system: str, limit_s: float) -> Check:
+    """Run a tiny job."""
     name = {"forcefield": "OpenMM job", "model": "MACE job"}.get(
-        kind, f"{campaign.settings.reference.backend} job"
+        trial, f"{campaign.settings.reference.backend} job"
     )
-    found = run_trial(kind, configfile, system, threads=1, limit_s=limit_s, tiny=True)
-    return judged(name, found, campaign.systems[system].settings.resources.device)
+    result = run_trial(trial, configfile, system, threads=1, limit_s=limit_s, tiny=True)
+    return judged(name, result, campaign.systems[system].settings.resources.device)
 
 
-def judged(name: str, found: dict[str, Any], device: str) -> Check:
-    """What a trial's outcome means."""
-    if "error" in found:
-        remedy = "mend what it names"
-        if found.get("timeout"):
-            remedy = "is the machine busy, or starting many threads? Try again, or raise --limit"
-        elif device == "cuda" and "cuda" in found["error"].lower():
-            remedy = "no usable GPU here: ask for one, or set resources.device: cpu"
-        return Check(name, FAULT, found["error"], remedy)
-    if name == "MACE job" and device == "auto" and found["gpu"] is None:
-        return Check(name, OK, f"{found['about']} (no GPU here), {found['trial_s']:.0f} s")
-    gpu = f", {found['gpu']}" if found.get("gpu") else ""
-    return Check(name, OK, f"{found['about']}{gpu}, {found['trial_s']:.0f} s")
+def judged(name: str, result: dict[str, Any], device: str) -> Check:
+    """The outcome of a tiny job as a check.
+
+    Args:
+        name: of the job.
+        result: what the trial printed, see `commands.plan.trial`.
+        device: the setting `resources.device`.
+    """
+    if "error" in result:
+        remedy = "correct what the message names"
+        if result.get("timeout"):
+            remedy = "check whether the machine is busy, and try again, or raise --limit"
+        elif device == "cuda" and "cuda" in result["error"].lower():
+            remedy = "no usable GPU here: run on a machine with one, or set resources.device: cpu"
+        return Check(name, FAULT, result["error"], remedy)
+    if name == "MACE job" and device == "auto" and result["gpu"] is None:
+        return Check(name, OK, f"{result['about']} (no GPU here), {result['trial_s']:.0f} s")
+    gpu = f", {result['gpu']}" if result.get("gpu") else ""
+    return Check(name, OK, f"{result['about']}{gpu}, {result['trial_s']:.0f} s")

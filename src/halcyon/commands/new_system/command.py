@@ -1,7 +1,7 @@
-"""`halcyon new-system`: from SMILES to a system's file that runs.
+"""`halcyon new-system`: writes a system's file from SMILES.
 
-Nothing is written before all of it was checked as a campaign checks it; no file is written over
-without `--force`.
+Files are written only after they passed the checks that a campaign makes at its start. An existing
+file is written over only with `--force`.
 
 Not for: what is chosen, and why (`proposal`).
 """
@@ -25,7 +25,7 @@ SYSTEMS = Path("config/systems")
 CAMPAIGNS = Path("config")
 LEVEL = Path("config/cp2k/pbe-d3-dzvp.yaml")
 ROWS = 30
-"""Atoms shown of a molecule."""
+"""At most so many atoms of a molecule are listed."""
 EXAMPLES = """\
 examples:
   halcyon new-system "CC(=O)O" --name acetic_acid --campaign xtb --cost
@@ -45,17 +45,31 @@ def register(groups: Commands) -> None:
     command = groups.add_parser(
         "new-system",
         help="write the file of a new molecule, liquid or mixture",
-        description="Write config/systems/NAME.yaml with sensible choices, checked as a campaign "
-        "checks it, and draw the molecules.",
+        description="Write config/systems/NAME.yaml, with a reason beside every choice, and a "
+        "drawing of the molecules. Nothing is written unless a campaign could start with it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("source", metavar="SMILES", help="the molecule; or a structure file that ASE reads")
-    add("--name", required=True, type=_name, help="of the system, and of its file")
-    add("--liquid", type=_count, metavar="N", help="a periodic box of N of them")
-    add("--in-water", type=_count, metavar="N", help="one of them in a box with N waters")
-    add("--reactive", type=_count, metavar="N", help="a box with N of them; bonds may break")
+    add(
+        "source",
+        metavar="SMILES",
+        help="the molecule as SMILES, or a structure file that ASE reads",
+    )
+    add("--name", required=True, type=_name, help="name of the system and of its file")
+    add("--liquid", type=_count, metavar="N", help="a periodic box with N of the molecule")
+    add(
+        "--in-water",
+        type=_count,
+        metavar="N",
+        help="one of the molecule in a periodic box with N waters",
+    )
+    add(
+        "--reactive",
+        type=_count,
+        metavar="N",
+        help="a periodic box with N of the molecule, whose bonds may break",
+    )
     add(
         "--with",
         dest="partners",
@@ -72,32 +86,56 @@ def register(groups: Commands) -> None:
         default=[],
         type=_species,
         metavar="SMILES[:NAME]",
-        help="reactive: a species that may form, so that it is pre-trained on; may be repeated",
+        help="with --reactive: a species that may form, and is pre-trained on; may be repeated",
     )
-    add("--box", type=_positive, metavar="Å", help="edge of the box (default: chosen)")
-    add("--density", type=_positive, metavar="G/CM3", help="of a liquid (default: estimated)")
-    add("--charge", type=int, metavar="E", help="of a structure file; SMILES say it themselves")
-    add("--multiplicity", type=_count, metavar="2S+1", help="(default: from unpaired electrons)")
+    add(
+        "--box",
+        type=_positive,
+        metavar="Å",
+        help="edge of the box (default: from the molecule's size)",
+    )
+    add(
+        "--density",
+        type=_positive,
+        metavar="G/CM3",
+        help="density of a liquid (default: estimated)",
+    )
+    add(
+        "--charge",
+        type=int,
+        metavar="E",
+        help="total charge of a structure file (default 0; SMILES have their own)",
+    )
+    add(
+        "--multiplicity",
+        type=_count,
+        metavar="2S+1",
+        help="spin multiplicity (default: from the unpaired electrons)",
+    )
     add(
         "--forcefield",
         action="append",
         default=[],
         type=Path,
         metavar="XML",
-        help="your own OpenMM force field, or OpenMM's; may be repeated (default: chosen)",
+        help="OpenMM force field, yours or one of OpenMM's; may be repeated (default: chosen)",
     )
     add(
         "--campaign",
         choices=("xtb", "cp2k"),
-        help="write config/NAME.yaml, too: a campaign with labels from there",
+        help="also write config/NAME.yaml, a campaign with labels from xTB or CP2K",
     )
-    add("--level", type=Path, help=f"CP2K's level of theory; implies cp2k (default {LEVEL})")
+    add(
+        "--level",
+        type=Path,
+        help=f"file with CP2K's level of theory; implies --campaign cp2k (default {LEVEL})",
+    )
     add(
         "--cost",
         action="store_true",
-        help="measure, by tiny jobs, what the campaign will cost, as `halcyon plan` does: minutes",
+        help="measure what the campaign will cost, as `halcyon plan` does; takes minutes",
     )
-    add("--force", action="store_true", help="write over files that are there")
+    add("--force", action="store_true", help="write over existing files")
     command.set_defaults(run=_new_system)
 
 
@@ -126,11 +164,11 @@ def _positive(word: str) -> float:
 def _partner(word: str) -> "Partner":
     from halcyon.commands.new_system.wish import Partner
 
-    # SMILES may have colons of their own: what counts is read from the end.
-    found = re.fullmatch(rf"(.+?):([1-9]\d*)(?::({NAME.strip('^$')}))?", word)
-    if not found:
+    # SMILES may contain colons, so that number and name are read from the end.
+    parts = re.fullmatch(rf"(.+?):([1-9]\d*)(?::({NAME.strip('^$')}))?", word)
+    if not parts:
         raise argparse.ArgumentTypeError(f"{word!r}: expected SMILES:N or SMILES:N:NAME")
-    return Partner(found[1], int(found[2]), found[3] or "")
+    return Partner(parts[1], int(parts[2]), parts[3] or "")
 
 
 def _species(word: str) -> "Partner":
@@ -159,8 +197,11 @@ def _new_system(arguments: argparse.Namespace) -> int:
     }
     if arguments.campaign or arguments.level:
         written[campaign_file] = campaign_text(name, level)
-    if not arguments.force and (there := [str(path) for path in written if path.exists()]):
-        raise InputError(f"{', '.join(there)}: exists already; another --name, or --force")
+    if not arguments.force and (existing := [str(path) for path in written if path.exists()]):
+        raise InputError(
+            f"{', '.join(existing)}: exists already. Choose another --name, or write over it with "
+            "--force"
+        )
     plan = _checked(proposal, name).systems[name]
     for path, text in written.items():
         files.write_text(path, text)
@@ -175,7 +216,11 @@ def _new_system(arguments: argparse.Namespace) -> int:
 
 
 def _wish(arguments: argparse.Namespace) -> "Wish":
-    """What the options ask for together."""
+    """The options as a wish.
+
+    Raises:
+        InputError: options contradict each other.
+    """
     from halcyon.commands.new_system.wish import Partner, Wish
 
     boxes = {
@@ -183,20 +228,20 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
         "--in-water": arguments.in_water,
         "--reactive": arguments.reactive,
     }
-    asked = [option for option, value in boxes.items() if value is not None]
-    if len(asked) > 1:
-        raise InputError(f"{' and '.join(asked)}: expected one of them")
+    given = [option for option, value in boxes.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)}: expected one of them")
     partners = list(arguments.partners)
-    if not asked:
+    if not given:
         for option, value in (("--with", partners), ("--density", arguments.density)):
             if value:
-                raise InputError(f"{option}: only with --liquid, --in-water or --reactive")
+                raise InputError(f"{option} needs --liquid, --in-water or --reactive")
     if arguments.species and not arguments.reactive:
-        raise InputError("--may-form: only with --reactive; otherwise no bond breaks")
+        raise InputError("--may-form needs --reactive, because otherwise no bond breaks")
     if arguments.box and arguments.density:
-        raise InputError("--box and --density both say how large the box is; give one")
+        raise InputError("--box and --density both set the size of the box; give one")
     if arguments.cost and not (arguments.campaign or arguments.level):
-        raise InputError("--cost: of which campaign? Give --campaign")
+        raise InputError("--cost needs a campaign: give --campaign xtb or --campaign cp2k")
     if arguments.campaign == "xtb" and arguments.level:
         raise InputError("--level is CP2K's level of theory: expected --campaign cp2k, not xtb")
     if arguments.in_water:
@@ -204,7 +249,7 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
     return Wish(
         name=arguments.name,
         source=arguments.source,
-        kind="reactive" if arguments.reactive else "liquid" if asked else "molecule",
+        kind="reactive" if arguments.reactive else "liquid" if given else "molecule",
         count=arguments.liquid or arguments.reactive or 1,
         partners=partners + arguments.species,
         box_A=arguments.box,
@@ -216,10 +261,10 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
 
 
 def _checked(proposal: "Proposal", name: str) -> "Campaign":
-    """See, before anything is written, that a campaign would begin with the system.
+    """Check that a campaign could start with the system, before any file is written.
 
     Raises:
-        InputError: it would not.
+        InputError: it could not.
     """
     from halcyon import config, files
     from halcyon.campaign.checks import begin
@@ -239,7 +284,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
             "systems": [name],
             "reference": {"backend": "xtb"},
             "systems_folder": folder,
-            # What a campaign of that name did before is not the question here.
+            # An earlier campaign of that name must not matter: its folder is another one.
             "results": str(Path(folder, "results")),
             "label_store": str(Path(folder, "labels")),
         }
@@ -254,7 +299,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
 
 
 def _show(proposal: "Proposal", plan: "SystemPlan", written: dict[Path, str]) -> None:
-    """Molecules with their atoms' classes, files, and what to know."""
+    """Print the molecules with the classes of their atoms, the notes, and the files."""
     from rich.table import Table
 
     from halcyon.systems import drawing
@@ -272,7 +317,7 @@ def _show(proposal: "Proposal", plan: "SystemPlan", written: dict[Path, str]) ->
             index = atom.GetIdx()
             table.add_row(str(index), atom.GetSymbol(), classes[index], " ".join(near))
         if len(part.atoms) > ROWS:
-            table.caption = f"and {len(part.atoms) - ROWS} atoms more"
+            table.caption = f"and {len(part.atoms) - ROWS} more atoms"
         out.print(table)
     for note in proposal.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
@@ -281,10 +326,14 @@ def _show(proposal: "Proposal", plan: "SystemPlan", written: dict[Path, str]) ->
 
 
 def _look_at(path: Path, *, cost: bool) -> int:
-    """Say how to run the campaign and what it will cost, or why it cannot run here yet."""
+    """Print how to run the campaign and what it will cost, or why it cannot run yet.
+
+    Returns:
+        The exit code.
+    """
     from halcyon import config
     from halcyon.campaign.checks import begin
-    from halcyon.commands import main
+    from halcyon.commands.plan.command import show_plan
 
     content: dict[str, Any] = config.read_yaml(path)
     try:
@@ -293,7 +342,10 @@ def _look_at(path: Path, *, cost: bool) -> int:
         tell(f"{path} was written, and cannot run here yet: {error}")
         return 1
     if cost:
-        main.main(["plan", "--configfile", str(path)])
+        try:
+            show_plan(path)
+        except InputError as error:
+            tell(f"error {error}")
     else:
         console().print(f"what it will cost: halcyon plan --configfile {path}", markup=False)
     console().print(f"next: snakemake --configfile {path}", markup=False)

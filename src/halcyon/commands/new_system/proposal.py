@@ -1,12 +1,15 @@
-"""From SMILES to a system's file: sensible choices, each with its reason beside it.
+"""A system's file from SMILES: a choice for every setting, each with its reason beside it.
+
+    from halcyon.commands.new_system.proposal import propose
+    from halcyon.commands.new_system.wish import Wish
 
     proposal = propose(Wish("acetic_acid", "CC(=O)O"))
     print(proposal.text)
 
-The force field is chosen by building it: GAFF2 where it types every molecule, OpenMM's own files
-for water and ions, templates of GAFF2 beside these for solutes in water.
+The force field is the first that can be built for every molecule: GAFF2; OpenMM's own file for
+water and ions; or that file with GAFF2 templates for the molecules that are not in it.
 
-Not for: writing files, or talking to a person (see `commands.new_system`).
+Not for: writing files or printing (see `command`).
 """
 
 import json
@@ -37,16 +40,27 @@ from halcyon.verdict.saturation import rate_bound
 
 WATER = "O"
 WATER_AND_IONS = Path("amber14/tip3p.xml")
-"""Comes with OpenMM: TIP3P, flexible here, and some thirty kinds of monatomic ions."""
+"""OpenMM's file with TIP3P water, flexible here, and some thirty monatomic ions."""
 COMBUSTION = Path("config/forcefields/hydrogen-combustion.xml")
 TEMPLATES = Path("config/forcefields")
 CHARGE_TOLERANCE = 0.05
+"""A force field's charges may differ from the molecule's charge by this, e."""
 SHELL = 6
-"""Molecules around a single ion, in the cluster that teaches how they touch."""
+"""Molecules around a single ion in the cluster whose contacts are pre-trained on."""
 CLUSTER_DENSITY = 0.9
+"""Density of that cluster, g/cm³."""
 REACTIVE_K = 1500.0
+"""Temperature of exploration of a reactive mixture, K."""
 MARGIN = 2.0
-"""The exploration can show a rate so many times under the one that counts as saturated."""
+"""Exploration is so long that it can show a rate this many times below the limit of saturation."""
+TRIAL_PS = 50.0
+"""Time of the certificate's runs, ps, where labels are for trying out."""
+KINDS = {
+    "molecule": "its bonds must hold; atoms that symmetry cannot tell apart share a class",
+    "liquid": "molecules move past each other; each element is a class of atoms",
+    "reactive": "bonds may break; each element is a class of atoms",
+}
+"""What each kind of system means, for the comment in its file."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +68,10 @@ class Proposal:
     """A system's file, and the force field files that it needs.
 
     Attributes:
-        text: of the YAML file, commented.
+        text: content of the YAML file, with comments.
         parts: its molecules.
-        files: path → content of force fields that were made for it.
-        notes: what a person should know before using it.
+        files: content of the force field files that were made for it, by path.
+        notes: what a person should check before using it.
     """
 
     text: str
@@ -67,16 +81,17 @@ class Proposal:
 
 
 def propose(wish: Wish) -> Proposal:
-    """Choose what is not asked for.
+    """Choose everything that the wish leaves open.
 
     Raises:
-        InputError: no possible molecule; charge, spin or box do not fit; no force field covers it.
+        InputError: the molecule is impossible; charge, spin or box do not fit; or no force field
+            covers all molecules.
     """
     parts = parts_of(wish)
     if wish.kind == "molecule" and len(parts[0].atoms) == 1:
         raise InputError(
-            f"{wish.source}: a single atom has nothing to learn from alone: put it into something, "
-            "e.g. --in-water 32"
+            f"{wish.source}: a single atom alone has no forces to learn. Put it into a box, e.g. "
+            "with --in-water 32"
         )
     forcefield, why, files = _forcefield(wish, parts)
     notes = []
@@ -92,7 +107,7 @@ def propose(wish: Wish) -> Proposal:
         ]
     lines = [
         "# yaml-language-server: $schema=../schema/system.schema.json",
-        f"# {'; '.join(_words(part) for part in parts)}.",
+        f"# {'; '.join(_summary(part) for part in parts)}.",
         "# Written by `halcyon new-system`: every choice is a proposal. More:",
         "# docs/add-a-system.md",
         f"name: {_plain(wish.name)}",
@@ -106,19 +121,13 @@ def propose(wish: Wish) -> Proposal:
     return Proposal("\n".join(lines) + "\n", parts, files, notes)
 
 
-KINDS = {
-    "molecule": "its bonds must hold; atoms that symmetry cannot tell apart share a class",
-    "liquid": "molecules move past each other; each element is a class of atoms",
-    "reactive": "bonds may break; each element is a class of atoms",
-}
-
-
-TRIAL_PS = 50.0
-"""Time of the certificate's runs, ps, where labels are for trying out."""
-
-
 def campaign_text(name: str, level: Path | None) -> str:
-    """A campaign's file that runs one system; `level`: CP2K's, else xTB labels."""
+    """Content of a campaign's file for one system.
+
+    Args:
+        name: of the system and of the campaign.
+        level: file with CP2K's level of theory; None: labels from GFN2-xTB.
+    """
     if level is None:
         about, reference = "GFN2-xTB", ["  backend: xtb # milliseconds a frame, for trying out"]
     else:
@@ -129,10 +138,10 @@ def campaign_text(name: str, level: Path | None) -> str:
             "  command: cp2k.psmp # or e.g. `srun -n 4 cp2k.psmp`",
         ]
     default = Campaign(campaign=name, systems=[name], reference=XtbReference(backend="xtb"))
-    limits, asked_ps = default.limits, default.certificate.time_ps
-    tested = f"{asked_ps:g} # per replica"
+    limits, default_ps = default.limits, default.certificate.time_ps
+    time_ps = f"{default_ps:g} # per replica"
     if level is None:
-        tested = f"{TRIAL_PS:g} # per replica; {asked_ps:g} for a model that is to be used"
+        time_ps = f"{TRIAL_PS:g} # per replica; {default_ps:g} for a model that is to be used"
     return "\n".join(
         [
             "# yaml-language-server: $schema=schema/campaign.schema.json",
@@ -146,19 +155,19 @@ def campaign_text(name: str, level: Path | None) -> str:
             f"  max_generations: {limits.max_generations}",
             f"  label_budget: {limits.label_budget}",
             "certificate: # long runs with the final model, and by far the longest job",
-            f"  time_ps: {tested}",
+            f"  time_ps: {time_ps}",
             "",
         ]
     )
 
 
 def _forcefield(wish: Wish, parts: list[Part]) -> tuple[ForceFieldSettings, str, dict[Path, str]]:
-    """The first force field that covers every molecule, why it, and files made for it."""
+    """The first force field that covers every molecule, the reason, and files made for it."""
     if wish.forcefield:
-        mine = _xml(*wish.forcefield)
+        given = _xml(*wish.forcefield)
         for part in parts:
-            _build(mine, part)
-        return mine, "yours", {}
+            _build(given, part)
+        return given, "yours", {}
     if wish.kind == "reactive" and not _refusals(_xml(COMBUSTION), parts):
         return _xml(COMBUSTION), "Morse bonds, which may be pulled apart", {}
     typed = Gaff2ForceField(kind="gaff2")
@@ -170,10 +179,10 @@ def _forcefield(wish: Wish, parts: list[Part]) -> tuple[ForceFieldSettings, str,
     if not foreign:
         return _xml(WATER_AND_IONS), "the teacher's: water and ions, comes with OpenMM", {}
     if hopeless := refused.keys() & foreign.keys():
-        said = "\n".join(refused[name] for name in sorted(hopeless))
+        reasons = "\n".join(refused[name] for name in sorted(hopeless))
         raise InputError(
-            f"{said}\nWith an XML that has templates for all molecules: halcyon new-system … "
-            "--forcefield my.xml"
+            f"{reasons}\nIf you have such an XML with templates for all molecules: halcyon "
+            "new-system … --forcefield my.xml"
         )
     made = {
         TEMPLATES / f"{wish.name}-{part.name}.xml": gaff2.gaff2_xml(part.molecule, name=part.name)
@@ -189,9 +198,9 @@ def _xml(*paths: Path) -> XmlForceField:
 
 
 def _build(settings: ForceFieldSettings, part: Part) -> None:
-    """Build the force field of a molecule; refuse one of another charge.
+    """Build the force field of a molecule; refuse it if it has another charge.
 
-    A template fits by elements and bonds: that of Fe²⁺ would be taken for Fe³⁺.
+    Templates are chosen by elements and bonds, so that the template of Fe²⁺ also fits Fe³⁺.
     """
     teacher = make_teacher(
         settings,
@@ -212,14 +221,14 @@ def _build(settings: ForceFieldSettings, part: Part) -> None:
 
 
 def _refusals(settings: ForceFieldSettings, parts: list[Part]) -> dict[str, str]:
-    """What a force field says of the molecules that it does not cover, by name."""
-    found = {}
+    """By name of the molecules that a force field does not cover: the reason."""
+    reasons = {}
     for part in parts:
         try:
             _build(settings, part)
         except InputError as error:
-            found[part.name] = str(error)
-    return found
+            reasons[part.name] = str(error)
+    return reasons
 
 
 def _is_water(part: Part) -> bool:
@@ -227,7 +236,7 @@ def _is_water(part: Part) -> bool:
 
 
 def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
-    """Lines of the periodic box, and notes."""
+    """Lines of the periodic box, and notes for the person."""
     packed = [part for part in parts if part.count]
     counts = {part.name: part.count for part in packed}
     notes = []
@@ -242,12 +251,14 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
     elif wish.density_g_per_cm3 is not None:
         lines.append(f"    density_g_per_cm3: {wish.density_g_per_cm3:g}")
     elif wish.kind == "reactive":
-        raise InputError("--reactive: how dense? Give --density (g/cm³) or --box (Å)")
+        raise InputError("--reactive: give the density, --density (g/cm³), or the box, --box (Å)")
     else:
         molecules = {part.name: part.molecule for part in packed}
         guessed = guesses.liquid_density(molecules, counts)
         lines.append(f"    density_g_per_cm3: {guessed:.3f} # estimated to some 10 %")
-        notes.append(f"the density, {guessed:.2f} g/cm³, is an estimate: put in what was measured")
+        notes.append(
+            f"the density, {guessed:.2f} g/cm³, is an estimate; replace it by the measured one"
+        )
     if charge:
         lines.append(f"    charge: {charge} # a uniform background neutralises the periodic cell")
         notes.append(
@@ -279,12 +290,12 @@ def _structure_lines(part: Part, *, alone: bool) -> list[str]:
 
 
 def _needs_contacts(wish: Wish, part: Part, parts: list[Part]) -> bool:
-    """Whether nothing else teaches how an ion touches its surroundings."""
+    """Whether a cluster must be added, because no other structure shows an ion's contacts."""
     return wish.kind == "liquid" and len(part.atoms) == 1 and any(len(p.atoms) > 1 for p in parts)
 
 
 def _contacts(ion: Part, parts: list[Part]) -> list[str]:
-    """Lines of a cluster around a single ion: its contacts are pre-trained on."""
+    """Lines of a cluster around a single ion, so that its contacts are pre-trained on."""
     shell = max((p for p in parts if len(p.atoms) > 1), key=lambda part: part.count)
     charge = ion.settings.charge + SHELL * shell.settings.charge
     settings = StructureSettings(
@@ -295,8 +306,8 @@ def _contacts(ion: Part, parts: list[Part]) -> list[str]:
         charge=charge,
         multiplicity=ion.settings.multiplicity + SHELL * (shell.settings.multiplicity - 1),
     )
-    known = {part.name: part.settings for part in parts}
-    edge = guesses.box_A(packed_structure(settings, known, seed=0)) + guesses.WALL_A
+    molecules = {part.name: part.settings for part in parts}
+    edge = guesses.box_A(packed_structure(settings, molecules, seed=0)) + guesses.WALL_A
     lines = [
         f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
         f"    pack: {{{_plain(ion.name)}: 1, {_plain(shell.name)}: {SHELL}}} # are pre-trained on",
@@ -338,10 +349,11 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         exploration = {"temperatures_K": f"[{REACTIVE_K}]"}
     atoms = sum(len(p.atoms) * max(p.count, wish.kind == "molecule") for p in parts)
     window = default.saturation.window
+    # The lowest rate that replicas without a single excursion can show.
     least = rate_bound(0, atoms * replicas * ps * window, default.saturation.confidence)
-    wanted = default.saturation.max_rate_per_atom_ps / MARGIN
-    if least > wanted:
-        exploration["time_ps"] = f"{math.ceil(ps * least / wanted):.1f}"
+    target = default.saturation.max_rate_per_atom_ps / MARGIN
+    if least > target:
+        exploration["time_ps"] = f"{math.ceil(ps * least / target):.1f}"
     if exploration:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
         few = " # few atoms need long to show a low rate" if "time_ps" in exploration else ""
@@ -349,7 +361,8 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
     return ["overrides: # of the campaign's settings, for this system", *lines] if lines else []
 
 
-def _words(part: Part) -> str:
+def _summary(part: Part) -> str:
+    """A molecule in the first line of its file."""
     smiles = part.settings.smiles
     return f"{part.name} ({smiles or part.settings.file}, atoms: {len(part.atoms)})"
 
@@ -362,7 +375,7 @@ def _description(wish: Wish, parts: list[Part]) -> str:
 
 
 def _plain(value: str) -> str:
-    """A text as YAML: quoted where YAML would read something else, as the name NO for false."""
+    """A text as YAML, in quotes if YAML would misread it, as it reads NO for false."""
     simple = value.replace("/", "").replace(".", "").replace("_", "").replace("-", "").isalnum()
     return value if simple and yaml.safe_load(value) == value else _quoted(value)
 

@@ -1,4 +1,6 @@
-"""What a new system is asked to be, and the molecules that this means.
+"""What a person asks of a new system, and the molecules that follow.
+
+    from halcyon.commands.new_system.wish import Wish, parts_of
 
     parts = parts_of(Wish("acetic_acid", "CC(=O)O"))
 
@@ -32,12 +34,12 @@ NAMES = {
     "[Br-]": "bromide",
     "[I-]": "iodide",
 }
-"""What partners are called that have no name given; others by their formula."""
+"""Names of common partners by SMILES; other partners are named after their formula."""
 
 
 @dataclass(frozen=True)
 class Partner:
-    """Another molecule: how many of it in the box (0: a species that may form), and its name."""
+    """Another molecule in the box, or, with the count 0, a species that may form."""
 
     smiles: str
     count: int
@@ -46,17 +48,17 @@ class Partner:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks for; None: choose.
+    """What a person asks for; None stands for: choose it.
 
     Attributes:
         name: of the system.
         source: SMILES, or the path of a structure file that ASE reads.
-        kind: molecule: one, alone; liquid or reactive: a periodic box.
-        count: how many of it in the box.
-        partners: what else is in the box, or, reactive, may form.
+        kind: molecule: one molecule alone; liquid or reactive: a periodic box.
+        count: number of the molecules of `source` in the box.
+        partners: other molecules in the box, and species that may form.
         box_A: edge of the box around the molecule, or of the periodic box, Å.
         density_g_per_cm3: of the periodic box.
-        charge, multiplicity: of the one molecule.
+        charge, multiplicity: of the molecule of `source`.
         forcefield: OpenMM XML files.
     """
 
@@ -74,14 +76,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of molecule.
+    """A molecule of the system.
 
     Attributes:
-        settings: as a structure of the file.
-        count: how many in the box.
+        settings: its structure in the system's file.
+        count: number of it in the box.
         atoms: its start structure.
-        molecule: with bond orders, as it is drawn.
-        spin: how the multiplicity is known.
+        molecule: the molecule with bond orders.
+        spin: the reason for its multiplicity, in words.
     """
 
     settings: StructureSettings
@@ -97,10 +99,11 @@ class Part:
 
 
 def parts_of(wish: Wish) -> list[Part]:
-    """The molecules, the system's own first, with everything about them decided.
+    """All molecules with all their settings; the molecule of `source` comes first.
 
     Raises:
-        InputError: no possible molecule; charge, spin or box do not fit; two of one name.
+        InputError: a molecule is impossible; charge, spin or box do not fit; or two molecules have
+            the same name.
     """
     first = _part(
         wish.source,
@@ -115,12 +118,12 @@ def parts_of(wish: Wish) -> list[Part]:
         named = _part(partner.smiles, partner.name or _name(partner.smiles), partner.count)
         if named.name in {part.name for part in parts}:
             raise InputError(
-                f"--with {partner.smiles}:{partner.count}: there is a structure {named.name} "
-                f"already; give it a name: --with '{partner.smiles}:{partner.count}:NAME'"
+                f"--with {partner.smiles}:{partner.count}: the name {named.name} is taken already. "
+                f"Give another: --with '{partner.smiles}:{partner.count}:NAME'"
             )
         parts.append(named)
     if wish.kind != "molecule" and wish.name == "box":
-        raise InputError("--name box: that is what the periodic box will be called; take another")
+        raise InputError("--name box: the periodic box has this name; choose another")
     return parts
 
 
@@ -133,7 +136,7 @@ def _part(
     charge: int | None = None,
     multiplicity: int | None = None,
 ) -> Part:
-    """One kind of molecule with everything about it decided."""
+    """A molecule with all its settings."""
     path = Path(source)
     if path.is_file():
         settings = StructureSettings(name=name, file=path, charge=charge or 0)
@@ -146,7 +149,9 @@ def _part(
             name=name, smiles=source, charge=formal if charge is None else charge
         )
         if drawn is None:
-            structures.start_structure(settings)  # says what is wrong with it
+            if path.suffix:
+                raise InputError(f"{source}: no such file, and not valid SMILES")
+            structures.start_structure(settings)  # raises, with the reason
         guessed, spin = guesses.unpaired_electrons(Chem.AddHs(drawn))
     if multiplicity is None:
         multiplicity = guessed + 1
@@ -156,19 +161,19 @@ def _part(
     atoms = structures.start_structure(settings)
     if atoms.pbc.any():
         raise InputError(
-            f"{source}: periodic; this command is for molecules. Write the file by hand: "
-            "docs/add-a-system.md"
+            f"{source}: the file is periodic, and this command is for molecules. Write the "
+            "system's file by hand: docs/add-a-system.md"
         )
     settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
     atoms = structures.start_structure(settings)
     (molecule, *more) = structures.molecules(settings, atoms, structures.bonds(settings, atoms))
     if more:
-        raise InputError(f"{source}: several molecules: give each a file of its own")
+        raise InputError(f"{source}: several molecules; give each its own file")
     return Part(settings, count, atoms, molecule, spin)
 
 
 def _least_unpaired(settings: StructureSettings) -> int:
-    """0 or 1, as the number of electrons allows."""
+    """Number of unpaired electrons: 0, or 1 if the number of electrons is odd."""
     try:
         structures.start_structure(settings)
     except InputError:
@@ -178,7 +183,7 @@ def _least_unpaired(settings: StructureSettings) -> int:
 
 
 def _name(smiles: str) -> str:
-    """What to call a partner."""
+    """Name of a partner without a given name."""
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:

@@ -45,29 +45,51 @@ def register(groups: Commands) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    return show_plan(
+        arguments.configfile,
+        limit_s=arguments.limit,
+        no_measure=arguments.no_measure,
+        as_json=arguments.json,
+    )
+
+
+def show_plan(
+    configfile: Path, *, limit_s: float = LIMIT_S, no_measure: bool = False, as_json: bool = False
+) -> int:
+    """Print what a campaign will cost; return the exit code.
+
+    Args:
+        configfile: the campaign's file.
+        limit_s: time limit of each measurement, s.
+        no_measure: predict from earlier campaigns and labels alone.
+        as_json: print one JSON object instead of tables.
+
+    Raises:
+        InputError: the campaign cannot run as it is configured.
+    """
     from halcyon import config
     from halcyon.campaign.campaign import Campaign
     from halcyon.commands.plan.forecast import forecast
     from halcyon.commands.plan.measure import measure
     from halcyon.commands.plan.trial import cpu_clock
 
-    campaign = Campaign.resolve(config.read_yaml(arguments.configfile), str(arguments.configfile))
+    campaign = Campaign.resolve(config.read_yaml(configfile), str(configfile))
     begun = cpu_clock()
     subprocess.run(
         [sys.executable, "-c", "import halcyon.campaign.stage, halcyon.models.mace"], check=True
     )
     start_s = cpu_clock() - begun
     trials: dict[str, Any] = {}
-    if not arguments.no_measure:
-        quiet = arguments.json or not sys.stderr.isatty()
+    if not no_measure:
+        quiet = as_json or not sys.stderr.isatty()
         trials = measure(
             campaign,
-            arguments.configfile,
-            limit_s=arguments.limit,
+            configfile,
+            limit_s=limit_s,
             tell=(lambda _line: None) if quiet else (lambda line: tell(line, style="dim")),
         )
     result = forecast(campaign, trials, start_s=start_s)
-    if arguments.json:
+    if as_json:
         print_json(result)
     else:
         for system in result["systems"]:

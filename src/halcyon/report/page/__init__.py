@@ -1,6 +1,11 @@
 """The page a person looks at: one self-contained HTML file per system.
 
-    files.write_text("report.html", render(collect(campaign, "ethanol", verdicts)))
+    from pathlib import Path
+    from halcyon import files
+    from halcyon.report import collect
+    from halcyon.report.page import render
+
+    files.write_text(Path("report.html"), render(collect(campaign, "ethanol", verdicts)))
 
 It loads nothing, and a content security policy in it forbids to.
 
