@@ -30,8 +30,8 @@ ROOMS = (
     "commands",
 )
 """A room imports only from rooms before it in this list, and from itself."""
-FRONT_DOORS = {"halcyon.__main__", "halcyon.former_paths"}
-"""They hand on to other rooms and are imported by none."""
+FRONT_DOORS = {"halcyon.__main__"}
+"""`python -m halcyon`: it hands on to a command, and nobody imports it."""
 
 
 def modules() -> dict[str, Path]:

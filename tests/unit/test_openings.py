@@ -36,7 +36,7 @@ from halcyon.config import (
     StructureSettings,
     XmlForceField,
 )
-from halcyon.domain.calibration import Sample, Samples, fit_domain
+from halcyon.domain.calibration import Sample, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Replica
 from halcyon.final.evidence import ReplicaEnd
