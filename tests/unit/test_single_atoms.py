@@ -8,6 +8,7 @@ from ase import Atoms
 from halcyon import config
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.campaign.checks import check_numbers
+from halcyon.commands.plan import trial
 from halcyon.errors import InputError
 from halcyon.teacher.forcefield import make_teacher
 
@@ -55,3 +56,12 @@ def test_two_templates_for_one_ion_are_an_error_that_says_so():
     files = config.XmlForceField(kind="forcefield_xml", files=["amber14/tip3p.xml"])
     with pytest.raises(InputError, match=r"structure iron: forcefield: .*FE, FE2.*Take a file"):
         make_teacher(files, iron, [])
+
+
+def test_a_trial_of_the_force_field_leaves_an_atom_alone_out(monkeypatch):
+    """The campaign's own job does not sample it, so no force field need know it by itself."""
+    sampled = []
+    monkeypatch.setattr(trial, "sampled", lambda _plan, names, _frames: sampled.append(names) or [])
+    trial.forcefield(salty(), tiny=True)
+    trial.forcefield(salty(), tiny=False)
+    assert sampled == [["water"], ["box", "water"]]

@@ -121,8 +121,8 @@ def _show_system(system: dict[str, Any]) -> None:
         )
     if stages := system["unmeasured"]:
         tell(
-            f"{system['system']}: nothing tells yet how long {listed(stages)} take: only the start "
-            "of these jobs is in the sums",
+            f"{system['system']}: not known yet how long {listed(stages)} take: only the start of "
+            "these jobs is in the sums",
             style="yellow",
         )
     for trial, error in system["unknown"].items():

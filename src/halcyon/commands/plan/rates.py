@@ -118,7 +118,7 @@ def from_trials(trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Rate]:
 def label_rate(campaign: Campaign, system: str, *, own: bool) -> Rate | None:
     """Core-seconds of a label, from those in the store at this level of theory.
 
-    None where there are none, or where the reference is not installed.
+    None where the store has no such label, or the reference is not installed.
 
     Args:
         campaign: the whole campaign.
@@ -152,7 +152,7 @@ def label_rate(campaign: Campaign, system: str, *, own: bool) -> Rate | None:
 
 
 def from_labels(costs: Mapping[int, StoredCosts], atoms: int, source: str) -> Rate | None:
-    """Core-seconds of a label, scaled from those of the nearest size; None where there are none.
+    """Core-seconds of a label, scaled from those of the nearest size; None without any.
 
     Args:
         costs: of stored labels, by their number of atoms.

@@ -128,7 +128,8 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
     """Dynamics with the teacher, through OpenMM."""
     import openmm
 
-    names = _smallest(plan)[:1] if tiny else list(plan.structures)
+    by_size = [name for name in _smallest(plan) if name in plan.sampled]
+    names = by_size[:1] if tiny else plan.sampled
     begun = cpu_clock()
     frames = sampled(plan, names, MD_FRAMES)
     steps = len(names) * md_steps(_trial_dynamics(plan, MD_FRAMES))
@@ -164,7 +165,7 @@ def model(plan: SystemPlan, *, threads: int, tiny: bool) -> dict[str, Any]:
         return cpu_clock() / threads if device.type == "cpu" else time.perf_counter()
 
     explored = [name for name in _smallest(plan) if name in plan.explored]
-    names = explored[:1] if tiny else list(plan.structures)
+    names = explored[:1] if tiny else plan.sampled
     frames = sampled(plan, names, MD_FRAMES)
     stamps: list[float] = []
     with tempfile.TemporaryDirectory(prefix="halcyon-trial-") as temporary:

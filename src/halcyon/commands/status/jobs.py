@@ -1,4 +1,4 @@
-"""What each job of a campaign does at this moment, and what the jobs that failed said last.
+"""What each job of a campaign does at this moment, and the last message of those that failed.
 
     from halcyon.campaign.paths import start_jobs
     from halcyon.commands.status.jobs import Activity
@@ -88,7 +88,7 @@ class Activity:
         return state
 
     def problem(self, job: PlannedJob, state: str) -> dict[str, Any] | None:
-        """What a job said last that did not end well; None where all is well with it.
+        """The last message of a job that did not end well; None of all other jobs.
 
         Returns:
             `job`, `says`, `log`, `slurm_log` (or None) and `time`, s since 1970.
