@@ -158,8 +158,7 @@ class SystemPlan:
     @property
     def seed_labels(self) -> int:
         """Labels that the seed takes."""
-        seed = self.settings.seed_labels
-        return (seed.train + seed.validation + seed.test) * len(self.sampled)
+        return self.settings.seed_labels.frames * len(self.sampled)
 
 
 @dataclass(frozen=True)

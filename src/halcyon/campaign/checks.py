@@ -154,7 +154,7 @@ def _check_seed(plan: SystemPlan, source: str) -> None:
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
     cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
-    per_structure = seed.train + seed.validation + seed.test
+    per_structure = seed.frames
     available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)
     if available < per_structure:
         raise InputError(

@@ -153,9 +153,7 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
     spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
     if generation is not None:
         return labels(plan, generation) * max(spins[name] for name in plan.explored)
-    seed = plan.settings.seed_labels
-    each = seed.train + seed.validation + seed.test
-    return each * sum(spins[name] for name in plan.sampled)
+    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.sampled)
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:

@@ -32,6 +32,7 @@ from halcyon.labels.reference.cp2k.rescue import CONTINUED, rescue_tree
 from halcyon.labels.reference.cp2k.tree import Tree, lines
 
 STARTS_LOG = "cp2k_starts.log"
+"""File in the label job's folder with a line for every start of CP2K."""
 NUMERICAL = re.compile(r"cholesky|diagonali[sz]|dsyev|singular|restart", re.IGNORECASE)
 """CP2K's messages where linear algebra failed: other settings of the SCF may avoid that."""
 
