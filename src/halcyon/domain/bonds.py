@@ -1,6 +1,8 @@
 """Mean lengths of bonds over labelled training frames.
 
-    mean_lengths(frames, {"ethanol": [(0, 1), (0, 2)]})["ethanol"][0]  # (0, 1, 1.52)
+    from halcyon.domain.bonds import mean_lengths
+
+    mean_lengths(train, {"water": [(0, 1), (0, 2)]})["water"]  # each (i, j, mean length in Å)
 
 Not for: which atoms are bonded (see `halcyon.systems.structures.bonds`).
 """

@@ -8,7 +8,11 @@
    distance on the training frames.
 5. How often atoms are outside is measured on frames used for nothing else.
 
-    samples = Samples(train=train, teacher=teacher, held_out=held_out, check=check)
+    from halcyon.config import DomainSettings
+    from halcyon.domain.calibration import Samples, fit_domain
+
+    samples = Samples(train=labelled, teacher=labelled, held_out=candidates, check=candidates)
+    bonds = {"water": [(0, 1, 0.97), (0, 2, 0.97)]}
     fit_domain(samples, classes=classes, bonds=bonds, settings=DomainSettings(), seed=1)
 
 Not for: the signals themselves (see `signals`), statistics of thresholds (see `margins`), or

@@ -1,7 +1,11 @@
 """Classes of atoms whose surroundings change: clusters of a model's descriptors per element.
 
+    import numpy as np
+    from halcyon.domain.environments import environment_classes, fit_environments
+
+    descriptors = np.random.default_rng(1).normal(size=(50, 3, 8))
     environments = fit_environments([["O", "H", "H"]] * 50, descriptors, seed=1)
-    environment_classes(environments, ["O", "H", "H"], descriptors[0])  # ["O/0", "H/1", "H/0"]
+    environment_classes(environments, ["O", "H", "H"], descriptors[0])  # e.g. O/0, H/1, H/0
 
 Not for: classes that are fixed per atom (see `halcyon.systems.structures.atom_classes`).
 """

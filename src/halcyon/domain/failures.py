@@ -7,9 +7,11 @@ The criteria follow X. Fu et al., "Forces are not Enough" (TMLR 2023). A replica
 3. two atoms are closer than a least distance, or, in a liquid, two atoms of different molecules
    are closer than 1.2 Å.
 
+    from halcyon.domain.failures import FailureMonitor
+
     monitor = FailureMonitor(starts, domain.bonds, kind="molecule", bond_stretch_A=0.5,
-                             min_distance_A=0.5, device=torch.device("cpu"))
-    monitor.check(positions, energy, forces)  # {3: "bond broken"}
+                             min_distance_A=0.5, device=device)
+    monitor.check(positions, output["energy"], output["forces"])  # {}
 
 Not for: criteria that need more than one frame (radial distributions, energy drift).
 """

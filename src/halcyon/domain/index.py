@@ -8,9 +8,13 @@ of an atom outside are one *excursion*: the (nearly) independent events that sta
 This is Halcyon's operationalisation of the idea of B. K. Isamura and P. L. A. Popelier; see
 `intervals`.
 
-    index = CliIndex(9, timestep_ps=5e-4)
-    index.update(scores)  # of some steps, shape (K, 9)
-    index.cli  # ps
+    import torch
+    from halcyon.domain.index import CliIndex
+
+    index = CliIndex(3, timestep_ps=5e-4)
+    index.update(torch.tensor([[0.0, 0.2, 0.0], [0.0, 0.1, 0.3]]))  # scores of two steps
+    index.cli.tolist()  # [0.0, 0.001, 0.0005]
+    index.excursions.tolist()  # [0, 1, 1]
 
 Not for: scores (see `signals`), or deciding from the numbers (see `halcyon.verdict.saturation`).
 """

@@ -15,8 +15,11 @@ Atom classes are fixed per atom (symmetry, element), or, where surroundings chan
 every step (see `environments`). Descriptors come from the forward pass that gives the forces, so
 that this needs no neighbour list and no cutoff of its own.
 
-    domain = Domain.read(Path("gen000/domain.json"))
-    domain.intervals("label", ["ethanol"])  # eV
+    from halcyon.domain import Domain
+
+    domain = Domain.read("results/quickstart/ethanol/gen000/domain.json")
+    domain.label  # lower and upper bound in eV, by class
+    domain.margin.value  # in widths of an interval
 
 Not for: what accumulates over a trajectory (see `index`), the statistics of a margin (see
 `margins`), or other signals than atomic energies (see `signals`; their calibration is kept here).

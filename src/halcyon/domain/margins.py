@@ -1,8 +1,12 @@
 """Thresholds from held-out frames, and how well they are kept on frames used for nothing.
 
-    margin = calibrate_margin(scores, 1e-4, seed=1)
-    margin.value, margin.low, margin.high
-    exceedance([frame > margin.value for frame in check]).text
+    import numpy as np
+    from halcyon.domain.margins import calibrate_margin, exceedance
+
+    scores = [np.random.default_rng(number).normal(size=9) for number in range(50)]
+    margin = calibrate_margin(scores, 1e-3, seed=1)
+    margin.low, margin.value, margin.high
+    exceedance([frame > margin.value for frame in scores]).text
 
 Not for: what a score is (see `intervals` and `signals`).
 """

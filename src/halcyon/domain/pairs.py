@@ -1,7 +1,10 @@
 """Distances of fixed pairs of atoms in a batch of replicas, to the nearest image where periodic.
 
-    pairs = Pairs(starts, [np.array([[0, 0], [1, 2]])] * len(starts), torch.device("cpu"))
-    pairs.squared(positions)  # Å², of the pairs 0-1 and 0-2 in each replica
+    import numpy as np
+    from halcyon.domain.pairs import Pairs
+
+    pairs = Pairs(starts, [np.array([[0, 0], [1, 2]])] * len(starts), device)
+    pairs.squared(positions)  # Å²; of the pairs 0-1 and 0-2 in each replica
 
 Not for: finding neighbours; the pairs are given and stay.
 """

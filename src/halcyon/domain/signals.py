@@ -5,12 +5,14 @@ else the distance outside in the signal's own width or threshold, infinite where
 finite. Scores of different signals can thus be compared, and `index` accumulates any of them. How
 thresholds are found: see `calibration`.
 
-    signals = make_signals(domain, ["latent"])  # and the two tiers, always
-    score = signals["latent"].for_batch(starts, device)
-    score(state, output)  # one step; shape (N,), float64, on the device
-
 A scorer makes no transfer and does not wait for the device. It depends on structures and cells of
 the batch, not on its size or order; when replicas leave, make a new one: it is cheap.
+
+    from halcyon.domain.signals import make_signals
+
+    signals = make_signals(domain, ["latent"])  # and the two tiers, always
+    score = signals["latent"].for_batch(starts, device)
+    score(state, output)  # at one step; shape (N,), float64, on the device
 
 Not for: what a score means for a campaign (see `halcyon.verdict.saturation`).
 """

@@ -4,14 +4,14 @@ Two things make it fast: models with scalar node features go through `scalar.eva
 through MACE's own forward; and a batch is split into groups of systems that fit the caches of a
 processor, or the memory of a graphics card.
 
-Not for: reading models (see `mace`), training them (see `training`), or what a node energy means
-(see `halcyon.domain`).
-
     from halcyon.models.batched import BatchedMace
     from halcyon.models.mace import load
 
     model = BatchedMace(load("m.model", dtype="float64"))
     model(state)["node_energy"]  # eV, without the elements' own energies; `state`: torch-sim's
+
+Not for: reading models (see `mace`), training them (see `training`), or what a node energy means
+(see `halcyon.domain`).
 """
 
 import itertools

@@ -1,7 +1,10 @@
 """Checkpoints of a training: one file, taken only by the very training that wrote it.
 
-    checkpoint = Checkpoint(folder / "checkpoint.pt", identity)
-    checkpoint.write({"epoch": 3, "model": model.state_dict()})
+    from pathlib import Path
+    from halcyon.models.checkpoints import Checkpoint, identity_of
+
+    checkpoint = Checkpoint(Path("checkpoint.pt"), identity_of([train], ["float32"], None))
+    checkpoint.write({"epoch": 3})
     checkpoint.read()["epoch"]  # 3
 
 Not for: what a training must keep (see `training` and `learner`).

@@ -1,8 +1,12 @@
 """The domain of a model, from labelled frames and the teacher's.
 
-    model = mace.load(Path("m.model"), device="cpu", dtype="float32")
-    domain = find_domain(model, labels, teacher, classes={"ethanol": classes},
-                         bonded={"ethanol": [(0, 1)]}, settings=DomainSettings(), seed=1)
+    from halcyon.config import DomainSettings
+    from halcyon.models.domains import find_domain
+    from halcyon.models.mace import load
+
+    labels = {"train": train, "validation": frames, "test": held_out}
+    domain = find_domain(load("m.model"), labels, [], classes=classes,
+                         bonded={"water": [(0, 1), (0, 2)]}, settings=DomainSettings(), seed=1)
 
 Not for: what a domain is, or its statistics (see `halcyon.domain`).
 """

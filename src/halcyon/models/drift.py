@@ -12,10 +12,13 @@ axes of the training frames, and two numbers are given:
   below for several clusters (K. V. Mardia, Biometrika 57, 519 (1970)). Each set of frames is
   measured by its own mean and covariance.
 
-Not for: whether one prediction may be trusted at a step (see `halcyon.domain.signals`).
+    from halcyon.models.drift import by_class, compared
+    from halcyon.models.mace import evaluate
 
-    learned = by_class(train, evaluate(model, train).descriptors, classes)
-    compared(learned, by_class(frames, evaluate(model, frames).descriptors, classes))
+    learned = by_class(train, evaluate("m.model", train).descriptors, classes)
+    compared(learned, by_class(frames, evaluate("m.model", frames).descriptors, classes))
+
+Not for: whether one prediction may be trusted at a step (see `halcyon.domain.signals`).
 """
 
 from collections.abc import Mapping, Sequence

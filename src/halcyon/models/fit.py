@@ -1,7 +1,14 @@
 """What the stages pretrain and train share: fit a model, report progress, measure its errors.
 
-    metrics = fit({"train": frames, "validation": held_out, "test": test}, recipe,
-                  out=Path("m.model"), work=Path("work"), say=print)
+    from pathlib import Path
+    from halcyon.config import FitSettings, ModelSettings
+    from halcyon.models.fit import fit
+    from halcyon.models.training import Recipe
+
+    settings = FitSettings(epochs=2, learning_rate=0.01)
+    recipe = Recipe(elements=[1, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
+    frames = {"train": train, "validation": held_out, "test": held_out}
+    metrics = fit(frames, recipe, out=Path("new.model"), work=Path("work"), say=print)
     metrics.test.forces_mae_meV_per_A
 
 Not for: the training loop (`training`), MACE itself (`mace`), or jobs and command lines: settings,

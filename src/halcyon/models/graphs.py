@@ -1,11 +1,11 @@
 """Frames as the graphs that MACE's forward takes: neighbours once, joined into a batch each step.
 
-Not for: dynamics, whose neighbours change at every step (see `batched`).
-
     from halcyon.models.graphs import graphs, joined
 
     batch = joined(graphs(frames, model, {1: -13.6, 8: -2041.0}))
     model(batch, training=True)["interaction_energy"] - batch["energy"]  # eV, per frame
+
+Not for: dynamics, whose neighbours change at every step (see `batched`).
 """
 
 from collections.abc import Sequence

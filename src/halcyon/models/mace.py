@@ -6,12 +6,13 @@ stays here.
 Model files are pickles, as MACE writes them: `load` executes what they contain. Give it only
 files that a campaign made or that the user named.
 
+    from halcyon.models.mace import errors, evaluate, load
+
+    predictions = evaluate(load("m.model", dtype="float32"), frames)
+    errors(predictions, frames)["forces_mae_meV_per_A"]
+
 Not for: training (see `training`), the dynamics itself (see `halcyon.exploration`), how a model is
 evaluated in a batch (see `batched`), or what a node energy means (see `halcyon.domain`).
-
-    model = load(Path("m.model"), device="cpu", dtype="float32")
-    predictions = evaluate(model, frames)
-    errors(predictions, frames)["forces_mae_meV_per_A"]
 """
 
 import contextlib

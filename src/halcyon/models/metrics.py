@@ -1,9 +1,12 @@
 """`metrics.json`: what a training did, and the errors of the model that it made.
 
-    metrics = Metrics.read(Path("gen000/metrics.json"))
-    metrics.test.forces_mae_meV_per_A
-
 `pretrained.json`, of the pre-training on the teacher's frames, has the same form.
+
+    from pathlib import Path
+    from halcyon.models.metrics import Metrics
+
+    metrics = Metrics.read(Path("results/quickstart/ethanol/gen000/metrics.json"))
+    metrics.test.forces_mae_meV_per_A
 
 Not for: computing errors (see `mace.errors`), or the points of a parity plot (see `parity`).
 """

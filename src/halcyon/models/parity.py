@@ -1,9 +1,13 @@
 """Predicted against reference values, as a small table for a parity plot.
 
-Not for: errors (see `mace.errors`), or drawing (see `halcyon.report.page`).
+    from pathlib import Path
+    from halcyon.models.mace import evaluate
+    from halcyon.models.parity import read, write
 
-    write(Path("parity.parquet"), frames, mace.evaluate(model, frames))
+    write(Path("parity.parquet"), frames, evaluate("m.model", frames))
     read(Path("parity.parquet"))["force"]["predicted"]  # eV/Å
+
+Not for: errors (see `mace.errors`), or drawing (see `halcyon.report.page`).
 """
 
 import json

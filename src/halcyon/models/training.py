@@ -5,8 +5,13 @@ batches when it goes on after a kill (its issue 509). Here every random choice d
 and the number of the epoch alone: a training that was killed ends in the same model, bit by bit on
 a processor, as one that was not. What was measured to choose the rest: docs/decisions/mace.md.
 
-    recipe = Recipe(elements=[1, 6, 8], model=ModelSettings(), fit=TrainingSettings(), seed=1)
-    summary = train(frames, held_out, recipe, out=Path("m.model"), work=Path("work"))
+    from pathlib import Path
+    from halcyon.config import FitSettings, ModelSettings
+    from halcyon.models.training import Recipe, train
+
+    settings = FitSettings(epochs=2, learning_rate=0.01)
+    recipe = Recipe(elements=[1, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
+    summary = train(frames, held_out, recipe, out=Path("new.model"), work=Path("work"))
     summary.epochs[-1].forces_mae_meV_per_A
 
 Not for: what happens within an epoch (see `learner`), reading and evaluating models (see `mace`),

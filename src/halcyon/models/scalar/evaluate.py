@@ -18,12 +18,14 @@ of which the blocks with m in l are kept (I. Batatia et al., NeurIPS 2022, eq. 8
    hand: from readouts through layers to R and Y of each edge.
 5. Slopes of R give the gradient along each edge vector, and harmonics the one across it.
 
-Not for: training, models with `max_L` > 0, several heads, distances transformed by element, or a
-pair repulsion. For these `ScalarMace.of` returns None, and the caller uses MACE's own forward.
+    from halcyon.models.scalar.evaluate import ScalarMace
 
     fast = ScalarMace.of(model)
-    atoms = fast.prepared(elements)  # once, while the same atoms stand in the batch
+    atoms = fast.prepared(elements)  # once, while the same atoms are in the batch
     node_energy, gradient, features = fast(atoms, vectors, sender)
+
+Not for: training, models with `max_L` > 0, several heads, distances transformed by element, or a
+pair repulsion. For these `ScalarMace.of` returns None, and the caller uses MACE's own forward.
 """
 
 import copy

@@ -4,8 +4,10 @@ A block that is linear is applied to unit vectors, one that is quadratic to plus
 unit vectors, and each reading is checked on random input: a block that does something else ends
 the reading with `UnsuitableError`. Readings are made in float64.
 
+    from halcyon.models.scalar import layers
+
     layers.check_parts(model)
-    layers.readout(model.double().readouts[0], like=next(model.parameters()))
+    layers.readout(model.readouts[0], like=positions)
 
 Not for: evaluating the model (see `evaluate`).
 """

@@ -4,14 +4,14 @@ Between the points of an even grid stand the cubics that meet the function's own
 there (Hermite interpolation). The result is continuous with its first derivative, and the slopes
 that are returned are exactly those of the values: forces made of them conserve energy.
 
-Not for: functions that depend on more than a distance, such as radial functions that are scaled by
-the two atoms' elements.
-
     import torch
     from halcyon.models.scalar.radial_table import RadialTable
 
     table = RadialTable([lambda r: torch.sin(r) * (4 - r) ** 3], r_max=4.0, like=positions)
     [(values, slopes)] = table(torch.tensor([1.0, 1.5]).to(positions))
+
+Not for: functions that depend on more than a distance, such as radial functions that are scaled by
+the two atoms' elements.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,10 +5,12 @@ homogeneous, it is its own gradient times r over l (Euler). So one set of consta
 
     ∂_a S_lm = Σ_k c[a, m, k] S_(l-1)k        S_lm = Σ_a x_a ∂_a S_lm / l
 
-    harmonics = SolidHarmonics(model.spherical_harmonics, 3, like=positions)
-    harmonics(unit_vectors)  # (16, n)
-
 Not for: spherical harmonics of vectors of any length. On unit vectors they are the same.
+
+    from halcyon.models.scalar.solid_harmonics import SolidHarmonics
+
+    harmonics = SolidHarmonics(model.spherical_harmonics, 3, like=vectors)
+    harmonics(vectors)  # shape (16, n)
 """
 
 from collections.abc import Callable
