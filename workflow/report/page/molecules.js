@@ -39,7 +39,7 @@
     const names = symbols[scene.structure];
     const by = paint ? `coloured by ${PAINTS[paint].name}` : "no values for its atoms";
     const top = values ? values.indexOf(Math.max(...values)) : -1;
-    const most = top >= 0 ? `; largest at ${names[top]}${top}: ${text(values[top])} ${PAINTS[paint].unit}` : "";
+    const most = top >= 0 && values[top] > 0 ? `; largest at ${names[top]}${top}: ${text(values[top])} ${PAINTS[paint].unit}` : "";
     const why = scene.atom === null ? "" : `. Selected for ${names[scene.atom]}${scene.atom}: ${scene.reason}`;
     byId("seen").textContent = `${scene.title}: ${by}${most}${why}.`;
     byId("least").textContent = values ? "0" : "";

@@ -23,8 +23,8 @@ def figures(report: SystemReport) -> list[Figure]:
         Figure(
             id="fates",
             title="What became of the candidates",
-            caption="What became of the candidates, the frames that the exploration proposed for "
-            "labelling: frames outside the label domain, or shortly before a failure.",
+            caption="Candidates are the frames that the exploration proposed for labelling: frames "
+            "outside the label domain, or shortly before a failure.",
             alt="Candidates per generation by what became of them; the table below has the "
             "numbers.",
             data=_stacked(by_generation, fates),
