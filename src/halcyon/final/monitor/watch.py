@@ -1,10 +1,12 @@
 """The CLI monitor of one trajectory that another program integrates: for production runs.
 
+    import numpy as np
     from halcyon.final.monitor.watch import Thresholds, Watch, WatchedAtoms
 
     watched = WatchedAtoms(domain, atoms, system_kind="molecule")
-    watch = Watch(watched, Thresholds(), timestep_ps=0.0005)
-    alarms = watch.step(atoms, energy, forces, watched.scores(output))  # after every step
+    watch = Watch(watched, Thresholds(rate=0.05), timestep_ps=0.0005)
+    inside = np.zeros((2, len(atoms)))  # else watched.scores(the model's output)
+    watch.step(atoms, energy=-310.0, forces=np.zeros((len(atoms), 3)), scores=inside)  # []
 
 At each step the monitor gets the model's output. It accumulates Λ_i of every atom, computes λ over
 a short window, and raises an alarm when a threshold is exceeded or the structure has failed. Any
