@@ -29,8 +29,8 @@ def test_the_page_shows_the_numbers_in_the_files(toy):
     assert page.tables["teacher"][1] == ["water", "290", "140", "17", "3"]
     assert page.column("fates-table", "Dropped: atoms overlap") == ["4", "4"]
     assert page.column("margins", "Margin") == ["0.345 (0.21–0.56)"] * 2
-    assert page.column("margins", "Test atoms outside, no margin") == ["–"] * 2
-    assert page.column("margins", "Test atoms outside, with margin") == ["1.20 % (0.10–3.40 %)"] * 2
+    assert page.column("margins", "Test atoms outside without margin") == ["–"] * 2
+    assert page.column("margins", "Test atoms outside with margin") == ["1.20 % (0.10–3.40 %)"] * 2
     assert page.tables["classes"][1][:4] == ["water:O0", "1", "20", "-1.000 to -0.500"]
     assert page.tables["times"][1:] == [
         ["train", "2", "2.0 min", "4.0 min", "50 %"],

@@ -61,9 +61,9 @@ def test_replicas_that_replaced_failed_ones_count(toy):
         "It rests on 4 replicas of up to 2 ps at 500 K and 2 that took the places of failed ones, "
         "with the model of generation 0, 8 ps in all."
     ) in page.texts["coverage"]
-    assert page.column("replicas", "Began")[:4] == ["with the run"] * 4
-    assert page.column("replicas", "Began")[4:] == [
-        f"took the place of a failed one at {ps} ps" for ps in began
+    assert page.column("replicas", "Start")[:4] == ["with the run"] * 4
+    assert page.column("replicas", "Start")[4:] == [
+        f"replaced a failed one at {ps} ps" for ps in began
     ]
     assert page.column("rates", "Replicas") == ["6"]
     assert page.column("rates", "Replacements") == ["2"]
@@ -140,7 +140,7 @@ def test_parity_is_that_of_the_tables(toy, rattled):
     np.testing.assert_allclose(last["x"], table["reference"], rtol=1e-3)
     np.testing.assert_allclose(last["y"], table["predicted"], rtol=1e-3)
     # 0.05 eV/Å off everywhere: the mean, the root mean square and the largest are the same.
-    assert page.column("errors", "RMSE, meV/Å") == ["100", "50"]
+    assert page.column("errors", "Force RMSE, meV/Å") == ["100", "50"]
     assert page.column("errors", "Force MAE")[1].endswith("(50–50)")
 
 
@@ -149,8 +149,8 @@ def test_teacher_and_drift_are_drawn(toy, rattled):
     write_diagnoses(verdicts, rattled)
     page = show(campaign, verdicts)
     md, displaced = page.figures["teacher-force-water"]["data"]
-    assert sum(n for _, n in md["told"]) == 30
-    assert sum(n for _, n in displaced["told"]) == 10
+    assert sum(n for _, n in md["counts"]) == 30
+    assert sum(n for _, n in displaced["counts"]) == 10
     names = [trace["name"] for trace in page.figures["drift-shift"]["data"]]
     assert names == ["generation 0, before", "generation 0, after", "generation 1, after"]
 

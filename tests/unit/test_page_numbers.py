@@ -59,18 +59,18 @@ def test_axes_say_their_unit(page):
     expected = {
         "cli-label": ("simulated time, ps", "Λ, mean over atoms, ps"),
         "cli-guard": ("simulated time, ps", "Λ, mean over atoms, ps"),
-        "rate-temperature": ("thermostat, K", "λ, late window"),
+        "rate-temperature": ("temperature of the thermostat, K", "λ in the late window"),
         "excursions": ("generation", "excursions per atom, 1/ps"),
-        "survival": ("simulated time of a replica, ps", "still running"),
+        "survival": ("simulated time of a replica, ps", "replicas that have not failed"),
         "learning": ("training labels", "test force MAE, meV/Å"),
         "learning-energy": ("training labels", "test energy MAE, meV/atom"),
-        "learning-rate": ("training labels", "λ, late window"),
+        "learning-rate": ("training labels", "λ in the late window"),
         "parity-force": ("label, eV/Å", "model, eV/Å"),
         "parity-energy": ("label, eV/atom", "model, eV/atom"),
         "training-forces": ("epoch", "validation force MAE, meV/Å"),
         "stages": ("core time, min", None),
         "label-costs": ("core time, min", None),
-        "teacher-energy-water": ("energy above the least, eV/atom", "frames"),
+        "teacher-energy-water": ("energy above the lowest, eV/atom", "frames"),
         "teacher-force-water": ("largest force on an atom, eV/Å", "frames"),
     }
     titles = {
@@ -191,8 +191,8 @@ def test_the_teachers_frames_lie_in_the_bins_of_their_energies_and_forces(page, 
         assert edges[-1] == pytest.approx(values.max(), rel=1e-3)
         assert edges[0] == pytest.approx(values[values > 0].min(), rel=1e-3)
         md = values[[frame.info["origin"] == "md" for frame in frames]]
-        half = figure[0]["told"][len(figure[0]["told"]) // 2][0]
-        counted = sum(n for start, n in figure[0]["told"] if start >= half)
+        half = figure[0]["counts"][len(figure[0]["counts"]) // 2][0]
+        counted = sum(n for start, n in figure[0]["counts"] if start >= half)
         assert abs(counted - (md >= half).sum()) <= 1  # edges are rounded
 
 

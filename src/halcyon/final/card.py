@@ -1,5 +1,6 @@
 """The model card in numbers: `card.json` of the folder `final/`.
 
+    from pathlib import Path
     from halcyon.final.card import Card
 
     card = Card.read(Path("results/quickstart/ethanol/final/card.json"))

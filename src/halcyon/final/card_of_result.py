@@ -11,6 +11,7 @@ import pandas as pd
 
 from halcyon import __version__
 from halcyon.campaign.campaign import SystemPlan
+from halcyon.domain.intervals import Domain
 from halcyon.final.card import (
     Card,
     CertificateSummary,
@@ -27,6 +28,11 @@ from halcyon.models import mace
 
 SETS = ("test", "validation", "train")
 """Sets of labelled frames whose errors the card gives, in its order."""
+UNTESTED = (
+    "Long runs of any length: there is no certificate, only the campaign's verdict.",
+    "Structures other than those above.",
+)
+"""What a model without a certificate is not good for."""
 RATE_FACTOR = 2.0
 """Runs 5 to 10 times as long reached 1.0 to 2.6 times the greatest λ, 13 of 15 less than twice."""
 
@@ -51,8 +57,6 @@ def card_of_result(
         lammps: the LAMMPS export.
     """
     settings, runs, sources = plan.settings, result.runs, result.sources
-    certificate, margin = result.certificate, result.domain.margin
-    exceedance = result.domain.report.exceedance_with_margin
     least = Thresholds(bond_stretch_A=runs.bond_stretch_A, min_distance_A=runs.min_distance_A)
     return Card(
         campaign=campaign,
@@ -76,30 +80,34 @@ def card_of_result(
         if settings.pretraining.enabled
         else "from scratch",
         errors={name: getattr(result.metrics, name) for name in SETS},
-        domain=DomainSummary(
-            file=sources.domain.name,
-            words=f"{len(result.domain.label)} classes of atoms, margin {margin.value:.2g} widths "
-            f"({margin.low:.2g}–{margin.high:.2g})",
-            margin=margin,
-            exceedance=asdict(exceedance) if exceedance else {},
-        ),
+        domain=_domain_summary(result.domain, sources.domain.name),
         verdict=result.verdict,
-        certificate=None
-        if certificate is None or sources.certificate is None
-        else CertificateSummary(
-            file=sources.certificate.name,
-            conclusion=certificate.conclusion,
-            sentence=certificate.sentence,
-        ),
+        certificate=_certificate_summary(result),
         no_certificate=f"certificate.when is '{settings.certificate.when}'",
         watch=recommended(result.traces, result.failed, least),
         lammps=lammps,
-        limits=[
-            "Long runs of any length: there is no certificate, only the campaign's verdict.",
-            "Structures other than those above.",
-        ]
-        if certificate is None
-        else certificate.not_covered,
+        limits=result.certificate.not_covered if result.certificate else list(UNTESTED),
+    )
+
+
+def _domain_summary(domain: Domain, name: str) -> DomainSummary:
+    margin, exceedance = domain.margin, domain.report.exceedance_with_margin
+    return DomainSummary(
+        file=name,
+        words=f"{len(domain.label)} classes of atoms, margin {margin.value:.2g} widths "
+        f"({margin.low:.2g}–{margin.high:.2g})",
+        margin=margin,
+        exceedance=asdict(exceedance) if exceedance else {},
+    )
+
+
+def _certificate_summary(result: Result) -> CertificateSummary | None:
+    if result.certificate is None or result.sources.certificate is None:
+        return None
+    return CertificateSummary(
+        file=result.sources.certificate.name,
+        conclusion=result.certificate.conclusion,
+        sentence=result.certificate.sentence,
     )
 
 

@@ -1,5 +1,6 @@
 """The stability certificate of a model: its form, its conclusion, and the hashes in it.
 
+    from pathlib import Path
     from halcyon.final.certificate import Certificate
 
     certificate = Certificate.read(Path("results/quickstart/ethanol/final/certificate.json"))

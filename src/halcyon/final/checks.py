@@ -1,5 +1,6 @@
 """Does a certificate hold? Every hash compared, every number computed again from the traces.
 
+    from pathlib import Path
     from halcyon.final.checks import verify
 
     for check in verify(Path("results/quickstart/ethanol/final/certificate.json")):

@@ -1,6 +1,6 @@
-"""From long runs to the certificate that reports them, with hashes of all files it speaks of.
+"""From long runs to the certificate that reports them, with hashes of all files that it names.
 
-Not for: running (see `long_runs`), or what follows from the runs (see `certificate`).
+Not for: the runs (`long_runs`), or what follows from them (`certificate`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class Subject:
     """What a certificate is about.
 
     Attributes:
-        campaign: its name.
+        campaign: name of the campaign.
         system: name of the system.
         structures: names of the explored structures.
-        signals: that were watched, as the configuration names them.
+        signals: signals that were watched, as the configuration names them.
         model: file of the model.
-        domain: file of its domain.
+        domain: file of the model's domain.
         labels: files of all labels up to this model.
         store: label store, as the campaign names it.
     """
@@ -52,16 +52,16 @@ def issue(
     software: Software,
     folder: Path,
 ) -> Certificate:
-    """The sealed certificate of some runs.
+    """Make the sealed certificate of some runs.
 
     Args:
-        subject: what it is about; its files are read for their hashes.
+        subject: what the certificate is about; the files are read for their hashes.
         runs: with a thermostat, and without.
-        criteria: that the runs are held against.
+        criteria: what the model was tested against.
         labels: frames by split, as `labelling.gather` returns them.
         end: how the campaign ended.
         software: versions and machine.
-        folder: of the certificate; paths in it are relative to this folder.
+        folder: folder of the certificate, to which the paths in it are relative.
 
     Raises:
         InputError: labels of several levels of theory, or of one that the store does not have.
@@ -84,7 +84,7 @@ def issue(
         domain=certificate.hash_of(subject.domain, folder),
         data=Data(
             files=[certificate.hash_of(path, folder) for path in subject.labels],
-            splits={split: len(frames) for split, frames in labels.items()},
+            splits={split: len(members) for split, members in labels.items()},
             sha256=certificate.data_digest(frames),
             store=str(subject.store),
         ),

@@ -75,7 +75,7 @@ def criteria_of(
     saturation: SaturationSettings,
     certificate: CertificateSettings,
 ) -> Criteria:
-    """Criteria that the runs are held against.
+    """Criteria that the model is tested against.
 
     Args:
         system_kind: `molecule`, `liquid` or `reactive`.
@@ -109,20 +109,20 @@ def put_to_test(
     """Run all replicas of one ensemble to their end, write their traces, and count.
 
     Args:
-        model: under test.
-        train: labelled frames that it learned from.
+        model: the model under test.
+        train: labelled frames that the model learned from.
         structures: names of the explored structures.
         settings: from `run_settings`.
         monitoring: domain of the model, signals, and kind of system.
         criteria: from `criteria_of`.
         control: folder of checkpoints; how the runs are stopped and followed.
-        seed: of all random numbers.
-        traces: file that is written.
+        seed: seed of all random numbers.
+        traces: file that the traces are written to.
         relative_to: folder of the certificate, to which the file's name is relative.
 
     Raises:
-        InputError: a structure without a labelled training frame.
-        Interrupted: stopped in good order; the same call goes on.
+        InputError: a structure has no labelled training frame.
+        Interrupted: the runs were stopped and saved; the same call continues them.
     """
     replicas, keys = deal_to_each(train, structures, settings, seed=seed)
     result = explore(model, replicas, settings, monitoring, control, seed=seed)
@@ -144,7 +144,7 @@ def put_to_test(
         friction_per_ps=None if conserved else settings.friction_per_ps,
         seed=seed,
         replicas=ends,
-        # As `verify` will: from the file.
+        # From the file, not from memory: `checks.verify` will read the same numbers.
         findings=examine(
             pd.read_parquet(traces), ends, criteria, time_ps=settings.time_ps, conserved=conserved
         ),
@@ -170,7 +170,7 @@ def level_of(frames: Sequence[Atoms], store: Path) -> Level:
     """The level of theory of labels, as the label store describes it.
 
     Raises:
-        InputError: labels of several levels, or of one that the store does not have.
+        InputError: the labels are of several levels, or of one that the store does not have.
     """
     names = sorted({str(frame.info.get("level")) for frame in frames})
     stored = levels(store)

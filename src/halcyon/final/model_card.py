@@ -1,5 +1,6 @@
 """The model card in words: README.md of the folder `final/`.
 
+    from pathlib import Path
     from halcyon.final.card import Card
     from halcyon.final.model_card import markdown
 

@@ -6,7 +6,7 @@
   if (!place) return;
   const byId = (id) => document.getElementById(id);
   const PAINTS = {
-    scores: { name: "score: distance outside the domain", unit: "widths" },
+    scores: { name: "score: distance from the label domain", unit: "widths" },
     cli: { name: "Λ of each atom", unit: "ps" },
   };
   // Light to dark: told apart without colour vision, and seen on white and on black.
@@ -24,29 +24,29 @@
   let shown = scenes[0];
 
   function paintOf(scene) {
-    const wanted = byId("paint").value;
-    if (scene[wanted]) return wanted;
+    const chosen = byId("paint").value;
+    if (scene[chosen]) return chosen;
     return Object.keys(PAINTS).find((name) => scene[name]) ?? null;
   }
   function offer(scene) {
     const before = byId("paint").value;
     byId("paint").replaceChildren(
-      ...Object.entries(PAINTS).filter(([name]) => scene[name]).map(([name, { name: said }]) => new Option(said, name)),
+      ...Object.entries(PAINTS).filter(([name]) => scene[name]).map(([name, { name: title }]) => new Option(title, name)),
     );
     if (before && scene[before]) byId("paint").value = before;
   }
   function describe(scene, values, paint) {
     const names = symbols[scene.structure];
-    const by = paint ? `coloured by ${PAINTS[paint].name}` : "nothing is known of its atoms";
+    const by = paint ? `coloured by ${PAINTS[paint].name}` : "no values for its atoms";
     const top = values ? values.indexOf(Math.max(...values)) : -1;
-    const most = top >= 0 ? `; most has ${names[top]}${top}: ${text(values[top])} ${PAINTS[paint].unit}` : "";
+    const most = top >= 0 && values[top] > 0 ? `; largest at ${names[top]}${top}: ${text(values[top])} ${PAINTS[paint].unit}` : "";
     const why = scene.atom === null ? "" : `. Selected for ${names[scene.atom]}${scene.atom}: ${scene.reason}`;
     byId("seen").textContent = `${scene.title}: ${by}${most}${why}.`;
     byId("least").textContent = values ? "0" : "";
     byId("most").textContent = values ? `${text(Math.max(...values))} ${PAINTS[paint].unit}` : "";
     byId("bar").style.visibility = values ? "visible" : "hidden";
     byId("atoms").replaceChildren(
-      tableOf(["Atom", "Score, widths", "Λ, ps"], names.map((s, i) => [`${s}${i}`, text(scene.scores?.[i]), text(scene.cli?.[i])])),
+      tableOf(["Atom", "Score, widths of the domain", "Λ, ps"], names.map((s, i) => [`${s}${i}`, text(scene.scores?.[i]), text(scene.cli?.[i])])),
     );
   }
   function corners(cell) {
@@ -96,7 +96,7 @@
     } catch (error) {
       viewer = null;
     }
-    if (!viewer) place.textContent = "This browser cannot draw in three dimensions (WebGL); the numbers stand below.";
+    if (!viewer) place.textContent = "This browser cannot draw in three dimensions (it has no WebGL); the numbers are below.";
     look(shown);
   }
   new IntersectionObserver((entries, sight) => {

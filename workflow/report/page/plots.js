@@ -28,10 +28,10 @@ const sight = new IntersectionObserver((entries) => {
 }, { rootMargin: "600px" });
 plots.forEach((plot) => sight.observe(plot));
 
-function show(plot, wanted) {
+function show(plot, isShown) {
   if (!drawn.has(plot)) return;
   const which = plot.data.flatMap((trace, i) => (trace.meta !== undefined ? [i] : []));
-  if (which.length) Plotly.restyle(plot, { visible: which.map((i) => wanted(plot.data[i])) }, which);
+  if (which.length) Plotly.restyle(plot, { visible: which.map((i) => isShown(plot.data[i])) }, which);
 }
 for (const box of document.querySelectorAll("[data-generation]")) {
   box.addEventListener("change", () => {
@@ -73,7 +73,7 @@ for (const details of document.querySelectorAll("details[data-of]")) {
     const { data, layout } = figures[details.dataset.of];
     const rows = [];
     for (const trace of data) {
-      if (trace.told) { for (const [x, y] of trace.told) rows.push([trace.name, x, y]); continue; }
+      if (trace.counts) { for (const [x, y] of trace.counts) rows.push([trace.name, x, y]); continue; }
       if (trace.hoverinfo === "skip" && trace.mode === "lines" && trace.line.width) continue;
       (trace.x ?? []).forEach((x, i) => { if (x !== null) rows.push([trace.name, x, trace.y[i]]); });
     }

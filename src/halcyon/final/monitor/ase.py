@@ -134,7 +134,9 @@ class MonitoredMace(Calculator):
         """
         watched = self._watched
         if watched is None or not np.array_equal(watched.numbers, atoms.numbers):
-            watched = WatchedAtoms(self.domain, atoms, kind=self.kind, device=self._mace.device)
+            watched = WatchedAtoms(
+                self.domain, atoms, system_kind=self.kind, device=self._mace.device
+            )
             self._watched = watched
         return watched
 

@@ -48,13 +48,13 @@ class Match:
     order: np.ndarray
 
 
-def match(atoms: Atoms, domain: Domain, kind: str) -> Match:
+def match(atoms: Atoms, domain: Domain, system_kind: str) -> Match:
     """Find the structure that some atoms are.
 
     Args:
         atoms: with bonds near their usual lengths, in any order.
         domain: of the campaign's model.
-        kind: kind of system. In a reactive one all atoms of an element are alike, and bonds may
+        system_kind: in a reactive system all atoms of an element are alike, and bonds may
             change.
 
     Raises:
@@ -64,7 +64,7 @@ def match(atoms: Atoms, domain: Domain, kind: str) -> Match:
         numbers = np.array([_element(name) for name in classes])
         if sorted(numbers.tolist()) != sorted(atoms.numbers.tolist()):
             continue
-        bonds = [] if kind == "reactive" else domain.bonds.get(structure, [])
+        bonds = [] if system_kind == "reactive" else domain.bonds.get(structure, [])
         same = np.array_equal(numbers, atoms.numbers)
         if same and _in_place(atoms, bonds):
             return Match(structure, np.arange(len(atoms)))

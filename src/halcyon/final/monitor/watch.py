@@ -1,10 +1,12 @@
 """The CLI monitor of one trajectory that another program integrates: for production runs.
 
+    import numpy as np
     from halcyon.final.monitor.watch import Thresholds, Watch, WatchedAtoms
 
-    watched = WatchedAtoms(domain, atoms, kind="molecule")
-    watch = Watch(watched, Thresholds(), timestep_ps=0.0005)
-    alarms = watch.step(atoms, energy, forces, watched.scores(output))  # after every step
+    watched = WatchedAtoms(domain, atoms, system_kind="molecule")
+    watch = Watch(watched, Thresholds(rate=0.05), timestep_ps=0.0005)
+    inside = np.zeros((2, len(atoms)))  # else watched.scores(the model's output)
+    watch.step(atoms, energy=-310.0, forces=np.zeros((len(atoms), 3)), scores=inside)  # []
 
 At each step the monitor gets the model's output. It accumulates Λ_i of every atom, computes λ over
 a short window, and raises an alarm when a threshold is exceeded or the structure has failed. Any
@@ -84,21 +86,30 @@ class WatchedAtoms:
     """
 
     def __init__(
-        self, domain: Domain, atoms: Atoms, *, kind: str, device: torch.device | str = "cpu"
+        self,
+        domain: Domain,
+        atoms: Atoms,
+        *,
+        system_kind: str,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Find out which structure the atoms are.
 
         Args:
             domain: of the model.
             atoms: with bonds near their usual lengths, in any order.
-            kind: kind of system: `molecule`, `liquid` or `reactive`.
+            system_kind: `molecule`, `liquid` or `reactive`.
             device: where scores are computed.
 
         Raises:
             InputError: the atoms are none of the domain's structures.
         """
-        recognised = match(atoms, domain, kind)
-        self.structure, self._domain, self._kind = recognised.structure, domain, kind
+        recognised = match(atoms, domain, system_kind)
+        self.structure, self._domain, self._system_kind = (
+            recognised.structure,
+            domain,
+            system_kind,
+        )
         self._device = torch.device(device)
         self._order = torch.as_tensor(recognised.order, device=self._device)
         self._start = structure_only(atoms[recognised.order])
@@ -130,7 +141,7 @@ class WatchedAtoms:
         monitor = FailureMonitor(
             [self._start],
             self._domain.bonds,
-            kind=self._kind,
+            kind=self._system_kind,
             bond_stretch_A=thresholds.bond_stretch_A,
             min_distance_A=thresholds.min_distance_A,
             device=torch.device("cpu"),

@@ -7,9 +7,9 @@
 
     files.write_text(Path("report.html"), render(collect(campaign, "ethanol", verdicts)))
 
-It loads nothing, and a content security policy in it forbids to.
+The page loads nothing from elsewhere; its content security policy forbids it.
 
-Not for: finding the numbers (`report`).
+Not for: the numbers and sentences on it (`report`).
 """
 
 from halcyon.report.page.render import TEMPLATES, render

@@ -2,7 +2,7 @@
 
 Traces of one generation carry its number in `meta`: the page's legends show and hide them by it.
 
-Not for: any one figure (its module), or where it stands on the page (the templates).
+Not for: a single figure (see its module), or its place on the page (see the templates).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from halcyon.report import SystemReport
 
 MAX_POINTS = 20_000
-"""Points drawn in one figure; more are thinned, so that the page stays small and quick."""
+"""Points drawn in a figure; of more, some are left out, so that the page stays quick."""
 COLOURS = (
     (59, 111, 212),
     (20, 150, 165),
@@ -23,7 +23,7 @@ COLOURS = (
     (212, 84, 56),
     (178, 70, 156),
 )
-"""Red, green, blue of the generations, from first to last; each reads on white and on black."""
+"""Red, green, blue of the generations, first to last; each can be read on white and on black."""
 NEUTRAL = "#8a8f98"
 PRETRAINING = -1
 """Stands for pre-training where a generation's number is expected."""
@@ -34,19 +34,19 @@ Trace = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure with all that is said about it.
+    """A figure with its texts.
 
     Attributes:
-        id: of its place on the page.
+        id: id of its place on the page.
         title: heading.
-        caption: how to read it.
+        caption: what it shows and how to read it; understandable without other text.
         alt: what it shows, for those who cannot see it.
         data: traces, as Plotly reads them.
-        x: axis, as Plotly reads it.
-        y: likewise.
+        x: horizontal axis, as Plotly reads it.
+        y: vertical axis, as Plotly reads it.
         layout: further entries of Plotly's layout.
-        thinned: points there are and points drawn, where these are not all.
-        key: colour by name, where colours are not those of the generations.
+        thinned: number of points, and number of points drawn; None where thinning does not apply.
+        key: colour by name, where colours do not stand for generations.
     """
 
     id: str
@@ -62,11 +62,11 @@ class Figure:
 
     @property
     def note(self) -> str:
-        """What thinning has left out, in a sentence; empty where it left out nothing."""
+        """How many points are not drawn, in a sentence; empty where all are drawn."""
         if self.thinned is None or self.thinned[0] <= self.thinned[1]:
             return ""
-        there, drawn = self.thinned
-        return f"{drawn:,} of {there:,} points are drawn, chosen so that the picture is the same."
+        points, drawn = self.thinned
+        return f"{drawn:,} of {points:,} points are drawn, chosen so that the curves look the same."
 
     def plotly(self) -> dict[str, Any]:
         """Data and layout, as Plotly reads them."""
@@ -98,7 +98,7 @@ def titled(text: str, **more: Any) -> dict[str, Any]:
 
 
 def gradient(number: int, of: int) -> str:
-    """Colour of one of several, as `#rrggbb`."""
+    """Colour number `number` of `of` colours, as `#rrggbb`."""
     place = number / max(1, of - 1) * (len(COLOURS) - 1)
     red, green, blue = (
         round(np.interp(place, range(len(COLOURS)), channel))
@@ -108,7 +108,7 @@ def gradient(number: int, of: int) -> str:
 
 
 def faint(colour: str, opacity: float) -> str:
-    """A colour `#rrggbb` seen through."""
+    """A colour `#rrggbb` made transparent."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:g})"
 
@@ -123,14 +123,14 @@ def colours_of(report: SystemReport) -> dict[int, str]:
 
 
 def rounded(values: Iterable[float]) -> list[float | None]:
-    """Four significant digits: less than a pixel, and half the page's size."""
+    """Values with four significant digits: finer than a pixel, and the page has half the size."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 
 def curve_points(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
-    """Which points of a curve to draw so that it looks the same, ends included.
+    """Choose points of a curve so that it looks the same; the ends are among them.
 
-    MinMaxLTTB: J. Van Der Donckt et al., IEEE VIS 2023, arXiv:2305.00332.
+    The algorithm is MinMaxLTTB: J. Van Der Donckt et al., IEEE VIS 2023, arXiv:2305.00332.
 
     Args:
         x: ascending, shape (n,).
@@ -140,26 +140,26 @@ def curve_points(x: np.ndarray, y: np.ndarray, most: int) -> np.ndarray:
     Returns:
         Indices, ascending.
     """
-    known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    if len(known) <= most:
-        return known
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if len(finite) <= most:
+        return finite
     from tsdownsample import MinMaxLTTBDownsampler
 
-    x, y = (np.ascontiguousarray(values[known], dtype=np.float64) for values in (x, y))
-    kept: np.ndarray = known[MinMaxLTTBDownsampler().downsample(x, y, n_out=most).astype(int)]
+    x, y = (np.ascontiguousarray(values[finite], dtype=np.float64) for values in (x, y))
+    kept: np.ndarray = finite[MinMaxLTTBDownsampler().downsample(x, y, n_out=most).astype(int)]
     return kept
 
 
 def cloud_points(error: np.ndarray, most: int, *, worst: float = 0.2) -> np.ndarray:
-    """Which points of a cloud to draw: the furthest off, and a draw of the others.
+    """Choose points of a cloud: those with the largest errors, and a random draw of the others.
 
     Args:
-        error: how far off each point is, shape (n,).
+        error: error of each point, shape (n,).
         most: points to keep.
-        worst: share of them that are the furthest off.
+        worst: share of the kept points that have the largest errors.
 
     Returns:
-        Indices, ascending; the draw depends on nothing but n.
+        Indices, ascending; the draw depends on n alone.
     """
     n = len(error)
     if n <= most:
@@ -170,6 +170,27 @@ def cloud_points(error: np.ndarray, most: int, *, worst: float = 0.2) -> np.ndar
     return np.sort(np.concatenate([order[:first], drawn]))
 
 
-def words(items: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+def bar(name: str, y: list[str], x: Sequence[float | None], colour: str, unit: str) -> Trace:
+    """Horizontal bars of one colour.
+
+    Args:
+        name: of the trace.
+        y: categories.
+        x: lengths of the bars.
+        colour: `#rrggbb`.
+        unit: word after the number where the mouse points.
+    """
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": y,
+        "x": list(x),
+        "marker": {"color": colour},
+        "hovertemplate": f"%{{y}}: %{{x:.4g}} {unit}<extra></extra>",
+    }
+
+
+def categories(names: list[str]) -> dict[str, Any]:
+    """A vertical axis of categories, the first on top."""
+    return {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]}

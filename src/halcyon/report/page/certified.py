@@ -1,6 +1,6 @@
 """The certificate on the page: what the long runs showed, as a table and as curves of Λ.
 
-Not for: making or checking a certificate (`halcyon.final.certificate`, `halcyon.final.checks`).
+Not for: making a certificate (`final.certificate`) or checking it (`final.checks`).
 """
 
 from html import escape
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from halcyon.final.certificate import Certificate, Runs
-from halcyon.final.evidence import Findings
+from halcyon.final.evidence import Findings, ReplicaEnd
 from halcyon.report import SystemReport, number_text
 from halcyon.report.page.axes import (
     MAX_POINTS,
@@ -21,46 +21,47 @@ from halcyon.report.page.axes import (
     titled,
 )
 from halcyon.verdict.estimates import Interval
+from halcyon.wording import per_cent
 
 NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
 
 
 def rows(certificate: Certificate) -> list[list[str]]:
-    """What the runs of each ensemble show, in all and by temperature."""
-    sure = f"{certificate.criteria.confidence * 100:g} %"
+    """What the runs of each ensemble show: all replicas together, then each temperature."""
+    confidence = per_cent(certificate.criteria.confidence)
     heading = [
         "Runs",
-        "T, K",
-        "Failed / all",
+        "Temperature, K",
+        "Failed / all replicas",
         "Simulated time, ps",
-        f"Failure rate, {sure} bound, 1/ps",
-        f"Excursions per atom, {sure} bound, 1/ps",
+        f"Failure rate, {confidence} bound, 1/ps",
+        f"Excursions per atom, {confidence} bound, 1/ps",
         "Λ at the end, ps",
-        "gained late, ps",
-        "Drift of the energy, meV/atom/ps: median",
-        "worst",
+        "Λ gained in the late window, ps",
+        "Drift of the energy, median, meV/atom/ps",
+        "Drift of the energy, largest, meV/atom/ps",
     ]
     return [heading] + [
-        _row(run, found) for run in certificate.runs for found in _told(run.findings)
+        _row(run, findings) for run in certificate.runs for findings in _listed(run.findings)
     ]
 
 
-def _told(findings: list[Findings]) -> list[Findings]:
-    """Of all replicas only where there are several temperatures."""
+def _listed(findings: list[Findings]) -> list[Findings]:
+    """The findings of all replicas together are left out where there is only one temperature."""
     return findings if len(findings) > 2 else findings[1:]
 
 
-def _row(run: Runs, found: Findings) -> list[str]:
-    failed, drift = found.failures, found.drift
+def _row(run: Runs, findings: Findings) -> list[str]:
+    failed, drift = findings.failures, findings.drift
     return [
         run.ensemble.upper(),
-        "all" if found.temperature_K is None else f"{found.temperature_K:g}",
-        f"{failed.failures} / {found.replicas}",
+        "all" if findings.temperature_K is None else f"{findings.temperature_K:g}",
+        f"{failed.failures} / {findings.replicas}",
         f"{failed.time_ps:.4g}",
         number_text(failed.bound_per_ps),
-        number_text(found.excursions.rate_bound_per_atom_ps),
-        _interval(found.plateau.cli_ps),
-        _interval(found.plateau.late_gain_ps),
+        number_text(findings.excursions.rate_bound_per_atom_ps),
+        _interval(findings.plateau.cli_ps),
+        _interval(findings.plateau.late_gain_ps),
         _interval(drift.median if drift else None),
         number_text(drift.worst if drift else None),
     ]
@@ -71,7 +72,7 @@ def _interval(of: Interval | None) -> str:
 
 
 def figures(report: SystemReport) -> list[Figure]:
-    """Λ of the label domain along the runs of each ensemble."""
+    """Λ of the label domain during the runs of each ensemble."""
     if report.certificate is None:
         return []
     return [
@@ -81,56 +82,62 @@ def figures(report: SystemReport) -> list[Figure]:
 
 
 def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
+    """A curve for each replica; colours are temperatures."""
     colours = {
         kelvin: gradient(i, len(run.temperatures_K)) for i, kelvin in enumerate(run.temperatures_K)
     }
     most = max(10, MAX_POINTS // (2 * len(run.replicas)))
     by_replica = dict(list(traces.groupby("replica")[["time", "cli_label"]]))
     data: list[Trace] = []
-    there = drawn = 0
-    for entry in run.replicas:
-        if entry.replica not in by_replica:  # failed before its first point
+    points = drawn = 0
+    for end in run.replicas:
+        if end.replica not in by_replica:  # failed before its first point
             continue
-        time, index = by_replica[entry.replica].to_numpy(dtype=float).T
+        time, index = by_replica[end.replica].to_numpy(dtype=float).T
         kept = curve_points(time, index, most)
-        there, drawn = there + len(time), drawn + len(kept)
-        told = f"replica {entry.replica} ({entry.structure}, {entry.temperature_K:g} K)"
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": told,
-                "x": [0.0, *rounded(time[kept])],
-                "y": [0.0, *rounded(index[kept])],
-                "line": {"color": colours[entry.temperature_K], "width": 1.3},
-                "hovertemplate": f"{escape(told)}<br>%{{x:.4g}} ps: Λ = %{{y:.3g}} ps"
-                "<extra></extra>",
-            }
-        )
-        if entry.failure is not None:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"{told}: failure",
-                    "x": rounded(time[-1:]),
-                    "y": rounded(index[-1:]),
-                    "text": [escape(f"{told}: {entry.failure} at {entry.time_ps:.4g} ps")],
-                    "marker": {"symbol": "x", "size": 8, "color": colours[entry.temperature_K]},
-                    "hovertemplate": "%{text}<extra></extra>",
-                }
-            )
-    ends = np.array([mine["cli_label"].iloc[-1] for mine in by_replica.values()] or [np.nan])
+        points, drawn = points + len(time), drawn + len(kept)
+        data += _replica(end, time, index, kept, colours[end.temperature_K])
+    last = np.array([trace["cli_label"].iloc[-1] for trace in by_replica.values()] or [np.nan])
     return Figure(
         id=f"cli-certificate-{run.ensemble}",
         title=f"Runs {NAMES[run.ensemble]}",
-        caption="Λ of the label domain. Flat: the replica stays within what the model knows.",
+        caption="Λ of the label domain, a curve for each replica; × marks a failure. Where a curve "
+        "is flat, all predictions are inside the model's training domain.",
         alt=f"Λ in ps against simulated time of {len(run.replicas)} replicas "
-        f"{NAMES[run.ensemble]}; mean at the end {number_text(float(ends.mean()))} ps, "
+        f"{NAMES[run.ensemble]}; mean at the end {number_text(float(last.mean()))} ps, "
         f"{run.overall.failures.failures} failed.",
         data=data,
         x=titled("simulated time, ps", range=[0, run.time_ps * 1.02]),
         y=titled("Λ, mean over atoms, ps", rangemode="tozero"),
-        thinned=(there, drawn),
+        thinned=(points, drawn),
         key={f"{kelvin:g} K": colour for kelvin, colour in colours.items()},
     )
+
+
+def _replica(
+    end: ReplicaEnd, time: np.ndarray, index: np.ndarray, kept: np.ndarray, colour: str
+) -> list[Trace]:
+    """The curve of a replica and, if it failed, a cross at its end."""
+    name = f"replica {end.replica} ({end.structure}, {end.temperature_K:g} K)"
+    curve = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": [0.0, *rounded(time[kept])],
+        "y": [0.0, *rounded(index[kept])],
+        "line": {"color": colour, "width": 1.3},
+        "hovertemplate": f"{escape(name)}<br>%{{x:.4g}} ps: Λ = %{{y:.3g}} ps<extra></extra>",
+    }
+    if end.failure is None:
+        return [curve]
+    cross = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{name}: failure",
+        "x": rounded(time[-1:]),
+        "y": rounded(index[-1:]),
+        "text": [escape(f"{name}: {end.failure} at {end.time_ps:.4g} ps")],
+        "marker": {"symbol": "x", "size": 8, "color": colour},
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    return [curve, cross]

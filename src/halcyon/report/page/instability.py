@@ -1,8 +1,9 @@
-"""Λ of every replica, λ against temperature, and the rate that decides.
+"""Λ of every replica, λ against temperature, and the rate of excursions that the verdict rests on.
 
 Not for: whether replicas survive (`lifetimes`).
 """
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -23,17 +24,24 @@ from halcyon.report.page.axes import (
     titled,
 )
 from halcyon.verdict.runs import TIERS
+from halcyon.wording import per_cent
 
 MEANING = {
-    "label": "Leaving it: inaccurate, a frame worth a label. It decides about saturation.",
-    "guard": "Leaving it: beyond the force field's frames, too. Meant to foretell failures; not "
-    "yet validated.",
+    "label": "Time that atoms have spent outside the label domain: the atomic energies of the "
+    "labelled training frames, widened by a margin. Predictions there are unreliable, and such "
+    "frames are candidates for labels.",
+    "guard": "Time that atoms have spent outside the guard domain, which includes the force "
+    "field's frames. It is meant to foretell failures; this has not been validated.",
 }
-SAME = "The same as the label domain: there was no pre-training."
+SAME = "The guard domain is the label domain here, because the model was not pre-trained."
+CURVES = (
+    " A curve for each replica; × marks a failure. A thick line is the mean over the replicas that "
+    "reached the end, in the late window (grey); the flatter, the better."
+)
 
 
 def other_signals(report: SystemReport) -> list[str]:
-    """Signals in the traces beside label and guard domain."""
+    """Signals in the traces other than label and guard domain."""
     columns = [name for g in report.generations for name in g.traces.columns]
     rates = [name for name in dict.fromkeys(columns) if name.startswith("rate_")]
     return [name for rate in rates if (name := rate.removeprefix("rate_")) not in TIERS]
@@ -50,7 +58,7 @@ def figures(report: SystemReport) -> list[Figure]:
 
 
 def other_figures(report: SystemReport) -> list[Figure]:
-    """Λ of the other signals."""
+    """Λ of the signals other than label and guard domain."""
     others = other_signals(report)
     return [_cli(report, name, of=len(others)) for name in others]
 
@@ -60,64 +68,65 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
 
     Args:
         report: of the system.
-        signal: `label`, `guard` or another in the traces of some generations.
-        of: figures that share `MAX_POINTS`.
+        signal: `label`, `guard` or another signal in the traces of some generations.
+        of: number of figures that share `MAX_POINTS`.
     """
     column = f"cli_{signal}"
     shown = [g for g in report.generations if column in g.traces]
     most = max(10, MAX_POINTS // of // max(1, sum(len(g.replicas) for g in shown)))
-    colours, data, there, drawn = colours_of(report), [], 0, 0
+    colours, data, points, drawn = colours_of(report), [], 0, 0
     for g in shown:
-        traces, points, kept = _replicas(g, column, colours[g.number], most)
+        traces, points_of_g, drawn_of_g = _replicas(g, column, colours[g.number], most)
         data += [*traces, _plateau(g, column, colours[g.number])]
-        there, drawn = there + points, drawn + kept
+        points, drawn = points + points_of_g, drawn + drawn_of_g
     late = {"shapes": [_late_window(report)], "annotations": [_late_words(report)]}
-    told = "; ".join(
+    ends = "; ".join(
         f"generation {g.number}: mean at the end {number_text(g.final(column).mean())} ps, "
         f"{sum(entry.failure is not None for entry in g.replicas)} of {len(g.replicas)} failed"
         for g in shown
     )
-    title, caption = f"{signal.replace('_', ' ').capitalize()}", f"Λ of the signal {signal}."
+    title = f"Λ of the signal {signal.replace('_', ' ')}"
+    caption = f"Time that atoms have spent beyond the threshold of the signal {signal}."
     if signal in TIERS:
-        title = f"{signal.capitalize()} domain"
+        title = f"Λ of the {signal} domain"
         caption = SAME if signal == "guard" and report.pretraining is None else MEANING[signal]
     return Figure(
         id=f"cli-{signal}",
         title=title,
-        caption=caption,
-        alt=f"Λ in ps against simulated time, a curve per replica; {told}.",
+        caption=caption + CURVES,
+        alt=f"Λ in ps against simulated time, a curve per replica; {ends}.",
         data=data,
         x=titled("simulated time, ps", range=[0, report.longest_ps * 1.02]),
         y=titled("Λ, mean over atoms, ps", rangemode="tozero"),
         layout=late,
-        thinned=(there, drawn),
+        thinned=(points, drawn),
     )
 
 
 def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[Trace], int, int]:
-    """Curves of a generation and its failures; points there are, and points drawn."""
+    """Curves of a generation and its failures, number of points, and number of points drawn."""
     x: list[float | None] = []
     y: list[float | None] = []
     number: list[int] = []
     ends: list[tuple[float | None, float | None, str]] = []
     by_replica = dict(list(g.traces.groupby("replica")[["time", column]]))
     none = pd.DataFrame({"time": [], column: []})
-    there = drawn = 0
+    points = drawn = 0
     for entry in g.replicas:
         time, index = by_replica.get(entry.replica, none).to_numpy(dtype=float).T
         kept = curve_points(time, index, most)
-        there, drawn = there + len(time), drawn + len(kept)
+        points, drawn = points + len(time), drawn + len(kept)
         times, values = [0.0, *rounded(time[kept])], [0.0, *rounded(index[kept])]
         x += [*times, None]
         y += [*values, None]
         number += [entry.replica] * (len(times) + 1)
         if entry.failure is not None:
-            told = (
+            description = (
                 f"generation {g.number}, replica {entry.replica} "
                 f"({entry.structure}, {entry.temperature_K:g} K): {entry.failure} "
                 f"at {entry.time_ps:.4g} ps"
             )
-            ends.append((times[-1], values[-1], escape(told)))
+            ends.append((times[-1], values[-1], escape(description)))
     lines = {
         "type": "scatter",
         "mode": "lines",
@@ -142,22 +151,22 @@ def _replicas(g: Generation, column: str, colour: str, most: int) -> tuple[list[
         "marker": {"symbol": "x", "size": 8, "color": colour},
         "hovertemplate": "%{text}<br>Λ = %{y:.3g} ps<extra></extra>",
     }
-    return [lines, crosses], there, drawn
+    return [lines, crosses], points, drawn
 
 
 def _plateau(g: Generation, column: str, colour: str) -> Trace:
-    """Mean Λ of the replicas that lasted, where the late window begins and where it ends."""
+    """Mean Λ of the replicas that did not fail, at both ends of the late window."""
     begin_ps = g.late_begin_ps
-    lasted = [entry.replica for entry in g.replicas if entry.failure is None]
-    traces = g.traces[g.traces["replica"].isin(lasted)]
+    survivors = [entry.replica for entry in g.replicas if entry.failure is None]
+    traces = g.traces[g.traces["replica"].isin(survivors)]
     first = traces[traces["time"] <= begin_ps].groupby("replica")[column].last()
     last = traces.groupby("replica")[column].last()
-    whole = traces.groupby("replica")["time"].last()
-    reached = last.index[whole > begin_ps]  # a late replacement may end before
+    end_ps = traces.groupby("replica")["time"].last()
+    reached = last.index[end_ps > begin_ps]  # a late replacement may end before
     x: list[float | None] = []
     y: list[float | None] = []
     if len(reached):
-        x = rounded([begin_ps, float(whole[reached].max())])
+        x = rounded([begin_ps, float(end_ps[reached].max())])
         y = rounded([float(first.reindex(reached).fillna(0.0).mean()), float(last[reached].mean())])
     return {
         "type": "scatter",
@@ -167,7 +176,7 @@ def _plateau(g: Generation, column: str, colour: str) -> Trace:
         "x": x,
         "y": y,
         "line": {"color": colour, "width": 4},
-        "hovertemplate": f"generation {g.number}: mean of {len(reached)} replicas that lasted"
+        "hovertemplate": f"generation {g.number}: mean of {len(reached)} replicas that did not fail"
         "<br>%{x:.4g} ps: Λ = %{y:.3g} ps<extra></extra>",
     }
 
@@ -200,7 +209,7 @@ def _late_words(report: SystemReport) -> dict[str, Any]:
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t; the interval is not finite for one value."""
+    """Mean and its 95 % interval by Student's t; the ends are NaN for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan"), float("nan")
@@ -210,83 +219,111 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 def _by_temperature(report: SystemReport) -> Figure:
     """Late λ of each replica against its thermostat's temperature, and the means."""
-    colours, data, told = colours_of(report), [], []
-    kelvin = sorted({e.temperature_K for g in report.generations for e in g.replicas})
+    colours, data, summary = colours_of(report), [], []
+    kelvin = sorted({end.temperature_K for g in report.generations for end in g.replicas})
     gap = min(np.diff(kelvin), default=100.0) * 0.6 / len(report.generations)
     for place, g in enumerate(report.generations):
         shift = (place - (len(report.generations) - 1) / 2) * gap
-        of = {entry.replica: entry.temperature_K for entry in g.replicas}
-        rates = g.late_rates()
-        x = [of[replica] + shift for replica in rates]
-        means = []
-        for temperature in kelvin:
-            mine = np.array([rate for r, rate in rates.items() if of[r] == temperature])
-            if len(mine):
-                means.append((temperature, len(mine), *mean_interval(mine)))
-                told.append(
-                    f"generation {g.number} at {temperature:g} K: {number_text(means[-1][2])}"
-                )
-        shared = {"type": "scatter", "mode": "markers", "meta": g.number}
+        means = _mean_rates(g, kelvin)
+        summary += [
+            f"generation {g.number} at {mean[0]:g} K: {number_text(mean[2])}" for mean in means
+        ]
         data += [
-            shared
-            | {
-                "name": f"generation {g.number}, replicas",
-                "x": rounded(x),
-                "y": rounded(rates.values()),
-                "customdata": [[replica, of[replica]] for replica in rates],
-                "marker": {"size": 5, "color": colours[g.number], "opacity": 0.5},
-                "hovertemplate": f"generation {g.number}, replica %{{customdata[0]}}, "
-                "%{customdata[1]:.4g} K<br>λ = %{y:.3g}<extra></extra>",
-            },
-            shared
-            | {
-                "name": f"generation {g.number}, mean",
-                "x": rounded(m[0] + shift for m in means),
-                "y": rounded(m[2] for m in means),
-                "customdata": [
-                    [m[0], m[1], number_text(max(0.0, m[3])), number_text(m[4])] for m in means
-                ],
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    # λ is a fraction: its interval cannot go below nought.
-                    "array": rounded(m[4] - m[2] for m in means),
-                    "arrayminus": rounded(m[2] - max(0.0, m[3]) for m in means),
-                    "color": colours[g.number],
-                },
-                "marker": {"size": 11, "symbol": "diamond", "color": colours[g.number]},
-                "hovertemplate": f"generation {g.number}, %{{customdata[0]:.4g}} K: mean of "
-                "%{customdata[1]} replicas<br>λ = %{y:.3g} (95 %: %{customdata[2]} to "
-                "%{customdata[3]})<extra></extra>",
-            },
+            _rate_dots(g, shift, colours[g.number]),
+            _mean_diamonds(g, means, shift, colours[g.number]),
         ]
     room = max(gap * len(report.generations), 50.0)
     return Figure(
         id="rate-temperature",
         title="λ by temperature",
-        caption="Fraction of atomic predictions outside the label domain in the late window: a dot "
-        "per replica that reached the end, a diamond for their mean with its 95 % interval "
-        "(Student's t over replicas). Generations stand side by side at each temperature.",
-        alt=f"λ against temperature; mean of {'; '.join(told) or 'no replica that lasted'}.",
+        caption="λ, the fraction of atomic predictions outside the label domain, in the late "
+        "window. A dot is a replica that reached the end, a diamond the mean of these replicas "
+        "with its 95 % interval (Student's t). Generations stand side by side at each temperature.",
+        alt=f"λ against temperature; mean of {'; '.join(summary) or 'no replica: all failed'}.",
         data=data,
         x=titled(
-            "thermostat, K",
+            "temperature of the thermostat, K",
             range=[kelvin[0] - room, kelvin[-1] + room],
             tickvals=kelvin,
             ticktext=[f"{each:g}" for each in kelvin],
         ),
-        y=titled("λ, late window", rangemode="tozero"),
+        y=titled("λ in the late window", rangemode="tozero"),
     )
+
+
+def _mean_rates(
+    g: Generation, kelvin: Sequence[float]
+) -> list[tuple[float, int, float, float, float]]:
+    """Temperature, number of replicas, mean of their late λ, and the ends of its interval."""
+    temperatures = {end.replica: end.temperature_K for end in g.replicas}
+    means = []
+    for temperature in kelvin:
+        rates = [rate for r, rate in g.late_rates().items() if temperatures[r] == temperature]
+        if rates:
+            means.append((temperature, len(rates), *mean_interval(np.array(rates))))
+    return means
+
+
+def _rate_dots(g: Generation, shift: float, colour: str) -> Trace:
+    rates = g.late_rates()
+    temperatures = {end.replica: end.temperature_K for end in g.replicas}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": g.number,
+        "name": f"generation {g.number}, replicas",
+        "x": rounded(temperatures[replica] + shift for replica in rates),
+        "y": rounded(rates.values()),
+        "customdata": [[replica, temperatures[replica]] for replica in rates],
+        "marker": {"size": 5, "color": colour, "opacity": 0.5},
+        "hovertemplate": f"generation {g.number}, replica %{{customdata[0]}}, "
+        "%{customdata[1]:.4g} K<br>λ = %{y:.3g}<extra></extra>",
+    }
+
+
+def _mean_diamonds(
+    g: Generation,
+    means: Sequence[tuple[float, int, float, float, float]],
+    shift: float,
+    colour: str,
+) -> Trace:
+    """Diamonds with their intervals; λ is a fraction, so that no interval goes below zero."""
+    lows = [max(0.0, low) for _, _, _, low, _ in means]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": g.number,
+        "name": f"generation {g.number}, mean",
+        "x": rounded(temperature + shift for temperature, *_ in means),
+        "y": rounded(mean for _, _, mean, _, _ in means),
+        "customdata": [
+            [temperature, replicas, number_text(low), number_text(high)]
+            for (temperature, replicas, _, _, high), low in zip(means, lows, strict=True)
+        ],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": rounded(high - mean for _, _, mean, _, high in means),
+            "arrayminus": rounded(
+                mean - low for (_, _, mean, _, _), low in zip(means, lows, strict=True)
+            ),
+            "color": colour,
+        },
+        "marker": {"size": 11, "symbol": "diamond", "color": colour},
+        "hovertemplate": f"generation {g.number}, %{{customdata[0]:.4g}} K: mean of "
+        "%{customdata[1]} replicas<br>λ = %{y:.3g} (95 %: %{customdata[2]} to "
+        "%{customdata[3]})<extra></extra>",
+    }
 
 
 def _excursion_rates(report: SystemReport) -> Figure:
     """The rate that the verdict rests on, its bound, and the limit."""
-    colours, told, data = colours_of(report), [], []
-    level = f"{report.last.saturation.confidence * 100:g} %"
+    colours, summary, data = colours_of(report), [], []
+    level = per_cent(report.last.saturation.confidence)
     limit = report.last.saturation.rate_limit_per_atom_ps
     for g in report.generations:
         rate, bound = g.saturation.rate_per_atom_ps, g.saturation.rate_bound_per_atom_ps
-        told.append(f"generation {g.number}: {number_text(rate)}, bound {number_text(bound)}")
+        summary.append(f"generation {g.number}: {number_text(rate)}, bound {number_text(bound)}")
         if bound is None:
             continue
         data.append(
@@ -316,10 +353,11 @@ def _excursion_rates(report: SystemReport) -> Figure:
     return Figure(
         id="excursions",
         title="What the verdict rests on",
-        caption=f"Excursions per atom and ps in the late window; the bar ends at their exact "
-        f"one-sided {level} bound. Below the dashed line, {limit:g}/ps, a generation without "
-        "failure is saturated. None is drawn where every replica failed.",
-        alt=f"Excursion rate per generation against the limit {limit:g}/ps; {'; '.join(told)}.",
+        caption=f"Excursions out of the label domain per atom and ps, in the late window. The bar "
+        f"ends at their exact one-sided {level} bound. A generation is saturated if no replica "
+        f"failed and the bound is below the dashed line, {limit:g}/ps. Nothing is drawn for a "
+        "generation whose replicas all failed.",
+        alt=f"Excursion rate per generation against the limit {limit:g}/ps; {'; '.join(summary)}.",
         data=data,
         x=titled("generation", dtick=1, range=[-0.6, report.last.number + 0.6]),
         y=titled("excursions per atom, 1/ps", rangemode="tozero"),

@@ -1,6 +1,6 @@
 """What the models learned: errors and λ against labels, parity, curves of training.
 
-Not for: measuring errors (`mace_model`), or making parity tables (`parity`).
+Not for: measuring errors (`models.mace`), or making parity tables (`models.parity`).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from halcyon.report.page.axes import (
 MAX_CLOUD = 12_000
 """Points of one parity plot, all generations together."""
 DRAWS = 2_000
-"""Of the bootstrap."""
+"""Draws of the bootstrap."""
 QUANTITIES = {"force": ("Forces", "eV/Å"), "energy": ("Energies", "eV/atom")}
 METRICS = {
     "force": ("forces_mae_meV_per_A", "forces_mae", "force MAE, meV/Å"),
@@ -52,7 +52,7 @@ def training_figures(report: SystemReport) -> list[Figure]:
 
 
 def parity_figures(report: SystemReport) -> list[Figure]:
-    """Predictions against labels of the test set, one generation at a time; none without tables."""
+    """Predictions against labels of the test set; empty where no generation has parity tables."""
     if not any(g.parity for g in report.generations):
         return []
     return [_parity(report, quantity) for quantity in QUANTITIES]
@@ -62,11 +62,12 @@ def error_interval(table: dict[str, np.ndarray] | None, *, seed: int) -> tuple[f
     """95 % interval of a mean absolute error, by a bootstrap over frames.
 
     Args:
-        table: of one quantity, see `parity.read`.
-        seed: of the draws.
+        table: parity table of one quantity, see `parity.read`.
+        seed: random seed of the draws.
 
     Returns:
-        Low and high in the table's unit; None where the frames are not known or fewer than 2.
+        Lower and upper end in the table's unit; None where the table does not name the frames, or
+        there are fewer than 2.
     """
     if table is None or "frame" not in table:
         return None
@@ -82,13 +83,13 @@ def error_interval(table: dict[str, np.ndarray] | None, *, seed: int) -> tuple[f
 
 
 def interval_of(report: SystemReport, g: Generation, quantity: str) -> tuple[float, float] | None:
-    """That of a generation's test error, in meV/Å or meV/atom."""
-    found = error_interval((g.parity or {}).get(quantity), seed=report.seed)
-    return None if found is None else (found[0] * 1000, found[1] * 1000)
+    """95 % interval of a generation's mean absolute test error, meV/Å or meV/atom."""
+    interval = error_interval((g.parity or {}).get(quantity), seed=report.seed)
+    return None if interval is None else (interval[0] * 1000, interval[1] * 1000)
 
 
 def _points(report: SystemReport, y: list[float | None], **more: Any) -> Trace:
-    """A point per generation, over its number of training labels, its number beside it."""
+    """A point for each generation at its number of training labels, with its number beside it."""
     colours, numbers = colours_of(report), [g.number for g in report.generations]
     every = -(-len(numbers) // 10)
     return {
@@ -110,7 +111,7 @@ def _against_labels(report: SystemReport, quantity: str) -> Figure:
     values = [getattr(g, attribute) for g in report.generations]
     intervals = [interval_of(report, g, quantity) for g in report.generations]
     sure = [(v, v) if each is None else each for v, each in zip(values, intervals, strict=True)]
-    told = [
+    texts = [
         f"{number_text(value)}" + (f" ({each[0]:.3g} to {each[1]:.3g})" if each else "")
         for value, each in zip(values, intervals, strict=True)
     ]
@@ -123,11 +124,11 @@ def _against_labels(report: SystemReport, quantity: str) -> Figure:
     trace = _points(
         report,
         rounded(values),
-        customdata=[[g.number, text] for g, text in zip(report.generations, told, strict=True)],
+        customdata=[[g.number, text] for g, text in zip(report.generations, texts, strict=True)],
         error_y={
             "type": "data",
             "symmetric": False,
-            # The interval is that of the points in the parity table: it may miss the value itself.
+            # The interval is of the points in the parity table and may not contain the value.
             "array": rounded(max(0.0, high - v) for v, (_, high) in zip(values, sure, strict=True)),
             "arrayminus": rounded(
                 max(0.0, v - low) for v, (low, _) in zip(values, sure, strict=True)
@@ -141,8 +142,9 @@ def _against_labels(report: SystemReport, quantity: str) -> Figure:
     return Figure(
         id="learning" if quantity == "force" else "learning-energy",
         title=f"{QUANTITIES[quantity][0]}: error against labels",
-        caption=f"Test set, never trained on; numbers are generations.{interval}",
-        alt=f"Test {title} against training labels, by generation: {', '.join(told)}.",
+        caption="Mean absolute error (MAE) on the test set, which no model is trained on, against "
+        f"the number of training labels; numbers are generations.{interval}",
+        alt=f"Test {title} against training labels, by generation: {', '.join(texts)}.",
         data=[trace],
         x=titled("training labels", rangemode="tozero"),
         y=titled(f"test {title}", rangemode="tozero"),
@@ -161,29 +163,30 @@ def _rate_against_labels(report: SystemReport) -> Figure:
     return Figure(
         id="learning-rate",
         title="λ against labels",
-        caption="Fraction of atomic predictions outside the label domain in the late window, over "
-        "all replicas that lasted; their spread stands in “λ by temperature”.",
+        caption="λ, the fraction of atomic predictions outside the label domain, in the late "
+        "window, against the number of training labels: mean over the replicas that reached the "
+        "end. The figure “λ by temperature” shows their spread.",
         alt=f"λ against training labels, by generation: {', '.join(map(number_text, rates))}.",
         data=[trace],
         x=titled("training labels", rangemode="tozero"),
-        y=titled("λ, late window", rangemode="tozero"),
+        y=titled("λ in the late window", rangemode="tozero"),
     )
 
 
 def _parity(report: SystemReport, quantity: str) -> Figure:
     name, unit = QUANTITIES[quantity]
-    colours, data, told = colours_of(report), [], []
+    colours, data, errors = colours_of(report), [], []
     tables = {g.number: g.parity[quantity] for g in report.generations if g.parity}
     most = MAX_CLOUD // len(tables)
-    there = drawn = 0
+    points = drawn = 0
     ends = [np.inf, -np.inf]
     for number, table in tables.items():
         off = table["predicted"].astype(float) - table["reference"]
         kept = cloud_points(off, most)
-        there, drawn = there + len(off), drawn + len(kept)
+        points, drawn = points + len(off), drawn + len(kept)
         for column in ("reference", "predicted"):
             ends = [min(ends[0], table[column].min()), max(ends[1], table[column].max())]
-        told.append(f"generation {number}: {np.abs(off).mean() * 1000:.3g} m{unit}")
+        errors.append(f"generation {number}: {np.abs(off).mean() * 1000:.3g} m{unit}")
         elements = [chemical_symbols[z] if z else "" for z in table["element"][kept]]
         data.append(
             {
@@ -212,25 +215,25 @@ def _parity(report: SystemReport, quantity: str) -> Figure:
             "line": {"color": NEUTRAL, "width": 1, "dash": "dash"},
         }
     )
-    zero = (
-        ", counted from the mean label of the same composition"
+    meaning = (
+        "the energy of a test frame, relative to the mean label of its composition"
         if quantity == "energy"
-        else ", components"
+        else "a component of the force on an atom of a test frame"
     )
     return Figure(
         id=f"parity-{quantity}",
         title=f"{name}: model against label",
-        caption=f"Test set, {unit}{zero}.",
-        alt=f"Predicted against reference values; mean absolute difference of {'; '.join(told)}.",
+        caption=f"Each point is {meaning}, in {unit}. On the dashed line model and label agree.",
+        alt=f"Predicted against reference values; mean absolute difference of {'; '.join(errors)}.",
         data=data,
         x=titled(f"label, {unit}"),
         y=titled(f"model, {unit}"),
-        thinned=(there, drawn),
+        thinned=(points, drawn),
     )
 
 
 def _training(report: SystemReport, name: str) -> Figure:
-    """A quantity epoch by epoch; a dot marks the weights that were kept."""
+    """A quantity against the epoch; a dot marks the epoch whose weights were kept."""
     quantity, title, axis = FITTED[name]
     colours = colours_of(report)
     curves = [(g.number, g.curve, f"generation {g.number}") for g in report.generations]
@@ -267,7 +270,8 @@ def _training(report: SystemReport, name: str) -> Figure:
     return Figure(
         id=name,
         title=f"Training: {title.lower()}",
-        caption=f"{axis[0].upper()}{axis[1:]}; a dot marks the epoch that was kept.",
+        caption=f"{axis[0].upper()}{axis[1:]}, after each epoch, on a logarithmic scale; a dot "
+        "marks the epoch whose weights were kept.",
         alt=f"{axis[0].upper()}{axis[1:]} against epoch; at the end: {', '.join(lasts)}.",
         data=data,
         x=titled("epoch", rangemode="tozero", **({"dtick": 1} if longest <= 10 else {})),

@@ -1,4 +1,4 @@
-"""How long replicas run before they fail, per generation: Kaplan–Meier.
+"""How long replicas run before they fail, per generation, as Kaplan–Meier curves.
 
 Not for: the estimators (`halcyon.verdict.survival`), or their tables (`halcyon.verdict.runs`).
 """
@@ -8,15 +8,16 @@ import numpy as np
 from halcyon.report import Generation, SystemReport
 from halcyon.report.page.axes import Figure, Trace, colours_of, faint, rounded, titled
 from halcyon.verdict import survival
+from halcyon.wording import per_cent
 
 
 def figures(report: SystemReport) -> list[Figure]:
-    """Fraction running against time, with its band; ticks are replicas stopped."""
+    """Fraction of replicas that have not failed against time, with its band."""
     colours, data = colours_of(report), []
     for g in report.generations:
         data += _curve(g, colours[g.number])
     longest = max(entry.time_ps for g in report.generations for entry in g.replicas)
-    told = "; ".join(
+    summary = "; ".join(
         f"generation {g.number}: {sum(e.failure is None for e in g.replicas)} of "
         f"{len(g.replicas)} replicas reached the end"
         for g in report.generations
@@ -24,15 +25,15 @@ def figures(report: SystemReport) -> list[Figure]:
     return [
         Figure(
             id="survival",
-            title="Fraction running",
-            caption="Kaplan–Meier estimate per generation, with its pointwise "
-            f"{report.last.failures.confidence * 100:g} % band; ticks are replicas that were "
-            "stopped while they ran. Where none has failed the band has no width, which is not "
-            "certainty: there the bound in the text tells more.",
-            alt=f"Fraction of replicas running against simulated time; {told}.",
+            title="Fraction of replicas that have not failed",
+            caption="Kaplan–Meier estimate for each generation, with its pointwise "
+            f"{per_cent(report.last.failures.confidence)} band; a tick is a replica that ended "
+            "without failing. Where no replica has failed, the band has no width, which does not "
+            "mean certainty: see the bound of the failure rate in the text.",
+            alt=f"Fraction of replicas that have not failed against simulated time; {summary}.",
             data=data,
             x=titled("simulated time of a replica, ps", range=[0, longest * 1.02]),
-            y=titled("still running", range=[0, 1.04], tickformat=".0%"),
+            y=titled("replicas that have not failed", range=[0, 1.04], tickformat=".0%"),
         )
     ]
 
@@ -67,9 +68,9 @@ def _curve(g: Generation, colour: str) -> list[Trace]:
             "y": running,
             "customdata": list(zip(low, high, [len(ends), *curve.at_risk.tolist()], strict=True)),
             "line": line | {"width": 2},
-            "hovertemplate": f"generation {g.number}, from %{{x:.4g}} ps on: %{{y:.0%}} run on"
-            "<br>%{customdata[0]:.0%} to %{customdata[1]:.0%}; %{customdata[2]} ran until then"
-            "<extra></extra>",
+            "hovertemplate": f"generation {g.number}, from %{{x:.4g}} ps on: %{{y:.0%}} have not "
+            "failed<br>%{customdata[0]:.0%} to %{customdata[1]:.0%}; %{customdata[2]} replicas ran "
+            "until then<extra></extra>",
         },
         shared
         | {

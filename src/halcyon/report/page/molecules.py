@@ -1,7 +1,7 @@
-"""The molecules to look at: selected frames, and each atom's CLI, for the page's 3D view.
+"""The molecules in the page's 3D view: selected frames, and the CLI of each atom.
 
-Not for: drawing them (`molecules.js` among the templates), or selecting
-(`halcyon.exploration.selection`).
+Not for: drawing them (`molecules.js` among the templates), or selecting frames
+(`exploration.selection`).
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from halcyon.report import Generation, SystemReport
 from halcyon.report.page.axes import rounded
 
 MAX_ATOMS = 40_000
-"""Atoms of all frames on the page together; of older generations fewer frames are shown."""
+"""Atoms of all frames on the page; beyond this, frames of the oldest generations are left out."""
 
 
 def scenes(report: SystemReport) -> dict[str, Any]:
-    """What there is to look at, newest generation first.
+    """The scenes that a reader can choose, newest generation first.
 
     Returns:
         `symbols` of the atoms by structure, `scenes`, and how many frames were `selected` in all.
-        A scene has plain values: `title`, `structure`, `positions` (3N, Å), `cell` (9, Å; none
-        without periodicity), `atom` that selected it (or none), and what can be painted on it:
-        `scores` (widths) and `cli` (ps), a value per atom.
+        A scene has plain values: `title`, `structure`, `positions` (3N, Å), `cell` (9, Å; None
+        without periodicity), `atom` for which the frame was selected (or None), and values for the
+        atoms' colours: `scores` (widths of the domain) and `cli` (ps).
     """
     shown: list[dict[str, Any]] = []
     symbols: dict[str, list[str]] = {}
@@ -50,27 +50,27 @@ def _geometry(atoms: Atoms) -> dict[str, Any]:
 
 def _means(report: SystemReport, g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
     """Λ of each atom at the end, mean over replicas, on a geometry of the structure."""
-    found = []
+    pairs = []
     for structure in dict.fromkeys(entry.structure for entry in g.replicas):
-        known = [
+        measured = [
             entry.cli_atoms_ps
             for entry in g.replicas
             if entry.structure == structure and entry.cli_atoms_ps
         ]
         picture = _first([*report.teacher_frames, *g.selected], structure)
-        if not known or picture is None or len(picture) != len(known[0]):
+        if not measured or picture is None or len(picture) != len(measured[0]):
             continue
         scene = _geometry(picture) | {
             "kind": "mean",
             "generation": g.number,
             "title": f"Λ of each atom of {structure} when its replicas ended, mean of "
-            f"{len(known)}, generation {g.number}",
+            f"{len(measured)}, generation {g.number}",
             "atom": None,
             "scores": None,
-            "cli": rounded(np.mean(known, axis=0)),
+            "cli": rounded(np.mean(measured, axis=0)),
         }
-        found.append((scene, picture))
-    return found
+        pairs.append((scene, picture))
+    return pairs
 
 
 def _first(frames: Sequence[Atoms], structure: str) -> Atoms | None:
@@ -78,12 +78,12 @@ def _first(frames: Sequence[Atoms], structure: str) -> Atoms | None:
 
 
 def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
-    found = []
+    pairs = []
     for frame in g.selected:
         info = frame.info
-        asked = g.label_infos.get(info.get("key", ""), {})
+        label = g.label_infos.get(info.get("key", ""), {})
         atom = info.get("atom")
-        found.append(
+        pairs.append(
             (
                 _geometry(frame)
                 | {
@@ -98,7 +98,7 @@ def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
                     "reason": info.get("reason", ""),
                     "score": _plain(info.get("score")),
                     "cli_atom": _plain(info.get("cli_atom")),
-                    "status": asked.get("status", "not labelled yet"),
+                    "status": label.get("status", "not labelled yet"),
                     "split": info.get("split", ""),
                     "scores": _values(frame, "scores"),
                     "cli": _values(frame, "cli_atoms"),
@@ -106,7 +106,7 @@ def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
                 frame,
             )
         )
-    return found
+    return pairs
 
 
 def _plain(value: float | None) -> float | None:

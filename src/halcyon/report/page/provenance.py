@@ -1,6 +1,6 @@
 """Where everything on the page comes from: hashes, versions, sources.
 
-Not for: the evidence that a model is stable (a certificate).
+Not for: the evidence that a model is stable (`final.certificate`).
 """
 
 import importlib.metadata
@@ -26,11 +26,11 @@ PACKAGES = (
 
 
 def _forcefield(settings: config.ForceFieldSettings) -> str:
-    """Kind, files and charges of the teacher's force field."""
-    said = [settings.kind, *(str(path) for path in settings.paths)]
+    """Type, files and charges of the teacher's force field."""
+    parts = [settings.kind, *(str(path) for path in settings.paths)]
     if isinstance(settings, config.Gaff2ForceField):
-        said.append(f"charges {settings.charges}")
-    return ", ".join(said)
+        parts.append(f"charges {settings.charges}")
+    return ", ".join(parts)
 
 
 def _source(structure: config.StructureSettings) -> str:
@@ -41,13 +41,13 @@ def _source(structure: config.StructureSettings) -> str:
 
 def provenance(report: SystemReport) -> dict[str, str]:
     """Hashes, sources, seed and versions."""
-    said = [
+    level = [
         f"{k} {v}"
         for k, v in report.level.items()
         if k != "hash" and isinstance(v, str | int | float)
     ]
     return {
-        "Level of theory": "; ".join([*said, f"hash {report.level['hash'] or 'unknown'}"]),
+        "Level of theory": "; ".join([*level, f"hash {report.level['hash'] or 'unknown'}"]),
         "Model": f"{report.model}, SHA-256 {report.model_hash or 'unknown: the file is missing'}",
         "Earlier models, SHA-256": "; ".join(
             f"generation {g.number}: {g.model_hash or 'the file is missing'}"

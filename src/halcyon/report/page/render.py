@@ -1,6 +1,6 @@
-"""Putting the page together.
+"""The page is put together: figures, tables and sentences go into the templates.
 
-Not for: what stands in it (the other modules here), or how it looks (the templates).
+Not for: its content (the other modules here), or how it looks (`workflow/report/page`).
 """
 
 from datetime import datetime
@@ -22,8 +22,9 @@ from halcyon.report import (
     verdict_sentence,
 )
 from halcyon.report.page import (
-    books,
     certified,
+    costs,
+    fates,
     instability,
     learning,
     lifetimes,
@@ -42,7 +43,7 @@ MAX_MESSAGES = 200
 
 
 def render(report: SystemReport) -> str:
-    """The page: HTML that needs nothing else."""
+    """The page as HTML that needs no other file."""
     from plotly.offline import get_plotlyjs
 
     environment = jinja2.Environment(
@@ -82,7 +83,7 @@ def render(report: SystemReport) -> str:
 
 
 def _figures(report: SystemReport) -> dict[str, list[Figure]]:
-    """Figures by the section they stand in."""
+    """Figures by the section that shows them."""
     return {
         "instability": instability.figures(report),
         "signals": instability.other_figures(report),
@@ -91,15 +92,15 @@ def _figures(report: SystemReport) -> dict[str, list[Figure]]:
         "learning": learning.learning_figures(report),
         "parity": learning.parity_figures(report),
         "training": learning.training_figures(report),
-        "books": books.figures(report),
-        "costs": books.cost_figures(report),
+        "labels": fates.figures(report),
+        "costs": costs.figures(report),
         "teacher": transfer.teacher_figures(report),
         "drift": transfer.drift_figures(report),
     }
 
 
 def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
-    """Tables by their ids; the survival ones are made in `_survival`."""
+    """Tables by their ids; those about survival are made by `_survival`."""
     columns = columns_of(report)
     return {
         "summary": [[c.heading for c in columns]]

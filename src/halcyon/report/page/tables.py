@@ -22,11 +22,11 @@ def replica_rows(generation: Generation) -> list[list[str]]:
         "Structure",
         "Temperature, K",
         "Simulated time, ps",
-        "Λ, ps",
+        "Mean Λ, ps",
         "Largest atomic Λ, ps",
-        "Guard Λ, ps",
-        "Excursions",
-        "Began",
+        "Mean Λ of the guard domain, ps",
+        "Excursions of all atoms",
+        "Start",
         "Failure",
     ]
     columns = ("cli_label", "cli_label_max", "cli_guard", "excursions_label")
@@ -38,7 +38,7 @@ def replica_rows(generation: Generation) -> list[list[str]]:
             f"{entry.temperature_K:g}",
             f"{entry.time_ps:.4g}",
             *(number_text(final[column].get(entry.replica)) for column in columns),
-            f"took the place of a failed one at {entry.began_ps:.4g} ps"
+            f"replaced a failed one at {entry.began_ps:.4g} ps"
             if entry.replaces
             else "with the run",
             entry.failure or "none",
@@ -48,7 +48,7 @@ def replica_rows(generation: Generation) -> list[list[str]]:
 
 
 def teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
-    """The teacher's frames by fate."""
+    """How many of the teacher's frames were kept, by origin, and dropped, by reason."""
     words = {
         "md": "Kept: molecular dynamics",
         "displaced": "Kept: displaced atoms",
@@ -60,15 +60,15 @@ def teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
         "duplicate": "Dropped: like an earlier frame",
     }
     counted = {name for counts in teacher.values() for name in counts}
-    found = [name for name in words if name in counted] + sorted(counted - words.keys())
-    return [["Structure", *(words.get(name, name) for name in found)]] + [
-        [structure, *(str(counts.get(name, 0)) for name in found)]
+    names = [name for name in words if name in counted] + sorted(counted - words.keys())
+    return [["Structure", *(words.get(name, name) for name in names)]] + [
+        [structure, *(str(counts.get(name, 0)) for name in names)]
         for structure, counts in teacher.items()
     ]
 
 
 def fate_rows(generations: Sequence[Generation]) -> list[list[str]]:
-    """Candidates by what became of them."""
+    """Candidates of each generation by what became of them."""
     fates = list(dict.fromkeys(["selected", *(fate for g in generations for fate in g.fates)]))
     return [["Generation", "Candidates", *(fate.capitalize() for fate in fates)]] + [
         [str(g.number), str(g.candidates), *(str(g.fates.get(fate, 0)) for fate in fates)]
@@ -77,15 +77,15 @@ def fate_rows(generations: Sequence[Generation]) -> list[list[str]]:
 
 
 def margin_rows(generations: Sequence[Generation]) -> list[list[str]]:
-    """The margin of each generation's label domain, and how well it held."""
+    """The margin of each generation's label domain, and how well it works on test frames."""
     heading = [
         "Generation",
         "Margin, widths (90 % interval)",
         "Method",
-        "Asked exceedance of it",
-        "Held-out atomic energies",
-        "Test atoms outside, no margin (95 % interval)",
-        "Test atoms outside, with margin (95 % interval)",
+        "Allowed fraction outside",
+        "Atomic energies it rests on",
+        "Test atoms outside without margin (95 % interval)",
+        "Test atoms outside with margin (95 % interval)",
         "Mean width of label domain, eV",
         "Mean width of guard domain, eV",
     ]
@@ -120,13 +120,13 @@ def _exceedance(measured: Exceedance | None) -> str:
 def class_rows(domain: Domain) -> list[list[str]]:
     """Domain of each class of atoms."""
     heading = [
-        "Class",
-        "Atoms of a frame",
+        "Class of atoms",
+        "Atoms in a frame",
         "Training values",
         "Label domain, eV",
-        "its width, eV",
+        "Width of the label domain, eV",
         "Guard domain, eV",
-        "its width, eV",
+        "Width of the guard domain, eV",
     ]
     atoms = Counter(name for names in domain.classes.values() for name in names)
     values = domain.report.training_frames_values
@@ -148,7 +148,7 @@ def class_rows(domain: Domain) -> list[list[str]]:
 
 
 def time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
-    """What each stage has cost."""
+    """Jobs and time of each stage, and of all stages."""
     total = StageTime(
         stage="all",
         runs=sum(s.runs for s in stages),
@@ -168,14 +168,16 @@ def time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
 
 
 def cost_rows(costs: Sequence[LabelCost]) -> list[list[str]]:
-    """What label calculations have cost, by batch and per calculation."""
-    whole = LabelCost(
+    """Core time of label calculations, by batch and per calculation."""
+    total = LabelCost(
         batch="all",
         labels=sum(c.labels for c in costs),
         without=sum(c.without for c in costs),
         core_seconds=sum(c.core_seconds for c in costs),
     )
-    return [["Batch", "Labels", "Without label", "Core time, s", "per calculation, s"]] + [
+    return [
+        ["Batch", "Labels", "Without label", "Core time, s", "Core time per calculation, s"]
+    ] + [
         [
             c.batch,
             str(c.labels),
@@ -183,21 +185,21 @@ def cost_rows(costs: Sequence[LabelCost]) -> list[list[str]]:
             number_text(c.core_seconds),
             number_text(c.core_seconds / n if (n := c.labels + c.without) else None),
         ]
-        for c in (*costs, whole)
+        for c in (*costs, total)
     ]
 
 
 def error_rows(report: SystemReport) -> list[list[str]]:
-    """Errors on the test set with their intervals, and the worst of the parity table."""
+    """Errors on the test set with their intervals, and the largest error in the parity table."""
     heading = [
         "Generation",
         "Test frames",
         "Force MAE, meV/Å (95 % interval)",
-        "RMSE, meV/Å",
-        "Largest, meV/Å",
+        "Force RMSE, meV/Å",
+        "Largest force error, meV/Å",
         "Energy MAE, meV/atom (95 % interval)",
-        "RMSE, meV/atom",
-        "Largest, meV/atom",
+        "Energy RMSE, meV/atom",
+        "Largest energy error, meV/atom",
     ]
     return [heading] + [
         [
@@ -211,27 +213,27 @@ def error_rows(report: SystemReport) -> list[list[str]]:
 
 
 def _errors(report: SystemReport, g: Generation, quantity: str, mae: float) -> list[str]:
-    told = number_text(mae)
+    text = number_text(mae)
     if interval := interval_of(report, g, quantity):
-        told += f" ({interval[0]:.3g}–{interval[1]:.3g})"
+        text += f" ({interval[0]:.3g}–{interval[1]:.3g})"
     if not g.parity:
-        return [told, "–", "–"]
+        return [text, "–", "–"]
     table = g.parity[quantity]
     off = 1000 * np.abs(table["predicted"].astype(float) - table["reference"])
-    return [told, number_text(float(np.sqrt(np.mean(off**2)))), number_text(float(off.max()))]
+    return [text, number_text(float(np.sqrt(np.mean(off**2)))), number_text(float(off.max()))]
 
 
 def drift_rows(generation: Generation) -> list[list[str]]:
     """Drift of latent features of a generation, by class of atoms."""
     rows = [
         [
-            "Class",
+            "Class of atoms",
             "Held-out atoms",
-            "Shift before",
-            "Shift after",
-            "Kurtosis before",
-            "Kurtosis after",
-            "of training frames, after",
+            "Shift before fine-tuning, standard deviations",
+            "Shift after it, standard deviations",
+            "Relative kurtosis before fine-tuning",
+            "Relative kurtosis after it",
+            "Relative kurtosis of training frames after it",
         ]
     ]
     drift = generation.drift

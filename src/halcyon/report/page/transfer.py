@@ -1,6 +1,6 @@
-"""What the teacher taught, and how far latent features drift from what was learned.
+"""The teacher's frames, and the drift of latent features between training and held-out frames.
 
-Not for: making the teacher's frames (`sampling`), or measuring drift (`drift`).
+Not for: making the teacher's frames (`teacher.sampling`), or measuring drift (`models.drift`).
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ BINS = 40
 MEASURES = {
     "shift": (
         "Shift of latent features",
-        "Distance between the means of held-out and training frames, in training standard "
-        "deviations per axis: 0 is none.",
+        "Distance between the mean features of held-out and of training frames, for each class of "
+        "atoms, in standard deviations of the training frames per axis; 0: no shift.",
         "shift, standard deviations",
     ),
     "kurtosis_new": (
         "Gaussianity of latent features",
-        "Mardia's kurtosis of held-out frames over its value for a Gaussian: 1 is Gaussian, above "
-        "it has heavy tails, below it has several clusters.",
+        "Mardia's kurtosis of the features of held-out frames, for each class of atoms, divided by "
+        "its value for a Gaussian. 1: Gaussian; above 1: heavy tails; below 1: several clusters.",
         "kurtosis, relative",
     ),
 }
@@ -32,30 +32,30 @@ MEASURES = {
 
 def teacher_figures(report: SystemReport) -> list[Figure]:
     """Energies and largest forces of the teacher's frames by origin, for each structure."""
-    found = []
+    figures = []
     for name in dict.fromkeys(frame.info["structure"] for frame in report.teacher_frames):
-        mine = [frame for frame in report.teacher_frames if frame.info["structure"] == name]
-        found += [
+        frames = [frame for frame in report.teacher_frames if frame.info["structure"] == name]
+        figures += [
             _histogram(
                 f"teacher-energy-{name}",
                 f"{name}: energies",
-                mine,
-                energies(mine),
-                "energy above the least, eV/atom",
+                frames,
+                energies(frames),
+                "energy above the lowest, eV/atom",
             ),
             _histogram(
                 f"teacher-force-{name}",
                 f"{name}: forces",
-                mine,
-                largest_forces(mine),
+                frames,
+                largest_forces(frames),
                 "largest force on an atom, eV/Å",
             ),
         ]
-    return found
+    return figures
 
 
 def energies(frames: Sequence[Atoms]) -> np.ndarray:
-    """Energies above the least of them, eV per atom, shape (F,)."""
+    """Energies above the lowest of them, eV/atom, shape (F,)."""
     per_atom = np.array([frame.info["energy"] / len(frame) for frame in frames])
     above: np.ndarray = per_atom - per_atom.min()
     return above
@@ -69,19 +69,19 @@ def largest_forces(frames: Sequence[Atoms]) -> np.ndarray:
 def _histogram(
     place: str, title: str, frames: Sequence[Atoms], values: np.ndarray, axis: str
 ) -> Figure:
-    """Counts in bins that grow with the value: frames lie from thermal motion to the force cap."""
+    """Counts in bins of equal logarithmic width: values span thermal motion to the force cap."""
     positive = values[values > 0]
     low, high = (positive.min(), positive.max()) if len(positive) else (0.5, 1.0)
     edges = np.geomspace(low, high * (1 + 1e-9), BINS + 1)
-    data, told, key = [], [], {}
+    data, medians, key = [], [], {}
     origins = np.array([frame.info["origin"] for frame in frames])
     for number, origin in enumerate(ORIGINS):
-        mine = values[origins == origin]
-        if not len(mine):
+        chosen = values[origins == origin]
+        if not len(chosen):
             continue
-        # The least energy is nought by definition: it belongs to the first bin.
-        counts, _ = np.histogram(np.clip(mine, edges[0], edges[-1]), edges)
-        told.append(f"{origin}: {len(mine)} frames, median {np.median(mine):.3g}")
+        # The lowest energy is zero by definition; it goes into the first bin.
+        counts, _ = np.histogram(np.clip(chosen, edges[0], edges[-1]), edges)
+        medians.append(f"{origin}: {len(chosen)} frames, median {np.median(chosen):.3g}")
         key[origin] = gradient(number, len(ORIGINS))
         starts = rounded(edges[:-1])
         data.append(
@@ -90,10 +90,10 @@ def _histogram(
                 "mode": "lines",
                 "name": origin,
                 "x": rounded(np.repeat(edges, 2)),
-                # No log of nought: an empty bin lies below the axis.
+                # Zero has no logarithm: an empty bin lies below the axis.
                 "y": [0.5, *np.repeat(np.maximum(counts, 0.5), 2).tolist(), 0.5],
                 "text": ["", *np.repeat(counts, 2).astype(str).tolist(), ""],
-                "told": [[x, int(n)] for x, n in zip(starts, counts, strict=True) if n],
+                "counts": [[x, int(n)] for x, n in zip(starts, counts, strict=True) if n],
                 "line": {"color": key[origin], "width": 1.6},
                 "fill": "tozeroy",
                 "fillcolor": faint(key[origin], 0.18),
@@ -103,8 +103,9 @@ def _histogram(
     return Figure(
         id=place,
         title=title,
-        caption=f"{len(frames)} frames by origin, in {BINS} bins.",
-        alt=f"Histogram of the {axis}; {'; '.join(told)}.",
+        caption=f"Number of the teacher's frames by {axis}: {len(frames)} frames in {BINS} bins; "
+        "colours are their origins.",
+        alt=f"Histogram of the {axis}; {'; '.join(medians)}.",
         data=data,
         x=titled(axis, type="log", exponentformat="none", dtick=1),
         y=titled(
@@ -119,7 +120,7 @@ def _histogram(
 
 
 def drift_figures(report: SystemReport) -> list[Figure]:
-    """Drift per class of atoms, before and after fine-tuning; none without files that tell it."""
+    """Drift by class of atoms, before and after fine-tuning; empty where it was not measured."""
     if not any(g.drift for g in report.generations):
         return []
     return [_drift(report, measure) for measure in MEASURES]
@@ -128,7 +129,7 @@ def drift_figures(report: SystemReport) -> list[Figure]:
 def _drift(report: SystemReport, measure: str) -> Figure:
     title, caption, axis = MEASURES[measure]
     colours, data = colours_of(report), []
-    told = []
+    medians = []
     for g in report.generations:
         for word in ("before", "after"):
             drift: dict[str, ClassDrift] = (getattr(g.drift, word) if g.drift else None) or {}
@@ -136,7 +137,7 @@ def _drift(report: SystemReport, measure: str) -> Figure:
             if not classes:
                 continue
             values = [getattr(drift[name], measure) for name in classes]
-            told.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
+            medians.append(f"generation {g.number} {word}: median {np.median(values):.3g}")
             data.append(
                 _dots(
                     number=g.number,
@@ -150,9 +151,9 @@ def _drift(report: SystemReport, measure: str) -> Figure:
     return Figure(
         id=f"drift-{measure.removesuffix('_new')}",
         title=title,
-        caption=f"{caption} Hollow: the model before fine-tuning (of generation 0: the pre-trained "
-        "one), filled: after it.",
-        alt=f"{title} by class of atoms; {'; '.join(told)}.",
+        caption=f"{caption} Hollow: the model before fine-tuning (for generation 0 the pre-trained "
+        "one); filled: after it.",
+        alt=f"{title} by class of atoms; {'; '.join(medians)}.",
         data=data,
         x=titled("class of atoms", type="category"),
         y=titled(axis, rangemode="tozero"),
