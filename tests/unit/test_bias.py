@@ -80,8 +80,8 @@ def chains(request):
 
 def test_distance_is_ase_s(chains):
     values = metadynamics(chains, DISTANCE).values(positions_of(chains))
-    wanted = [frame.get_distance(4, 1, mic=True) for frame in chains]
-    assert values[:, 0].numpy() == pytest.approx(wanted)
+    expected = [frame.get_distance(4, 1, mic=True) for frame in chains]
+    assert values[:, 0].numpy() == pytest.approx(expected)
 
 
 def test_distance_is_to_the_nearest_image_in_a_skewed_cell():
@@ -92,14 +92,14 @@ def test_distance_is_to_the_nearest_image_in_a_skewed_cell():
         for _ in range(200)
     ]
     bias = metadynamics(frames, DISTANCE | {"atoms": [0, 1]})
-    wanted = [frame.get_distance(0, 1, mic=True) for frame in frames]
-    assert bias.values(positions_of(frames))[:, 0].numpy() == pytest.approx(wanted)
+    expected = [frame.get_distance(0, 1, mic=True) for frame in frames]
+    assert bias.values(positions_of(frames))[:, 0].numpy() == pytest.approx(expected)
 
 
 def test_torsion_is_ase_s(chains):
     values = metadynamics(chains, TORSION).values(positions_of(chains))
-    wanted = np.array([frame.get_dihedral(0, 1, 2, 3, mic=True) for frame in chains])
-    assert values[:, 0].numpy() == pytest.approx((wanted + 180) % 360 - 180)
+    expected = np.array([frame.get_dihedral(0, 1, 2, 3, mic=True) for frame in chains])
+    assert values[:, 0].numpy() == pytest.approx((expected + 180) % 360 - 180)
 
 
 def test_coordination_is_the_rational_switch_over_pairs(chains):
@@ -131,8 +131,8 @@ def test_each_structure_has_its_own_variables_in_order():
 
 @pytest.mark.parametrize(
     "variables",
-    [*([kind] for kind in KINDS), [DISTANCE, TORSION], [TORSION, COORDINATION]],
-    ids=lambda variables: "+".join(one["kind"] for one in variables),
+    [*([variable] for variable in KINDS), [DISTANCE, TORSION], [TORSION, COORDINATION]],
+    ids=lambda variables: "+".join(v["kind"] for v in variables),
 )
 def test_forces_are_the_energy_s_slope(chains, variables):
     bias = filled(chains, *variables)
@@ -273,8 +273,8 @@ def test_there_is_room_for_any_number_of_hills(chains):
     assert all(len(state["heights"]) == 150 for state in states)
     value = bias.values(positions_of(chains))[2, 0].numpy()
     centers, heights = states[2]["centers"][0].numpy(), states[2]["heights"].numpy()
-    wanted = (heights * np.exp(-0.5 * ((value - centers) / 0.2) ** 2)).sum()
-    assert float(bias.forces(positions_of(chains))[0][2]) == pytest.approx(wanted)
+    expected = (heights * np.exp(-0.5 * ((value - centers) / 0.2) ** 2)).sum()
+    assert float(bias.forces(positions_of(chains))[0][2]) == pytest.approx(expected)
 
 
 # Replicas come and go.
@@ -296,10 +296,10 @@ def test_order_of_the_batch_does_not_matter(chains, variables):
         device=CPU,
         states=[bias.take(i) for i in order],
     )
-    for one, other in zip(
+    for actual, other in zip(
         numbers(bias, chains), numbers(shuffled, [chains[i] for i in order]), strict=True
     ):
-        assert one[order] == pytest.approx(other, rel=1e-12)
+        assert actual[order] == pytest.approx(other, rel=1e-12)
 
 
 def test_kept_replicas_go_on_as_before(chains):
@@ -308,8 +308,8 @@ def test_kept_replicas_go_on_as_before(chains):
     bias.keep([1, 3])
     kept = [chains[1], chains[3]]
     for _ in range(2):
-        for one, other in zip(numbers(bias, kept), numbers(all_of_them, chains), strict=True):
-            assert one == pytest.approx(other[[1, 3]], rel=1e-12)
+        for actual, other in zip(numbers(bias, kept), numbers(all_of_them, chains), strict=True):
+            assert actual == pytest.approx(other[[1, 3]], rel=1e-12)
         bias.deposit(positions_of(kept))
         all_of_them.deposit(positions_of(chains))
 
@@ -346,8 +346,8 @@ def test_checkpoint_is_plain_tensors_and_goes_on_the_same(chains):
     restored = metadynamics(chains, *KINDS[:2])
     restored.restore(torch.load(file, weights_only=True))
     for _ in range(2):
-        for one, other in zip(numbers(bias, chains), numbers(restored, chains), strict=True):
-            assert (one == other).all()
+        for actual, other in zip(numbers(bias, chains), numbers(restored, chains), strict=True):
+            assert (actual == other).all()
         bias.deposit(positions_of(chains))
         restored.deposit(positions_of(chains))
 

@@ -143,16 +143,16 @@ def run(
 
 def after(number):
     """A stop that says yes when it has been asked more than `number` times."""
-    asked = itertools.count()
-    return lambda: next(asked) >= number
+    calls = itertools.count()
+    return lambda: next(calls) >= number
 
 
-def same(one, other):
-    assert one.traces.equals(other.traces)
-    assert one.replicas == other.replicas
-    assert one.steps == other.steps
-    assert [f.info for f in one.candidates] == [f.info for f in other.candidates]
-    for a, b in zip(one.candidates, other.candidates, strict=True):
+def same(result, other):
+    assert result.traces.equals(other.traces)
+    assert result.replicas == other.replicas
+    assert result.steps == other.steps
+    assert [f.info for f in result.candidates] == [f.info for f in other.candidates]
+    for a, b in zip(result.candidates, other.candidates, strict=True):
         np.testing.assert_array_equal(a.positions, b.positions)
 
 
@@ -294,9 +294,9 @@ def test_killed_at_ten_random_moments_it_ends_as_if_undisturbed(tmp_path):
     same(end, whole)
     join(whole.trajectory, tmp_path / "one.parquet")
     join(end.trajectory, tmp_path / "other.parquet")
-    one, other = (read_frames(tmp_path / f"{name}.parquet") for name in ("one", "other"))
-    assert [f.info for f in one] == [f.info for f in other]
-    assert all((a.positions == b.positions).all() for a, b in zip(one, other, strict=True))
+    undisturbed, other = (read_frames(tmp_path / f"{n}.parquet") for n in ("one", "other"))
+    assert [f.info for f in undisturbed] == [f.info for f in other]
+    assert all((a.positions == b.positions).all() for a, b in zip(undisturbed, other, strict=True))
 
 
 def test_another_model_does_not_continue_an_old_trajectory(tmp_path):
@@ -416,27 +416,27 @@ def test_a_signal_without_calibration_is_refused_before_the_first_step(tmp_path)
 
 def test_half_the_time_step_gives_the_same_index(tmp_path):
     # Undamped, so that both integrate one trajectory, which the index must not tell apart.
-    found = []
+    indices = []
     for timestep in (0.5, 0.25):
         changed = {"timestep_fs": timestep, "friction_per_ps": 1e-9, "time_ps": 0.2}
         settings = SETTINGS.model_copy(update=changed)
         starts = [Replica(n, 300.0, dimer(1.1 + 0.02 * n)) for n in range(4)]
         result = run(tmp_path / str(timestep), replicas=starts, settings=settings)
-        found.append(result.traces.groupby("replica")["cli_label"].last().to_numpy())
-    assert found[0].min() > 0
-    np.testing.assert_allclose(found[0], found[1], atol=0.004)
+        indices.append(result.traces.groupby("replica")["cli_label"].last().to_numpy())
+    assert indices[0].min() > 0
+    np.testing.assert_allclose(indices[0], indices[1], atol=0.004)
 
 
 def test_permuted_replicas_give_the_same_numbers(tmp_path):
     # The thermostat's noise is each replica's own: to the last bit the same trajectory, whatever
     # the order, and alone in its batch.
     starts = [Replica(n, 600.0, dimer(1.05 + 0.02 * n)) for n in range(4)]
-    one = run(tmp_path / "a", replicas=starts)
+    in_order = run(tmp_path / "a", replicas=starts)
     other = run(tmp_path / "b", replicas=[starts[i] for i in (2, 0, 3, 1)])
     alone = run(tmp_path / "c", replicas=starts[2:3])
-    assert other.traces.equals(one.traces)
-    mine = one.traces[one.traces["replica"] == 2].reset_index(drop=True)
-    assert alone.traces.equals(mine)
+    assert other.traces.equals(in_order.traces)
+    third = in_order.traces[in_order.traces["replica"] == 2].reset_index(drop=True)
+    assert alone.traces.equals(third)
 
 
 @pytest.mark.parametrize("block", [1, 3, 7])
@@ -506,8 +506,7 @@ def test_a_time_step_too_long_shows_as_energy_drift(tmp_path, timestep, failure)
     changed = {"ensemble": "nve", "timestep_fs": timestep, "energy_drift_eV_per_atom": 0.002}
     starts = [Replica(n, 1.0, dimer(1.15)) for n in range(2)]
     result = run(tmp_path, replicas=starts, settings=SETTINGS.model_copy(update=changed))
-    found = {end.failure for end in result.replicas}
-    assert found == {failure}
+    assert {end.failure for end in result.replicas} == {failure}
 
 
 class IdealGas(ModelInterface):
@@ -584,8 +583,8 @@ def test_a_trajectory_is_written_only_if_asked_and_survives_a_kill(tmp_path):
     assert len(parts) > 1
     assert join(whole.trajectory, tmp_path / "a.parquet") == 4 * 40
     assert join(parts, tmp_path / "b.parquet") == 4 * 40
-    one, other = read_frames(tmp_path / "a.parquet"), read_frames(tmp_path / "b.parquet")
-    for a, b in zip(one, other, strict=True):
+    frames = [read_frames(tmp_path / f"{name}.parquet") for name in "ab"]
+    for a, b in zip(*frames, strict=True):
         assert a.info == b.info
         np.testing.assert_array_equal(a.positions, b.positions)
         np.testing.assert_array_equal(a.arrays["forces"], b.arrays["forces"])

@@ -194,12 +194,12 @@ def test_a_frame_before_a_failure_is_held_to_the_force_cap(candidates):
     assert forces[10] == pytest.approx(49.9)
 
 
-@pytest.mark.parametrize("kind", ["molecule", "liquid", "reactive"])
-def test_broken_bonds_are_what_a_reactive_system_is_about(candidates, kind):
+@pytest.mark.parametrize("system_kind", ["molecule", "liquid", "reactive"])
+def test_broken_bonds_are_what_a_reactive_system_is_about(candidates, system_kind):
     candidates[11].positions[1] *= 1.9
-    selection = choose(candidates, settings=RANK_ALONE, system_kind=kind)
-    assert (11 in times(selection)) == (kind == "reactive")
-    assert selection.fates.get("dropped: bond broken", 0) == (kind != "reactive")
+    selection = choose(candidates, settings=RANK_ALONE, system_kind=system_kind)
+    assert (11 in times(selection)) == (system_kind == "reactive")
+    assert selection.fates.get("dropped: bond broken", 0) == (system_kind != "reactive")
 
 
 def test_a_bond_has_broken_at_the_stretch_that_ends_a_replica(candidates):
@@ -236,9 +236,9 @@ def test_taken_frames_differ(candidates):
     selection = choose(candidates, settings=settings)
     assert selection.fates["dropped: like another candidate"] > 0
     distances = [f.get_all_distances()[np.triu_indices(3, k=1)] for f in selection.frames]
-    for i, one in enumerate(distances):
+    for i, row in enumerate(distances):
         for other in distances[:i]:
-            assert np.sqrt(np.mean((one - other) ** 2)) >= 0.05
+            assert np.sqrt(np.mean((row - other) ** 2)) >= 0.05
 
 
 def test_the_budget_is_the_limit(candidates, seed):
@@ -270,8 +270,8 @@ def test_neither_order_nor_repetition_changes_the_choice(candidates, seed, rattl
         again = choose(shuffled, labelled[::-1])
         assert times(again) == times(first)
         assert again.fates == first.fates
-        for one, other in zip(again.frames, first.frames, strict=True):
-            assert one.info == other.info | {
+        for frame, other in zip(again.frames, first.frames, strict=True):
+            assert frame.info == other.info | {
                 "fps_distance": pytest.approx(other.info["fps_distance"])
             }
 
