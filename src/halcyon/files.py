@@ -1,8 +1,11 @@
 """Writing to disk so that a kill at any moment leaves either the old file or the new one.
 
-    write_json(path, {"schema": 1})
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    from pathlib import Path
+    from halcyon.files import replacing, write_json
+
+    write_json(Path("verdict.json"), {"schema": 1})
+    with replacing(Path("model.model")) as temporary:
+        temporary.write_bytes(b"the whole model")
 
 Not for: formats (`frames` knows Parquet, `config` knows YAML), or files that grow (`jsonl`).
 """

@@ -1,8 +1,11 @@
 """What became of the attempts at a job: one that a cluster ended early did not fail.
 
-    attempts = Attempts(path)
-    number = attempts.begin(run)
-    attempts.end(number, Ended.SAVED, seconds)
+    from pathlib import Path
+    from halcyon.campaign.attempts import Attempts, Ended
+
+    attempts = Attempts(Path("gen003-explore.jsonl"))
+    number = attempts.begin("process 4711 on node7")
+    attempts.end(number, Ended.SAVED, seconds=3600.0)
 
 A stage writes a line when it begins, and a line when it ends in good order. A stage that was killed
 (memory, node, power) has no second line. From this the workflow knows what to ask for the next

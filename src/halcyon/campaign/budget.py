@@ -1,5 +1,7 @@
 """The budget of core-hours: what a campaign has spent, and what it left undone for lack of it.
 
+    from halcyon.campaign.budget import Spent
+
     spent = Spent(campaign, campaign.settings.limits)
     if spent.may_start():
         print(spent.core_hours(), "core-hours so far")

@@ -1,8 +1,13 @@
 """A campaign as the workflow sees it: its systems, its settings, and where its files lie.
 
+    from pathlib import Path
+    from halcyon import config
+    from halcyon.campaign.campaign import Campaign
+
+    content = config.read_yaml(Path("config/quickstart.yaml"))
     campaign = Campaign.resolve(content, "config/quickstart.yaml")
     campaign.write()
-    Campaign.read(campaign.file) == campaign
+    assert Campaign.read(campaign.file) == campaign
 
 The Snakefile resolves a campaign from its configuration and writes it down, once it holds the
 campaign's lock and the `checks` have passed. The stage programs read that file.

@@ -1,6 +1,13 @@
 """How a run, a look and a job get their campaign, without chemistry in Snakemake's own process.
 
+    import os
+    from pathlib import Path
+    from halcyon import config
+    from halcyon.campaign.checked import begin_run
+
+    content = config.read_yaml(Path("config/quickstart.yaml"))
     campaign, lock = begin_run(content, "config/quickstart.yaml")
+    os.close(lock)  # the Snakefile keeps it until its process ends
 
 Snakemake lives as long as the campaign and starts anew after every interruption. The checks load
 half a gigabyte of chemistry and take seconds for each system. They therefore run in a process of

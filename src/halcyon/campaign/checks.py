@@ -1,5 +1,10 @@
 """Everything that can be checked before the first job of a campaign, in one call.
 
+    from pathlib import Path
+    from halcyon import config
+    from halcyon.campaign.checks import begin
+
+    content = config.read_yaml(Path("config/quickstart.yaml"))
     campaign = begin(content, "config/quickstart.yaml", dry=True)
 
 Not for: settings that are wrong by themselves (`config`), or what a campaign may not change after

@@ -1,5 +1,7 @@
 """What may not change in a campaign: seed, level of theory, structures, number of label shards.
 
+    from halcyon.campaign.identity import check_identity, level_of_theory
+
     check_identity(campaign, level_of_theory(campaign))
 
 The identity is written to `identity.json` when the campaign begins. Everything else may change, and

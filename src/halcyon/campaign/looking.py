@@ -1,10 +1,12 @@
 """Whether a `snakemake` command runs jobs or only looks; asked while the Snakefile is parsed.
 
-    request = requested(workflow)
-    if request.runs:
-        campaign, lock = begin_run(config, "config.yaml")
-    else:
-        campaign = begin_once(config, "config.yaml", dry=True)
+    from snakemake import cli
+    from halcyon.campaign.looking import of_options
+
+    parser, options = cli.parse_args(["--configfile", "config/quickstart.yaml", "-nq"])
+    of_options(options, parser).runs  # False
+
+The Snakefile asks `requested`, which finds the options of the command that is running.
 
 A command that only looks (a dry run, `--summary`, `--unlock`, …) leaves a campaign's folder byte
 for byte as it was. Snakemake decides what a command does from the options that its own parser read

@@ -1,11 +1,13 @@
 """What all stage programs share: arguments, threads, being stopped, and the lines a person sees.
 
-    def main(job: Job) -> None:
+    from halcyon.campaign import stage
+
+    def main(job: stage.Job) -> None:
         job.say("sampling")
         job.done("450 frames", job.folder / "frames.parquet")
 
     if __name__ == "__main__":
-        run(parser(__doc__), main)
+        stage.run(stage.parser(__doc__), main)
 
 `Job` is one stage at work on one system. `run` is the program around it: it parses the command
 line, writes down how each attempt ends, and leaves with an exit code that tells.
