@@ -27,7 +27,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from halcyon import config, files
 from halcyon.campaign.campaign import (
@@ -46,6 +46,18 @@ PROGRAMS = ("antechamber", "parmchk2", "sqm")
 LOCK_WAIT_S = 5.0
 """How long a run waits for the lock of one that is just ending, s."""
 LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
+
+
+class Outcome(TypedDict):
+    """What the checks leave for later runs.
+
+    Attributes:
+        level_of_theory: its hash.
+        atoms: number of atoms of each structure, by system.
+    """
+
+    level_of_theory: str
+    atoms: dict[str, dict[str, int]]
 
 
 def begin_run(content: dict[str, Any], source: str, *, dry: bool = False) -> tuple[Campaign, int]:
@@ -96,7 +108,7 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
         if not dry:
             files.write_json(stamp, outcome)
         return _with_sizes(campaign, outcome)
-    outcome = files.read_json(stamp)
+    outcome = cast("Outcome", files.read_json(stamp))
     check_disk(campaign, source, dry=dry)
     for plan in campaign.systems.values():
         check_committee(plan, source)
@@ -134,7 +146,7 @@ def _stamp(campaign: Campaign) -> Path:
     return campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
 
 
-def _with_sizes(campaign: Campaign, outcome: dict[str, Any]) -> Campaign:
+def _with_sizes(campaign: Campaign, outcome: Outcome) -> Campaign:
     """Tell a campaign the numbers of atoms that the checks have counted."""
     for name, plan in campaign.systems.items():
         plan.know_atoms(outcome["atoms"][name])
@@ -200,7 +212,7 @@ def _state(path: Path) -> list[Any]:
     return [str(path), state.st_size, state.st_mtime_ns]
 
 
-def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict[str, Any]:
+def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> Outcome:
     """Run `checks.begin` in a process of its own; gives the outcome of the checks."""
     done = subprocess.run(
         [sys.executable, "-m", __name__],
@@ -216,7 +228,7 @@ def _begin_elsewhere(content: dict[str, Any], source: str, *, dry: bool) -> dict
         raise RuntimeError(
             f"the checks of {source} ended with an error: {done.stderr.strip()[-3000:]}"
         )
-    return dict(json.loads(done.stdout))
+    return cast("Outcome", json.loads(done.stdout))
 
 
 def _main() -> int:
@@ -226,9 +238,11 @@ def _main() -> int:
     os.dup2(2, 1)  # whatever a library prints is not the outcome
     try:
         campaign = begin(request["content"], request["source"], dry=request["dry"])
-        atoms = {name: plan.atoms for name, plan in campaign.systems.items()}
-        level = level_of_theory(campaign)
-        json.dump({"level_of_theory": level, "atoms": atoms}, answer)
+        outcome = Outcome(
+            level_of_theory=level_of_theory(campaign),
+            atoms={name: plan.atoms for name, plan in campaign.systems.items()},
+        )
+        json.dump(outcome, answer)
     except InputError as error:
         json.dump({"error": str(error)}, answer)
         return EXIT_BAD_INPUT
