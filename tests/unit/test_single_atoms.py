@@ -54,7 +54,7 @@ def test_an_atom_alone_is_nothing_to_pretrain_on():
 def test_two_templates_for_one_ion_are_an_error_that_says_so():
     iron = Atoms("Fe", info={"structure": "iron"})
     files = config.XmlForceField(kind="forcefield_xml", files=["amber14/tip3p.xml"])
-    with pytest.raises(InputError, match=r"structure iron: forcefield: .*FE, FE2.*Take a file"):
+    with pytest.raises(InputError, match=r"structure iron: forcefield: .*FE, FE2.*Use a file"):
         make_teacher(files, iron, [])
 
 
