@@ -36,7 +36,7 @@ from halcyon.config import (
     StructureSettings,
     XmlForceField,
 )
-from halcyon.domain.calibration import Sample, fit_domain
+from halcyon.domain.calibration import Sample, Samples, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Replica
 from halcyon.final.evidence import ReplicaEnd
@@ -317,8 +317,7 @@ def waters(number, seed):
 
 
 def sample(model, frames):
-    predicted = mace.evaluate(model, frames)
-    return Sample(frames, predicted.node_energy, predicted.descriptors, predicted.forces)
+    return Sample.of(frames, mace.evaluate(model, frames))
 
 
 @pytest.fixture(scope="session")
@@ -354,10 +353,12 @@ def classes():
 @pytest.fixture(scope="session")
 def domain(model, train, classes) -> Domain:
     return fit_domain(
-        train=sample(model, train),
-        teacher=sample(model, waters(60, seed=3)),
-        held_out=sample(model, waters(60, seed=4)),
-        check=sample(model, waters(60, seed=5)),
+        Samples(
+            train=sample(model, train),
+            teacher=sample(model, waters(60, seed=3)),
+            held_out=sample(model, waters(60, seed=4)),
+            check=sample(model, waters(60, seed=5)),
+        ),
         classes=classes,
         bonds={"water": [(0, 1, 0.97), (0, 2, 0.97)]},
         settings=DomainSettings(signals=["latent"], alpha=1e-2),
