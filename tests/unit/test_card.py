@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon import config
+from halcyon import config, files
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.domain.intervals import Domain, DomainReport
 from halcyon.domain.margins import Exceedance, Margin
@@ -21,7 +21,10 @@ from halcyon.final.card_of_result import card_of_result, recommended
 from halcyon.final.certificate import CampaignEnd, Certificate, Conclusion, Level
 from halcyon.final.folder import Manifest
 from halcyon.final.monitor.watch import Thresholds
-from halcyon.final.result import Result, Sources
+from halcyon.final.result import Result, Sources, read_result
+from halcyon.frames import read_frames, structure_key, write_frames
+from halcyon.labels.store import LabelStore, level_hash
+from halcyon.models import mace
 from halcyon.models.metrics import Metrics, SetErrors
 
 OLD = ROOT / "tests/data/final"
@@ -218,3 +221,42 @@ def test_a_conclusion_of_an_old_certificate_follows_from_its_numbers():
     conclusion, reasons = certificate.conclude(old.runs, old.criteria)
     assert (conclusion, reasons) == (old.conclusion, old.reasons)
     assert certificate.sentence(conclusion, reasons, old.runs) == old.sentence
+
+
+def test_a_result_is_read_from_the_last_generations_files(toy, monkeypatch):
+    campaign, verdicts = toy(["continue", "saturated"])
+    folder = verdicts[-1].parent
+    exploration = files.read_json(folder / "exploration.json")
+    exploration["replicas"][2]["failure"] = "bond broken"
+    files.write_json(folder / "exploration.json", exploration)
+    monkeypatch.setattr(mace, "load", lambda path, device: (path.name, device))
+    store = campaign.settings.label_store
+    level = level_hash({"program": "springs"})
+    paths = sorted(folder.parent.glob("*/labels/*.parquet"))
+    for path in paths:
+        frames = read_frames(path)
+        for frame in frames:
+            frame.info |= {"level": level, "key": structure_key(frame)}
+        write_frames(path, frames)
+    LabelStore(store, {"program": "springs"}).add([f for p in paths for f in read_frames(p)][:1])
+    sources = Sources(
+        model=folder / "model.model",
+        domain=folder / "domain.json",
+        metrics=folder / "metrics.json",
+        verdict=verdicts[-1],
+        labels=paths,
+        certificate=None,
+    )
+    settings = campaign.systems["toy"].settings
+    read = read_result(sources, settings, store=store)
+    assert read.model == ("model.model", "cpu")
+    assert read.verdict.decision == "saturated"
+    assert read.level.description == {"program": "springs"}
+    assert read.failed == [2]
+    assert len(read.frames) == sum(len(read_frames(path)) for path in paths)
+    assert [path.name for path in read.unchanged] == ["model.model", "domain.json"]
+    # With a certificate traces and failures are those of its runs.
+    sources = Sources(**(vars(sources) | {"certificate": OLD / "certificate.json"}))
+    certified = read_result(sources, settings, store=store)
+    assert certified.failed == []
+    pd.testing.assert_frame_equal(certified.traces, pd.read_parquet(OLD / "nvt.parquet"))

@@ -24,7 +24,7 @@ def test_the_page_shows_the_numbers_in_the_files(toy):
     assert page.column("summary", "Test force MAE, meV/Å") == ["123.4", "61.7"]
     assert page.column("summary", "Replicas failed") == ["2/4", "0/4"]
     assert page.column("summary", "Excursions per atom") == ["0.0123"] * 2
-    assert page.column("summary", "their 95 % bound") == ["0.0456"] * 2
+    assert page.column("summary", "95 % bound of excursions") == ["0.0456"] * 2
     assert page.column("summary", "Decision") == ["continue", "saturated"]
     assert page.tables["teacher"][1] == ["water", "290", "140", "17", "3"]
     assert page.column("fates-table", "Dropped: atoms overlap") == ["4", "4"]
@@ -162,7 +162,7 @@ def test_one_to_twenty_generations_whether_all_or_none_fail(toy, number, failed)
     page = show(*toy(decisions, failing=lambda _: failed))
     assert len(page.tables["summary"]) == number + 1
     told = "–" if failed else "0.0456"
-    assert set(page.column("summary", "their 95 % bound")) == {told}
+    assert set(page.column("summary", "95 % bound of excursions")) == {told}
     assert f"{failed} of 4 replicas failed" in page.texts["verdict"]
 
 
@@ -187,5 +187,5 @@ def test_the_numbers_of_a_verdict_are_those_on_the_page(toy):
     }
     files.write_json(verdicts[0], told)
     page = show(campaign, verdicts)
-    assert page.column("rates", "their 90 % bound") == ["0.789"]
+    assert page.column("rates", "90 % bound of failures") == ["0.789"]
     assert "with 90 % confidence fewer than 1 per 1.2 ps" in page.texts["failure-rate"]

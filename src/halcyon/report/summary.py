@@ -71,7 +71,7 @@ def columns_of(report: SystemReport) -> list[Column]:
         ),
         Column(
             "bound\n1/ps",
-            f"their {confidence} bound, 1/ps",
+            f"{confidence} bound of excursions per atom, 1/ps",
             lambda g: number_text(g.saturation.rate_bound_per_atom_ps),
         ),
         Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),

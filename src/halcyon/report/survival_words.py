@@ -104,7 +104,7 @@ def survival_rows(
         "Failed",
         "Simulated time, ps",
         "Failures, 1/ps",
-        f"their {confidence} bound, 1/ps",
+        f"{confidence} bound of failures, 1/ps",
         f"Mean time without failure within {horizon_ps:g} ps (95 % interval), ps",
     ]
     rows = [
@@ -149,11 +149,11 @@ def critical_rows(runs: Mapping[int, Run], critical: CriticalClis) -> list[list[
     heading = [
         "Domain",
         "Λ at failure, ps",
-        "Λ of those that ran on, ps",
-        "ran on above the least Λ at failure",
+        "Λ of survivors, ps",
+        "Survivors above the least Λ at failure",
         "Critical Λ (interval), ps",
-        "failed below it, %",
-        "ran on above it, %",
+        "Failed below critical Λ, %",
+        "Survivors above critical Λ, %",
     ]
     rows = [heading]
     for tier in TIERS:
