@@ -8,9 +8,9 @@ from halcyon.report import page
 
 
 def main(job: stage.Job) -> None:
-    found = report.collect(job.campaign, job.arguments.system, job.arguments.verdicts)
-    files.write_text(job.arguments.page, page.render(found))
-    job.done(report.verdict_sentence(found).rstrip("."), job.arguments.page)
+    contents = report.collect(job.campaign, job.arguments.system, job.arguments.verdicts)
+    files.write_text(job.arguments.page, page.render(contents))
+    job.done(report.verdict_sentence(contents).rstrip("."), job.arguments.page)
 
 
 if __name__ == "__main__":

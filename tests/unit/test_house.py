@@ -111,6 +111,40 @@ def test_the_entrance_stays_small():
     assert len(list((SOURCE / "halcyon").glob("*.py"))) <= 8
 
 
+RIDDLES = {"told", "said", "mine", "found", "asked", "wanted", "one", "book"}
+"""Names that say neither type nor meaning."""
+MOST_PARAMETERS = 10
+
+
+def program_texts() -> dict[str, ast.Module]:
+    """The library and the stage programs, parsed."""
+    paths = [*SOURCE.rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in paths
+    }
+
+
+def test_names_say_what_they_are():
+    riddles = [
+        f"{path}:{node.lineno}: {name}"
+        for path, text in program_texts().items()
+        for node in ast.walk(text)
+        if isinstance(node, ast.arg | ast.Name)
+        for name in [node.arg if isinstance(node, ast.arg) else node.id]
+        if name in RIDDLES
+    ]
+    assert riddles == []
+
+
+def test_no_function_takes_more_than_ten_parameters():
+    for path, text in program_texts().items():
+        for node in ast.walk(text):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [parameter.arg for parameter in parameters if parameter.arg != "self"]
+                assert len(names) <= MOST_PARAMETERS, f"{path}: {node.name}"
+
+
 def test_no_circle_of_imports():
     known = modules()
     texts = texts_of(known)
