@@ -12,6 +12,7 @@ from halcyon.campaign import retention
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import write_frames
+from halcyon.labels.labelling import NOT_COMPUTED
 
 GOOD, BAD = "a" * 64, "b" * 64
 
@@ -77,6 +78,15 @@ def test_frames_without_label_go_only_when_asked(closed):
     kept = retention.scraps(closed)
     every = retention.scraps(closed, all_frames=True)
     assert {s.path.parts[-2] for s in {*every} - {*kept}} == {BAD}
+
+
+def test_what_was_paid_is_kept_where_frames_wait_for_a_larger_budget(closed):
+    frame = Atoms("He", positions=np.zeros((1, 3)))
+    frame.info = {"key": BAD, "status": NOT_COMPUTED}
+    write_frames(closed.folder / "methanol/gen000/labels/001.parquet", [frame])
+    paths = {scrap.path.as_posix() for scrap in retention.scraps(closed)}
+    assert "methanol/gen000/explore/0123456789abcdef.checkpoint" in paths
+    assert "methanol/start/label/gen000-001/journal.jsonl" not in paths
 
 
 def test_a_job_at_work_is_left_alone(closed):

@@ -10,7 +10,7 @@ A generation is closed when all its outputs exist. Of closed generations these a
 |---|---|---|
 | `gen###/explore/<hash>.checkpoint`, `<hash>.trajectory/` | state of the exploration | |
 | `gen###/train/mace-run/`, `start/pretrain/mace-run/` | state of a training | |
-| `start/label/<batch>-<shard>/journal.jsonl` | records that the label store has | |
+| `start/label/<batch>-<shard>/journal.jsonl` | records in the store | frames not computed |
 | `start/label/<batch>-<shard>/<key>/` | the program's files of a frame | the frame has no label |
 
 All else stays: labels, models, traces, candidates, verdicts, reports, logs. Only files with names
@@ -35,6 +35,7 @@ from halcyon import files
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.errors import InputError
+from halcyon.labels.labelling import NOT_COMPUTED
 
 EXPLORATION = re.compile(
     r"(gen\d{3})/explore/[0-9a-f]{16}(\.checkpoint|\.trajectory/part-\d+\.parquet)"
@@ -181,7 +182,9 @@ class _Rules:
             return "state of trainings", lock
         lock = paths.label_scratch(self.campaign, self.system, match[1], int(match[2])) / ".lock"
         if match.re is JOURNAL:
-            return "journals of labels", lock
+            # With a raised budget the label file is made anew; only the journal has what was paid.
+            waiting = NOT_COMPUTED in self.status(match[1], match[2]).values()
+            return None if waiting else ("journals of labels", lock)
         status = self.status(match[1], match[2]).get(match[3])
         if status == "ok":
             return "files of labelled frames", lock
