@@ -116,6 +116,14 @@ def test_written_and_read_again_it_is_the_same(tmp_path):
         Domain.read(tmp_path / "domain.json")
 
 
+def test_what_was_not_measured_is_empty_in_the_file(tmp_path):
+    fitted = build(check=[])
+    assert fitted.report.exceedance_bare is None
+    assert fitted.content()["report"]["exceedance_bare"] == {}
+    fitted.write(tmp_path / "domain.json")
+    assert Domain.read(tmp_path / "domain.json") == fitted
+
+
 def test_intervals_follow_the_batch():
     found = build()
     bounds = found.intervals("label", ["water", "water"])
