@@ -1,4 +1,4 @@
-"""Heating in ASE that stops where the model no longer knows what it meets, before a bond breaks.
+"""Heating in ASE that stops when predictions leave the training domain, before a bond breaks.
 
 python examples/ase_md.py results/quickstart/ethanol/final ethanol 300 200    from 300 K, 200 K/ps
 """

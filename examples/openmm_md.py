@@ -1,4 +1,4 @@
-"""Heating in OpenMM that stops where the model no longer knows what it meets.
+"""Heating in OpenMM that stops when predictions leave the model's training domain.
 
 python examples/openmm_md.py results/quickstart/ethanol/final ethanol 300 200   from 300 K, 200 K/ps
 """
