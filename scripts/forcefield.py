@@ -1,7 +1,7 @@
 """Sample a system with its classical force field.
 
-Dynamics at several temperatures, and, of what is pre-trained on, frames up against the walls of
-the potential; all labelled by the force field.
+The frames are dynamics at several temperatures and, for structures that are pre-trained on, frames
+near the walls of the potential. The force field labels all of them.
 """
 
 import shutil
@@ -16,9 +16,9 @@ from halcyon.frames import write_frames
 def main(job: stage.Job) -> None:
     from halcyon.teacher.sampling import sample
 
-    def progress(done: int, asked: int) -> None:
+    def progress(done: int, total: int) -> None:
         if job.stopping():
-            raise Interrupted(f"stopped after {done} of {asked} frames")
+            raise Interrupted(f"stopped after {done} of {total} frames")
 
     frames, counts, settings = [], {}, job.plan.settings
     for name in job.plan.sampled:

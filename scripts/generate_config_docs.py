@@ -1,4 +1,4 @@
-"""Generate what is known of the configuration from its models in `halcyon.config`.
+"""Generate the configuration's schema, default file and reference page from `halcyon.config`.
 
     python scripts/generate_config_docs.py            write the files
     python scripts/generate_config_docs.py --check    name those that are out of date; exit 1 if any
@@ -129,7 +129,7 @@ def certificate_schema() -> Node:
 
 
 def resolve(node: Node, schema: Node) -> Node:
-    """The node with what its `$ref` says."""
+    """The node with the content of its `$ref`."""
     if "$ref" not in node:
         return node
     name = node["$ref"].removeprefix("#/$defs/")
@@ -150,7 +150,7 @@ def default_kind(node: Node) -> str | None:
 
 
 def keys_of(section: Node, schema: Node) -> Iterator[tuple[str, Node]]:
-    """Keys of a section with what is known of them: required ones first, sections last."""
+    """Keys of a section with their schema: required keys first, sections last."""
     required = section.get("required", [])
     entries = [(key, resolve(node, schema)) for key, node in section["properties"].items()]
 
@@ -180,16 +180,16 @@ def type_words(node: Node) -> str:
         case {"type": "array", "items": {"enum": _} as items}:
             words = f"any of {type_words(items).replace(' or ', ', ')}"
         case {"type": "array", "items": items}:
-            kind, space, limits = type_words(items).partition(" ")
-            words = f"list of {kind}s{space}{limits}"
+            item, space, limits = type_words(items).partition(" ")
+            words = f"list of {item}s{space}{limits}"
         case {"patternProperties": named}:
             (values,) = named.values()
             words = f"name: {type_words(values)}, …"
         case {"type": "string"}:
             named = "name" if node.get("pattern") == NAME else "text"
             words = "path" if node.get("format") == "path" else named
-        case {"type": "number" | "integer" as kind}:
-            words = kind + _range(node)
+        case {"type": "number" | "integer" as number}:
+            words = number + _range(node)
         case _:
             words = {"boolean": "true or false", "null": "none"}.get(
                 node.get("type", ""), "section"
@@ -299,7 +299,7 @@ def _table(section: Node, schema: Node) -> str:
     for key, node in keys_of(section, schema):
         required = key in section.get("required", [])
         nested = "properties" in node or bool(kinds(node, schema))
-        kind = "section" if nested else type_words(node)
+        words = "section" if nested else type_words(node)
         if required:
             default = "required"
         elif "discriminator" in node:
@@ -309,7 +309,7 @@ def _table(section: Node, schema: Node) -> str:
         else:
             value = node["default"]
             default = "" if value in (None, "", {}) else f"`{_scalar(value)}`"
-        cells = [f"`{key}`", kind, unit(key), default, node.get("description", "")]
+        cells = [f"`{key}`", words, unit(key), default, node.get("description", "")]
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

@@ -349,11 +349,11 @@ def test_each_fault_has_its_line():
         ),
         (
             {"structures": [{"name": "a", "pack": {"b": 2}}]},
-            "structures.0: structure a: pack: how densely? Give `density_g_per_cm3`, or `box_A`",
+            "structures.0: structure a: pack needs `density_g_per_cm3` or `box_A`",
         ),
         (
             {"structures": [{"name": "a", "pack": {"b": 2}, "box_A": 9, "density_g_per_cm3": 1}]},
-            "structures.0: structure a: `density_g_per_cm3` and `box_A` both say",
+            "structures.0: structure a: `density_g_per_cm3` and `box_A` both set",
         ),
         (
             {"structures": [{"name": "a", "smiles": "O", "density_g_per_cm3": 1}]},

@@ -9,20 +9,26 @@ blocks that are no code. No other block is left out.
 import argparse
 import ast
 import builtins
+import copy
 import json
 import re
 import runpy
 import shlex
 import shutil
 import sys
+from functools import cache
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
+import ase.build
+import ase.io
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch_sim
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from test_batched_mace import random_model
 from test_certificate import CRITERIA, made
 from test_house import modules
@@ -30,19 +36,31 @@ from test_house import modules
 from conftest import ROOT
 from halcyon.commands.new_system.wish import Wish, parts_of
 from halcyon.config import (
+    Cp2kReference,
     DomainSettings,
     ExplorationSettings,
+    FitSettings,
     MetadynamicsBias,
+    ModelSettings,
+    SelectionSettings,
+    Settings,
     StructureSettings,
     XmlForceField,
+    XtbReference,
+    read_yaml,
 )
 from halcyon.domain.calibration import Sample, Samples, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Replica
 from halcyon.final.evidence import ReplicaEnd
 from halcyon.final.folder import write_structures
-from halcyon.frames import structure_key
+from halcyon.frames import structure_key, structure_only
+from halcyon.labels.labelling import Labeller
+from halcyon.labels.reference.xtb import Xtb
+from halcyon.labels.store import LabelStore
 from halcyon.models import mace
+from halcyon.models.batched import BatchedMace
+from halcyon.models.training import Recipe
 from halcyon.systems import bonds, start_structure
 from halcyon.teacher.forcefield import make_teacher
 from toy_campaign import TIME_PS
@@ -57,6 +75,7 @@ SHOWN = {
 PROGRAMS = ("python ", "halcyon ", "mace_")
 """How a shell's command line begins."""
 CPU = torch.device("cpu")
+DATA = ROOT / "tests/data"
 
 
 # The examples.
@@ -150,8 +169,9 @@ def test_the_example_runs(module, text, folder, request):
         path = max(read, key=len)
         FILES[path](folder / path.strip('"'), request)
     namespace = {"__name__": "example", "__doc__": f"An example of {module}."}
+    given = PREPARED.get(module, lambda _request: {})(request)
     for name in prepared(ast.parse(text)):
-        namespace[name] = request.getfixturevalue(name)
+        namespace[name] = given[name] if name in given else request.getfixturevalue(name)
     run(text, namespace)
 
 
@@ -274,14 +294,248 @@ def put_published_set(path, request):
     )
 
 
+def put_extended_xyz(path, request):
+    frames = [frame.copy() for frame in request.getfixturevalue("frames")]
+    for frame in frames:
+        frame.calc = SinglePointCalculator(
+            frame, energy=frame.info["energy"], forces=frame.arrays.pop("forces")
+        )
+        frame.info = {}
+    ase.io.write(path, frames)
+
+
+def put_label_store(path, _request):
+    shutil.copytree(DATA / "labels/store", path)
+
+
+def put_domain(path, request):
+    path.parent.mkdir()
+    request.getfixturevalue("domain").write(path)
+
+
+def put_copy(source, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, path)
+
+
 FILES = {
     "results/quickstart": put_results,
     '"m.model"': put_model,
     '"results/quickstart/ethanol/final"': put_final,
     "results/quickstart/ethanol/final/certificate.json": put_certificate,
     "set.npz": put_published_set,
+    "set.xyz": put_extended_xyz,
+    '"labels"': put_label_store,
+    "results/quickstart/ethanol/final/card.json": lambda path, _request: put_copy(
+        DATA / "final/card.json", path
+    ),
+    "gen000/domain.json": put_domain,
+    "gen000/metrics.json": lambda path, _request: put_copy(
+        DATA / "models/first-metrics.json", path
+    ),
+    '"model.model"': put_model,
 }
 """By its name in an example: what puts a file in place."""
+
+
+# Names that mean something else in one module.
+
+PREPARED = {}
+"""By module: a function that makes these names."""
+
+
+def prepares(module):
+    """Register the function below for a module."""
+
+    def register(make):
+        PREPARED[module] = make
+        return make
+
+    return register
+
+
+@prepares("halcyon.final.evidence")
+def replica_ends(request):
+    traces = request.getfixturevalue("traces")
+    entry = {"structure": "water", "start_key": "", "temperature_K": 500.0, "atoms": 3}
+    entry |= {"time_ps": TIME_PS, "failure": None}
+    return {"replicas": [ReplicaEnd(replica=n, **entry) for n in sorted(set(traces["replica"]))]}
+
+
+@prepares("halcyon.exploration.selection")
+def selection(_request):
+    return {"settings": SelectionSettings(), "exploration": ExplorationSettings()}
+
+
+@prepares("halcyon.exploration.monitoring")
+def monitoring(_request):
+    return {"settings": Settings()}
+
+
+@prepares("halcyon.exploration.dynamics")
+def dynamics(request):
+    return {"model": BatchedMace(request.getfixturevalue("model"))}
+
+
+@prepares("halcyon.domain.states")
+def states(request):
+    return dynamics(request)
+
+
+@prepares("halcyon.domain.environments")
+def environments(request):
+    random = np.random.default_rng(1)
+    del request
+    return {"descriptors": [random.normal(size=(3, 4)) for _ in range(50)]}
+
+
+@prepares("halcyon.domain.calibration")
+def calibration(request):
+    model = request.getfixturevalue("model")
+    samples = {
+        name: sample(model, molecules(60, seed))
+        for seed, name in enumerate(("train", "teacher", "held_out", "check"))
+    }
+    return samples | {"bonds": {"ethanol": mean_bonds("ethanol")}}
+
+
+@prepares("halcyon.domain.index")
+def index(_request):
+    return {"scores": torch.zeros(5, 9)}
+
+
+@prepares("halcyon.domain.margins")
+def margins(_request):
+    random = np.random.default_rng(1)
+    return {name: [random.normal(size=9) for _ in range(60)] for name in ("scores", "check")}
+
+
+@prepares("halcyon.domain.failures")
+def failures(_request):
+    return {"energy": torch.zeros(2), "forces": torch.zeros(18, 3)}
+
+
+@prepares("halcyon.final.monitor.watch")
+def watch(request):
+    forces = np.zeros((9, 3))
+    model = request.getfixturevalue("model")
+    atoms = request.getfixturevalue("atoms")
+    predicted = mace.evaluate(model, [atoms])
+    output = {"node_energy": torch.tensor(predicted.node_energy[0])}
+    return {"energy": 0.0, "forces": forces, "output": output}
+
+
+@prepares("halcyon.exploration.schedule")
+def schedule(_request):
+    return {"step": 0}
+
+
+@prepares("halcyon.files")
+def files(request):
+    return {"path": request.getfixturevalue("folder") / "any.json", "content": b"text"}
+
+
+@prepares("halcyon.campaign.attempts")
+def attempts(request):
+    return {"path": request.getfixturevalue("folder") / "a.jsonl", "run": "1", "seconds": 1.0}
+
+
+@prepares("halcyon.campaign.label_jobs")
+def label_jobs(request):
+    return {"frames": []} | label_parts(request)
+
+
+@prepares("halcyon.campaign.looking")
+def looking(request):
+    content = request.getfixturevalue("content")
+    output = SimpleNamespace(dryrun=True)
+    return {"workflow": SimpleNamespace(output_settings=output), "config": content}
+
+
+def label_parts(request):
+    """A label backend with its store, and what a label job needs besides."""
+    folder = request.getfixturevalue("folder")
+    reference = Xtb(XtbReference(backend="xtb"))
+    frame = molecules(1, 8, request.getfixturevalue("name"))[0]
+    structures = {"ethanol": StructureSettings(name="ethanol", smiles="CCO")}
+    store = LabelStore(folder / "labels", reference.level)
+    labeller = Labeller(
+        reference=reference, store=store, work=folder / "work", cores=1, provenance={}
+    )
+    return {
+        "reference": reference,
+        "store": store,
+        "labeller": labeller,
+        "work": folder / "work",
+        "frames": [structure_only(frame)],
+        "frame": structure_only(frame),
+        "structures": structures,
+    }
+
+
+for _name in ("job", "labelling", "store", "reference.base", "reference.ase", "reference.xtb"):
+    prepares(f"halcyon.labels.{_name}")(label_parts)
+prepares("halcyon.labels.reference.dataset")(label_parts)
+
+
+@prepares("halcyon.labels.journal")
+def journal(_request):
+    return {"frame": molecules(1, seed=8)[0]}
+
+
+@prepares("halcyon.labels.seed")
+def seed(_request):
+    return {"teacher_frames": molecules(80, seed=9)}
+
+
+@prepares("halcyon.models.checkpoints")
+def checkpoints(_request):
+    return {"identity": "any text"}
+
+
+@prepares("halcyon.models.domains")
+def domains(request):
+    labels = {"train": molecules(60, 1), "validation": molecules(60, 2), "test": molecules(60, 3)}
+    classes = request.getfixturevalue("classes")["ethanol"]
+    return {"labels": labels, "teacher": molecules(60, 4), "classes": classes}
+
+
+@prepares("halcyon.models.fit")
+def fit(_request):
+    settings = FitSettings(epochs=2, learning_rate=0.01)
+    model = ModelSettings(channels=4)
+    recipe = Recipe(elements=[1, 6, 8], model=model, fit=settings, seed=1)
+    return {"recipe": recipe, "test": molecules(5, 4)}
+
+
+@prepares("halcyon.models.scalar.layers")
+def layers(request):
+    return {"model": copy.deepcopy(request.getfixturevalue("model"))}
+
+
+@prepares("halcyon.systems.fingerprint")
+def fingerprints(_request):
+    return {"start": molecules(1, seed=7)[0]}
+
+
+CP2K = "halcyon.labels.reference.cp2k."
+
+
+@prepares(CP2K + "output")
+def output_of_cp2k(_request):
+    forces = (DATA / "cp2k/methanol_2023.1.forces").read_text(encoding="utf-8")
+    output = (DATA / "cp2k/methanol_2023.1.out").read_text(encoding="utf-8")
+    return {"output": output, "forces": forces, "atoms": ase.build.molecule("CH3OH")}
+
+
+@prepares(CP2K + "tree")
+def tree(_request):
+    return {"path": ROOT / "config/cp2k/pbe-d3-dzvp.yaml"}
+
+
+@prepares(CP2K + "program")
+def program(_request):
+    return {"settings": Cp2kReference(backend="cp2k", level="l.yaml", command="true")}
 
 
 # What examples use without making it.
@@ -300,34 +554,72 @@ def model_file(model, tmp_path_factory):
     return path
 
 
-def waters(number, seed):
-    """Displaced waters with made-up labels."""
+SHAPES = {
+    "ethanol": ("CH3CH2OH", [(0, 1), (0, 6), (0, 7), (0, 8), (1, 2), (1, 4), (1, 5), (2, 3)]),
+    "water": ("H2O", [(0, 1), (0, 2)]),
+}
+"""Molecules: their name in ASE, and their bonds."""
+
+
+def molecules(number, seed, name="ethanol"):
+    """Displaced molecules with made-up labels."""
     random = np.random.default_rng(seed)
+    start = ase.build.molecule(SHAPES[name][0])
     frames = []
     for index in range(number):
-        positions = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
-        frame = Atoms("OH2", positions + random.normal(scale=0.05, size=(3, 3)))
-        frame.info = {"charge": 0, "multiplicity": 1, "structure": "water", "status": "ok"}
+        noise = random.normal(scale=0.03, size=start.positions.shape)
+        frame = Atoms(start.numbers, start.positions + noise)
+        frame.info = {"charge": 0, "multiplicity": 1, "structure": name, "status": "ok"}
         frame.info |= {"key": structure_key(frame), "energy": float(random.normal())}
         frame.info |= {"replica": 0, "time": 0.1 * index, "temperature": 300.0, "split": "train"}
         frame.info |= {"message": "", "reason": "excursion", "score": 0.1, "cli_gain": 0.1}
-        frame.arrays["forces"] = random.normal(size=(3, 3))
+        frame.info |= {"origin": "md", "level": "abc123"}
+        frame.arrays["forces"] = random.normal(size=start.positions.shape)
         frames.append(frame)
     return frames
 
 
+def mean_bonds(name):
+    start = ase.build.molecule(SHAPES[name][0])
+    return [(i, j, start.get_distance(i, j)) for i, j in SHAPES[name][1]]
+
+
+@cache
+def made_domain(name):
+    """The domain of the small model for a molecule."""
+    samples = {
+        part: sample(random_model(), molecules(60, seed, name))
+        for seed, part in enumerate(("train", "teacher", "held_out", "check"))
+    }
+    return fit_domain(
+        Samples(**samples),
+        classes={name: ase.build.molecule(SHAPES[name][0]).get_chemical_symbols()},
+        bonds={name: mean_bonds(name)},
+        settings=DomainSettings(signals=["latent"], alpha=1e-2),
+        seed=1,
+    )
+
+
+@pytest.fixture
+def name(request):
+    """The molecule that an example is about: ethanol, unless it names water."""
+    text = getattr(request.node, "callspec", None)
+    return "water" if text and '"water"' in text.params["text"] else "ethanol"
+
+
 def sample(model, frames):
-    return Sample.of(frames, mace.evaluate(model, frames))
+    predicted = mace.evaluate(model, frames)
+    return Sample(frames, predicted.node_energy, predicted.descriptors, predicted.forces)
 
 
-@pytest.fixture(scope="session")
-def frames():
-    return waters(20, seed=1)
+@pytest.fixture
+def frames(name):
+    return molecules(20, 1, name)
 
 
-@pytest.fixture(scope="session")
-def train():
-    return waters(60, seed=2)
+@pytest.fixture
+def train(name):
+    return molecules(60, 2, name)
 
 
 @pytest.fixture
@@ -345,36 +637,28 @@ def candidates(model, frames):
     return sample(model, frames)
 
 
-@pytest.fixture(scope="session")
-def classes():
-    return {"water": ["water:O0", "water:H0", "water:H0"]}
+@pytest.fixture
+def classes(name):
+    return {name: ase.build.molecule(SHAPES[name][0]).get_chemical_symbols()}
 
 
-@pytest.fixture(scope="session")
-def domain(model, train, classes) -> Domain:
-    return fit_domain(
-        Samples(
-            train=sample(model, train),
-            teacher=sample(model, waters(60, seed=3)),
-            held_out=sample(model, waters(60, seed=4)),
-            check=sample(model, waters(60, seed=5)),
-        ),
-        classes=classes,
-        bonds={"water": [(0, 1, 0.97), (0, 2, 0.97)]},
-        settings=DomainSettings(signals=["latent"], alpha=1e-2),
-        seed=1,
-    )
+@pytest.fixture
+def domain(name) -> Domain:
+    return made_domain(name)
 
 
-@pytest.fixture(scope="session")
-def final(model_file, domain, frames, tmp_path_factory):
-    """A `final` folder of water."""
-    folder = tmp_path_factory.mktemp("final")
+@pytest.fixture
+def final(model_file, tmp_path):
+    """A `final` folder of ethanol."""
+    folder = tmp_path / "final"
+    folder.mkdir()
     shutil.copy(model_file, folder / "model.model")
-    domain.write(folder / "domain.json")
-    write_structures({"water": frames[0]}, folder)
-    card = {"kind": "molecule", "dtype": "float64", "watch": {"rate": 1e6}}
-    (folder / "card.json").write_text(json.dumps(card))
+    made_domain("ethanol").write(folder / "domain.json")
+    write_structures({"ethanol": molecules(1, seed=1)[0]}, folder)
+    card = json.loads((DATA / "final/card.json").read_text(encoding="utf-8"))
+    card |= {"dtype": "float64", "watch": card["watch"] | {"rate": 1e6, "atom_rate": 1e6}}
+    card["watch"] |= {"bond_stretch_A": 1e6, "min_distance_A": 1e-6}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return folder
 
 
@@ -433,7 +717,7 @@ def sender():
 
 @pytest.fixture
 def vectors(positions, sender):
-    water = positions[[1, 2, 0]]
+    water = positions[:3]
     return (water[[0, 0, 1, 1, 2, 2]] - water[sender]).T.contiguous()
 
 
@@ -465,19 +749,8 @@ def criteria():
 
 
 @pytest.fixture
-def ends(traces):
-    return [
-        ReplicaEnd(
-            replica=number,
-            structure="water",
-            start_key="",
-            temperature_K=500.0,
-            atoms=3,
-            time_ps=TIME_PS,
-            failure=None,
-        )
-        for number in sorted(set(traces["replica"]))
-    ]
+def content(folder):
+    return read_yaml(folder / "config/quickstart.yaml")
 
 
 @pytest.fixture
@@ -519,8 +792,8 @@ def start(ethanol):
 
 
 @pytest.fixture
-def atoms():
-    return waters(1, seed=1)[0]
+def atoms(name):
+    return molecules(1, 1, name)[0]
 
 
 @pytest.fixture

@@ -148,7 +148,8 @@ def read_system(path: Path | str) -> System:
     """Read and validate a system's file.
 
     Raises:
-        InputError: as `parse_campaign`.
+        InputError: a line for each fault: file, key, value, what was expected; or the name in the
+            file is not the file's.
     """
     system = validated(System, read_yaml(path), str(path))
     if system.name != Path(path).stem:

@@ -25,42 +25,50 @@ class SaturationSettings(Section):
     max_rate_per_atom_ps: float = Field(
         0.1,
         gt=0,
-        description="λ*: the rate of excursions per atom in the late window must be under it with "
-        "the given confidence, 1/ps. An ordinary trajectory inside the domain has about "
-        "`domain.alpha` divided by the length of an excursion (some fs): do not ask for less.",
+        description="λ*: the rate of excursions per atom in the late window must be below it with "
+        "the given confidence, 1/ps. An ordinary trajectory inside the domain has a rate of about "
+        "`domain.alpha` divided by the length of an excursion (some fs); λ* must be higher.",
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of the bound.")
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="One-sided confidence of the rate's upper bound."
+    )
     window: float = Field(
-        0.5, gt=0, le=1, description="Late window: this last part of each replica's asked time."
+        0.5,
+        gt=0,
+        le=1,
+        description="Late window: the last part of each replica's time, as a fraction of "
+        "`exploration.time_ps`.",
     )
 
 
 class LimitSettings(Section):
     """What a campaign may cost."""
 
-    max_generations: Count = Field(8, description="Generations at most.")
+    max_generations: Count = Field(8, description="Greatest number of generations.")
     label_budget: Count = Field(
-        500, description="Labels at most, the seed's included; failed calculations count too."
+        500,
+        description="Greatest number of labels, with those of the seed; failed calculations count "
+        "too.",
     )
     core_hours: float | None = Field(
         None,
         ge=0,
-        description="Core-hours at most, of the whole campaign, all its systems together: once "
-        "they are spent, no label calculation is started. What runs is finished: at most one frame "
-        "per running label job more. null: no limit.",
+        description="Core-hours that the whole campaign may spend, all systems together. Once "
+        "they are spent, no label calculation is started; each running label job finishes the "
+        "frame that it computes. null: no limit.",
     )
     core_hours_of: Literal["labels", "everything"] = Field(
         "labels",
         description="What counts as spent. labels: label calculations, failed ones and checks "
-        "included. everything: all finished stages besides.",
+        "included. everything: also all other finished stages.",
     )
     min_free_disk_GB: float = Field(
-        1.0, ge=0, description="The campaign does not start with less free disk, GB."
+        1.0, ge=0, description="The campaign does not start if less disk is free, GB."
     )
 
 
 class ResourceSettings(Section):
-    """Cores per job. Time and memory, which a cluster asks for, follow the work."""
+    """Cores of each job. Time and memory of cluster jobs are estimated from the work."""
 
     label_shards: Count = Field(
         2,
@@ -73,36 +81,38 @@ class ResourceSettings(Section):
         1,
         description="Cores of each training job. Small models gain nothing from a second one.",
     )
-    explore_cores: Count = Field(1, description="Cores of each exploration job; likewise.")
+    explore_cores: Count = Field(
+        1, description="Cores of each exploration job. Small models gain nothing from a second one."
+    )
     longest_job_h: float = Field(
         24.0,
         ge=0.25,
-        description="Longest wall time to ask a cluster for, hours: its queue's limit. Longer work "
-        "is saved in time and goes on in another job.",
+        description="Longest wall time of a cluster job, hours: the limit of its queue. Longer "
+        "work is saved in time and continues in another job.",
     )
     most_memory_GB: float = Field(
-        64.0, gt=0, description="Most memory to ask a cluster for, GB: that of a node."
+        64.0, gt=0, description="Greatest memory of a cluster job, GB: that of a node."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where models run. auto: cuda where there is one."
+        "auto", description="Where models run. auto: cuda if there is a GPU, else cpu."
     )
 
 
 class RetentionSettings(Section):
-    """What is kept of the scratch files in `work`. All results are kept, whatever is set here."""
+    """Which scratch files in `work` are kept. Results are always kept."""
 
     automatic: bool = Field(
         True,
         description="Delete a generation's scratch files (states of trainings and explorations, "
-        "files of labelled frames) when its verdict is there. `halcyon clean` does the same.",
+        "files of labelled frames) after its verdict. `halcyon clean` does the same.",
     )
     failed_frames: bool = Field(
-        True, description="Keep the files of frames that got no label: they say why."
+        True, description="Keep the files of frames without a label: they show the reason."
     )
 
 
 class Settings(Section):
-    """All that steers one system's loop. A system's `overrides` may change any of it."""
+    """Settings of one system's loop. A system's `overrides` may change any of them."""
 
     teacher: TeacherSettings = Field(TeacherSettings(), description=TeacherSettings.__doc__)
     model: ModelSettings = Field(ModelSettings(), description=ModelSettings.__doc__)

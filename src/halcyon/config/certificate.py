@@ -12,8 +12,8 @@ class CertificateSettings(Section):
 
     when: Literal["saturated", "always", "never"] = Field(
         "saturated",
-        description="Which models get one: those whose campaign saturated; also those whose "
-        "campaign ended at a limit; none.",
+        description="Which models get a certificate. saturated: if the campaign saturated; always: "
+        "also if it ended at a limit; never: none.",
     )
     temperatures_K: Temperatures | None = Field(
         None, description="Thermostat temperatures, K; by default exploration.temperatures_K."

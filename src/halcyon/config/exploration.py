@@ -26,21 +26,23 @@ class DomainSettings(Section):
         1e-4,
         gt=0,
         lt=0.5,
-        description="Wanted probability that an atom of an in-distribution frame is outside.",
+        description="Probability that an atom of an in-distribution frame counts as outside.",
     )
     classes: Literal["auto", "symmetry", "element", "environment"] = Field(
         "auto",
-        description="Atoms that share an interval: symmetry-equivalent atoms of a molecule, all of "
-        "an element, or those of an element in like surroundings (clusters of the model's "
-        "descriptors, assigned at every step). auto: symmetry for `kind: molecule`, else element.",
+        description="Which atoms share an interval. symmetry: equivalent atoms of a molecule; "
+        "element: all atoms of an element; environment: atoms of an element in similar "
+        "surroundings (clusters of the model's descriptors, assigned at every step). auto: "
+        "symmetry for `kind: molecule`, else element.",
     )
     signals: list[SignalName] = Field(
         ["node_energy", "guard"],
         description="What is watched at every step; each costs (see docs/science.md). node_energy: "
         "atomic energies against the label domain; guard: against the guard domain; these two are "
-        "always on. latent: distance of the descriptor to those of the labels; latent_guard: or to "
-        "the teacher's; committee: disagreement with other models about the force; "
-        "potential_energy, bond_stretch: simple monitors to compare with.",
+        "always on. latent: distance of an atom's descriptor to those of the labelled frames; "
+        "latent_guard: to those of the labelled or the teacher's frames; committee: disagreement "
+        "of the force with other models; potential_energy, bond_stretch: simple monitors for "
+        "comparison.",
     )
     committee: list[Path] = Field(
         [],
@@ -48,13 +50,15 @@ class DomainSettings(Section):
         "with other seeds. Relative to the working folder.",
     )
     indicator: Literal["hard", "smooth"] = Field(
-        "hard", description="h(s) = 1 for s > 0, or 1 - exp(-(s/kappa)²)."
+        "hard",
+        description="What a score s > 0 counts at each step. hard: 1; smooth: 1 - "
+        "exp(-(s/kappa)²).",
     )
     kappa: float = Field(
         0.1,
         gt=0,
-        description="Scale of the smooth indicator, in widths of the interval; of other signals, "
-        "in their thresholds.",
+        description="Scale of the smooth indicator, in widths of the interval, or, for other "
+        "signals, in their thresholds.",
     )
 
     @model_validator(mode="after")
@@ -70,7 +74,8 @@ class Variable(Section, ABC):
     """What all collective variables have."""
 
     structure: Name | None = Field(
-        None, description="Start structure it belongs to; by default every one of the system."
+        None,
+        description="Start structure that it is used for; by default all structures of the system.",
     )
 
     @property
@@ -99,8 +104,8 @@ class DistanceVariable(Variable):
     )
     sigma_A: float = Field(
         gt=0,
-        description="Width of a hill, Å: about a third of how far the distance fluctuates in "
-        "one basin.",
+        description="Width of a hill, Å: about a third of the fluctuation of the distance in one "
+        "basin.",
     )
 
     @property
@@ -194,8 +199,8 @@ class RampBias(Section):
     time_ps: float | None = Field(
         None,
         gt=0,
-        description="Duration of the ramp, ps; the temperature stays afterwards. By default the "
-        "whole run.",
+        description="Duration of the ramp, ps; the temperature is constant afterwards. By default "
+        "the whole run.",
     )
 
 
@@ -250,15 +255,15 @@ class ExplorationSettings(Section):
     barostat_ps: float = Field(1.0, gt=0, description="Relaxation time of the volume, npt, ps.")
     replicas: Count = Field(
         8,
-        description="Replicas in all, integrated in one batch and dealt in turn over structures "
-        "and temperatures.",
+        description="Number of replicas, integrated in one batch and distributed in turn over "
+        "structures and temperatures.",
     )
     time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
     replacements: int = Field(
         8,
         ge=0,
-        description="Fresh replicas that take the places of failed ones until that time is over, "
-        "at most.",
+        description="Greatest number of new replicas that replace failed ones until `time_ps` is "
+        "over.",
     )
     timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step, fs.")
     friction_per_ps: float = Field(5.0, gt=0, description="Langevin friction, 1/ps.")
@@ -271,8 +276,8 @@ class ExplorationSettings(Section):
     candidates_per_replica: int = Field(
         200,
         ge=1,
-        description="Candidates kept of each replica, those that gained the most CLI: what bounds "
-        "the memory of long runs.",
+        description="Greatest number of candidates kept of each replica, those that gained the "
+        "most CLI; it bounds the memory of long runs.",
     )
     trajectory_every_fs: float | None = Field(
         None,
@@ -296,7 +301,7 @@ class ExplorationSettings(Section):
         "than this from its first, eV/atom.",
     )
     checkpoint_s: float = Field(
-        20.0, gt=0, description="Wall time between two checkpoints, s: what a kill can cost."
+        20.0, gt=0, description="Wall time between two checkpoints, s; a kill loses at most this."
     )
     bias: BiasSettings = Field(
         NoBias(kind="none"),
@@ -321,7 +326,9 @@ class SelectionSettings(Section):
 
     frames: Count = Field(20, description="Frames labelled in each generation.")
     validation_every: int = Field(
-        5, ge=2, description="Every so many of them joins the validation set, not the training set."
+        5,
+        ge=2,
+        description="One in so many of them joins the validation set instead of the training set.",
     )
     shortlist: Count = Field(
         3,

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in a user's words: pydantic's faults, one line each.
+"""What is wrong with a configuration, for users: a line for each of pydantic's errors.
 
 Not for: what may be set (see `config`).
 """
@@ -17,7 +17,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 def validated(model: type[M], content: dict[str, Any], source: str) -> M:
-    """What a model makes of parsed content.
+    """Validate parsed content.
+
+    Args:
+        model: the section or file that the content must be.
+        content: the parsed YAML.
+        source: what to call it in messages, e.g. the file's name.
 
     Raises:
         InputError: a line for each fault: file, key, value, what was expected.
@@ -29,7 +34,7 @@ def validated(model: type[M], content: dict[str, Any], source: str) -> M:
 
 
 def _messages(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
-    """One line per fault: file, key, value, what was expected."""
+    """A line for each fault: file, key, value, what was expected."""
     lines = []
     for fault in error.errors():
         keys, section = _locate(model, fault["loc"])
@@ -51,8 +56,8 @@ def _messages(error: ValidationError, model: type[BaseModel], source: str) -> li
                 keys = [*keys, context["discriminator"].strip("'")]
                 value, choices = context["tag"], context["expected_tags"].replace(", ", " or ")
                 expected = f"expected {choices}" + near(value, choices)
-            case kind:
-                expected = _expected(kind, value, context, fault["msg"])
+            case fault_type:
+                expected = _expected(fault_type, value, context, fault["msg"])
         shown = "" if isinstance(value, dict) else f" = {value!r}"
         where = f"{'.'.join(keys)}{shown}: " if keys else ""
         lines.append(f"{source}: {where}{expected}")
@@ -78,22 +83,22 @@ _EXPECTED = {
     "too_short": "expected at least {min_length} in the list",
     "tuple_type": "expected a list, e.g. [{value}]",
 }
-"""What a fault of each of pydantic's types is called; other types keep pydantic's words."""
+"""Messages by the type of pydantic's error; other types keep pydantic's message."""
 
 
-def _expected(kind: str, value: Any, context: dict[str, Any], message: str) -> str:
-    """What a value should have been."""
+def _expected(fault_type: str, value: Any, context: dict[str, Any], message: str) -> str:
+    """What was expected of a value."""
     if context.get("pattern") == NAME:
         return "expected a name of letters, digits, _ and -"
-    if kind in _EXPECTED:
-        return _EXPECTED[kind].format(value=value, **context) + near(value, message)
+    if fault_type in _EXPECTED:
+        return _EXPECTED[fault_type].format(value=value, **context) + near(value, message)
     message = message.removeprefix("Value error, ").replace("Input should be", "expected")
     message = message.replace("greater than or equal to", "at least")
     return message.replace("less than or equal to", "at most")
 
 
 def near(word: Any, choices: str | list[str]) -> str:
-    """`; did you mean 'xtb'?`, if one of the choices is near."""
+    """`; did you mean 'xtb'?`, if one of the choices is similar."""
     if isinstance(choices, str):
         choices = re.findall(r"'([^']*)'", choices)
     close = difflib.get_close_matches(str(word), choices, n=1)
@@ -101,7 +106,7 @@ def near(word: Any, choices: str | list[str]) -> str:
 
 
 def _suggestion(key: str, model: type[BaseModel], section: type[BaseModel] | None) -> str:
-    """What an unknown key may have meant: the same one of another section, or a near one."""
+    """A hint for an unknown key: the same key in another section, or a similar one here."""
     if section is None:
         return ""
     for name, field in model.model_fields.items():
@@ -121,29 +126,33 @@ def _locate(
     below: type[BaseModel] | None = model
     tags: dict[Any, type[BaseModel]] = {}
     for part in loc:
-        if part in tags:  # pydantic names the chosen kind of a union; the user did not
+        if part in tags:  # pydantic names the chosen section of a union; the user did not
             below, tags = tags[part], {}
             continue
         keys.append(str(part))
-        if isinstance(part, int):  # an entry of a list: what comes next belongs to it
+        if isinstance(part, int):  # an entry of a list: the next key belongs to it
             section = below or section
             continue
         section = below
         field = section.model_fields.get(part) if section else None
-        found = _sections(field.annotation) if field else []
-        below = found[0] if len(found) == 1 else None
+        sections = _sections(field.annotation) if field else []
+        below = sections[0] if len(sections) == 1 else None
         tags = _tags(field) if field else {}
     return keys, section
 
 
 def _tags(field: FieldInfo) -> dict[Any, type[BaseModel]]:
     """The sections that a union chooses from, by the value of the key that chooses."""
-    found = [field.discriminator, *_discriminators(field.annotation)]
-    key = next((name for name in found if isinstance(name, str)), None)
+    discriminators = [field.discriminator, *_discriminators(field.annotation)]
+    key = next((name for name in discriminators if isinstance(name, str)), None)
     if key is None:
         return {}
     sections = _sections(field.annotation)
-    return {tag: one for one in sections for tag in get_args(one.model_fields[key].annotation)}
+    return {
+        tag: section
+        for section in sections
+        for tag in get_args(section.model_fields[key].annotation)
+    }
 
 
 def _discriminators(annotation: Any) -> list[Any]:

@@ -15,7 +15,7 @@ EQUILIBRATION_PS = 1.0
 
 
 class TeacherSettings(Section):
-    """Force-field sampling: what the model learns before it sees a reference label."""
+    """Force-field sampling: frames that the model learns before it sees a reference label."""
 
     temperatures_K: Temperatures = Field(
         [300.0, 600.0, 1200.0], description="Temperatures of the Langevin runs, K."
@@ -25,7 +25,10 @@ class TeacherSettings(Section):
     )
     md_interval_fs: float = Field(25.0, gt=0, description="Time between two such frames, fs.")
     displaced_frames: int = Field(
-        110, ge=0, description="Frames with displaced atoms per structure: they teach the walls."
+        110,
+        ge=0,
+        description="Frames with displaced atoms, per structure; they show the walls of the "
+        "potential.",
     )
     displacement_A: tuple[Positive, Positive] = Field(
         (0.05, 0.35),
@@ -113,8 +116,8 @@ class FitSettings(Section):
     epochs: Count = Field(description="Passes over the training set.")
     updates: tuple[Count, Count] | None = Field(
         None,
-        description="Least and most optimiser steps: there are more or fewer epochs, so that their "
-        "steps lie between. null: as many epochs as asked for.",
+        description="Least and greatest number of optimiser steps; the number of epochs is "
+        "changed so that the steps lie between. null: `epochs` is used as it is.",
     )
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
@@ -139,16 +142,18 @@ class FitSettings(Section):
 class PretrainingSettings(FitSettings):
     """Pre-training on force-field labels."""
 
-    enabled: bool = Field(True, description="Without it, training starts from random weights.")
+    enabled: bool = Field(
+        True, description="Whether to pre-train; if not, training starts from random weights."
+    )
     start: Path | None = Field(
         None,
         description="MACE model file to start from instead of pre-training on the force field: "
-        "MACE-OFF, MACE-MP or one's own. It must know all elements of the system; of `model` only "
+        "MACE-OFF, MACE-MP or your own. It must know all elements of the system; of `model` only "
         "`dtype` counts then. The file is a pickle, which runs code when read: name only files "
         "that you trust. Relative to the working folder.",
     )
     start_head: str | None = Field(
-        None, description="Which head of `start` to keep; needed where it has several."
+        None, description="Which head of `start` to keep; needed if it has several."
     )
     epochs: Count = Field(25, description="Passes over the teacher's frames.")
     batch_size: Count = Field(8, description="Structures per optimiser step.")
@@ -173,7 +178,7 @@ class TrainingSettings(FitSettings):
     updates: tuple[Count, Count] | None = Field(
         (900, 4000),
         description="Least and most optimiser steps: few labels get more epochs, and many labels "
-        "fewer, so that the steps lie between. null: as many epochs as asked for.",
+        "fewer, so that the steps lie between. null: `epochs` is used as it is.",
     )
     batch_size: Count = Field(5, description="Structures per optimiser step.")
     learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
@@ -207,7 +212,9 @@ class SeedSettings(Section):
         20, ge=5, description="Frames for the errors that are reported, per structure; never used."
     )
     max_temperature_K: float = Field(
-        700.0, gt=0, description="Only teacher dynamics up to this temperature are drawn from, K."
+        700.0,
+        gt=0,
+        description="Frames are drawn from the teacher's dynamics up to this temperature, K.",
     )
 
     @property

@@ -32,7 +32,10 @@ class Cp2kReference(Section):
         "else the usual places.",
     )
     frame_timeout_s: float = Field(
-        3600, gt=0, description="Wall time after which one frame, rescue included, is given up, s."
+        3600,
+        gt=0,
+        description="Wall time limit of one frame with its rescue, s; after it the frame gets no "
+        "label.",
     )
     reuse_wavefunctions: bool = Field(
         True,
@@ -84,13 +87,11 @@ class DatasetLayout(Section):
         description="Unit of the forces, energy per length, e.g. [Ha, bohr]; by default those of "
         "energies and positions.",
     )
-    charge: int = Field(
-        0, description="Total charge of the frames that do not tell it (as `charge`), e."
-    )
+    charge: int = Field(0, description="Total charge of frames without an entry `charge`, e.")
     multiplicity: Literal["lowest"] | Count = Field(
         "lowest",
-        description="Spin multiplicity of the frames that do not tell it (as `multiplicity`); "
-        "lowest: 1 or 2, as the number of electrons allows.",
+        description="Spin multiplicity of frames without an entry `multiplicity`; lowest: 1 or 2, "
+        "as the number of electrons allows.",
     )
 
 
@@ -106,9 +107,9 @@ class DatasetReference(DatasetLayout):
     max_difference_A: float = Field(
         1.0,
         gt=0,
-        description="A selected frame is replaced by the most similar one of the set; where the "
-        "root-mean-square difference of their interatomic distances is larger than this, it is "
-        "left, and counted, Å.",
+        description="A selected frame is replaced by the most similar frame of the set. If the "
+        "root-mean-square difference of their interatomic distances is larger than this, Å, it "
+        "gets no label, and is counted.",
     )
 
 
@@ -119,7 +120,7 @@ class AseReference(Section):
     calculator: str = Field(
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
         description="Import path of the calculator's class, or of a function that returns one, "
-        "e.g. `ase.calculators.emt.EMT`. It is imported and run: name only what you trust.",
+        "e.g. `ase.calculators.emt.EMT`. It is imported and run: name only code that you trust.",
     )
     arguments: dict[str, Any] = Field(
         {},

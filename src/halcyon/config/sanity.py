@@ -1,4 +1,4 @@
-"""Settings of what makes a label, that the program calls good, trusted."""
+"""Settings of the checks that decide whether a label is trusted."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from halcyon.config.section import Section
 
 
 class SanitySettings(Section):
-    """Which labels are trusted. See docs/labels.md for what each check catches."""
+    """Which labels are trusted. docs/labels.md says what each check finds."""
 
     net_force_eV_per_A: float | None = Field(
         0.2,
@@ -18,21 +18,22 @@ class SanitySettings(Section):
     energy_range_eV: float | None = Field(
         10.0,
         gt=0,
-        description="A label is rejected if its energy is further than this, and heat, from the "
-        "median of the labels of its composition, eV. Heat is 3/2 k_B T per atom at the highest "
-        "temperature of exploration. null: not checked.",
+        description="A label is rejected if its energy differs from the median of its "
+        "composition's labels by more than this plus the thermal energy, eV. The thermal energy "
+        "is 3/2 k_B T per atom at the highest temperature of exploration. null: not checked.",
     )
     distortion_range_eV_per_atom: float = Field(
         3.0,
         ge=0,
-        description="What the range is wider by upwards, eV/atom: frames before a failure are "
-        "distorted. Random ones of ethanol with forces under 50 eV/Å reach 2.8 eV/atom.",
+        description="The range extends upwards by this much more, eV/atom, because frames before "
+        "a failure are distorted. Random ones of ethanol with forces under 50 eV/Å reach 2.8 "
+        "eV/atom.",
     )
     reaction_range_eV_per_atom: float = Field(
         1.0,
         ge=0,
-        description="What the range of a `reactive` system is wider by downwards, eV/atom: "
-        "reactions release energy, those of hydrogen and oxygen 0.8.",
+        description="The range of a `reactive` system extends downwards by this much more, "
+        "eV/atom, because reactions release energy; those of hydrogen and oxygen release 0.8.",
     )
     energy_widths: float = Field(
         20.0,
@@ -43,13 +44,13 @@ class SanitySettings(Section):
     least_labels: int = Field(
         8,
         ge=3,
-        description="With fewer labels of a composition nothing is said of energies.",
+        description="With fewer labels of a composition, energies are not checked.",
     )
     xtb: bool = Field(
         True,
-        description="GFN2-xTB is the second witness where the reference is another method: it "
-        "flags labels that differ from it as no other of the composition does, and a label that "
-        "it confirms is not rejected for its energy. Milliseconds a frame.",
+        description="Compare labels of another method with GFN2-xTB: a label whose difference is "
+        "unusual for its composition is flagged, and a label whose energy GFN2-xTB confirms is "
+        "not rejected for it. It takes milliseconds per frame.",
     )
     xtb_widths: float = Field(
         6.0,
@@ -59,12 +60,12 @@ class SanitySettings(Section):
     )
     finite_difference: bool = Field(
         True,
-        description="One frame of the seed, and of each generation, has its forces held against "
-        "the slope of the energy: two calculations more.",
+        description="Compare the forces of one frame of the seed and of each generation with the "
+        "slope of its energy, which takes two more calculations.",
     )
     force_error_eV_per_A: float = Field(
         0.1,
         gt=0,
-        description="What a force along a direction may differ from the slope of the energy by, "
-        "besides 5 % of it, eV/Å.",
+        description="The force along a direction may differ from the slope of the energy by this "
+        "and 5 % of the slope, eV/Å.",
     )

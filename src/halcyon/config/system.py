@@ -1,4 +1,4 @@
-"""A molecular system: its start structures and the force field that teaches them."""
+"""A molecular system: its start structures and its force field."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,17 +13,17 @@ class StructureSettings(Section):
 
     name: Name = Field(description="Name of the structure.")
     smiles: str | None = Field(
-        None, description="The molecule as SMILES; or give `file` or `pack`."
+        None,
+        description="The molecule as SMILES. Exactly one of `smiles`, `file` and `pack` is given.",
     )
     file: Path | None = Field(
         None,
-        description="Structure file that ASE reads (xyz, extxyz, cif, pdb …); or `smiles` or "
-        "`pack`.",
+        description="Structure file that ASE reads (xyz, extxyz, cif, pdb …).",
     )
     pack: dict[Name, Count] = Field(
         {},
-        description="Packed at random: how many of each of the other structures, e.g. "
-        "`{water: 64}`; or `smiles` or `file`.",
+        description="A box packed at random: the number of each of the other structures, e.g. "
+        "`{water: 64}`.",
     )
     charge: int = Field(0, ge=-20, le=20, description="Total charge, e.")
     multiplicity: int = Field(1, ge=1, le=20, description="Spin multiplicity 2S+1.")
@@ -37,23 +37,24 @@ class StructureSettings(Section):
         None,
         gt=0,
         description="Edge of the cubic box around a molecule, Å. Codes on a grid (CP2K) need it. "
-        "Of what is packed and periodic, the edge of the cell, where `density_g_per_cm3` does not "
-        "say it. A periodic `file` brings its own cell.",
+        "For a packed, periodic structure it is the edge of the cell, if `density_g_per_cm3` is "
+        "not given. A periodic `file` has its own cell.",
     )
     density_g_per_cm3: float | None = Field(
-        None, gt=0, le=25, description="Density that `pack` packs to, g/cm³."
+        None, gt=0, le=25, description="Density of a packed structure, g/cm³."
     )
     periodic: bool | None = Field(
         None,
-        description="Periodic in all directions, or in none. By default what is packed is, "
-        "molecules are not, and a file is what it says.",
+        description="Periodic in all directions, or in none. By default packed "
+        "structures are periodic, SMILES are not, and a file is if it has a periodic cell.",
     )
     pretrain: bool = Field(
         True,
-        description="The teacher's frames of it are pre-trained on. What is packed is not, unless "
-        "asked for: its single molecules are.",
+        description="Whether the model is pre-trained on the teacher's frames of this structure. "
+        "For a packed structure the default is false; its single molecules are pre-trained on "
+        "instead.",
     )
-    explore: bool = Field(True, description="It is explored by molecular dynamics.")
+    explore: bool = Field(True, description="Whether it is explored by molecular dynamics.")
 
     @model_validator(mode="before")
     @classmethod
@@ -64,22 +65,22 @@ class StructureSettings(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "StructureSettings":
-        here = f"structure {self.name}"
+        where = f"structure {self.name}"
         if [self.smiles is None, self.file is None, not self.pack].count(False) != 1:
-            raise ValueError(f"{here}: give one of `smiles`, `file` and `pack`")
+            raise ValueError(f"{where}: give one of `smiles`, `file` and `pack`")
         scan = self.multiplicities
         if scan and (self.multiplicity not in scan or len(set(scan)) < len(scan)):
             raise ValueError(
-                f"{here}: multiplicities = {scan}: expected different ones, `multiplicity` = "
+                f"{where}: multiplicities = {scan}: expected different ones, `multiplicity` = "
                 f"{self.multiplicity} among them"
             )
         if self.density_g_per_cm3 is not None and not self.pack:
-            raise ValueError(f"{here}: density_g_per_cm3: only for `pack`; give `box_A`")
+            raise ValueError(f"{where}: density_g_per_cm3: only for `pack`; give `box_A`")
         if self.pack and self.density_g_per_cm3 is None and self.box_A is None:
-            raise ValueError(f"{here}: pack: how densely? Give `density_g_per_cm3`, or `box_A`")
+            raise ValueError(f"{where}: pack needs `density_g_per_cm3` or `box_A`")
         if self.pack and self.periodic is not False and self.density_g_per_cm3 and self.box_A:
             raise ValueError(
-                f"{here}: `density_g_per_cm3` and `box_A` both say how large the cell is; give one"
+                f"{where}: `density_g_per_cm3` and `box_A` both set the size of the cell; give one"
             )
         return self
 
@@ -92,17 +93,17 @@ class StructureSettings(Section):
 
 
 class Gaff2ForceField(Section):
-    """GAFF2, typed by AmberTools from the molecules themselves: nothing to write."""
+    """GAFF2, whose types AmberTools assigns from the molecules: no file is needed."""
 
     kind: Literal["gaff2"] = Field(description="GAFF2 for organic molecules.")
     charges: Literal["gasteiger", "bcc"] = Field(
         "gasteiger",
-        description="Partial charges. gasteiger: at once. bcc: AM1-BCC, some minutes a molecule.",
+        description="Partial charges. gasteiger: quick. bcc: AM1-BCC, some minutes per molecule.",
     )
     charge_files: dict[Name, Path] = Field(
         {},
         description="Structure → text file with a charge per atom, e, in the structure's order; "
-        "it wins over `charges`.",
+        "it replaces `charges`.",
     )
 
     @property

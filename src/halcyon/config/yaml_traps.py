@@ -102,11 +102,11 @@ def _repeated_keys(node: yaml.MappingNode, keys: tuple[str, ...]) -> Iterator[tu
 
 def _misreading(node: yaml.ScalarNode) -> str:
     """What YAML makes of a plain word that a person reads otherwise; empty where they agree."""
-    type_name, word = node.tag.rpartition(":")[2], node.value
-    if type_name in ("int", "float") and SEXAGESIMAL.fullmatch(word):
+    tag, word = node.tag.rpartition(":")[2], node.value
+    if tag in ("int", "float") and SEXAGESIMAL.fullmatch(word):
         return f"the number {yaml.safe_load(word):g} (base 60)"
-    if type_name == "int" and OCTAL.fullmatch(word):
+    if tag == "int" and OCTAL.fullmatch(word):
         return f"the number {yaml.safe_load(word)} (base 8)"
-    if type_name == "bool" and word.lower() not in BOOLEANS:
+    if tag == "bool" and word.lower() not in BOOLEANS:
         return str(yaml.safe_load(word)).lower()
-    return "a date" if type_name == "timestamp" else ""
+    return "a date" if tag == "timestamp" else ""

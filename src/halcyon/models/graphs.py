@@ -2,7 +2,7 @@
 
     from halcyon.models.graphs import graphs, joined
 
-    batch = joined(graphs(frames, model, {1: -13.6, 8: -2041.0}))
+    batch = joined(graphs(frames, model, {1: -13.6, 6: -1029.0, 8: -2041.0}))
     model(batch, training=True)["interaction_energy"] - batch["energy"]  # eV, per frame
 
 Not for: dynamics, whose neighbours change at every step (see `batched`).

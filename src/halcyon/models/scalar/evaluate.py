@@ -20,6 +20,8 @@ of which the blocks with m in l are kept (I. Batatia et al., NeurIPS 2022, eq. 8
 
     from halcyon.models.scalar.evaluate import ScalarMace
 
+    from halcyon.models.scalar.evaluate import ScalarMace
+
     fast = ScalarMace.of(model)
     atoms = fast.prepared(elements)  # once, while the same atoms are in the batch
     node_energy, gradient, features = fast(atoms, vectors, sender)
