@@ -330,7 +330,7 @@ FILES = {
         DATA / "final/card.json", path
     ),
     "gen000/domain.json": put_domain,
-    "gen000/metrics.json": lambda path, _request: put_copy(
+    "results/quickstart/ethanol/gen000/metrics.json": lambda path, _request: put_copy(
         DATA / "models/first-metrics.json", path
     ),
     '"model.model"': put_model,
@@ -491,13 +491,6 @@ def seed(_request):
 @prepares("halcyon.models.checkpoints")
 def checkpoints(_request):
     return {"identity": "any text"}
-
-
-@prepares("halcyon.models.domains")
-def domains(request):
-    labels = {"train": molecules(60, 1), "validation": molecules(60, 2), "test": molecules(60, 3)}
-    classes = request.getfixturevalue("classes")["ethanol"]
-    return {"labels": labels, "teacher": molecules(60, 4), "classes": classes}
 
 
 @prepares("halcyon.models.fit")

@@ -6,7 +6,7 @@
     from halcyon.models.training import Recipe
 
     settings = FitSettings(epochs=2, learning_rate=0.01)
-    recipe = Recipe(elements=[1, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
+    recipe = Recipe(elements=[1, 6, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
     frames = {"train": train, "validation": held_out, "test": held_out}
     metrics = fit(frames, recipe, out=Path("new.model"), work=Path("work"), say=print)
     metrics.test.forces_mae_meV_per_A

@@ -10,7 +10,7 @@ a processor, as one that was not. What was measured to choose the rest: docs/dec
     from halcyon.models.training import Recipe, train
 
     settings = FitSettings(epochs=2, learning_rate=0.01)
-    recipe = Recipe(elements=[1, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
+    recipe = Recipe(elements=[1, 6, 8], model=ModelSettings(channels=8), fit=settings, seed=1)
     summary = train(frames, held_out, recipe, out=Path("new.model"), work=Path("work"))
     summary.epochs[-1].forces_mae_meV_per_A
 
