@@ -23,14 +23,14 @@ def main(job: stage.Job) -> None:
     frames, counts, settings = [], {}, job.plan.settings
     for name in job.plan.sampled:
         structure = job.plan.structures[name]
-        asked = settings.teacher
+        sampling = settings.teacher
         if not structure.pretrain:
-            asked = asked.without_walls(settings.seed_labels.max_temperature_K)
+            sampling = sampling.without_walls(settings.seed_labels.max_temperature_K)
         with job.alone():
             sampled, counts[name] = sample(
                 job.plan.teacher(name),
                 job.plan.start(name),
-                asked,
+                sampling,
                 seed=job.seed(name),
                 saved=job.folder,
                 progress=progress,
