@@ -106,9 +106,10 @@ lint: $(INSTALLED) docs
 	snakemake --lint --configfile config/quickstart.yaml
 	python scripts/generate_config_docs.py --check
 
-# A broken link or anchor is an error. No network is needed, neither to build nor to read.
+# A broken link or anchor is an error (with --quiet it would not be). No network is needed, neither
+# to build nor to read.
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 unit: $(INSTALLED)
 	OMP_NUM_THREADS=1 pytest tests/unit tests/docs
