@@ -19,7 +19,7 @@
 2. What the store does not know is computed (`labelling.Labeller`).
 3. The spin of lowest energy is the frame's label (`spin.lowest`).
 4. Each label is judged by itself and against others of its composition (`sanity.judge`).
-5. The first job of a batch holds the forces of one frame against its energy
+5. The first job of a batch compares the forces of one frame with its energy
    (`finite_difference.check`).
 
 Not for: any one of these steps, or where a campaign keeps its files (`campaign.label_jobs` says
