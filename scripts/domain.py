@@ -26,7 +26,9 @@ def main(job: stage.Job) -> None:
         bonded={name: job.plan.bonds(name) for name in job.plan.sampled},
         settings=settings.domain,
         seed=job.seed(),
-        committee=mace.load_committee(settings.domain, device=device, dtype=dtype),
+        committee=mace.load_committee(
+            settings.domain, job.plan.elements, device=device, dtype=dtype
+        ),
     )
     domain.write(args.domain)
     *signals, tiers = domain.lines()

@@ -29,7 +29,9 @@ def main(job: stage.Job) -> None:
         domain=Domain.read(args.domain),
         settings=settings.domain,
         system_kind=job.plan.system.kind,
-        committee=mace.load_committee(settings.domain, device=device, dtype=dtype),
+        committee=mace.load_committee(
+            settings.domain, job.plan.elements, device=device, dtype=dtype
+        ),
     )
     control = RunControl(
         work=job.folder,

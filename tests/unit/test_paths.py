@@ -54,6 +54,18 @@ def test_another_force_field_finishes_nothing(three, tmp_path):
     assert paths.finished_generations(three, "methanol") == 0
 
 
+@pytest.mark.parametrize(("signals", "count"), [(["committee"], 0), (["latent"], 3)])
+def test_another_committee_finishes_nothing_where_it_is_watched(tmp_path, signals, count):
+    member = tmp_path / "other.model"
+    member.touch()
+    touch(member, -1e5)
+    made = campaign(tmp_path, domain={"signals": signals, "committee": [str(member)]})
+    finish(made, 3)
+    assert paths.finished_generations(made, "methanol") == 3
+    touch(member)
+    assert paths.finished_generations(made, "methanol") == count
+
+
 def test_a_generation_that_leads_to_no_other_is_not_counted(tmp_path):
     made = campaign(tmp_path)
     finish(made, 2, decision="saturated")

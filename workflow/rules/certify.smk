@@ -7,6 +7,7 @@ rule certify:
         model=of_last("model.model"),
         domain=of_last("domain.json"),
         labels=labels_of_last,
+        committee=committee,
     output:
         certificate="<campaign>/{system}/certificate/certificate.json",
         nvt="<campaign>/{system}/certificate/nvt.parquet",

@@ -6,6 +6,7 @@ rule domain:
         model=rules.train.output.model,
         labels=labels_before,
         teacher=rules.forcefield.output.frames,
+        committee=committee,
     output:
         domain=report(
             "<campaign>/{system}/gen{gen}/domain.json",

@@ -6,6 +6,7 @@ rule explore:
         model=rules.train.output.model,
         domain=rules.domain.output.domain,
         labels=labels_before,
+        committee=committee,
     output:
         traces="<campaign>/{system}/gen{gen}/traces.parquet",
         candidates="<campaign>/{system}/gen{gen}/candidates.parquet",

@@ -70,6 +70,11 @@ def replayed_frames(wildcards):
     return []
 
 
+def committee(wildcards):
+    """Models that the signal `committee` compares with, where it is watched."""
+    return SETTINGS[wildcards.system].domain.watched_committee
+
+
 def of_last(name):
     """Input function: a file of the generation whose verdict ended the campaign."""
 

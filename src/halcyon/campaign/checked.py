@@ -12,8 +12,8 @@
 Snakemake lives as long as the campaign and starts anew after every interruption. The checks load
 half a gigabyte of chemistry and take seconds for each system. They therefore run in a process of
 their own, and their outcome is kept in `results/prepared/checked` under the hash of all that it
-depends on. What may change from one moment to the next (disk space, files of models, the campaign's
-identity) is checked each time.
+depends on. What may change from one moment to the next (disk space, whether files of models exist,
+the campaign's identity) is checked each time.
 
 Not for: what is checked (`checks`), or whether a command runs or looks (`looking`).
 """
@@ -45,7 +45,17 @@ ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")
 PROGRAMS = ("antechamber", "parmchk2", "sqm")
 LOCK_WAIT_S = 5.0
 """How long a run waits for the lock of one that is just ending, s."""
-LIBRARIES = ("acpype", "ase", "cp2k-input-tools", "openmm", "packmol", "rdkit", "tblite")
+LIBRARIES = (
+    "acpype",
+    "ase",
+    "cp2k-input-tools",
+    "mace-torch",
+    "openmm",
+    "packmol",
+    "rdkit",
+    "tblite",
+    "torch",
+)
 
 
 class Outcome(TypedDict):
@@ -160,6 +170,7 @@ def fingerprint(campaign: Campaign) -> str:
         "settings": settings.model_dump(mode="json"),
         "systems": {n: p.system.model_dump(mode="json") for n, p in campaign.systems.items()},
         "content": [_content(path) for path in _small_files(campaign)],
+        "models": [_state(path) for path in _model_files(campaign) if path.is_file()],
         "programs": _programs(settings.reference),
         "libraries": [importlib.metadata.version(name) for name in LIBRARIES],
         "environment": [os.environ.get(name) for name in ENVIRONMENT],
@@ -182,6 +193,15 @@ def _small_files(campaign: Campaign) -> list[Path]:
             paths |= {*data}
         case config.AseReference(arguments=arguments):
             paths |= {Path(v) for v in arguments.values() if isinstance(v, str)}
+    return sorted(paths)
+
+
+def _model_files(campaign: Campaign) -> list[Path]:
+    """Models that the configuration names and the checks read: too large to be hashed each time."""
+    paths: set[Path] = set()
+    for plan in campaign.systems.values():
+        start = plan.settings.pretraining.start
+        paths |= {*plan.settings.domain.watched_committee} | ({start} if start else set())
     return sorted(paths)
 
 

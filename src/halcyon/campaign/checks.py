@@ -54,6 +54,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_numbers(plan, source)
         check_committee(plan, source)
         check_start(plan, source)
+        check_models(plan, source)
         check_pool(campaign, plan, source)
     with _naming(source):
         campaign.reference().check(all_starts)
@@ -241,6 +242,34 @@ def check_start(plan: SystemPlan, source: str) -> None:
     path = plan.settings.pretraining.start
     if path is not None and not path.is_file():
         raise InputError(f"{source}: pretraining.start = {str(path)!r}: no such model file")
+
+
+def check_models(plan: SystemPlan, source: str) -> None:
+    """Read the model files that the user named, as the jobs will that need them.
+
+    Labels are paid before the first of these jobs runs.
+
+    Raises:
+        InputError: a file is not a model, its head is not the one that is named, it has several
+            heads, or it lacks an element of the system.
+    """
+    pretraining, domain = plan.settings.pretraining, plan.settings.domain
+    if pretraining.start is None and not domain.watched_committee:
+        return
+    from halcyon.models import mace  # torch: only where it is needed
+
+    dtype, system = plan.settings.model.dtype, f"system {plan.system.name}"
+    if pretraining.start is not None:
+        with _naming(f"{source}: {system}: pretraining.start"):
+            mace.load_start(
+                pretraining.start,
+                plan.elements,
+                dtype=dtype,
+                device="cpu",
+                head=pretraining.start_head,
+            )
+    with _naming(f"{source}: {system}: domain.committee"):
+        mace.load_committee(domain, plan.elements, device="cpu", dtype=dtype)
 
 
 def check_bias(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:

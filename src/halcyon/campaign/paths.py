@@ -28,6 +28,10 @@ MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
 
 
+COMMITTEE_STAGES = ("domain", "explore")
+"""Stages of a generation that read the models of the signal `committee`."""
+
+
 @dataclass(frozen=True)
 class PlannedJob:
     """One job of a campaign, whether it has run or not.
@@ -222,8 +226,9 @@ def cores_of(plan: SystemPlan, stage: str) -> int:
 def finished_generations(campaign: Campaign, system: str) -> int:
     """Number of generations, from the first on, that Snakemake has nothing to do for.
 
-    All their outputs exist, nothing that a job reads is newer than what it wrote (back to the force
-    field's files), and their verdict leads to another generation. The job graph can leave them out.
+    All their outputs exist, nothing that a job reads is newer than what it wrote (back to the files
+    that the user named: force field, start model, committee), and their verdict leads to another
+    generation. The job graph can leave them out.
     """
     plan = campaign.systems[system]
     start: dict[str, list[PlannedJob]] = {}
@@ -235,10 +240,12 @@ def finished_generations(campaign: Campaign, system: str) -> int:
     model = plan.settings.pretraining.start
     taught = max(sampled, _newest([model] if model else []))
     newest = max(labelled, _after(taught, start.get("pretrain", [])))
+    committee = _newest(plan.settings.domain.watched_committee)
     for number in range(plan.settings.limits.max_generations):
         jobs = generation_jobs(campaign, system, number)
         for stage in GENERATION:
-            end = _after(newest, [job for job in jobs if job.stage == stage])
+            read = max(newest, committee) if stage in COMMITTEE_STAGES else newest
+            end = _after(read, [job for job in jobs if job.stage == stage])
             if stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
         if end == inf or not goes_on(Verdict.read(jobs[-1].outputs[0]), plan.settings):

@@ -61,6 +61,11 @@ class DomainSettings(Section):
         "signals, in their thresholds.",
     )
 
+    @property
+    def watched_committee(self) -> list[Path]:
+        """Files of the committee; none where the signal `committee` is not watched."""
+        return self.committee if "committee" in self.signals else []
+
     @model_validator(mode="after")
     def _has_models(self) -> "DomainSettings":
         if len(set(self.signals)) < len(self.signals):

@@ -44,8 +44,8 @@ def identity_of(model: Path, domain: Path, settings: DomainSettings) -> str:
         domain: file of its domain.
         settings: signals and files of the committee, which counts where it is watched.
     """
-    committee = settings.committee if "committee" in settings.signals else []
-    content = b"".join(path.read_bytes() for path in (model, domain, *committee))
+    paths = (model, domain, *settings.watched_committee)
+    content = b"".join(path.read_bytes() for path in paths)
     return hashlib.sha256(content).hexdigest()
 
 

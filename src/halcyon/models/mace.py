@@ -107,20 +107,35 @@ def load(
 
 
 def load_committee(
-    settings: DomainSettings, *, device: str = "auto", dtype: str | None = None
+    settings: DomainSettings,
+    elements: Sequence[int] = (),
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
 ) -> list[BatchedMace]:
     """The other models of the signal `committee`; none where it is not watched.
 
     Args:
         settings: signals, and the models' files.
+        elements: atomic numbers that each must know.
         device: as for `load`.
         dtype: as for `load`.
 
     Raises:
-        InputError: a file is missing, or not a model.
+        InputError: a file is missing, or not a model; a model has several heads, or lacks an
+            element.
     """
-    paths = settings.committee if "committee" in settings.signals else []
-    return [BatchedMace(load(path, device=device, dtype=dtype)) for path in paths]
+    committee = []
+    for path in settings.watched_committee:
+        member = load(path, device=device, dtype=dtype)
+        if len(heads := heads_of(member)) > 1:
+            raise InputError(
+                f"{path}: the model has several heads ({', '.join(heads)}): expected a model with "
+                "one. Keep one head of it (MACE's command mace_select_head), and name that file"
+            )
+        _refuse_missing(path, member, elements, "the model of the committee")
+        committee.append(BatchedMace(member))
+    return committee
 
 
 def evaluate(
@@ -275,13 +290,8 @@ def load_start(
         InputError: as for `load`; an element is missing; the head is missing, or not named.
     """
     model: Any = load(path, device=device, dtype=dtype)
-    of_model = sorted(int(z) for z in model.atomic_numbers)
-    if missing := set(elements) - set(of_model):
-        raise InputError(
-            f"{path}: the model to fine-tune lacks {symbols(missing)}; it knows "
-            f"{symbols(of_model)}. Name a model that was trained with these elements"
-        )
-    heads = list(getattr(model, "heads", None) or ["Default"])
+    _refuse_missing(path, model, elements, "the model to fine-tune")
+    heads = heads_of(model)
     if head is not None and head not in heads:
         raise InputError(
             f"{path}: pretraining.start_head = {head!r}: expected one of {', '.join(heads)}"
@@ -294,9 +304,24 @@ def load_start(
     with torch.no_grad(), precision(DTYPES[dtype]):
         if len(heads) > 1:
             model = scripts_utils.remove_pt_head(model, head)
-        if set(of_model) != set(elements):
+        if set(model.atomic_numbers.tolist()) != set(elements):
             model = _with_elements(model, sorted(elements))
     return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
+
+
+def heads_of(model: Any) -> list[str]:
+    """Names of a model's heads; a model from before heads has the one that MACE calls Default."""
+    return list(getattr(model, "heads", None) or ["Default"])
+
+
+def _refuse_missing(path: Path, model: Any, elements: Sequence[int], role: str) -> None:
+    """Refuse a model that lacks an element; `role` names the model in the message."""
+    of_model = [int(z) for z in model.atomic_numbers]
+    if missing := set(elements) - set(of_model):
+        raise InputError(
+            f"{path}: {role} lacks {symbols(missing)}; it knows {symbols(of_model)}. Name a model "
+            "that was trained with these elements"
+        )
 
 
 @contextlib.contextmanager
