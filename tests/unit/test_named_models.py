@@ -183,7 +183,7 @@ def test_every_rule_whose_program_reads_the_committee_has_its_files_as_inputs():
         name: block
         for text in rules
         for name, block in re.findall(
-            r"^rule (\w+):\n    input:\n(.*?)    output:", text, re.M | re.S
+            r"^rule (\w+):\n    input:\n(.*?)    output:", text, re.MULTILINE | re.DOTALL
         )
     }
     assert reading == {"domain", "explore", "certify"}
