@@ -209,10 +209,19 @@ class Campaign:
         return self.work(system, "attempts", f"{job}.jsonl")
 
     def reference(self) -> "Reference":
-        """The label backend."""
+        """The label backend.
+
+        Raises:
+            InputError: its input is invalid, or its labels could not pass the check of the net
+                force that a system asks for.
+        """
         from halcyon.labels.reference import make_reference
 
-        return make_reference(self.settings.reference)
+        reference = make_reference(self.settings.reference)
+        sanity = (plan.settings.sanity for plan in self.systems.values())
+        if any(settings.net_force_eV_per_A is not None for settings in sanity):
+            reference.check_grid()
+        return reference
 
     @classmethod
     def resolve(cls, content: dict[str, Any], source: str) -> "Campaign":

@@ -107,6 +107,13 @@ class Reference(ABC):
             InputError: it names the file or setting at fault, its value and what was expected.
         """
 
+    def check_grid(self) -> None:  # noqa: B027 — few programs have a grid
+        """Check that labels can pass the check of the net force, where a campaign has that check.
+
+        Raises:
+            InputError: the program's grid is so coarse that its forces cannot sum to zero.
+        """
+
     def order(self, frames: Sequence[Atoms]) -> list[int]:
         """Order in which these frames are best labelled, as a permutation of their indices."""
         return list(range(len(frames)))

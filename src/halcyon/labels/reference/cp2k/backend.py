@@ -23,6 +23,7 @@ from halcyon.errors import InputError
 from halcyon.frames import structure_key
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status
 from halcyon.labels.reference.cp2k.calculation import Calculation
+from halcyon.labels.reference.cp2k.consistency import check_grid
 from halcyon.labels.reference.cp2k.input import (
     GUESS_FILE,
     ORBITALS_FILE,
@@ -79,6 +80,10 @@ class Cp2k(Reference):
                     f"{self._settings.level}: CP2K {self._program.version} does not accept it: "
                     f"{fault}"
                 )
+
+    def check_grid(self) -> None:
+        """Check the level's plane-wave cutoffs; see `Reference.check_grid`."""
+        check_grid(self._level.path, self._level.dft, self._level.kinds)
 
     def order(self, frames: Sequence[Atoms]) -> list[int]:
         """Each frame after one that is most similar to it: its orbitals are the initial guess."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halcyon.errors import InputError
+from halcyon.labels.reference.cp2k.consistency import check_consistency
 from halcyon.labels.reference.cp2k.entries import Entry, file_sha256, read_entries
 from halcyon.labels.reference.cp2k.tree import Tree, leaves, read_tree, without_print
 
@@ -251,8 +252,9 @@ def read_level(path: Path) -> Cp2kLevel:
     """Read a level of theory and check that it is one.
 
     Raises:
-        InputError: missing, not valid CP2K input, or with a structure in it; the message names
-            the file, and the section and keyword at fault.
+        InputError: missing, not valid CP2K input, with a structure in it, or contradicting
+            itself (`consistency`); the message names the file, and the section and keyword at
+            fault.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -277,6 +279,7 @@ def _check_level(level: Cp2kLevel) -> None:
                 f"{level.path}: FORCE_EVAL/DFT/XC/VDW_POTENTIAL/PAIR_POTENTIAL: {dispersion} needs "
                 "the keyword PARAMETER_FILE_NAME, usually dftd3.dat"
             )
+    check_consistency(level.path, level.dft, level.kinds)
 
 
 def _check_method(level: Cp2kLevel) -> None:
