@@ -30,7 +30,11 @@ from halcyon.campaign.budget import reopen
 from halcyon.campaign.campaign import CAMPAIGN_VARIABLE, NO_RUN, RUN_VARIABLE
 from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job
 from halcyon.campaign.looking import requested
-from halcyon.campaign.paths import excluding_generations, finished_generations, generation_of
+from halcyon.campaign.paths import (
+    excluding_generations,
+    finished_generations,
+    generation_of,
+)
 from halcyon.campaign.sizes import JobSizes
 from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
