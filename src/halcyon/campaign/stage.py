@@ -37,7 +37,7 @@ from rich.markup import escape
 from halcyon import files, jsonl
 from halcyon.campaign.attempts import Attempts, Ended, count
 from halcyon.campaign.campaign import NO_RUN, RUN_VARIABLE, Campaign, SystemPlan
-from halcyon.campaign.paths import SEED, generation_of
+from halcyon.campaign.paths import SEED, generation_of, ledger
 from halcyon.campaign.work import job_units
 from halcyon.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_RESUME, InputError, Interrupted
 from halcyon.wording import duration
@@ -184,7 +184,7 @@ class Job:
             "peak_mb": peak_mb(getattr(self.arguments, "ranks", 1)),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        jsonl.append(self.campaign.folder / "stages.jsonl", entry)
+        jsonl.append(ledger(self.campaign.folder), entry)
 
     def stopping(self) -> bool:
         """Whether the job should save itself and end: asked to, out of time, or `outdated`."""
