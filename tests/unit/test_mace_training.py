@@ -206,6 +206,12 @@ def test_a_training_that_diverges_says_so(tmp_path, frames):
         fit(tmp_path, [wild, *frames[1:4]], frames[11:])
 
 
+def test_a_batch_that_overflows_is_a_divergence_too(tmp_path, frames, monkeypatch):
+    monkeypatch.setattr(learner.Learner, "losses", lambda *_: iter([1.0, np.inf]))
+    with pytest.raises(InputError, match="diverged in epoch 1: the loss became NaN or infinite"):
+        fit(tmp_path, frames[:4], frames[11:])
+
+
 @pytest.mark.parametrize(
     ("n", "updates", "epochs"),
     [(20, (900, 4000), 225), (50, (900, 4000), 90), (1000, (900, 4000), 20), (20, None, 90),

@@ -320,8 +320,9 @@ class _Loop:
             losses.append(loss)
             if self._saved_epoch == self.epoch and self.callbacks.stopping():
                 raise Interrupted(f"stopped in epoch {self.epoch + 1} of {self.epochs}")
+        training_loss = float(np.mean(losses))
         loss, errors = self.learner.validated(self.validation)
-        if not math.isfinite(loss):
+        if not (math.isfinite(loss) and math.isfinite(training_loss)):
             raise InputError(
                 f"the training diverged in epoch {self.epoch + 1}: the loss became NaN or "
                 f"infinite. Set a learning_rate smaller than {self.fit.learning_rate:g}, or look "
@@ -332,9 +333,7 @@ class _Loop:
             self.best_loss, self.best_epoch = loss, self.epoch
             self.best = copy.deepcopy(self.learner.average.state_dict())
         self.curve.append(
-            TrainingProgress(
-                epoch=self.epoch, of=self.epochs, loss=float(np.mean(losses)), **errors
-            )
+            TrainingProgress(epoch=self.epoch, of=self.epochs, loss=training_loss, **errors)
         )
         return self.curve[-1]
 
