@@ -244,7 +244,7 @@ def test_bond_orders_that_do_not_exist(tmp_path):
     start_structure(StructureSettings(name="it", smiles="CO")).write(tmp_path / "it.xyz")
     said = refused(tmp_path, file=tmp_path / "it.xyz", charge=2)
     assert "RDKit finds no bond orders for CH4O with charge 2" in said
-    assert "give it as `smiles`" in said
+    assert "Give the molecule as `smiles`" in said
 
 
 def test_no_ambertools(tmp_path, monkeypatch):
