@@ -5,14 +5,11 @@ from pathlib import Path
 import torch
 
 from halcyon.campaign import stage
-from halcyon.domain.intervals import Domain
-from halcyon.exploration.explore import Monitoring, RunControl
-from halcyon.exploration.run_state import identity_of
+from halcyon.campaign.dynamics_job import watched_model
 from halcyon.final import long_runs
 from halcyon.final.certificate import CampaignEnd, Runs
 from halcyon.final.issuing import Subject, issue
 from halcyon.labels.labelling import gather
-from halcyon.models import mace
 from halcyon.verdict.forms import Verdict
 
 
@@ -21,22 +18,7 @@ def main(job: stage.Job) -> None:
     folder = args.certificate.parent
     torch.set_num_threads(args.threads)
     verdict = Verdict.read(args.verdict)
-    device, dtype = settings.resources.device, settings.model.dtype
-    model = mace.BatchedMace(mace.load(args.model, device=device, dtype=dtype))
-    monitoring = Monitoring(
-        domain=Domain.read(args.domain),
-        settings=settings.domain,
-        system_kind=job.plan.system.kind,
-        committee=mace.load_committee(
-            settings.domain, job.plan.elements, device=device, dtype=dtype
-        ),
-    )
-    control = RunControl(
-        work=job.folder,
-        identity=identity_of(args.model, args.domain, settings.domain),
-        stop=job.stopping,
-        report=lambda progress: job.say(str(progress)),
-    )
+    model, monitoring, control = watched_model(job, args.model, args.domain)
     labels = gather(args.labels)
     criteria = long_runs.criteria_of(
         job.plan.system.kind, settings.exploration, settings.saturation, settings.certificate

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from halcyon.campaign import stage
-from halcyon.domain.intervals import Domain
 from halcyon.frames import write_frames
 from halcyon.labels.labelling import gather
 
@@ -11,33 +10,16 @@ from halcyon.labels.labelling import gather
 def main(job: stage.Job) -> None:
     import torch
 
+    from halcyon.campaign.dynamics_job import watched_model
     from halcyon.exploration import starts, trajectory
-    from halcyon.exploration.explore import Monitoring, RunControl, explore
-    from halcyon.exploration.run_state import identity_of
+    from halcyon.exploration.explore import explore
     from halcyon.exploration.traces import write_traces
-    from halcyon.models import mace
 
     args, settings = job.arguments, job.plan.settings
     exploration = settings.exploration
-    device, dtype = settings.resources.device, settings.model.dtype
     torch.set_num_threads(args.threads)
-    model = mace.BatchedMace(
-        mace.load(args.model, device=device, dtype=dtype),
-        compute_stress=exploration.ensemble == "npt",
-    )
-    monitoring = Monitoring(
-        domain=Domain.read(args.domain),
-        settings=settings.domain,
-        system_kind=job.plan.system.kind,
-        committee=mace.load_committee(
-            settings.domain, job.plan.elements, device=device, dtype=dtype
-        ),
-    )
-    control = RunControl(
-        work=job.folder,
-        identity=identity_of(args.model, args.domain, settings.domain),
-        stop=job.stopping,
-        report=lambda progress: job.say(str(progress)),
+    model, monitoring, control = watched_model(
+        job, args.model, args.domain, compute_stress=exploration.ensemble == "npt"
     )
     train = gather(args.labels)["train"]
     replicas = starts.deal(train, job.plan.explored, exploration, seed=job.seed("starts"))

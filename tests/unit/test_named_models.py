@@ -176,7 +176,7 @@ def test_every_rule_whose_program_reads_the_committee_has_its_files_as_inputs():
     reading = {
         path.stem
         for path in (ROOT / "scripts").glob("*.py")
-        if "load_committee" in path.read_text()
+        if re.search("load_committee|watched_model", path.read_text())
     }
     rules = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
     inputs = {

@@ -89,6 +89,12 @@ def test_what_was_paid_is_kept_where_frames_wait_for_a_larger_budget(closed):
     assert "methanol/start/label/gen000-001/journal.jsonl" not in paths
 
 
+def test_the_journal_of_a_label_file_that_cannot_be_read_is_kept(closed):
+    (closed.folder / "methanol/gen000/labels/001.parquet").write_bytes(b"PAR1 damaged")
+    paths = [scrap.path.as_posix() for scrap in retention.scraps(closed)]
+    assert "methanol/start/label/gen000-001/journal.jsonl" not in paths
+
+
 def test_a_job_at_work_is_left_alone(closed):
     lock = closed.folder / "work/methanol/gen000/explore/.lock"
     handle = files.take_lock(lock)

@@ -183,7 +183,9 @@ class _Rules:
         lock = paths.label_scratch(self.campaign, self.system, match[1], int(match[2])) / ".lock"
         if match.re is JOURNAL:
             # With a raised budget the label file is made anew; only the journal has what was paid.
-            waiting = NOT_COMPUTED in self.status(match[1], match[2]).values()
+            # Of a label file that cannot be read nobody knows whether frames wait.
+            statuses = self.status(match[1], match[2]).values()
+            waiting = not statuses or NOT_COMPUTED in statuses
             return None if waiting else ("journals of labels", lock)
         status = self.status(match[1], match[2]).get(match[3])
         if status == "ok":
