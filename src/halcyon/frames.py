@@ -3,8 +3,8 @@
 A row is a frame. Positions and forces are list columns. The file's metadata has the unit and
 meaning of every column and the version of the schema.
 
-In memory the scalar columns are in `atoms.info` under the same names, forces and `PER_ATOM` in
-`atoms.arrays`. A name that is not declared in `INFO` is refused, so that a typo cannot lose data.
+In memory the scalar columns are in `atoms.info` under the same names, `VECTORS` and `PER_ATOM`
+in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that a typo cannot lose data.
 
 Not for: trajectories of every step (see `exploration.trajectory`), or whether a label can be
 trusted (see `labels.sanity`).
@@ -41,14 +41,40 @@ STRUCTURE: dict[str, Column] = {
     "cell": Column(pa.list_(pa.float64()), "Å", "three cell vectors, 9 values; zeros: no cell"),
     "pbc": Column(pa.list_(pa.bool_()), "", "periodic along each cell vector"),
 }
-FORCES = Column(pa.list_(pa.float64()), "eV/Å", "x, y, z of each atom, 3N values")
+VECTORS: dict[str, Column] = {
+    "forces": Column(pa.list_(pa.float64()), "eV/Å", "x, y, z of each atom, 3N values"),
+    "model_forces": Column(
+        pa.list_(pa.float64()),
+        "eV/Å",
+        "as predicted by the model that visited the frame, before it learned from it; 3N values",
+    ),
+}
+"""Vectors of each atom that a frame may have; in memory in `atoms.arrays`, shape (N, 3)."""
 PER_ATOM: dict[str, Column] = {
     "scores": Column(pa.list_(pa.float32()), "", "score of each atom: distance outside / width"),
     "cli_atoms": Column(
         pa.list_(pa.float32()), "ps", "atomic cumulative latent instability of each atom"
     ),
+    "expected_error": Column(
+        pa.list_(pa.float32()),
+        "eV/Å",
+        "force error of each atom that the domain of the model that visited the frame expects",
+    ),
+} | {
+    f"distance_{signal}": Column(
+        pa.list_(pa.float32()), "", f"raw distance of each atom by the signal {signal}"
+    )
+    for signal in (
+        "node_energy",
+        "guard",
+        "latent",
+        "latent_guard",
+        "committee",
+        "potential_energy",
+        "bond_stretch",
+    )
 }
-"""Values of each atom that a candidate may have; in memory in `atoms.arrays`."""
+"""Values of each atom that a frame may have; in memory in `atoms.arrays`, shape (N,)."""
 INFO: dict[str, Column] = {
     "charge": Column(pa.int32(), "e", "total charge"),
     "multiplicity": Column(pa.int32(), "", "spin multiplicity 2S+1"),
@@ -74,6 +100,22 @@ INFO: dict[str, Column] = {
         "descriptors per class of atoms in their standard deviations",
     ),
     "reason": Column(pa.string(), "", "why the frame was proposed or dropped"),
+    "role": Column(
+        pa.string(),
+        "",
+        "why the frame was labelled. audit: drawn at random from the dynamics; selected: the index "
+        "saw trouble; diverse: unlike the labelled ones. A frame of the seed has none",
+    ),
+    "draw": Column(
+        pa.float64(),
+        "",
+        "0 to 1, drawn at random when the frame was visited: the least are the audit's",
+    ),
+    "model_energy": Column(
+        pa.float64(),
+        "eV",
+        "energy predicted by the model that visited the frame, before it learned from it",
+    ),
     "status": Column(
         pa.string(),
         "",
@@ -131,15 +173,11 @@ def table_of(frames: Sequence[Atoms]) -> pa.Table:
         "pbc": _column(STRUCTURE["pbc"], [atoms.pbc for atoms in frames]),
     }
     fields = dict(STRUCTURE)
-    if any("forces" in atoms.arrays for atoms in frames):
-        fields["forces"] = FORCES
-        columns["forces"] = _column(
-            FORCES,
-            [
-                atoms.arrays["forces"].ravel() if "forces" in atoms.arrays else None
-                for atoms in frames
-            ],
-        )
+    for name, column in VECTORS.items():
+        if any(name in atoms.arrays for atoms in frames):
+            vectors = [atoms.arrays.get(name) for atoms in frames]
+            fields[name] = column
+            columns[name] = _column(column, [None if v is None else v.ravel() for v in vectors])
     for name, column in PER_ATOM.items():
         if any(name in atoms.arrays for atoms in frames):
             fields[name] = column
@@ -272,9 +310,10 @@ def _atoms(row: dict) -> Atoms:
         cell=np.reshape(row.pop("cell"), (3, 3)),
         pbc=row.pop("pbc"),
     )
-    forces = row.pop("forces", None)
-    if forces is not None:
-        atoms.arrays["forces"] = np.reshape(forces, (-1, 3))
+    for name in VECTORS:
+        values = row.pop(name, None)
+        if values is not None:
+            atoms.arrays[name] = np.reshape(values, (-1, 3))
     for name in PER_ATOM:
         values = row.pop(name, None)
         if values is not None:

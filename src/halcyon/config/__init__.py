@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from halcyon.config.accuracy import AccuracySettings, AuditSettings
 from halcyon.config.campaign import Campaign, LimitSettings, SaturationSettings, Settings
 from halcyon.config.certificate import CertificateSettings
 from halcyon.config.exploration import (
@@ -63,8 +64,10 @@ from halcyon.errors import InputError
 
 __all__ = [
     "VARIABLES_AT_MOST",
+    "AccuracySettings",
     "AmberForceField",
     "AseReference",
+    "AuditSettings",
     "BiasSettings",
     "Campaign",
     "CertificateSettings",

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from halcyon.config.accuracy import AccuracySettings, AuditSettings
 from halcyon.config.certificate import CertificateSettings
 from halcyon.config.exploration import DomainSettings, ExplorationSettings, SelectionSettings
 from halcyon.config.learning import (
@@ -20,17 +21,29 @@ from halcyon.config.section import Count, Name, Section
 
 
 class SaturationSettings(Section):
-    """When labelling may stop."""
+    """When labelling may stop: the dynamics are calm, right, and long enough to tell."""
 
-    max_rate_per_atom_ps: float = Field(
-        0.1,
+    events_per_ns: float = Field(
+        100.0,
         gt=0,
-        description="λ*: the rate of excursions per atom in the late window must be below it with "
-        "the given confidence, 1/ps. An ordinary trajectory inside the domain has a rate of about "
-        "`domain.alpha` divided by the length of an excursion (some fs); λ* must be higher.",
+        description="λ*: the rate of events in the late window must be below it with the given "
+        "confidence, events per ns and molecule. An event is a time during which some atom of a "
+        "replica is unreliable (see accuracy.atom_force_eV_per_A); what follows within the quiet "
+        "time belongs to the same event.",
+    )
+    unreliable_fraction: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="The fraction of atomic predictions in the late window that are unreliable "
+        "must be below it with the given confidence.",
     )
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="One-sided confidence of the rate's upper bound."
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="One-sided confidence of all bounds together, over all generations of the "
+        "campaign: each generation spends an equal part of the error.",
     )
     window: float = Field(
         0.5,
@@ -38,6 +51,18 @@ class SaturationSettings(Section):
         le=1,
         description="Late window: the last part of each replica's time, as a fraction of "
         "`exploration.time_ps`.",
+    )
+    quiet_time_ps: float = Field(
+        0.2,
+        gt=0,
+        description="Least quiet time between two events, ps. Where the dynamics show that more is "
+        "needed for events to be independent, the measured time counts.",
+    )
+    decorrelation_times: float = Field(
+        20.0,
+        ge=1,
+        description="Least simulated time of each structure and temperature, in decorrelation "
+        "times of the index; with less, nothing can be said.",
     )
 
 
@@ -127,6 +152,8 @@ class Settings(Section):
     )
     selection: SelectionSettings = Field(SelectionSettings(), description=SelectionSettings.__doc__)
     sanity: SanitySettings = Field(SanitySettings(), description=SanitySettings.__doc__)
+    accuracy: AccuracySettings = Field(AccuracySettings(), description=AccuracySettings.__doc__)
+    audit: AuditSettings = Field(AuditSettings(), description=AuditSettings.__doc__)
     saturation: SaturationSettings = Field(
         SaturationSettings(), description=SaturationSettings.__doc__
     )

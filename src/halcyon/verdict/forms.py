@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halcyon import files
 from halcyon.errors import InputError
-from halcyon.verdict.estimates import Estimate
+from halcyon.verdict.estimates import Estimate, Interval
 
 
 class Decision(StrEnum):
@@ -134,6 +134,14 @@ class ReplicaEnd(Form):
     )
     time_ps: float = Field(description="Simulated time until it failed or was stopped.")
     failure: str | None = Field(description="Why it failed; null: it did not.")
+    molecules: int | None = Field(
+        None, description="Molecules of its start frame; null in files of early releases."
+    )
+    activity_ps: list[tuple[float, float]] | None = Field(
+        None,
+        description="Begin and end of the times during which some atom was unreliable, in the "
+        "replica's own time; null in files of early releases.",
+    )
     cli_atoms_ps: list[float] | None = Field(
         None, description="CLI of each atom at the end; null in files of early releases."
     )
@@ -180,22 +188,132 @@ class Explored(Form):
     time_ps: float = Field(description="Simulated time asked of each replica.")
 
 
+class Calm(Form):
+    """How calm one structure is at one temperature: events in the late window."""
+
+    structure: str
+    temperature_K: float = Field(description="Temperature of the thermostat.")
+    finding: Finding
+    reason: str = Field(description="The finding in words.")
+    replicas: int
+    failed: int = Field(description="Replicas that failed.")
+    molecules: int = Field(description="Molecules of the start structure.")
+    time_ps: float = Field(description="Simulated time of all replicas together.")
+    window_ps: float = Field(description="Simulated time in the late window, replicas together.")
+    quiet_time_ps: float = Field(
+        description="Activity that follows within it belongs to the same event."
+    )
+    events: int = Field(
+        description="Events of the window, those included that were active when it began."
+    )
+    active_at_begin: int = Field(description="Replicas that were active when the window began.")
+    dispersion: float = Field(
+        description="Variance over mean of the events per replica, at least 1; the bound is "
+        "inflated by it."
+    )
+    events_per_ns: float | None = Field(description="Events per ns and molecule.")
+    events_bound_per_ns: float | None = Field(description="One-sided upper bound of that rate.")
+    unreliable_fraction: float | None = Field(
+        description="Fraction of atomic predictions in the window that are unreliable."
+    )
+    unreliable_bound: float | None = Field(description="One-sided upper bound of that fraction.")
+    decorrelation_ps: float | None = Field(
+        description="Time after which the expected error of a replica is a new one; null: it "
+        "could not be measured."
+    )
+    decorrelation_times: float | None = Field(description="Simulated time over decorrelation time.")
+
+
 class Assessment(Form):
-    """What the late window of an exploration says, and the numbers behind it."""
+    """What the late window of an exploration says, and the numbers behind it.
+
+    Keys that are null in new files were written by early releases, which counted excursions.
+    """
 
     finding: Finding
     reason: str = Field(description="The finding in words.")
-    excursions: int = Field(description="Excursions that began in the window, over all atoms.")
-    atom_time_ps: float = Field(description="Atoms times simulated time in the window.")
-    rate_per_atom_ps: float | None = Field(description="Excursions per atom and ps.")
-    rate_bound_per_atom_ps: float | None = Field(description="Exact one-sided upper bound.")
-    rate_limit_per_atom_ps: float = Field(description="λ*: the bound must be under it.")
-    confidence: float = Field(description="Confidence of the bound.")
+    parts: list[Calm] = Field([], description="Each structure at each temperature.")
+    events_limit_per_ns: float | None = Field(
+        None, description="λ*: bounds of events per ns and molecule must be under it."
+    )
+    unreliable_limit: float | None = Field(
+        None, description="Bounds of the unreliable fraction must be under it."
+    )
+    confidence: float = Field(description="Confidence asked for, over the whole campaign.")
+    confidence_spent: float | None = Field(
+        None, description="Confidence of this generation's bounds: it spends a part of the error."
+    )
     replicas: int
     failed: int = Field(description="Replicas that failed.")
-    homogeneity_p: float | None = Field(
-        description="p-value of: all replicas have one rate. Null: too few excursions to ask."
+    excursions: int | None = None
+    atom_time_ps: float | None = None
+    rate_per_atom_ps: float | None = None
+    rate_bound_per_atom_ps: float | None = None
+    rate_limit_per_atom_ps: float | None = None
+    homogeneity_p: float | None = None
+
+
+class AuditFinding(StrEnum):
+    """What the audit says."""
+
+    PASSED = "passed"
+    MISSED = "missed"
+    NOT_ENOUGH_DATA = "not enough data"
+    NOT_ASKED = "accuracy was not asked for"
+
+
+class Audited(Form):
+    """Errors of the model that explored, on random frames of one structure at one temperature."""
+
+    structure: str
+    temperature_K: float = Field(description="Temperature of the thermostat.")
+    finding: AuditFinding
+    reason: str = Field(description="The finding in words.")
+    frames: int = Field(description="Audit frames with a label that can be trusted.")
+    bad: int = Field(description="Audit frames whose calculation gave no such label.")
+    replicas: int = Field(description="Replicas that the frames come from.")
+    forces_mae_meV_per_A: Interval | None = Field(
+        description="Mean absolute error of force components; null: no frames."
     )
+    forces_rmse_meV_per_A: Interval | None = Field(
+        description="Root mean square error of force components."
+    )
+    atom_error_q95_eV_per_A: Interval | None = Field(
+        description="95 % of the atoms have a force error (length of the difference) below it."
+    )
+    energy_mae_meV_per_atom: Interval | None = Field(
+        description="Mean absolute error of energies relative to their mean; null: under 3 frames."
+    )
+
+
+class Audit(Form):
+    """The audit of a generation: is the model right where its dynamics goes?"""
+
+    finding: AuditFinding
+    reason: str = Field(description="The finding in words.")
+    parts: list[Audited] = Field(description="Each structure at each temperature.")
+    forces_goal_meV_per_A: float | None = Field(description="accuracy.forces_mae_meV_per_A.")
+    energy_goal_meV_per_atom: float | None = Field(description="accuracy.energy_mae_meV_per_atom.")
+    confidence: float = Field(
+        description="One-sided confidence of the upper ends; they spend a part of the error."
+    )
+
+
+class SignalReport(Form):
+    """How well a signal told bad forces from good ones, on a generation's newest labels."""
+
+    name: str = Field(description="Name of the signal, or `error`: the combined expected error.")
+    decides: bool = Field(description="Whether the index counts by it.")
+    atoms: int = Field(description="Atoms of the audit frames that it was measured on.")
+    bad_atoms: int = Field(
+        description="Those of them whose force error is over accuracy.atom_force_eV_per_A."
+    )
+    auroc: Estimate = Field(
+        description="Probability that a bad atom has a greater distance than a good one."
+    )
+    flagged: Estimate = Field(description="Fraction of the bad atoms that were outside.")
+    false_alarms: Estimate = Field(description="Fraction of the good atoms that were outside.")
+    blind: bool = Field(description="No better than chance, as far as the labels can tell.")
 
 
 class FailureRate(Form):
@@ -233,6 +351,8 @@ class CriticalClis(Form):
 class Verdict(File):
     """`verdict.json`: whether a campaign goes on after a generation, and the numbers behind it."""
 
+    SCHEMA: ClassVar[int] = 2
+
     system: str
     generation: int = Field(description="Counted from 0.")
     decision: Decision
@@ -246,6 +366,12 @@ class Verdict(File):
         None, description="Null in verdicts of early releases, which do not say."
     )
     saturation: Assessment
+    audit: Audit | None = Field(
+        None, description="Null in verdicts of early releases, which did not audit."
+    )
+    signals: list[SignalReport] = Field(
+        [], description="How well each signal told bad forces from good ones."
+    )
     failures: FailureRate | None = Field(
         None, description="Null in verdicts of early releases, which do not say."
     )

@@ -1,0 +1,53 @@
+"""Settings of what is asked of the model where it goes, and of the audit that measures it."""
+
+from pydantic import Field
+
+from halcyon.config.section import Count, Section
+
+
+class AccuracySettings(Section):
+    """What the model must reach on the frames that its own dynamics visits."""
+
+    atom_force_eV_per_A: float = Field(
+        0.3,
+        gt=0,
+        description="An atom whose force is expected to be wrong by more than this counts as "
+        "unreliable, eV/Å: the domain of the model ends here, and the CLI counts the time beyond.",
+    )
+    forces_mae_meV_per_A: float | None = Field(
+        43.0,
+        gt=0,
+        description="Goal: mean absolute error of force components on audit frames, meV/Å; a "
+        "campaign saturates only if the audit's upper bound is under it. 43 is 1 kcal/(mol Å). "
+        "null: not asked for.",
+    )
+    energy_mae_meV_per_atom: float | None = Field(
+        5.0,
+        gt=0,
+        description="Goal: mean absolute error of energies relative to their mean on audit "
+        "frames, meV/atom. null: not asked for.",
+    )
+
+
+class AuditSettings(Section):
+    """Frames drawn at random from the model's own dynamics and labelled, to measure its errors."""
+
+    frames: Count | None = Field(
+        None,
+        description="Audit frames of each structure and temperature in each generation. null: 10, "
+        "and fewer where a label is dear: at least 5. They count against the label budget, and "
+        "later generations learn from them.",
+    )
+    equilibration: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="First part of each replica's time from which no audit frame is drawn, as a "
+        "fraction of `exploration.time_ps`.",
+    )
+    reservoir: Count = Field(
+        200,
+        description="Random frames kept of each structure and temperature. The audit takes the "
+        "first of them; diverse frames are chosen among the others where the model was calm but "
+        "wrong.",
+    )
