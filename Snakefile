@@ -29,8 +29,10 @@ sys.path.insert(0, str(HERE / "src"))
 from halcyon.campaign.budget import reopen
 from halcyon.campaign.campaign import CAMPAIGN_VARIABLE, NO_RUN, RUN_VARIABLE
 from halcyon.campaign.checked import begin_once, begin_run, campaign_of_job
+from halcyon.campaign.damage import renew_products
 from halcyon.campaign.looking import requested
 from halcyon.campaign.paths import (
+    CERTIFICATE,
     excluding_generations,
     finished_generations,
     generation_of,
@@ -61,7 +63,7 @@ try:
         os.environ[RUN_VARIABLE] = CAMPAIGN.run()
         os.environ[CAMPAIGN_VARIABLE] = str(CAMPAIGN.file)
         # What a spent budget left undone is done where the budget was raised.
-        for line in reopen(CAMPAIGN):
+        for line in reopen(CAMPAIGN) + renew_products(CAMPAIGN):
             print(line, file=sys.stderr)
     else:
         if REQUEST.deletes:
@@ -128,10 +130,11 @@ include: "workflow/rules/report.smk"
 
 
 # One input function per system: a system whose verdict is pending does not hold up another. The
-# verdicts are targets themselves: a summary file in front of them would hide a missing one.
+# verdicts and the last model are targets themselves: a file made of them would hide a missing one.
 rule all:
     default_target: True
     input:
         **{name: unroll(name) for name in SYSTEMS},
+        **{f"results of {name}": results_of(name) for name in SYSTEMS},
         reports=[f"{ROOT}/{name}/report.html" for name in SYSTEMS],
         finals=[f"{ROOT}/{name}/final/manifest.json" for name in SYSTEMS],

@@ -34,6 +34,7 @@ def main(job: stage.Job) -> None:
                 seed=job.seed(name),
                 saved=job.folder,
                 progress=progress,
+                warn=lambda text: job.say(text, style="yellow"),
             )
         frames += sampled
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from halcyon import files
+from halcyon import files, tables
 from halcyon.campaign import stage
 from halcyon.config import DatasetReference
 from halcyon.frames import read_frames, write_frames
@@ -24,7 +22,9 @@ def main(job: stage.Job) -> None:
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     summary = ExplorationSummary.read(args.summary)
-    assessment = saturation.assess_run(pd.read_parquet(args.traces), summary.replicas, settings)
+    assessment = saturation.assess_run(
+        tables.read(args.traces).to_pandas(), summary.replicas, settings
+    )
     labelled = [frame for split in gather(args.labels).values() for frame in split]
     candidates = read_frames(args.candidates)
     if assessment.finding is Finding.SATURATED:

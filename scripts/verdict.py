@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
+from halcyon import tables
 from halcyon.campaign import accounts, retention, stage
 from halcyon.campaign.budget import Spent
 from halcyon.labels.labelling import gather
@@ -18,7 +17,7 @@ def main(job: stage.Job) -> None:
     # generation began, and as inputs they would make finished verdicts out of date.
     runs = read_runs(args.traces.parents[1], last=args.generation - 1)
     replicas = ExplorationSummary.read(args.summary).replicas
-    runs[args.generation] = Run(traces=pd.read_parquet(args.traces), replicas=replicas)
+    runs[args.generation] = Run(traces=tables.read(args.traces).to_pandas(), replicas=replicas)
     counts = {split: len(frames) for split, frames in gather(args.labels).items()}
     verdict = judge(
         runs,

@@ -16,13 +16,19 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from halcyon.errors import InputError
+
+REMADE = (
+    "If a campaign made it, delete this file and run the same command: it is made again, and no "
+    "frame is labelled a second time"
+)
+"""What a user does about a damaged file."""
 
 
 class Held(InputError):  # noqa: N818 - says what the lock is
@@ -71,14 +77,30 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing or is not JSON; the message names it.
+        InputError: the file is missing, cannot be read, or is not JSON; the message names it.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged: not valid JSON ({error}). {REMADE}") from error
+
+
+def read_object(path: Path | str, keys: Collection[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that holds an object with at least these keys.
+
+    Raises:
+        InputError: as `read_json`; it is no object, or a key is missing.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged: not a JSON object. {REMADE}")
+    if missing := [key for key in keys if key not in content]:
+        raise InputError(f"{path}: damaged: no key {', '.join(missing)}. {REMADE}")
+    return content
 
 
 @contextmanager

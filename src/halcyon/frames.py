@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, tables
 from halcyon.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -202,12 +202,7 @@ def read_frames(path: Path | str) -> list[Atoms]:
     Raises:
         InputError: the file is missing, damaged, not a frames file, or of a newer schema.
     """
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    table = tables.read(path)
     check_schema(table.schema, path)
     return frames_of(table)
 

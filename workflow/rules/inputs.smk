@@ -96,8 +96,16 @@ def certificate_of(wildcards):
     verdict = read_verdict(of_last("verdict.json")(wildcards))
     if gets_certificate(verdict, SETTINGS[wildcards.system]):
         folder = f"{ROOT}/{wildcards.system}/certificate"
-        return [
-            f"{folder}/{name}"
-            for name in ("certificate.json", "nvt.parquet", "nve.parquet")
-        ]
+        return [f"{folder}/{name}" for name in CERTIFICATE]
     return []
+
+
+def results_of(system):
+    """Input function: what a finished campaign's product is made of, so that none goes missing."""
+
+    def results(wildcards):
+        of_system = SimpleNamespace(system=system)
+        names = ("model.model", "metrics.json", "domain.json")
+        return [of_last(name)(of_system) for name in names] + certificate_of(of_system)
+
+    return results

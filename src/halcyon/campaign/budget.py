@@ -17,17 +17,15 @@ Not for: the account that a person reads (`accounts`), or whether the campaign g
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from halcyon import files, jsonl
+from halcyon import jsonl, tables
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
+from halcyon.errors import InputError
 from halcyon.labels import journal
 from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.verdict.forms import Decision
+from halcyon.verdict.forms import Decision, Verdict
 
 
 class Spent:
@@ -109,7 +107,7 @@ def reopen(campaign: Campaign) -> list[str]:
         if not waiting or not Spent(campaign, limits).may_start():
             continue
         verdicts = sorted((campaign.folder / system).glob("gen*/verdict.json"))
-        if any(files.read_json(path)["decision"] == Decision.SATURATED for path in verdicts):
+        if any(Verdict.read(path).decision == Decision.SATURATED for path in verdicts):
             continue
         seed = any(path.parents[1].name == "seed" for path in waiting)
         first = "" if seed else min(path.parents[1].name for path in waiting)
@@ -131,8 +129,8 @@ def _core_seconds(entry: dict[str, Any]) -> float:
 def _column(path: Path, name: str) -> list[Any]:
     """A column of a label file; empty where it has none, as a file without frames."""
     try:
-        return pq.read_table(path, columns=[name])[name].to_pylist()
-    except (KeyError, pa.ArrowException, OSError):
+        return tables.read(path, [name])[name].to_pylist()
+    except InputError:
         return []
 
 

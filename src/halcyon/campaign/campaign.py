@@ -15,6 +15,7 @@ campaign's lock and the `checks` have passed. The stage programs read that file.
 Not for: what the keys mean (`config`), what is checked (`checks`), or what a stage does.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -264,8 +265,10 @@ class Campaign:
                 name: plan.system.model_dump(mode="json") for name, plan in self.systems.items()
             },
         }
-        if not self.file.exists() or files.read_json(self.file) != content:
-            files.write_json(self.file, content)
+        with suppress(InputError):  # damaged: it is written anew
+            if self.file.exists() and files.read_json(self.file) == content:
+                return
+        files.write_json(self.file, content)
 
     @classmethod
     def read(cls, path: Path | str) -> "Campaign":
@@ -274,8 +277,8 @@ class Campaign:
         Raises:
             InputError: the file is missing, damaged or of another version.
         """
-        content = files.read_json(path)
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
+        content = files.read_object(path, ("schema", "campaign", "systems"))
+        if content["schema"] != SCHEMA_VERSION:
             raise InputError(f"{path}: not a campaign file of schema {SCHEMA_VERSION}")
         settings = config.parse_campaign(content["campaign"], str(path))
         systems = {name: config.System(**entry) for name, entry in content["systems"].items()}

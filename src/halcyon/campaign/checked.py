@@ -37,6 +37,7 @@ from halcyon.campaign.campaign import (
     Campaign,
 )
 from halcyon.campaign.checks import begin, check_committee, check_disk, check_start
+from halcyon.campaign.damage import refuse_damaged
 from halcyon.campaign.identity import check_identity, content_hash, level_of_theory
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
@@ -105,28 +106,29 @@ def begin_once(content: dict[str, Any], source: str, *, dry: bool = False) -> Ca
         dry: check only, and write nothing. Without it, the caller holds the campaign's lock.
 
     Raises:
-        InputError: as `checks.begin`.
+        InputError: as `checks.begin`; or outputs of the campaign are damaged.
     """
     campaign = Campaign.resolve(content, source)
     if not dry:
         prepared = campaign.settings.results / PREPARED
         for folder in (campaign.folder, prepared, campaign.settings.label_store):
             files.check_writable(folder)
+    refuse_damaged(campaign)
     stamp = _stamp(campaign)
-    if not stamp.exists():
+    earlier = _read_stamp(stamp)
+    if earlier is None:
         outcome = _begin_elsewhere(content, source, dry=dry)
         if not dry:
             files.write_json(stamp, outcome)
         return _with_sizes(campaign, outcome)
-    outcome = cast("Outcome", files.read_json(stamp))
     check_disk(campaign, source, dry=dry)
     for plan in campaign.systems.values():
         check_committee(plan, source)
         check_start(plan, source)
-    check_identity(campaign, outcome["level_of_theory"], dry=dry)
+    check_identity(campaign, earlier["level_of_theory"], dry=dry)
     if not dry:
         campaign.write()
-    return _with_sizes(campaign, outcome)
+    return _with_sizes(campaign, earlier)
 
 
 def campaign_of_job(content: dict[str, Any], source: str) -> Campaign:
@@ -147,13 +149,21 @@ def campaign_of_job(content: dict[str, Any], source: str) -> Campaign:
             f"this job belongs to a run of the workflow that is over ({run}). A later run "
             f"({campaign.run()}) has the campaign now and does the same work: nothing is lost"
         )
-    stamp = _stamp(campaign)
-    return _with_sizes(campaign, files.read_json(stamp)) if stamp.exists() else campaign
+    outcome = _read_stamp(_stamp(campaign))
+    return campaign if outcome is None else _with_sizes(campaign, outcome)
 
 
 def _stamp(campaign: Campaign) -> Path:
     """File with the outcome of the checks: level of theory and numbers of atoms."""
     return campaign.settings.results / PREPARED / "checked" / f"{fingerprint(campaign)}.json"
+
+
+def _read_stamp(stamp: Path) -> Outcome | None:
+    """The outcome of earlier checks; None: there is none, or a damaged one: checks are made."""
+    try:
+        return cast("Outcome", files.read_object(stamp, Outcome.__annotations__))
+    except InputError:
+        return None
 
 
 def _with_sizes(campaign: Campaign, outcome: Outcome) -> Campaign:

@@ -44,6 +44,7 @@ def watched_model(
         identity=identity_of(model, domain, settings.domain),
         stop=job.stopping,
         report=lambda progress: job.say(str(progress)),
+        warn=lambda text: job.say(text, style="yellow"),
     )
     loaded = mace.load(model, device=device, dtype=dtype)
     return BatchedMace(loaded, compute_stress=compute_stress), monitoring, control

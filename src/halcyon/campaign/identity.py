@@ -58,7 +58,13 @@ def check_identity(campaign: Campaign, level: str, *, dry: bool = False) -> None
         if not dry:
             files.write_json(path, now)
         return
-    before = files.read_json(path)
+    try:
+        before = files.read_object(path, now)
+    except InputError as error:
+        raise InputError(
+            f"{error}. This file has what may not change in a campaign. To go on: make sure that "
+            "the configuration is the one that the campaign began with, and delete the file"
+        ) from error
     changed = [key for key in ("seed", "level_of_theory") if before[key] != now[key]]
     for name, entry in now["systems"].items():
         earlier = before["systems"].get(name, entry)

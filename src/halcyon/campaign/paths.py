@@ -28,6 +28,11 @@ MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
 
 
+CERTIFICATE = ("certificate.json", "nvt.parquet", "nve.parquet")
+"""Outputs of the rule `certify`, in the folder `certificate`."""
+MANIFEST = Path("final/manifest.json")
+"""Output of the rule `final`: it lists all files of the folder."""
+
 COMMITTEE_STAGES = ("domain", "explore")
 """Stages of a generation that read the models of the signal `committee`."""
 
@@ -114,8 +119,8 @@ def end_jobs(campaign: Campaign, system: str, decision: str) -> list[PlannedJob]
     """Jobs after the verdict that ended a system's campaign with this decision."""
     folder, proof = campaign.folder / system, campaign.folder / system / "certificate"
     outputs = {
-        "certify": [proof / name for name in ("certificate.json", "nvt.parquet", "nve.parquet")],
-        "final": [folder / "final/manifest.json"],
+        "certify": [proof / name for name in CERTIFICATE],
+        "final": [folder / MANIFEST],
         "report": [folder / "report.html"],
     }
     if not certificate_wanted(decision, campaign.systems[system].settings.certificate.when):

@@ -28,10 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from halcyon import files
+from halcyon import files, tables
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.errors import InputError
@@ -197,9 +194,9 @@ class _Rules:
         if (batch, shard) not in self._status:
             path = self.campaign.folder / self.system / batch / f"labels/{shard}.parquet"
             try:
-                table = pq.read_table(path, columns=["key", "status"])
+                table = tables.read(path, ["key", "status"])
                 keys, status = (table[name].to_pylist() for name in ("key", "status"))
-            except (pa.ArrowException, OSError, ValueError, KeyError):
+            except InputError:
                 keys, status = [], []
             self._status[batch, shard] = dict(zip(keys, status, strict=True))
         return self._status[batch, shard]

@@ -24,6 +24,7 @@ Not for: integrators (see `dynamics`), choosing frames (see `selection`), or lon
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from halcyon.exploration.candidates import Candidates, Snapshot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.monitoring import Monitoring
 from halcyon.exploration.replicas import ReplicaBatch, keep_freed_memory, variables
-from halcyon.exploration.run_state import Roster, RunState, Successor, fingerprint
+from halcyon.exploration.run_state import Roster, RunState, Successor, fingerprint, read_checkpoint
 from halcyon.exploration.schedule import Schedule
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
@@ -87,12 +88,14 @@ class RunControl:
             not continued.
         stop: asked after every block; true: save and stop.
         report: called every few seconds.
+        warn: called with a message for people where a checkpoint is damaged.
     """
 
     work: Path
     identity: str
     stop: Callable[[], bool] = lambda: False
     report: Callable[[Progress], None] = lambda _: None
+    warn: Callable[[str], None] = warnings.warn
 
 
 @dataclass
@@ -229,8 +232,9 @@ class _Loop:
             Interrupted: stopped and saved.
         """
         state, schedule = self.state, self.schedule
-        if self.checkpoint.exists():
-            state.restore(self.checkpoint)
+        saved_run = read_checkpoint(self.checkpoint, state.running.model.device, control.warn)
+        if saved_run is not None:
+            state.restore(saved_run)
         else:
             state.let_in(range(len(state.roster.replicas)))
         saved = reported = begun = time.monotonic()

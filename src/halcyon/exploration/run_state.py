@@ -144,6 +144,32 @@ class Roster:
         self.cli_at_failure = saved.get("cli_at_failure", {})  # older checkpoints lack it
 
 
+def read_checkpoint(
+    path: Path, device: torch.device, warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """What `RunState.save` wrote; None: there is no checkpoint, or a damaged one, which is removed.
+
+    Args:
+        path: the file.
+        device: where its tensors go.
+        warn: called with a message for people where the file is damaged.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        return None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
+        warn(
+            f"{path}: a damaged checkpoint ({type(error).__name__}): it is removed, and these "
+            "replicas begin anew; nothing else is lost"
+        )
+        path.unlink()
+        return None
+    return saved
+
+
 @dataclass
 class RunState:
     """What a run of replicas of equal periodicity has reached.
@@ -198,9 +224,8 @@ class RunState:
         with files.replacing(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        saved = torch.load(path, map_location=self.running.model.device, weights_only=True)
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint, as `read_checkpoint` gives it."""
         self.step, self.replica_steps = saved["step"], saved["replica_steps"]
         self.roster.restore(saved)
         self.running.restore(saved["batch"], self.roster.replicas)

@@ -10,10 +10,12 @@ Not for: candidates (they need no trajectory) or traces.
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, tables
+from halcyon.errors import InputError
 from halcyon.frames import write_frames
 
 
@@ -65,12 +67,23 @@ def join(parts: Sequence[Path], out: Path) -> int:
     if not parts or not all(part.exists() for part in parts):
         return rows
     with files.replacing(out) as temporary:
-        schema = pq.read_schema(parts[0])
+        schema = _read(parts[0]).schema
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for part in parts:
-                table = pq.read_table(part)
+                table = _read(part)
                 rows += table.num_rows
                 writer.write_table(table)
     for part in parts:
         part.unlink()
     return rows
+
+
+def _read(part: Path) -> pa.Table:
+    try:
+        return tables.read(part)
+    except InputError as error:
+        checkpoint = part.parent.with_suffix(".checkpoint")
+        raise InputError(
+            f"{part}: a damaged part of the trajectory. Delete {part.parent} and {checkpoint} and "
+            "run the same command: the dynamics begin anew, and are the same"
+        ) from error

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from ase import Atoms
 
+from halcyon import tables
 from halcyon.errors import InputError
 from halcyon.final.certificate import (
     Certificate,
@@ -185,7 +185,7 @@ def _runs(run: Runs, certificate: Certificate, folder: Path) -> Iterator[Check]:
     check = _file(f"{name} traces", run.traces, folder)
     yield check
     try:
-        traces = pd.read_parquet(present_path(run.traces, folder))
+        traces = tables.read(present_path(run.traces, folder)).to_pandas()
         against = contradictions(
             traces, run.replicas, time_ps=run.time_ps, timestep_fs=run.timestep_fs
         )

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from ase import Atoms
 
-from halcyon import __version__
+from halcyon import __version__, tables
 from halcyon.config import (
     CertificateSettings,
     ExplorationSettings,
@@ -146,7 +145,11 @@ def put_to_test(
         replicas=ends,
         # From the file, not from memory: `checks.verify` will read the same numbers.
         findings=examine(
-            pd.read_parquet(traces), ends, criteria, time_ps=settings.time_ps, conserved=conserved
+            tables.read(traces).to_pandas(),
+            ends,
+            criteria,
+            time_ps=settings.time_ps,
+            conserved=conserved,
         ),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from ase import Atoms
 
+from halcyon import tables
 from halcyon.config import ExplorationSettings, Settings
 from halcyon.domain.intervals import Domain
 from halcyon.final import long_runs
@@ -118,6 +119,6 @@ def read_result(sources: Sources, settings: Settings, *, store: Path) -> Result:
         level=long_runs.level_of([f for frames in labels.values() for f in frames], store),
         runs=long_runs.run_settings(settings.exploration, settings.certificate, "nvt"),
         certificate=certificate,
-        traces=pd.read_parquet(traces),
+        traces=tables.read(traces).to_pandas(),
         failed=failed,
     )

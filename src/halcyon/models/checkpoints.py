@@ -13,7 +13,7 @@ Not for: what a training must keep (see `training` and `learner`).
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,23 @@ class Checkpoint:
         with files.replacing(self.path) as temporary:
             torch.save({"version": VERSION, "identity": self.identity} | content, temporary)
 
-    def read(self) -> dict[str, Any] | None:
-        """What `write` wrote; None: there is none of this training, and any other is removed."""
+    def read(self, warn: Callable[[str], None] = lambda _: None) -> dict[str, Any] | None:
+        """What `write` wrote; None: there is none of this training, and any other is removed.
+
+        Args:
+            warn: called with a message for people where the file is damaged.
+        """
         try:
             content: dict[str, Any] = torch.load(self.path, weights_only=True)
             if (content["version"], content["identity"]) == (VERSION, self.identity):
                 return content
         except FileNotFoundError:
             return None
-        except Exception:  # noqa: BLE001, S110 - whatever is wrong with it, it cannot be used
-            pass
+        except Exception as error:  # noqa: BLE001 - whatever is wrong, it cannot be used
+            warn(
+                f"{self.path}: a damaged checkpoint ({type(error).__name__}): it is removed, and "
+                "the training begins anew; nothing else is lost"
+            )
         self.path.unlink()
         return None
 

@@ -31,6 +31,7 @@ from ase.data import chemical_symbols
 from halcyon.config import DomainSettings, ModelSettings
 from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
+from halcyon.files import REMADE
 from halcyon.models.batched import BatchedMace
 
 # MACE prints notes on packages that are not installed: a user cannot act on them.
@@ -99,7 +100,8 @@ def load(
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such model file") from error
     except Exception as error:  # a pickle may fail in any way
-        raise InputError(f"{path}: not a readable MACE model ({error})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable MACE model ({reason}). {REMADE}") from error
     if not hasattr(model, "atomic_energies_fn"):
         raise InputError(f"{path}: holds a {type(model).__name__}, not a MACE model of energies")
     model = model.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, tables
 from halcyon.errors import InputError
 
 SCHEMA = 1
@@ -99,10 +99,7 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     Raises:
         InputError: no such file, or not a parity table of this schema.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not a readable parity table ({error})") from error
+    table = tables.read(path)
     if (table.schema.metadata or {}).get(b"halcyon_parity") != str(SCHEMA).encode():
         raise InputError(f"{path}: not a parity table of schema {SCHEMA}")
     quantity = np.array(table["quantity"].to_pylist())

@@ -96,7 +96,8 @@ class Callbacks:
         progress: called after each epoch. What it raises ends the training.
         stopping: called after each step and each epoch; where it is true, the state is saved and
             the training ends with `Interrupted`.
-        say: called with messages for people: memory is short, or a checkpoint is gone on from.
+        say: called with messages for people: memory is short, or a checkpoint is gone on from or
+            cannot be read.
     """
 
     progress: Callable[[TrainingProgress], None] = lambda _: None
@@ -356,7 +357,7 @@ class _Loop:
 
     def resume(self) -> None:
         """Go on from the checkpoint of this training, if there is one."""
-        content = self.checkpoint.read()
+        content = self.checkpoint.read(self.callbacks.say)
         if content is None:
             return
         self.learner.restore(content)

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from ase import Atoms
 
-from halcyon import files
+from halcyon import files, tables
 from halcyon.campaign import paths
 from halcyon.campaign.accounts import read_ledger, stage_times
 from halcyon.campaign.campaign import Campaign
@@ -94,7 +93,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         system=system,
         plan=plan,
         generations=generations,
-        teacher=files.read_json(folder / "teacher/counts.json"),
+        teacher=files.read_object(folder / "teacher/counts.json"),
         teacher_frames=_frames(folder / "teacher/frames.parquet"),
         pretraining=Metrics.read(folder / "teacher/pretrained.json").curve if pretrained else None,
         label_infos=infos,
@@ -113,7 +112,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         certificate=certificate,
         certificate_file=certificate_file,
         certificate_traces=[
-            pd.read_parquet(certificate_file.with_name(f"{run.ensemble}.parquet"))
+            tables.read(certificate_file.with_name(f"{run.ensemble}.parquet")).to_pandas()
             for run in (certificate.runs if certificate else ())
         ],
     )
@@ -169,7 +168,7 @@ def _generation(
     replicas, traces = runs[number].replicas, runs[number].traces
     statuses = [info["status"] for batch in infos.values() for info in batch]
     metrics = Metrics.read(folder / "metrics.json")
-    selection = files.read_json(folder / "selection.json")
+    selection = files.read_object(folder / "selection.json", ("candidates", "fates"))
     return Generation(
         number=number,
         decision=verdict.decision,
@@ -212,5 +211,5 @@ def _level(store: Path, hashes: Sequence[str]) -> dict[str, Any]:
     level: dict[str, Any] = {"hash": ", ".join(hashes)}
     description = store / level["hash"] / "level.json"
     if level["hash"] and description.exists():
-        level |= files.read_json(description)
+        level |= files.read_object(description)
     return level

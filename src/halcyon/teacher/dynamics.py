@@ -18,8 +18,9 @@ import hashlib
 import io
 import json
 import time
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ class Run(Iterator[Atoms]):
         interval_fs: float,
         seed: np.random.SeedSequence,
         saved: Path | None = None,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Read what was saved; nothing is computed yet.
 
@@ -64,6 +66,7 @@ class Run(Iterator[Atoms]):
             interval_fs: time between two frames, fs.
             seed: seed of the thermostat and of the first velocities.
             saved: folder where the run saves its state and continues from it; None: no saving.
+            warn: called with a message for people where what was saved is damaged.
         """
         self.teacher, self.start, self.temperature = teacher, start, float(temperature)
         self.steps = max(1, round(interval_fs / TEACHER_TIMESTEP_FS))
@@ -78,7 +81,7 @@ class Run(Iterator[Atoms]):
         self._on_disk = 0  # frames on disk
         self._saved_at = time.monotonic()
         self._context: openmm.Context | None = None
-        self._restore()
+        self._restore(warn)
 
     def __next__(self) -> Atoms:
         """The next frame.
@@ -127,7 +130,7 @@ class Run(Iterator[Atoms]):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:16]
 
-    def _restore(self) -> None:
+    def _restore(self, warn: Callable[[str], None]) -> None:
         """Continue after the segments that were saved."""
         if self.path is None or not self.path.exists():
             return
@@ -135,7 +138,11 @@ class Run(Iterator[Atoms]):
             with np.load(self.path, allow_pickle=False) as saved:
                 frames, state = saved["frames"], (saved["positions"], saved["velocities"])
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-            self.path.unlink()  # damaged: begin anew
+            warn(
+                f"{self.path}: damaged: it is removed, and the force field's dynamics at "
+                f"{self.temperature:g} K begin anew; nothing else is lost"
+            )
+            self.path.unlink()
             return
         self.positions, self._state = list(frames), state
         self._in_segments = self._on_disk = len(frames)

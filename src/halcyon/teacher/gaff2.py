@@ -169,8 +169,8 @@ def gaff2_xml(
     tools = find_ambertools()
     key = _key(molecule, charges, multiplicity, tools)
     cached = None if cache is None else cache / f"gaff2-{key}.xml"
-    if cached is not None and cached.exists():
-        return cached.read_text(encoding="utf-8")
+    if cached is not None and (kept := _whole_xml(cached)):
+        return kept
     method = charges if isinstance(charges, str) else "gasteiger"
     typed, parameters = typed_molecule(
         molecule, name, tools, method=method, multiplicity=multiplicity
@@ -190,6 +190,15 @@ def gaff2_xml(
     if cached is not None:
         files.write_text(cached, xml)
     return xml
+
+
+def _whole_xml(path: Path) -> str:
+    """Text of a force field's file; empty: there is none, or one that lacks its end."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    return text if text.rstrip().endswith("</ForceField>") else ""
 
 
 def read_charges(path: Path, molecule: Chem.Mol, name: str) -> list[float]:

@@ -22,6 +22,7 @@ first in the list, because the frames that get a reference label are drawn from 
 Not for: reference labels (see `labels`).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def sample(
     seed: int,
     saved: Path | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[list[Atoms], dict[str, int]]:
     """Draw and label frames.
 
@@ -80,6 +82,7 @@ def sample(
         seed: of all random numbers.
         saved: folder where the dynamics save their state and continue from it; None: no saving.
         progress: called with the numbers of frames done and of all frames; may raise to stop.
+        warn: called with a message for people where saved dynamics are damaged.
 
     Returns:
         Labelled frames with `info` energy (eV), origin and, for `md`, temperature (K) and time
@@ -100,6 +103,7 @@ def sample(
         seeds=seeds[:runs],
         saved=saved,
         report=lambda done: progress(done, total),
+        warn=warn,
     )
     frames = [
         *dynamics,
@@ -135,6 +139,7 @@ def _dynamics(
     seeds: Sequence[np.random.SeedSequence],
     saved: Path | None,
     report: Callable[[int], None],
+    warn: Callable[[str], None],
 ) -> list[Atoms]:
     """Frames of one run per temperature, which share `md_frames`; saved even if stopped."""
     frames: list[Atoms] = []
@@ -146,6 +151,7 @@ def _dynamics(
             interval_fs=settings.md_interval_fs,
             seed=seed,
             saved=saved,
+            warn=warn,
         )
         try:
             for _ in range(number, settings.md_frames, len(seeds)):

@@ -84,7 +84,9 @@ class File(Form):
             raise InputError(f"{path}: no such file")
         try:
             content = files.read_json(path)
-        except (InputError, UnicodeDecodeError) as error:
+        except InputError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
             raise InputError(f"{path}: damaged: it is empty or not JSON. {cls.REMEDY}") from error
         if not isinstance(content, dict):
             raise InputError(f"{path}: damaged: not a JSON object. {cls.REMEDY}")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from halcyon import tables
 from halcyon.verdict import survival
 from halcyon.verdict.forms import CriticalClis, Ended, ExplorationSummary, FailureRate, ReplicaEnd
 from halcyon.verdict.survival import Ending
@@ -45,10 +46,10 @@ def read_run(folder: Path) -> Run:
     """Read a generation's exploration from its folder.
 
     Raises:
-        InputError: no list of replicas, or a damaged one; the message names it.
+        InputError: no list of replicas or traces, or damaged ones; the message names the file.
     """
     replicas = ExplorationSummary.read(folder / "exploration.json").replicas
-    return Run(traces=pd.read_parquet(folder / "traces.parquet"), replicas=replicas)
+    return Run(traces=tables.read(folder / "traces.parquet").to_pandas(), replicas=replicas)
 
 
 def read_runs(folder: Path, *, last: int) -> dict[int, Run]:

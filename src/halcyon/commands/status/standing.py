@@ -20,11 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from halcyon import files, jsonl
+from halcyon import files, jsonl, tables
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.campaign.paths import PlannedJob
@@ -146,10 +142,8 @@ def _labels(
         if job.stage != "label" or number <= counted:
             continue
         if job.done:
-            with suppress(pa.ArrowException, OSError, KeyError):
-                status.update(
-                    pq.read_table(job.outputs[0], columns=["status"])["status"].to_pylist()
-                )
+            with suppress(InputError):
+                status.update(tables.read(job.outputs[0], ["status"])["status"].to_pylist())
         else:
             folder = paths.label_scratch(campaign, name, job.batch, job.shard or 0)
             records = _records(folder / journal.NAME)
@@ -179,8 +173,8 @@ def _index(
         folder = campaign.folder / name / paths.batch_name(number)
         try:
             replicas = ExplorationSummary.read(folder / "exploration.json").replicas
-            traces = pd.read_parquet(folder / "traces.parquet")
-        except (InputError, OSError, pa.ArrowException, KeyError):
+            traces = tables.read(folder / "traces.parquet").to_pandas()
+        except (InputError, KeyError):
             continue
         if last is not None and last.generation == number:
             assessment = last.saturation
