@@ -169,6 +169,27 @@ BAD = {
         lambda s: (boxed()(s), s["structures"][0].update(pretrain=False)),
         ["campaign.yaml", "nothing to pre-train on"],
     ),
+    "two charges": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "ion", "smiles": "C[OH+]", "charge": 1, "multiplicity": 2, "explore": False}
+        ),
+        ["thing.yaml", "structures thing and ion", "CH4O", "charge 1", "cannot tell them apart"],
+    ),
+    "two spins": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "triplet", "smiles": "CO", "box_A": 8.0, "multiplicity": 3}
+        ),
+        ["thing.yaml", "structures thing and triplet", "multiplicity 1", "multiplicity 3"],
+    ),
+    "other spins to try": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "triplet", "smiles": "CO", "box_A": 8.0, "multiplicities": [1, 3]}
+        ),
+        ["structures thing and triplet", "multiplicity 1 ", "multiplicities [1, 3]"],
+    ),
     "no binary": (
         reference(backend="cp2k", level="config/cp2k/pbe-d3-dzvp.yaml", command="cp2q.psmp"),
         None,
@@ -205,6 +226,19 @@ BAD = {
     ),
     "path outside": (lambda c: c.update(campaign="../x"), None, ["campaign", "../x"]),
 }
+
+
+def test_isomers_that_try_the_same_spins_are_one_state(attempt):
+    def system(content):
+        thing = content["structures"][0]
+        thing |= {"multiplicity": 1, "multiplicities": [1, 3]}
+        content["structures"].append(
+            thing | {"name": "diradical", "multiplicity": 3, "multiplicities": [3, 1]}
+        )
+
+    # GFN-xTB compares no spins; EMT is imported only.
+    emt = reference(backend="ase", calculator="ase.calculators.emt.EMT")
+    assert attempt(emt, system)
 
 
 @pytest.mark.parametrize("fault", BAD)

@@ -47,6 +47,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         path = f"{campaign.settings.systems_folder / name}.yaml"
         with _naming(path):
             starts = [plan.start(structure) for structure in plan.structures]
+            check_states(plan, starts)
         all_starts += starts
         check_bias(plan, starts, source)
         with _naming(path):
@@ -109,6 +110,43 @@ def check_disk(campaign: Campaign, source: str, *, dry: bool = False) -> None:
                 f"{source}: {key}: {folder}: {free_GB:.1f} GB free, expected at least "
                 f"{least_GB:g} GB (limits.min_free_disk_GB)"
             )
+
+
+def check_states(plan: SystemPlan, starts: "Sequence[Atoms]") -> None:
+    """Refuse one composition with two charges or spins: the model could not tell them apart.
+
+    The model sees elements and positions only. Where one frame would have two energies it learns
+    neither. Several `multiplicities` of which the lowest energy counts are one state.
+
+    Args:
+        plan: a system.
+        starts: its start structures.
+
+    Raises:
+        InputError: the message names both structures.
+    """
+    first: dict[str, str] = {}
+    for start in starts:
+        structure = start.info["structure"]
+        if structure not in plan.sampled:  # a single atom is in no frame of its own
+            continue
+        other = first.setdefault(start.get_chemical_formula(), structure)
+        before, state = (_state(plan.structures[name]) for name in (other, structure))
+        if state != before:
+            raise InputError(
+                f"structures {other} and {structure}: both are {start.get_chemical_formula()}, "
+                f"{other} with {before} and {structure} with {state}: the model sees elements "
+                "and positions only and cannot tell them apart. Expected one charge and spin for "
+                "one composition: give each a system of its own, or both the same "
+                "`multiplicities`, of which the lowest energy counts"
+            )
+
+
+def _state(settings: config.StructureSettings) -> str:
+    """Charge and spins of a structure in words."""
+    if settings.multiplicities:
+        return f"charge {settings.charge}, multiplicities {sorted(settings.multiplicities)}"
+    return f"charge {settings.charge}, multiplicity {settings.multiplicity}"
 
 
 def check_teacher(plan: SystemPlan) -> None:
