@@ -21,7 +21,7 @@ def main(job: stage.Job) -> None:
     domain = find_domain(
         mace.load(args.model, device=device, dtype=dtype),
         gather(args.labels),
-        pretraining_frames(teacher, structures),
+        pretraining_frames(teacher, structures, read_frames(args.seed)),
         classes={name: job.plan.classes(name) for name in structures},
         bonded={name: job.plan.bonds(name) for name in job.plan.sampled},
         settings=settings.domain,
@@ -43,5 +43,6 @@ if __name__ == "__main__":
     arguments.add_argument("--model", required=True, type=Path, help="MACE model")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
     arguments.add_argument("--teacher", required=True, type=Path, help="the teacher's frames")
+    arguments.add_argument("--seed", required=True, type=Path, help="the seed's frames")
     arguments.add_argument("--domain", required=True, type=Path, help="domain, written")
     stage.run(arguments, main)

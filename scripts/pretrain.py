@@ -12,7 +12,7 @@ def main(job: stage.Job) -> None:
 
     args, settings = job.arguments, job.plan.settings
     frames = split(
-        pretraining_frames(read_frames(args.frames), job.plan.structures),
+        pretraining_frames(read_frames(args.frames), job.plan.structures, read_frames(args.seed)),
         settings.pretraining.validation_fraction,
         seed=job.seed(),
     )
@@ -58,6 +58,7 @@ def main(job: stage.Job) -> None:
 if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="the teacher's frames")
+    arguments.add_argument("--seed", required=True, type=Path, help="the seed's frames")
     arguments.add_argument("--model", required=True, type=Path, help="MACE model, written")
     arguments.add_argument("--metrics", required=True, type=Path, help="errors, written")
     stage.run(arguments, main)

@@ -8,6 +8,7 @@ from pathlib import Path
 from halcyon.campaign import stage
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels import seed
+from halcyon.labels.pool import bonded_otherwise
 
 
 def main(job: stage.Job) -> None:
@@ -19,7 +20,16 @@ def main(job: stage.Job) -> None:
         frames = seed.from_dynamics(taught, structures, settings, seeds=seeds)
     else:
         starts = [job.plan.start(structure) for structure in structures]
-        frames = seed.from_published(published, starts, settings, seeds=seeds)
+        bonds = {structure: job.plan.lasting_bonds(structure) for structure in structures}
+        for start in starts:
+            lasting = bonds[start.info["structure"]]
+            if lasting is not None and (others := bonded_otherwise(published, start, lasting)):
+                job.say(
+                    f"{start.info['structure']}: {len(others)} frames of the set have its "
+                    f"composition but other bonds and are left out; the first: "
+                    f"{others[0].info['place']}"
+                )
+        frames = seed.from_published(published, starts, settings, seeds=seeds, bonds=bonds)
     write_frames(job.arguments.selected, frames)
     job.done(f"{len(frames)} frames to label", job.arguments.selected)
 

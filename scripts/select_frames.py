@@ -48,6 +48,7 @@ def main(job: stage.Job) -> None:
             job.campaign.reference().pool or [],
             {name: job.plan.start(name) for name in job.plan.explored},
             labelled,
+            bonds={name: job.plan.lasting_bonds(name) for name in job.plan.explored},
             max_difference_A=reference.max_difference_A,
         )
     for frame in selection.frames:

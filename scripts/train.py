@@ -9,7 +9,7 @@ from halcyon.labels.labelling import gather
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.models.fit import diagnose, fit
+    from halcyon.models.fit import diagnose, fit, pretraining_frames
     from halcyon.models.training import Recipe, Replay
 
     args, settings = job.arguments, job.plan.settings
@@ -28,6 +28,14 @@ def main(job: stage.Job) -> None:
         start=args.start,
         device=settings.resources.device,
     )
+    replay = None
+    if args.replay:
+        replay = Replay(
+            pretraining_frames(
+                read_frames(args.replay), job.plan.structures, read_frames(args.seed)
+            ),
+            settings.training.replay_weight,
+        )
     with job.alone():
         metrics = fit(
             labels,
@@ -37,9 +45,7 @@ def main(job: stage.Job) -> None:
             say=job.say,
             warn=lambda text: job.say(text, style="yellow"),
             stopping=job.stopping,
-            replay=Replay(read_frames(args.replay), settings.training.replay_weight)
-            if args.replay
-            else None,
+            replay=replay,
             threads=args.threads,
         )
     diagnose(
@@ -65,6 +71,7 @@ if __name__ == "__main__":
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
     arguments.add_argument("--start", type=Path, help="model to start from (default: none)")
     arguments.add_argument("--replay", type=Path, help="the teacher's frames, not to be forgotten")
+    arguments.add_argument("--seed", required=True, type=Path, help="the seed's frames")
     arguments.add_argument("--model", required=True, type=Path, help="MACE model, written")
     arguments.add_argument("--metrics", required=True, type=Path, help="errors, written")
     arguments.add_argument("--parity", required=True, type=Path, help="parity table, written")

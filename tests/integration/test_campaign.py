@@ -71,6 +71,15 @@ def test_no_generation_trains_on_held_out_frames(checkout, finished):  # noqa: A
     assert len(keys["test"]) == 5
 
 
+def test_the_teachers_frames_that_the_seed_holds_out_are_not_learned(checkout, finished):  # noqa: ARG001
+    folder = checkout / "results/undisturbed/methanol"
+    taught = len(read_frames(folder / "teacher/frames.parquet"))
+    held_out = sum(f.info["split"] != "train" for f in selected(checkout, "undisturbed", "seed"))
+    assert held_out == 11
+    learned = json.loads((folder / "teacher/pretrained.json").read_text())
+    assert learned["train"]["frames"] + learned["validation"]["frames"] == taught - held_out
+
+
 def test_a_finished_campaign_has_nothing_to_do(checkout, finished):
     config, _ = finished
     assert NOTHING in checkout.run(config, "-n")

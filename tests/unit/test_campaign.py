@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from halcyon import files
 from halcyon.campaign.campaign import Campaign
@@ -78,14 +82,39 @@ def section(name, **values):
     return lambda campaign: campaign.setdefault(name, {}).update(values)
 
 
-def test_a_published_set_needs_classes_that_it_tells_apart(attempt, tmp_path):
-    (tmp_path / "set.xyz").write_text("")
+@pytest.fixture
+def published(tmp_path):
+    """Write a set of frames, their atoms in reverse order; a campaign with it as reference."""
 
+    def make(*frames):
+        reverse = [frame[::-1] for frame in frames]
+        for frame in reverse:
+            frame.calc = SinglePointCalculator(frame, energy=1.0, forces=frame.positions)
+        write(tmp_path / "set.xyz", reverse)
+        return reference(backend="dataset", files=["set.xyz"])
+
+    return make
+
+
+def test_a_published_set_may_list_its_atoms_in_another_order(attempt, published):
+    assert attempt(published(molecule("CH3OH")))
+
+
+def test_a_published_set_of_other_molecules_is_refused(attempt, published):
+    apart = molecule("H2CO") + Atoms("H2", positions=[[5, 0, 0], [5, 0, 0.74]])
+    words = r"set\.xyz: frame 1: CH4O, but not bonded as structure thing .*3 C-H, 1 C-O, 1 H-O"
+    with pytest.raises(InputError, match=words):
+        attempt(published(molecule("H2O"), apart))
+    assert attempt(published(molecule("H2O"), apart, molecule("CH3OH")))
+
+
+def test_where_bonds_break_a_published_set_has_no_classes_by_symmetry(attempt, published):
     def change(campaign):
-        campaign["reference"] = {"backend": "dataset", "files": ["set.xyz"]}
+        published(molecule("CH3OH"))(campaign)
+        campaign["domain"] = {"classes": "symmetry"}
 
-    with pytest.raises(InputError, match=r"domain.classes = 'auto': .* expected 'element'"):
-        attempt(change)
+    with pytest.raises(InputError, match=r"domain.classes = 'symmetry': .* expected 'element'"):
+        attempt(change, lambda system: system.update(kind="reactive"))
 
 
 def test_a_good_campaign_begins_and_is_read_again(attempt):
@@ -140,6 +169,27 @@ BAD = {
         lambda s: (boxed()(s), s["structures"][0].update(pretrain=False)),
         ["campaign.yaml", "nothing to pre-train on"],
     ),
+    "two charges": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "ion", "smiles": "C[OH+]", "charge": 1, "multiplicity": 2, "explore": False}
+        ),
+        ["thing.yaml", "structures thing and ion", "CH4O", "charge 1", "cannot tell them apart"],
+    ),
+    "two spins": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "triplet", "smiles": "CO", "box_A": 8.0, "multiplicity": 3}
+        ),
+        ["thing.yaml", "structures thing and triplet", "multiplicity 1", "multiplicity 3"],
+    ),
+    "other spins to try": (
+        None,
+        lambda s: s["structures"].append(
+            {"name": "triplet", "smiles": "CO", "box_A": 8.0, "multiplicities": [1, 3]}
+        ),
+        ["structures thing and triplet", "multiplicity 1 ", "multiplicities [1, 3]"],
+    ),
     "no binary": (
         reference(backend="cp2k", level="config/cp2k/pbe-d3-dzvp.yaml", command="cp2q.psmp"),
         None,
@@ -176,6 +226,19 @@ BAD = {
     ),
     "path outside": (lambda c: c.update(campaign="../x"), None, ["campaign", "../x"]),
 }
+
+
+def test_isomers_that_try_the_same_spins_are_one_state(attempt):
+    def system(content):
+        thing = content["structures"][0]
+        thing |= {"multiplicity": 1, "multiplicities": [1, 3]}
+        content["structures"].append(
+            thing | {"name": "diradical", "multiplicity": 3, "multiplicities": [3, 1]}
+        )
+
+    # GFN-xTB compares no spins; EMT is imported only.
+    emt = reference(backend="ase", calculator="ase.calculators.emt.EMT")
+    assert attempt(emt, system)
 
 
 @pytest.mark.parametrize("fault", BAD)

@@ -5,7 +5,9 @@ import pytest
 from test_mace_model import ELEMENTS, FIT, TINY, springs
 
 from halcyon.config import DomainSettings, StructureSettings
+from halcyon.config.learning import SeedSettings
 from halcyon.errors import Interrupted
+from halcyon.labels.seed import from_dynamics
 from halcyon.models import mace, parity
 from halcyon.models.domains import find_domain
 from halcyon.models.drift import Drift
@@ -123,7 +125,23 @@ def test_only_frames_of_pretrained_structures_count(frames):
         "radical": StructureSettings(name="radical", smiles="[OH]", pretrain=False),
     }
     drawn = [frames["train"][0], other, frames["train"][1]]
-    assert pretraining_frames(drawn, structures) == [drawn[0], drawn[2]]
+    assert pretraining_frames(drawn, structures, []) == [drawn[0], drawn[2]]
+
+
+def test_no_geometry_of_the_seeds_validation_or_test_set_is_learned_from_the_teacher(frames):
+    taught = [atoms.copy() for atoms in (*frames["train"], *frames["test"])]
+    for atoms in taught:
+        atoms.info |= {"origin": "md", "temperature": 300.0}
+    settings = SeedSettings(train=4, validation=5, test=5)
+    drawn = from_dynamics(taught, ["methanol"], settings, seeds={"methanol": 1})
+    structures = {"methanol": StructureSettings(name="methanol", smiles="CO")}
+    learned = pretraining_frames(taught, structures, drawn)
+    held_out = [atoms for atoms in drawn if atoms.info["split"] != "train"]
+    assert len(held_out) == 10
+    assert len(learned) == len(taught) - 10
+    for atoms in learned:
+        nearest = min(np.abs(atoms.positions - other.positions).max() for other in held_out)
+        assert nearest > 1e-3
 
 
 def test_a_split_is_that_of_its_seed_and_keeps_the_order():

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames, structure_key
-from halcyon.labels.pool import frames_like, nearest
+from halcyon.labels.pool import bonded_otherwise, bonds_in_words, frames_like, nearest
 
 
 def shuffled(frame):
@@ -43,6 +44,63 @@ def test_frames_like_have_the_order_and_the_box_of_the_start(water, rattled):
         place = other.numbers == 8
         np.testing.assert_array_equal(frame.positions[0], other.positions[place][0])
         np.testing.assert_array_equal(frame.positions[1:], other.positions[~place])
+
+
+@pytest.fixture
+def ethanol():
+    """Ethanol in ASE's order of atoms, and its bonds, read off its geometry by hand."""
+    atoms = molecule("CH3CH2OH")
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "ethanol"}
+    names = [atoms.symbols[k] + str(k) for k in range(9)]
+    assert names == ["C0", "C1", "O2", "H3", "H4", "H5", "H6", "H7", "H8"]
+    return atoms, [(0, 1), (0, 2), (2, 3), (0, 4), (0, 5), (1, 6), (1, 7), (1, 8)]
+
+
+def test_bonds_tell_which_atom_is_which(ethanol):
+    start, bonds = ethanol
+    ether = molecule("CH3OCH3")
+    ether.info = dict(start.info)
+    hot = start.copy()
+    hot.set_distance(1, 6, 1.45, fix=0)
+    pool = [shuffled(start), ether, shuffled(hot), shuffled(start)[::-1]]
+    for frame in pool:
+        frame.info |= {"charge": 0, "multiplicity": 1}
+    alike = frames_like(pool, start, bonds)
+    assert len(alike) == 3
+    for frame in alike:
+        assert (frame.numbers == start.numbers).all()
+        assert frame.info == start.info
+        lengths = [frame.get_distance(*pair) for pair in bonds]
+        assert max(lengths) < 1.52, "the longest bond is C-C"
+    assert [frame is ether for frame in bonded_otherwise(pool, start, bonds)] == [True]
+    by_element = frames_like(pool, start)
+    assert len(by_element) == 4
+    lengths = [[frame.get_distance(*pair) for pair in bonds] for frame in by_element]
+    assert np.max(lengths) > 2, "elements alone take one hydrogen for another"
+
+
+def test_bonds_are_counted_in_words(ethanol):
+    start, bonds = ethanol
+    assert bonds_in_words(start.numbers, bonds) == "1 C-C, 5 C-H, 1 C-O, 1 H-O"
+    assert bonds_in_words(start.numbers, []) == "none"
+
+
+def test_a_box_of_molecules_is_matched_molecule_by_molecule(water):
+    box = Atoms()
+    for place in np.ndindex(2, 2, 2):
+        single = water.copy()
+        single.positions += 3.1 * np.array(place)
+        box += single
+    box.set_cell([6.2] * 3)
+    box.pbc = True
+    box.info = dict(water.info)
+    bonds = [(3 * k, 3 * k + h) for k in range(8) for h in (1, 2)]
+    mixed = box[np.random.default_rng(1).permutation(24)]
+    mixed.info = dict(box.info)
+    mixed.positions += [2.0, 0.5, 4.0]
+    mixed.wrap()
+    (ordered,) = frames_like([mixed], box, bonds)
+    assert max(ordered.get_distance(*pair, mic=True) for pair in bonds) < 1.0
 
 
 def test_the_most_similar_frame_that_is_not_taken(water, rattled):

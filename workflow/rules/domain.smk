@@ -6,6 +6,7 @@ rule domain:
         model=rules.train.output.model,
         labels=labels_before,
         teacher=rules.forcefield.output.frames,
+        seed=rules.seed.output.selected,
         committee=committee,
     output:
         domain=report(
@@ -29,4 +30,5 @@ rule domain:
     shell:
         "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --model {input.model:q}"
-        " --labels {input.labels:q} --teacher {input.teacher:q} --domain {output.domain:q}"
+        " --labels {input.labels:q} --teacher {input.teacher:q} --seed {input.seed:q}"
+        " --domain {output.domain:q}"

@@ -4,6 +4,7 @@
 rule pretrain:
     input:
         frames=rules.forcefield.output.frames,
+        seed=rules.seed.output.selected,
         start=lambda wc: SETTINGS[wc.system].pretraining.start or [],
     output:
         model="<campaign>/{system}/teacher/pretrained.model",
@@ -29,4 +30,5 @@ rule pretrain:
     shell:
         "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --seconds {params.seconds}"
-        " --frames {input.frames:q} --model {output.model:q} --metrics {output.metrics:q}"
+        " --frames {input.frames:q} --seed {input.seed:q} --model {output.model:q}"
+        " --metrics {output.metrics:q}"

@@ -6,6 +6,7 @@ rule train:
         labels=labels_before,
         start=start_model,
         replay=replayed_frames,
+        seed=rules.seed.output.selected,
     output:
         model="<campaign>/{system}/gen{gen}/model.model",
         metrics=report(
@@ -44,5 +45,6 @@ rule train:
     shell:
         "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
-        " --labels {input.labels:q} {params.start} {params.replay} --model {output.model:q}"
+        " --labels {input.labels:q} {params.start} {params.replay} --seed {input.seed:q}"
+        " --model {output.model:q}"
         " --metrics {output.metrics:q} --parity {output.parity:q} --drift {output.drift:q}"

@@ -86,6 +86,10 @@ class SystemPlan:
             return packed_bonds(settings, self.structures)
         return bonds(settings, self.start(structure))
 
+    def lasting_bonds(self, structure: str) -> list[tuple[int, int]] | None:
+        """Bonded pairs of a structure whose bonds must hold; None in a reactive system."""
+        return None if self.system.kind == "reactive" else self.bonds(structure)
+
     def molecules(self, structure: str) -> "dict[str, list[Chem.Mol]]":
         """The different molecules of a structure, by the structure that declares them.
 

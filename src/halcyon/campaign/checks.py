@@ -47,6 +47,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         path = f"{campaign.settings.systems_folder / name}.yaml"
         with _naming(path):
             starts = [plan.start(structure) for structure in plan.structures]
+            check_states(plan, starts)
         all_starts += starts
         check_bias(plan, starts, source)
         with _naming(path):
@@ -55,9 +56,11 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_committee(plan, source)
         check_start(plan, source)
         check_models(plan, source)
-        check_pool(campaign, plan, source)
     with _naming(source):
-        campaign.reference().check(all_starts)
+        reference = campaign.reference()
+        reference.check(all_starts)
+    for plan in campaign.systems.values():
+        check_pool(plan, reference.pool, source)
     check_scan(campaign, source)
     check_identity(campaign, level_of_theory(campaign), dry=dry)
     if not dry:
@@ -107,6 +110,43 @@ def check_disk(campaign: Campaign, source: str, *, dry: bool = False) -> None:
                 f"{source}: {key}: {folder}: {free_GB:.1f} GB free, expected at least "
                 f"{least_GB:g} GB (limits.min_free_disk_GB)"
             )
+
+
+def check_states(plan: SystemPlan, starts: "Sequence[Atoms]") -> None:
+    """Refuse one composition with two charges or spins: the model could not tell them apart.
+
+    The model sees elements and positions only. Where one frame would have two energies it learns
+    neither. Several `multiplicities` of which the lowest energy counts are one state.
+
+    Args:
+        plan: a system.
+        starts: its start structures.
+
+    Raises:
+        InputError: the message names both structures.
+    """
+    first: dict[str, str] = {}
+    for start in starts:
+        structure = start.info["structure"]
+        if structure not in plan.sampled:  # a single atom is in no frame of its own
+            continue
+        other = first.setdefault(start.get_chemical_formula(), structure)
+        before, state = (_state(plan.structures[name]) for name in (other, structure))
+        if state != before:
+            raise InputError(
+                f"structures {other} and {structure}: both are {start.get_chemical_formula()}, "
+                f"{other} with {before} and {structure} with {state}: the model sees elements "
+                "and positions only and cannot tell them apart. Expected one charge and spin for "
+                "one composition: give each a system of its own, or both the same "
+                "`multiplicities`, of which the lowest energy counts"
+            )
+
+
+def _state(settings: config.StructureSettings) -> str:
+    """Charge and spins of a structure in words."""
+    if settings.multiplicities:
+        return f"charge {settings.charge}, multiplicities {sorted(settings.multiplicities)}"
+    return f"charge {settings.charge}, multiplicity {settings.multiplicity}"
 
 
 def check_teacher(plan: SystemPlan) -> None:
@@ -209,16 +249,43 @@ def check_committee(plan: SystemPlan, source: str) -> None:
             raise InputError(f"{source}: domain.committee: {path}: no such model file")
 
 
-def check_pool(campaign: Campaign, plan: SystemPlan, source: str) -> None:
-    """Refuse classes of atoms that a published data set does not distinguish."""
-    classes = plan.settings.domain.classes
-    by_symmetry = classes == "symmetry" or (classes == "auto" and plan.system.kind == "molecule")
-    if by_symmetry and isinstance(campaign.settings.reference, config.DatasetReference):
-        raise InputError(
-            f"{source}: domain.classes = {classes!r}: system {plan.system.name}: expected "
-            "'element' or 'environment' with `reference: {backend: dataset}`: it is unknown which "
-            "atom of the set corresponds to which atom of the molecule"
-        )
+def check_pool(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: str) -> None:
+    """Refuse a published set in which the atoms of a structure cannot be told apart.
+
+    Args:
+        plan: a system.
+        pool: frames of the set, with `info["place"]`; None: labels are computed.
+        source: name of the campaign's file, for messages.
+
+    Raises:
+        InputError: classes by symmetry where bonds break, or no frame of a structure's composition
+            has its bonds.
+    """
+    if pool is None:
+        return
+    classes, name = plan.settings.domain.classes, plan.system.name
+    if plan.system.kind == "reactive":
+        if classes == "symmetry":
+            raise InputError(
+                f"{source}: domain.classes = {classes!r}: system {name}: expected 'element' or "
+                "'environment' with `reference: {backend: dataset}` and `kind: reactive`: where "
+                "bonds break it is unknown which atom of the set is which atom of the structure"
+            )
+        return
+    from halcyon.labels.pool import bonded_otherwise, bonds_in_words, frames_like
+
+    for structure in plan.sampled:
+        start, bonds = plan.start(structure), plan.bonds(structure)
+        others = bonded_otherwise(pool, start, bonds)
+        if others and not frames_like(pool, start, bonds):
+            expected = bonds_in_words(start.numbers, bonds)
+            raise InputError(
+                f"{source}: reference.files: {others[0].info['place']}: "
+                f"{start.get_chemical_formula()}, but not bonded as structure {structure} of "
+                f"system {name} ({expected}), nor is any of the set's {len(others)} frames of "
+                "this composition. Expected frames of the same molecules; with `kind: reactive` "
+                "bonds may differ"
+            )
 
 
 def check_scan(campaign: Campaign, source: str) -> None:

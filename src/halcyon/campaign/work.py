@@ -170,7 +170,10 @@ def learned_frames(plan: SystemPlan, generation: int) -> int:
 
 
 def pretrained_frames(plan: SystemPlan) -> int:
-    """Frames of the teacher of all structures that are pre-trained on, those held out too."""
+    """Frames of the teacher of all structures that are pre-trained on, those held out too.
+
+    The seed's validation and test frames among them are not learned; they are few.
+    """
     structures = sum(plan.structures[name].pretrain for name in plan.sampled)
     return structures * plan.settings.teacher.frames
 

@@ -34,6 +34,7 @@ from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key
 from halcyon.labels.pool import frames_like, nearest
 from halcyon.systems.fingerprint import pair_distances, rms_difference
+from halcyon.systems.graphs import Bonds
 
 FRAMES_AT_ONCE = 16
 """Number of frames whose pairs of atoms are looked at together."""
@@ -63,6 +64,7 @@ class Selection:
         starts: Mapping[str, Atoms],
         labelled: Sequence[Atoms],
         *,
+        bonds: Mapping[str, Bonds | None],
         max_difference_A: float,
     ) -> "Selection":
         """The most similar frames of a published data set, in place of the selected ones.
@@ -71,13 +73,14 @@ class Selection:
             published: all frames of the set.
             starts: start frame of each explored structure, by its name.
             labelled: frames that have a record already, with `info["key"]`.
+            bonds: of each of them, the pairs of bonded atoms; None where bonds may break.
             max_difference_A: selected frames that differ more from the set are left out, and
                 counted.
 
         Raises:
             InputError: the set has no frame of a structure at all.
         """
-        pools = {name: frames_like(published, start) for name, start in starts.items()}
+        pools = {name: frames_like(published, start, bonds[name]) for name, start in starts.items()}
         taken = {frame.info["key"] for frame in labelled}
         frames = nearest(self.frames, pools, taken, max_difference=max_difference_A)
         fates = dict(self.fates)

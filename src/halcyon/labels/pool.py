@@ -6,48 +6,100 @@ similar frame of the set that has no record yet. How far away that one is stands
 Selected frames that are far from all of the set are left out, and counted: they show what the set
 lacks, not what the method can do.
 
+A set may list its atoms in another order than the start structure. Where bonds must hold (`kind:
+molecule` and `kind: liquid`), the graph of bonds tells which atom is which, and frames with other
+bonds are left out.
+
 Not for: looking labels up (`reference.dataset`), or choosing frames worth a label
 (`exploration.selection`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
 from halcyon.systems.fingerprint import rms_difference, sorted_pair_distances
+from halcyon.systems.graphs import Bonds, matching_order
 
 
-def frames_like(pool: Sequence[Atoms], start: Atoms) -> list[Atoms]:
-    """Frames of a structure, in its order of elements.
+def frames_like(pool: Sequence[Atoms], start: Atoms, bonds: Bonds | None = None) -> list[Atoms]:
+    """Frames of a structure, in its order of atoms.
 
     Args:
         pool: with `info` keys charge and multiplicity.
         start: the start structure; a molecule's box is taken from it.
+        bonds: pairs of its bonded atoms. None: bonds may break, and atoms are put in its order of
+            elements only; which of several atoms of an element is which is then not known.
 
     Returns:
-        Frames with the composition, charge, multiplicity and periodicity of `start`, with its
-        `info`. Which of several atoms of an element is which is not known.
+        Frames with the composition, charge, multiplicity, periodicity and, if they count, the
+        bonds of `start`, with its `info`.
     """
     frames = []
-    places = np.argsort(start.numbers, kind="stable")
+    for published, order in _ordered(pool, start, bonds):
+        if order is not None:
+            frame = start.copy()
+            frame.info = dict(start.info)
+            frame.positions = published.positions[order]
+            if published.pbc.any():
+                frame.set_cell(published.cell)
+            frames.append(frame)
+    return frames
+
+
+def bonded_otherwise(pool: Sequence[Atoms], start: Atoms, bonds: Bonds) -> list[Atoms]:
+    """Frames of the pool that `frames_like` leaves out for their bonds alone.
+
+    They are other isomers, or a bond of theirs is broken.
+
+    Args:
+        pool: see `frames_like`.
+        start: see `frames_like`.
+        bonds: see `frames_like`.
+    """
+    return [published for published, order in _ordered(pool, start, bonds) if order is None]
+
+
+def bonds_in_words(numbers: Sequence[int] | np.ndarray, bonds: Bonds) -> str:
+    """How many bonds of which elements there are, e.g. `2 H-O`.
+
+    Args:
+        numbers: atomic numbers.
+        bonds: pairs of bonded atoms.
+    """
+    counts = Counter("-".join(sorted(chemical_symbols[numbers[k]] for k in pair)) for pair in bonds)
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "none"
+
+
+def _ordered(
+    pool: Sequence[Atoms], start: Atoms, bonds: Bonds | None
+) -> Iterator[tuple[Atoms, np.ndarray | None]]:
+    """Frames with the composition and state of a structure, each with its order of atoms.
+
+    The order is None where no order gives the structure's bonds.
+    """
+    places = np.argsort(np.argsort(start.numbers, kind="stable"))
+    known: list[np.ndarray] = []  # frames of a set have few orders of atoms
     for published in pool:
         if (
             len(published) != len(start)
             or any(published.info[k] != start.info[k] for k in ("charge", "multiplicity"))
             or (published.pbc != start.pbc).any()
-            or (np.sort(published.numbers) != start.numbers[places]).any()
+            or (np.sort(published.numbers) != np.sort(start.numbers)).any()
         ):
             continue
-        frame = start.copy()
-        frame.info = dict(start.info)
-        frame.positions[places] = published.positions[np.argsort(published.numbers, kind="stable")]
-        if published.pbc.any():
-            frame.set_cell(published.cell)
-        frames.append(frame)
-    return frames
+        if bonds is None:
+            yield published, np.argsort(published.numbers, kind="stable")[places]
+            continue
+        order = matching_order(start.numbers, bonds, published, known=known)
+        if order is not None and not any((order == other).all() for other in known):
+            known.append(order)
+        yield published, order
 
 
 def nearest(

@@ -15,6 +15,7 @@ from halcyon.config.learning import SeedSettings
 from halcyon.errors import InputError
 from halcyon.frames import structure_key, structure_only
 from halcyon.labels.pool import frames_like
+from halcyon.systems.graphs import Bonds
 
 
 def from_dynamics(
@@ -65,6 +66,7 @@ def from_published(
     settings: SeedSettings,
     *,
     seeds: Mapping[str, int],
+    bonds: Mapping[str, Bonds | None],
 ) -> list[Atoms]:
     """Draw the seed from a published set.
 
@@ -73,6 +75,7 @@ def from_published(
         starts: start structures, with `info["structure"]`.
         settings: numbers of frames.
         seeds: of the random numbers, for each structure.
+        bonds: of each structure, the pairs of bonded atoms; None where bonds may break.
 
     Returns:
         Frames with the `info` keys split, generation, reason, origin and key.
@@ -83,7 +86,7 @@ def from_published(
     selected = []
     for start in starts:
         structure = start.info["structure"]
-        candidates = frames_like(pool, start)
+        candidates = frames_like(pool, start, bonds[structure])
         if len(candidates) < settings.frames:
             raise InputError(
                 f"reference.files: {len(candidates)} frames of {structure} in the data set, "

@@ -24,6 +24,7 @@ from ase import Atoms
 
 from halcyon import files
 from halcyon.config import ModelSettings, StructureSettings
+from halcyon.frames import structure_key
 from halcyon.models import drift, mace, parity, training
 from halcyon.models.drift import Drift
 from halcyon.models.metrics import Metrics, SetErrors, TrainingProgress
@@ -158,15 +159,24 @@ def set_errors(model: torch.nn.Module, frames: Sequence[Atoms]) -> SetErrors:
 
 
 def pretraining_frames(
-    frames: Sequence[Atoms], structures: Mapping[str, StructureSettings]
+    frames: Sequence[Atoms], structures: Mapping[str, StructureSettings], seed: Sequence[Atoms]
 ) -> list[Atoms]:
-    """The teacher's frames that count: those of structures that are pre-trained on.
+    """The teacher's frames that a model may learn: of structures that are pre-trained on.
+
+    The seed is drawn from the teacher's frames. Those of its validation and test set are left out:
+    a model that knows their geometries, though with other labels, is no longer judged by them.
 
     Args:
-        frames: with `info["structure"]`.
+        frames: with `info` keys structure, charge and multiplicity.
         structures: settings of the system's structures by name.
+        seed: its frames, with `info` keys key and split.
     """
-    return [atoms for atoms in frames if structures[atoms.info["structure"]].pretrain]
+    held_out = {atoms.info["key"] for atoms in seed if atoms.info["split"] != "train"}
+    return [
+        atoms
+        for atoms in frames
+        if structures[atoms.info["structure"]].pretrain and structure_key(atoms) not in held_out
+    ]
 
 
 def split(frames: Sequence[Atoms], fraction: float, *, seed: int) -> dict[str, list[Atoms]]:

@@ -63,7 +63,7 @@ class Dataset(Reference):
 
     @property
     def pool(self) -> Sequence[Atoms]:
-        """Frames of the set; see `Reference.pool`."""
+        """Frames of the set, with `info["place"]`, their file and number; see `Reference.pool`."""
         return list(self._frames.values())
 
     def check(self, structures: Sequence[Atoms]) -> None:
@@ -103,7 +103,8 @@ class Dataset(Reference):
         """The set by key; where a frame is in it twice, the first one."""
         frames: dict[str, Atoms] = {}
         for path in self._settings.files:
-            for frame in read_set(path, self._settings):
+            for number, frame in enumerate(read_set(path, self._settings)):
+                frame.info["place"] = f"{path}: frame {number}"
                 frames.setdefault(_key(frame), frame)
         return frames
 
