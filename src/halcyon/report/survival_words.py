@@ -18,7 +18,6 @@ from halcyon.verdict.runs import TIERS, Run, overlap
 from halcyon.verdict.survival import Ending
 from halcyon.wording import per_cent, significant
 
-
 NAMES = {"error": "expected error", "label": "label domain", "guard": "guard domain"}
 """What Λ is counted by, in words, by the ending of its trace columns."""
 
