@@ -345,6 +345,128 @@ def write_diagnoses(verdicts, rattled):
         files.write_json(folder / "exploration.json", exploration)
 
 
+TOLERANCE = 0.3
+"""Default of accuracy.atom_force_eV_per_A."""
+
+
+def make_calm(structure, temperature_K, *, events, **more):
+    """A structure at a temperature as `verdict.events` judges it: 4 ps of 1 molecule late."""
+    return {
+        "structure": structure,
+        "temperature_K": temperature_K,
+        "finding": "saturated",
+        "reason": "as made up for a test",
+        "replicas": 4,
+        "failed": 0,
+        "molecules": 1,
+        "time_ps": 8.0,
+        "window_ps": 4.0,
+        "quiet_time_ps": 0.2,
+        "events": events,
+        "active_at_begin": 0,
+        "dispersion": 1.0,
+        "events_per_ns": 250.0 * events,
+        "events_bound_per_ns": 250.0 * events + 21.0,
+        "unreliable_fraction": 0.001 * events,
+        "unreliable_bound": 0.001 * events + 0.002,
+        "decorrelation_ps": 0.05,
+        "decorrelation_times": 160.0,
+    } | more
+
+
+def make_audited(structure, temperature_K, *, forces, **more):
+    """Errors of a structure at a temperature as `verdict.audit` measures them."""
+    return {
+        "structure": structure,
+        "temperature_K": temperature_K,
+        "finding": "passed",
+        "reason": "as made up for a test",
+        "frames": 12,
+        "bad": 0,
+        "replicas": 4,
+        "forces_mae_meV_per_A": {"value": forces, "low": 0.8 * forces, "high": 1.2 * forces},
+        "forces_rmse_meV_per_A": {"value": 2 * forces, "low": 1.5 * forces, "high": 3 * forces},
+        "atom_error_q95_eV_per_A": {"value": 0.11, "low": 0.08, "high": 0.15},
+        "energy_mae_meV_per_atom": {"value": 1.5, "low": 1.1, "high": 2.25},
+    } | more
+
+
+def make_signal(name, auroc, **more):
+    """A signal's report; without AUROC there were too few bad atoms."""
+    of = {"outcome": "not enough failures"}
+    rate = {"outcome": "estimated", "value": 0.5, "low": 0.2, "high": 0.8}
+    if auroc is not None:
+        of = {"outcome": "estimated", "value": auroc, "low": auroc - 0.1, "high": auroc + 0.04}
+    return {
+        "name": name,
+        "decides": name == "error",
+        "atoms": 36,
+        "bad_atoms": 12,
+        "auroc": of,
+        "flagged": of if auroc is None else rate,
+        "false_alarms": rate | {"value": 0.04, "low": 0.01, "high": 0.1},
+        "blind": False,
+    } | more
+
+
+def make_audit(parts, **more):
+    return {
+        "finding": "passed",
+        "reason": "as made up for a test",
+        "parts": parts,
+        "forces_goal_meV_per_A": 43.0,
+        "energy_goal_meV_per_atom": 5.0,
+        "confidence": 0.99,
+    } | more
+
+
+def write_audits(verdicts, rattled, *, audit=None, calm=None, signals=None, predicted=True):
+    """Make a campaign one whose index is of errors, and whose model was audited.
+
+    Args:
+        verdicts: files of the verdicts; the last of them gets what is given here.
+        rattled: makes frames.
+        audit: errors of the last generation; all others have missed their goals.
+        calm: keys of the last generation's assessment that are different.
+        signals: reports of the last generation.
+        predicted: whether the audit frames have what was expected of them.
+    """
+    random = np.random.default_rng(8)
+    for number, path in enumerate(verdicts):
+        folder, verdict, last = path.parent, files.read_json(path), path == verdicts[-1]
+        parts = [make_calm("water", 500.0, events=0 if last else 2 + number)]
+        limits = {"events_limit_per_ns": 100.0, "unreliable_limit": 0.01, "confidence_spent": 0.99}
+        old = {f"{name}_per_atom_ps": None for name in ("rate", "rate_bound", "rate_limit")}
+        old |= {"excursions": None, "atom_time_ps": None}
+        verdict["saturation"] |= limits | old | {"parts": parts} | ((calm or {}) if last else {})
+        forces = 30.0 if last else 90.0 / (number + 1)
+        measured = make_audit([make_audited("water", 500.0, forces=forces)])
+        if not last:
+            measured |= {"finding": "missed"}
+        verdict["audit"] = audit if audit and last else measured
+        reports = [make_signal("error", 0.93), make_signal("node_energy", 0.52, blind=True)]
+        verdict["signals"] = signals if signals is not None and last else reports
+        files.write_json(path, verdict | {"schema": 2})
+        traces = pd.read_parquet(folder / "traces.parquet")
+        for column in ("cli_{}", "cli_{}_max", "rate_{}"):
+            traces[column.format("error")] = 0.2 * traces[column.format("label")]
+        traces["excursions_error"] = traces["excursions_label"] // 7
+        traces["expected_error"], traces["expected_error_max"] = 0.05, 0.2
+        traces.to_parquet(folder / "traces.parquet")
+        frames = rattled(12)
+        for place, frame in enumerate(frames):
+            frame.info |= {"role": "audit", "draw": place / 1000, "replica": place % 4}
+            frame.info |= {"time": 0.5 + 0.1 * place, "energy": -10.0, "temperature": 500.0}
+            forces = random.normal(size=(3, 3))
+            off = 0.02 / (number + 1) * np.ones((3, 3))
+            off[0] = [0.0, 0.0, TOLERANCE * 1.5 if place < 4 else 0.0]  # four bad oxygens
+            frame.arrays |= {"forces": forces, "model_forces": forces + off}
+            if predicted:  # two of them were expected, and one good atom was
+                expected = np.where(np.arange(3) == 0, 0.4 if place in (0, 1, 7) else 0.1, 0.05)
+                frame.arrays["expected_error"] = expected
+        write_labels(folder / "labels/001.parquet", frames)
+
+
 class Page(HTMLParser):
     """What a browser would find: tables by id, texts by id, and every address it would load."""
 

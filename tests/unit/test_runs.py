@@ -103,9 +103,31 @@ def test_the_critical_cli_is_that_of_all_generations():
         "above it."
     )
     rows = critical_rows(runs, critical)
-    assert rows[1][:4] == ["label", "1–6", "0.5–10", "1 of 2"]
+    assert rows[1][:4] == ["label domain", "1–6", "0.5–10", "1 of 2"]
     assert rows[1][5] == "50 (11.8–88.2)"
-    assert rows[2][:4] == ["guard", "0.1–0.6", "0.05–1", "1 of 2"]
+    assert rows[2][:4] == ["guard domain", "0.1–0.6", "0.05–1", "1 of 2"]
+
+
+def test_where_the_expected_error_was_watched_it_has_its_own_critical_cli():
+    runs = {
+        0: make_run((1.0, BROKEN), (2.0, BROKEN)),
+        1: make_run(*[(float(i), BROKEN) for i in range(1, 6)]),
+    }
+    assert {number: run.deciding for number, run in runs.items()} == {0: "label", 1: "label"}
+    assert critical_clis(runs, confidence=0.95).error is None
+    runs[1].traces["cli_error"] = 10 * runs[1].traces["cli_label"]
+    assert {number: run.deciding for number, run in runs.items()} == {0: "label", 1: "error"}
+    critical = critical_clis(runs, confidence=0.95)
+    # Of the five replicas of generation 1 alone, the third is the median.
+    assert (critical.error.failures, critical.label.failures) == (5, 7)
+    assert critical.error.median.value == pytest.approx(30)
+    assert "critical Λ of the expected error, which" in critical_text(critical.error, "error")
+    assert [row[0] for row in critical_rows(runs, critical)[1:]] == [
+        "expected error",
+        "label domain",
+        "guard domain",
+    ]
+    assert overlap(runs[0].endings("error")) is None
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,19 @@ def _label_infos(folder: Path) -> list[LabelInfo]:
     return [frame.info for path in paths for frame in read_frames(path)]
 
 
+def _audit_frames(folder: Path) -> list[Atoms]:
+    """Labelled random frames of a generation, with what its model predicted for them."""
+    paths = sorted((folder / "labels").glob("*.parquet"))
+    return [
+        frame
+        for path in paths
+        for frame in read_frames(path)
+        if frame.info.get("role") == "audit"
+        and frame.info["status"] == Status.OK
+        and {"forces", "model_forces"} <= frame.arrays.keys()
+    ]
+
+
 def _bad_frames(batch: str, infos: Sequence[LabelInfo]) -> list[BadFrame]:
     """Frames of a batch that have no label."""
     return [
@@ -189,6 +202,9 @@ def _generation(
         replicas=replicas,
         traces=traces,
         saturation=verdict.saturation,
+        audit=verdict.audit,
+        audit_frames=[] if verdict.audit is None else _audit_frames(folder),
+        signals=verdict.signals,
         explored_ps=explored_ps,
         late_begin_ps=explored_ps * (1 - settings.saturation.window),
         failures=verdict.failures or failures(replicas, confidence=confidence),

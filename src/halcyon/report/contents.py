@@ -27,11 +27,13 @@ from halcyon.models.drift import Drift
 from halcyon.models.metrics import TrainingProgress
 from halcyon.verdict.forms import (
     Assessment,
+    Audit,
     CoreHours,
     CriticalClis,
     Decision,
     FailureRate,
     ReplicaEnd,
+    SignalReport,
 )
 from halcyon.verdict.runs import Run
 
@@ -59,7 +61,11 @@ class Generation:
         best_epoch: epoch whose weights were kept.
         replicas: how each replica ended.
         traces: traces of the replicas, see `exploration.traces.TRACE_COLUMNS`.
-        saturation: what the late window says, see `verdict.saturation.assess`.
+        saturation: what the late window says: is it calm, and was enough explored?
+        audit: errors on random frames of its dynamics; None in older campaigns.
+        audit_frames: those of them that have a label, with what its model predicted in
+            `arrays["model_forces"]`; none in older campaigns.
+        signals: how well each signal told bad forces from good ones; none in older campaigns.
         failures: failures of its replicas per simulated time.
         explored_ps: simulated time asked of each replica, ps.
         late_begin_ps: time at which the late window begins, ps.
@@ -89,6 +95,9 @@ class Generation:
     replicas: list[ReplicaEnd]
     traces: pd.DataFrame
     saturation: Assessment
+    audit: Audit | None
+    audit_frames: list[Atoms]
+    signals: list[SignalReport]
     failures: FailureRate
     explored_ps: float
     late_begin_ps: float
@@ -124,12 +133,17 @@ class Generation:
         """Number of replicas that took the place of a failed one."""
         return sum(end.replaces for end in self.replicas)
 
+    @property
+    def deciding(self) -> str:
+        """By which index it was judged: ending of its trace columns, see `verdict.runs`."""
+        return self.run.deciding
+
     def final(self, column: str) -> pd.Series:
         """Last value of a trace column of each replica."""
         return self.traces.groupby("replica")[column].last()
 
     def late_rates(self) -> dict[int, float]:
-        """Mean λ = dΛ/dt in the late window, by replica.
+        """Mean λ = dΛ/dt of the deciding index in the late window, by replica.
 
         A failed replica has none: in the verdict its late window does not count either.
         """
@@ -144,7 +158,8 @@ class Generation:
     def _late(self) -> list[tuple[int, float, float]]:
         """Replica, Λ gained in the late window, and its length, both in ps."""
         gains = []
-        by_replica = dict(list(self.traces.groupby("replica")[["time", "cli_label"]]))
+        columns = ["time", f"cli_{self.deciding}"]
+        by_replica = dict(list(self.traces.groupby("replica")[columns]))
         for end in self.replicas:
             trace = by_replica.get(end.replica)
             if end.failure is not None or trace is None:
@@ -225,6 +240,16 @@ class SystemReport:
     def last(self) -> Generation:
         """The last generation."""
         return self.generations[-1]
+
+    @property
+    def deciding(self) -> str:
+        """By which index the last generation was judged, see `verdict.runs.deciding`."""
+        return self.last.deciding
+
+    @property
+    def tolerance_eV_per_A(self) -> float:  # noqa: N802
+        """Force error over which an atom is unreliable, eV/Å."""
+        return self.plan.settings.accuracy.atom_force_eV_per_A
 
     @property
     def longest_ps(self) -> float:

@@ -3,7 +3,7 @@
     from halcyon.report import collect, next_step, verdict_sentence
 
     report = collect(campaign, "ethanol", verdicts)
-    verdict_sentence(report)  # Saturated after 3 generations: fewer than 0.0208 excursions per …
+    verdict_sentence(report)  # Saturated after 3 generations: fewer than 31 events per ns and …
     next_step(report)  # Next: use …
 
 Not for: reading the numbers (`collected`), or deciding anything (`verdict.saturation`).
@@ -13,30 +13,29 @@ import math
 
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.report.audit_words import error_text, worst
+from halcyon.report.calm_words import calm_clause, more_exploration
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.report.summary import number_text
-from halcyon.verdict.forms import Decision, Finding
+from halcyon.verdict.forms import Audit, AuditFinding, Decision, Finding
 from halcyon.verdict.saturation import certificate_wanted
-from halcyon.wording import count, per_cent, significant
+from halcyon.wording import count, significant
 
 MANY_WITHOUT_LABEL = 0.2
 """Share of label calculations without a label above which the reader is told to look."""
+ENOUGH_GAIN = 0.9
+"""Error of a generation over that of the one before, under which more labels are said to help."""
 
 
 def verdict_sentence(report: SystemReport) -> str:
     """The verdict and the numbers it rests on, in a sentence or two."""
-    last, assessment = report.last, report.last.saturation
+    last, assessment, audit = report.last, report.last.saturation, report.last.audit
     under = conditions(report)
     generations = count(len(report.generations), "generation")
     failed = f"{assessment.failed} of {assessment.replicas} replicas failed"
-    limit = f"{per_cent(assessment.confidence)} bound, limit {assessment.rate_limit_per_atom_ps:g}"
-    bound = number_text(assessment.rate_bound_per_atom_ps)
     match last.decision:
         case Decision.SATURATED:
-            return (
-                f"Saturated{under} after {generations}: fewer than {bound} excursions per atom and "
-                f"ps ({limit}), {failed}."
-            )
+            bound = f"fewer than {calm_clause(assessment)}"
+            return f"Saturated{under} after {generations}: {bound}, {failed}{_right(audit)}."
         case Decision.MAX_GENERATIONS:
             end = f"NOT saturated{under}: the campaign ended after {generations}, the most allowed."
         case Decision.BUDGET_SPENT:
@@ -44,10 +43,26 @@ def verdict_sentence(report: SystemReport) -> str:
         case _:
             end = f"Not finished: not saturated{under} after {generations} so far."
     if assessment.failed:
-        return f"{end} {failed}."
+        return f"{end} {failed}{_right(audit)}."
     if assessment.finding is Finding.NOT_ENOUGH_DATA:
-        return f"{end} {failed}, but {assessment.reason}."
-    return f"{end} {failed}, but there may be up to {bound} excursions per atom and ps ({limit})."
+        return f"{end} {failed}, but {assessment.reason}{_right(audit)}."
+    if assessment.finding is Finding.SATURATED:
+        return f"{end} {failed}, and the dynamics are calm{_right(audit)}."
+    return f"{end} {failed}, but there may be up to {calm_clause(assessment)}{_right(audit)}."
+
+
+def _right(audit: Audit | None) -> str:
+    """What the audit says, as the end of a sentence; empty for verdicts of early releases."""
+    if audit is None:
+        return ""
+    match audit.finding:
+        case AuditFinding.NOT_ASKED:
+            return "; accuracy was not asked for"
+        case AuditFinding.NOT_ENOUGH_DATA:
+            return f"; whether it is right cannot be said: {audit.reason}"
+    frames = count(sum(part.frames for part in audit.parts), "random frame")
+    word = "right" if audit.finding is AuditFinding.PASSED else "WRONG"
+    return f"; {word} on {frames}: {error_text(audit)}"
 
 
 def _spent(last: Generation) -> str:
@@ -113,6 +128,7 @@ def coverage_sentence(report: SystemReport) -> str:
 def next_step(report: SystemReport) -> str:
     """What to do now, in a sentence or two."""
     last, settings = report.last, report.plan.settings
+    saturation, audit = last.saturation, last.audit
     failed = sum(n for status, n in last.unlabelled.items() if status != NOT_COMPUTED)
     warning = ""
     if last.spent and failed > MANY_WITHOUT_LABEL * last.spent:
@@ -132,7 +148,7 @@ def next_step(report: SystemReport) -> str:
         case Decision.CONTINUE:
             return (
                 "Next: run the same command again, it goes on with generation "
-                f"{last.number + 1}.{warning}"
+                f"{last.number + 1}.{_advice(report)}{warning}"
             )
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
@@ -140,12 +156,57 @@ def next_step(report: SystemReport) -> str:
                 limit = f"limits.core_hours over {last.core_hours.spent:.4g}"
         case _:
             limit = f"limits.max_generations over {settings.limits.max_generations}"
-    if not last.saturation.failed and last.saturation.finding is Finding.NOT_ENOUGH_DATA:
-        return f"Next: {_more_time(report)}, {limit}, and run the same command.{warning}"
+    if not saturation.failed and saturation.finding is Finding.NOT_ENOUGH_DATA:
+        return f"Next: {more_exploration(report)}, {limit}, and run the same command.{warning}"
+    if saturation.finding is Finding.SATURATED and audit is not None:
+        return f"Next: raise {limit} and run the same command.{_advice(report)}{warning}"
     return (
         f"Next: raise {limit} and run the same command: what was labelled is not labelled again."
-        f"{warning}"
+        f"{_advice(report)}{warning}"
     )
+
+
+def _advice(report: SystemReport) -> str:
+    """What another generation will do about it, and what to change where that may not be enough."""
+    assessment, audit = report.last.saturation, report.last.audit
+    if audit is None:
+        return ""
+    if not assessment.failed and assessment.finding is Finding.NOT_ENOUGH_DATA:
+        return f" More labels alone will not end the campaign: {more_exploration(report)}."
+    if audit.finding is AuditFinding.NOT_ENOUGH_DATA:
+        return f" The audit needs more frames that can be labelled: raise audit.frames{_why(audit)}"
+    if audit.finding is AuditFinding.MISSED and assessment.finding is Finding.SATURATED:
+        return (
+            " The dynamics are calm but the forces are wrong: the next generation labels diverse "
+            f"random frames beside the audit's. {_trend(report)}"
+        )
+    if audit.finding is AuditFinding.PASSED:
+        return (
+            " The forces are right on random frames but the dynamics are not calm: the next "
+            "generation labels what was unreliable."
+        )
+    return ""
+
+
+def _why(audit: Audit) -> str:
+    return f" ({audit.reason})."
+
+
+def _trend(report: SystemReport) -> str:
+    """Whether the audit's errors fall from generation to generation, and what follows from it."""
+    audits = [g.audit for g in report.generations if g.audit is not None]
+    errors = [e[1].value for audit in audits if (e := worst(audit, "forces_mae_meV_per_A"))]
+    model = report.plan.settings.model
+    other = (
+        f"a larger model (model.channels over {model.channels}, model.max_L over {model.max_L}) or "
+        "goals under accuracy that this model can reach"
+    )
+    if len(errors) < 2:
+        return f"If the audit's errors do not fall with more labels, try {other}."
+    numbers = f"{significant(errors[-2])} meV/Å, then {significant(errors[-1])}"
+    if errors[-1] < ENOUGH_GAIN * errors[-2]:
+        return f"The audit's force error falls ({numbers}): more labels help (selection.frames)."
+    return f"The audit's force error hardly falls ({numbers}): more labels may not do; try {other}."
 
 
 def _after_certificate(report: SystemReport, certificate: Certificate) -> str:
@@ -207,14 +268,3 @@ def _failed_at(report: SystemReport, certificate: Certificate) -> float:
     mean = traces.groupby("replica")["temperature"].mean()
     failed = [end.replica for end in nve.replicas if end.failure is not None]
     return max((float(mean[r]) for r in failed if r in mean), default=0.0)
-
-
-def _more_time(report: SystemReport) -> str:
-    """How much more simulated time a bound under the limit needs even without an excursion."""
-    assessment = report.last.saturation
-    needed = -math.log(1 - assessment.confidence) / assessment.rate_limit_per_atom_ps
-    return (
-        "raise exploration.time_ps or replicas (the late window has "
-        f"{significant(assessment.atom_time_ps)} atom-ps; without any excursion it takes at "
-        f"least {significant(needed)})"
-    )

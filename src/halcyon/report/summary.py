@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from halcyon.report.contents import Generation, SystemReport
+from halcyon.verdict.forms import Assessment
 from halcyon.wording import per_cent
 
 
@@ -30,7 +31,6 @@ class Column:
 
 def columns_of(report: SystemReport) -> list[Column]:
     """The summary's columns."""
-    confidence = per_cent(report.last.saturation.confidence)
     return [
         Column("gen", "Generation", lambda g: str(g.number)),
         Column(
@@ -44,38 +44,86 @@ def columns_of(report: SystemReport) -> list[Column]:
             "Frames without label",
             lambda g: ", ".join(f"{n}\xa0{status}" for status, n in g.unlabelled.items()) or "0",
         ),
-        Column("F MAE\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
-        Column("E MAE\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
+        Column("F test\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
+        Column("E test\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
+        *_audit_columns(report),
         Column(
             "failed",
             "Replicas failed / all",
             lambda g: f"{g.saturation.failed}/{g.saturation.replicas}",
         ),
         Column(
-            "Λ\nps", "Mean Λ at the end, ps", lambda g: number_text(g.final("cli_label").mean())
+            "Λ\nps",
+            "Mean Λ at the end, ps",
+            lambda g: number_text(g.final(f"cli_{g.deciding}").mean()),
         ),
         Column(
             "max Λ\nps",
             "Largest atomic Λ, ps",
-            lambda g: number_text(g.final("cli_label_max").max()),
+            lambda g: number_text(g.final(f"cli_{g.deciding}_max").max()),
         ),
         Column(
             "late\nλ",
             "λ, late window",
             lambda g: number_text(g.late_rate()),
         ),
-        Column(
-            "rate\n1/ps",
-            "Excursions per atom, 1/ps",
-            lambda g: number_text(g.saturation.rate_per_atom_ps),
-        ),
-        Column(
-            "bound\n1/ps",
-            f"{confidence} bound of excursions per atom, 1/ps",
-            lambda g: number_text(g.saturation.rate_bound_per_atom_ps),
-        ),
+        *_rate_columns(report),
         Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
     ]
+
+
+def _audit_columns(report: SystemReport) -> list[Column]:
+    """The worst force error of the audit; nothing where no generation was audited."""
+    if not any(g.audit for g in report.generations):
+        return []
+    return [Column("F audit\nmeV/Å", "Audit force MAE (interval), meV/Å", _audit_error)]
+
+
+def _audit_error(g: Generation) -> str:
+    """Mean error and its interval, of the structure and temperature whose upper end is greatest."""
+    errors = [
+        error for p in (g.audit.parts if g.audit else ()) if (error := p.forces_mae_meV_per_A)
+    ]
+    if not errors:
+        return "–"
+    worst = max(errors, key=lambda error: error.high)
+    return f"{worst.value:.3g} ({worst.low:.3g}–{worst.high:.3g})"
+
+
+def _rate_columns(report: SystemReport) -> list[Column]:
+    """What the verdict rests on: events, or excursions in campaigns of early releases."""
+    confidence = per_cent(report.last.saturation.confidence)
+    if not any(g.saturation.parts for g in report.generations):
+        return [
+            Column(
+                "rate\n1/ps",
+                "Excursions per atom, 1/ps",
+                lambda g: number_text(g.saturation.rate_per_atom_ps),
+            ),
+            Column(
+                "bound\n1/ps",
+                f"{confidence} bound of excursions per atom, 1/ps",
+                lambda g: number_text(g.saturation.rate_bound_per_atom_ps),
+            ),
+        ]
+    return [
+        Column(
+            "events\n1/ns",
+            "Events per ns and molecule",
+            lambda g: number_text(greatest(g.saturation, "events_per_ns")),
+        ),
+        Column(
+            "bound\n1/ns",
+            f"{confidence} bound of events per ns and molecule",
+            lambda g: number_text(greatest(g.saturation, "events_bound_per_ns")),
+        ),
+    ]
+
+
+def greatest(assessment: Assessment, quantity: str) -> float | None:
+    """Greatest value of any structure and temperature, of a key of `forms.Calm`."""
+    values = [value for p in assessment.parts if (value := getattr(p, quantity)) is not None]
+    return max(values, default=None)
 
 
 def number_text(value: float | None) -> str:
@@ -87,6 +135,8 @@ def summary_table(report: SystemReport) -> Table:
     """The summary for a terminal of 100 columns, one row per generation."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
     columns = columns_of(report)
+    if any(g.audit for g in report.generations):  # else the table would be too wide
+        columns = [column for column in columns if column.short != "max Λ\nps"]
     for column in columns:
         is_text = column.short in ("gen", "decision")
         table.add_column(column.short, justify="left" if is_text else "right", no_wrap=True)

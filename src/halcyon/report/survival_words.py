@@ -18,6 +18,9 @@ from halcyon.verdict.runs import TIERS, Run, overlap
 from halcyon.verdict.survival import Ending
 from halcyon.wording import per_cent, significant
 
+NAMES = {"error": "expected error", "label": "label domain", "guard": "guard domain"}
+"""What Λ is counted by, in words, by the ending of its trace columns."""
+
 
 def estimate_text(estimate: Estimate, *, scale: float = 1.0) -> str:
     """An estimate with its interval, or why there is none.
@@ -38,14 +41,14 @@ def estimate_text(estimate: Estimate, *, scale: float = 1.0) -> str:
 
 
 def critical_text(critical: CriticalCli, tier: str) -> str:
-    """The critical Λ of one domain in a sentence, or why there is none.
+    """The critical Λ of one index in a sentence, or why there is none.
 
     Args:
-        critical: Λ_c of the domain.
-        tier: name of the domain, `label` or `guard`.
+        critical: Λ_c of the index.
+        tier: ending of its trace columns, one of `verdict.runs.TIERS`.
     """
     median = critical.median
-    name = f"critical Λ of the {tier} domain"
+    name = f"critical Λ of the {NAMES[tier]}"
     level = per_cent(median.confidence)
     failed = f"{critical.failures} of {critical.failures + critical.survivors} replicas failed"
     if median.outcome is Outcome.NOT_ENOUGH_FAILURES:
@@ -140,14 +143,14 @@ def _mean_time(replicas: Sequence[ReplicaEnd], horizon_ps: float) -> str:
 
 
 def critical_rows(runs: Mapping[int, Run], critical: CriticalClis) -> list[list[str]]:
-    """A table of critical Λ and overlap per domain, heading first.
+    """A table of critical Λ and overlap per index, heading first.
 
     Args:
         runs: explorations by generation.
-        critical: Λ_c of both domains over these explorations.
+        critical: Λ_c of each index over these explorations.
     """
     heading = [
-        "Domain",
+        "Index",
         "Λ at failure, ps",
         "Λ of survivors, ps",
         "Survivors above the least Λ at failure",
@@ -157,11 +160,14 @@ def critical_rows(runs: Mapping[int, Run], critical: CriticalClis) -> list[list[
     ]
     rows = [heading]
     for tier in TIERS:
+        of_tier = critical.of(tier)
+        if of_tier is None:
+            continue
         ends = [end for run in runs.values() for end in run.endings(tier)]
-        above, of_tier = overlap(ends), critical.of(tier)
+        above = overlap(ends)
         rows.append(
             [
-                tier,
+                NAMES[tier],
                 _range([end.cli_ps for end in ends if end.failed]),
                 _range([end.cli_ps for end in ends if not end.failed]),
                 "–" if above is None else f"{above[0]} of {above[1]}",

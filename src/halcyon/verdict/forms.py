@@ -339,15 +339,18 @@ class CriticalCli(Form):
 
 
 class CriticalClis(Form):
-    """Λ_c of both domains."""
+    """Λ_c of the expected error and of both domains of node energies."""
 
     generations: list[int] = Field(description="Generations whose replicas count.")
+    error: CriticalCli | None = Field(
+        None, description="Of the expected error; null in files of early releases."
+    )
     label: CriticalCli
     guard: CriticalCli
 
-    def of(self, tier: str) -> CriticalCli:
-        """Λ_c of the `label` or the `guard` domain."""
-        return {"label": self.label, "guard": self.guard}[tier]
+    def of(self, tier: str) -> CriticalCli | None:
+        """Λ_c of the `error`, of the `label` or of the `guard` domain; None: not watched."""
+        return {"error": self.error, "label": self.label, "guard": self.guard}[tier]
 
 
 class Verdict(File):

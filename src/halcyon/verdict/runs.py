@@ -11,7 +11,7 @@ Not for: the estimators (`survival`), the decision (`saturation`), or words and 
 (`report.survival_words`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,18 @@ from halcyon.verdict import survival
 from halcyon.verdict.forms import CriticalClis, Ended, ExplorationSummary, FailureRate, ReplicaEnd
 from halcyon.verdict.survival import Ending
 
-TIERS = ("label", "guard")
+TIERS = ("error", "label", "guard")
+"""Endings of trace columns whose Λ is held against failures: of the expected error, which decides,
+and of the intervals of node energies. Traces of early releases have no expected error."""
+
+
+def deciding(columns: Iterable[str]) -> str:
+    """By which index a run was judged: `error`, or `label` in traces of early releases.
+
+    Args:
+        columns: of the traces.
+    """
+    return "error" if "cli_error" in set(columns) else "label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +49,16 @@ class Run:
     replicas: list[ReplicaEnd]
 
     def endings(self, tier: str) -> list[Ending]:
-        """How the replicas ended, with their Λ of `label` or `guard`."""
-        return survival.endings(self.traces, self.replicas, column=f"cli_{tier}")
+        """How the replicas ended, with their Λ of one of `TIERS`; none where it was not watched."""
+        column = f"cli_{tier}"
+        if column not in self.traces:
+            return []
+        return survival.endings(self.traces, self.replicas, column=column)
+
+    @property
+    def deciding(self) -> str:
+        """By which index the run was judged, see `deciding`."""
+        return deciding(self.traces.columns)
 
 
 def read_run(folder: Path) -> Run:
@@ -90,19 +109,19 @@ def failures(replicas: Sequence[Ended], *, confidence: float) -> FailureRate:
 
 
 def critical_clis(runs: Mapping[int, Run], *, confidence: float) -> CriticalClis:
-    """Λ_c of the label and the guard domain over all replicas, see `survival.critical_cli`.
+    """Λ_c of each of `TIERS` over all replicas that were watched by it, see `critical_cli`.
 
     Args:
         runs: explorations by generation.
         confidence: two-sided level of the intervals.
     """
-    label, guard = (
-        survival.critical_cli(
-            [end for run in runs.values() for end in run.endings(tier)], confidence=confidence
-        )
-        for tier in TIERS
-    )
-    return CriticalClis(generations=list(runs), label=label, guard=guard)
+    ends = {tier: [end for run in runs.values() for end in run.endings(tier)] for tier in TIERS}
+    watched = {
+        tier: survival.critical_cli(of_tier, confidence=confidence)
+        for tier, of_tier in ends.items()
+        if of_tier
+    }
+    return CriticalClis(generations=list(runs), **watched)
 
 
 def overlap(ends: Sequence[Ending]) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@
   if (!place) return;
   const byId = (id) => document.getElementById(id);
   const PAINTS = {
-    scores: { name: "score: distance from the label domain", unit: "widths" },
+    scores: { name: "score: distance beyond the domain", unit: "" },
     cli: { name: "Λ of each atom", unit: "ps" },
   };
   // Light to dark: told apart without colour vision, and seen on white and on black.
@@ -46,7 +46,7 @@
     byId("most").textContent = values ? `${text(Math.max(...values))} ${PAINTS[paint].unit}` : "";
     byId("bar").style.visibility = values ? "visible" : "hidden";
     byId("atoms").replaceChildren(
-      tableOf(["Atom", "Score, widths of the domain", "Λ, ps"], names.map((s, i) => [`${s}${i}`, text(scene.scores?.[i]), text(scene.cli?.[i])])),
+      tableOf(["Atom", "Score", "Λ, ps"], names.map((s, i) => [`${s}${i}`, text(scene.scores?.[i]), text(scene.cli?.[i])])),
     );
   }
   function corners(cell) {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from halcyon.final.certificate import Certificate, Runs
 from halcyon.final.evidence import Findings, ReplicaEnd
-from halcyon.report import SystemReport, number_text
+from halcyon.report import SystemReport, number_text, survival_words
 from halcyon.report.page.axes import (
     MAX_POINTS,
     Figure,
@@ -21,6 +21,7 @@ from halcyon.report.page.axes import (
     titled,
 )
 from halcyon.verdict.estimates import Interval
+from halcyon.verdict.runs import deciding
 from halcyon.wording import per_cent
 
 NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
@@ -72,7 +73,7 @@ def _interval(of: Interval | None) -> str:
 
 
 def figures(report: SystemReport) -> list[Figure]:
-    """Λ of the label domain during the runs of each ensemble."""
+    """Λ of the deciding index during the runs of each ensemble."""
     if report.certificate is None:
         return []
     return [
@@ -87,7 +88,8 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
         kelvin: gradient(i, len(run.temperatures_K)) for i, kelvin in enumerate(run.temperatures_K)
     }
     most = max(10, MAX_POINTS // (2 * len(run.replicas)))
-    by_replica = dict(list(traces.groupby("replica")[["time", "cli_label"]]))
+    index = deciding(traces.columns)
+    by_replica = dict(list(traces.groupby("replica")[["time", f"cli_{index}"]]))
     data: list[Trace] = []
     points = drawn = 0
     for end in run.replicas:
@@ -97,12 +99,12 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
         kept = curve_points(time, index, most)
         points, drawn = points + len(time), drawn + len(kept)
         data += _replica(end, time, index, kept, colours[end.temperature_K])
-    last = np.array([trace["cli_label"].iloc[-1] for trace in by_replica.values()] or [np.nan])
+    last = np.array([trace[f"cli_{index}"].iloc[-1] for trace in by_replica.values()] or [np.nan])
     return Figure(
         id=f"cli-certificate-{run.ensemble}",
         title=f"Runs {NAMES[run.ensemble]}",
-        caption="Λ of the label domain, a curve for each replica; × marks a failure. Where a curve "
-        "is flat, all predictions are inside the model's training domain.",
+        caption=f"Λ of the {survival_words.NAMES[index]}, a curve for each replica; × marks a "
+        "failure. Where a curve is flat, all predictions are inside the model's domain.",
         alt=f"Λ in ps against simulated time of {len(run.replicas)} replicas "
         f"{NAMES[run.ensemble]}; mean at the end {number_text(float(last.mean()))} ps, "
         f"{run.overall.failures.failures} failed.",

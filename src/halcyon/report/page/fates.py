@@ -24,7 +24,7 @@ def figures(report: SystemReport) -> list[Figure]:
             id="fates",
             title="What became of the candidates",
             caption="Candidates are the frames that the exploration proposed for labelling: frames "
-            "outside the label domain, or shortly before a failure.",
+            f"{_proposed(report)}, or shortly before a failure.",
             alt="Candidates per generation by what became of them; the table below has the "
             "numbers.",
             data=_stacked(by_generation, fates),
@@ -51,6 +51,12 @@ def figures(report: SystemReport) -> list[Figure]:
             layout={"barmode": "stack"},
         ),
     ]
+
+
+def _proposed(report: SystemReport) -> str:
+    if report.deciding == "error":
+        return "on which the force of some atom is expected to be worse than the tolerance"
+    return "outside the label domain"
 
 
 def _stacked(counts: Mapping[str, Mapping[str, int]], outcomes: Sequence[str]) -> list[Trace]:

@@ -1,6 +1,6 @@
-"""Λ of every replica, λ against temperature, and the rate of excursions that the verdict rests on.
+"""Λ of every replica, λ against temperature, and what the verdict rests on.
 
-Not for: whether replicas survive (`lifetimes`).
+Not for: whether replicas survive (`lifetimes`), or whether the model is right (`audit`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from halcyon.report import Generation, SystemReport, number_text
+from halcyon.report.page import events
 from halcyon.report.page.axes import (
     CONFIDENCE,
     MAX_POINTS,
@@ -23,10 +24,13 @@ from halcyon.report.page.axes import (
     rounded,
     titled,
 )
+from halcyon.report.survival_words import NAMES
 from halcyon.verdict.runs import TIERS
 from halcyon.wording import per_cent
 
 MEANING = {
+    "error": "Time that atoms have spent on forces that are expected to be wrong by more than the "
+    "tolerance. Such frames are candidates for labels, and the verdict counts by this index.",
     "label": "Time that atoms have spent outside the label domain: the atomic energies of the "
     "labelled training frames, widened by a margin. Predictions there are unreliable, and such "
     "frames are candidates for labels.",
@@ -34,6 +38,11 @@ MEANING = {
     "field's frames. It is meant to foretell failures; this has not been validated.",
 }
 SAME = "The guard domain is the label domain here, because the model was not pre-trained."
+PUBLISHED = (
+    "The published idea: time that atoms have spent outside the label domain, the interval of "
+    "their energies in the labelled training frames, widened by a margin. The verdict does not "
+    "depend on it."
+)
 CURVES = (
     " A curve for each replica; × marks a failure. A thick line is the mean over the replicas that "
     "reached the end, in the late window (grey); the flatter, the better."
@@ -41,26 +50,42 @@ CURVES = (
 
 
 def other_signals(report: SystemReport) -> list[str]:
-    """Signals in the traces other than label and guard domain."""
+    """Signals in the traces that do not decide; those of node energies first."""
     columns = [name for g in report.generations for name in g.traces.columns]
     rates = [name for name in dict.fromkeys(columns) if name.startswith("rate_")]
-    return [name for rate in rates if (name := rate.removeprefix("rate_")) not in TIERS]
+    decisive = _decisive(report)
+    names = [name for rate in rates if (name := rate.removeprefix("rate_")) not in decisive]
+    return sorted(names, key=lambda name: name not in TIERS)
+
+
+def _decisive(report: SystemReport) -> list[str]:
+    """Indices that are drawn first: that by which the last generation was judged."""
+    return ["error"] if report.deciding == "error" else ["label", "guard"]
 
 
 def figures(report: SystemReport) -> list[Figure]:
-    """Λ against label and guard domain, λ against temperature, excursion rates."""
+    """Λ of the deciding index, λ against temperature, and what the verdict rests on."""
     return [
-        _cli(report, "label"),
-        _cli(report, "guard"),
+        *(_cli(report, name) for name in _decisive(report)),
         _by_temperature(report),
-        _excursion_rates(report),
+        *(events.figures(report) or [_excursion_rates(report)]),
     ]
 
 
 def other_figures(report: SystemReport) -> list[Figure]:
-    """Λ of the signals other than label and guard domain."""
+    """Λ of the signals that do not decide."""
     others = other_signals(report)
     return [_cli(report, name, of=len(others)) for name in others]
+
+
+def fraction_words(report: SystemReport) -> str:
+    """What λ is a fraction of, as the deciding index counts it."""
+    if report.deciding == "error":
+        return (
+            "the fraction of forces that are expected to be wrong by more than "
+            f"{report.tolerance_eV_per_A:g} eV/Å"
+        )
+    return "the fraction of atomic predictions outside the label domain"
 
 
 def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
@@ -68,7 +93,7 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
 
     Args:
         report: of the system.
-        signal: `label`, `guard` or another signal in the traces of some generations.
+        signal: `error`, `label`, `guard` or another signal in the traces of some generations.
         of: number of figures that share `MAX_POINTS`.
     """
     column = f"cli_{signal}"
@@ -88,8 +113,10 @@ def _cli(report: SystemReport, signal: str, *, of: int = 1) -> Figure:
     title = f"Λ of the signal {signal.replace('_', ' ')}"
     caption = f"Time that atoms have spent beyond the threshold of the signal {signal}."
     if signal in TIERS:
-        title = f"Λ of the {signal} domain"
+        title = f"Λ of the {NAMES[signal]}"
         caption = SAME if signal == "guard" and report.pretraining is None else MEANING[signal]
+        if signal == "label" and report.deciding != "label":
+            caption = PUBLISHED
     return Figure(
         id=f"cli-{signal}",
         title=title,
@@ -236,9 +263,9 @@ def _by_temperature(report: SystemReport) -> Figure:
     return Figure(
         id="rate-temperature",
         title="λ by temperature",
-        caption="λ, the fraction of atomic predictions outside the label domain, in the late "
-        "window. A dot is a replica that reached the end, a diamond the mean of these replicas "
-        "with its 95 % interval (Student's t). Generations stand side by side at each temperature.",
+        caption=f"λ, {fraction_words(report)}, in the late window. A dot is a replica that "
+        "reached the end, a diamond the mean of these replicas with its 95 % interval (Student's "
+        "t). Generations stand side by side at each temperature.",
         alt=f"λ against temperature; mean of {'; '.join(summary) or 'no replica: all failed'}.",
         data=data,
         x=titled(

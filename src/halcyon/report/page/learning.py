@@ -20,6 +20,7 @@ from halcyon.report.page.axes import (
     rounded,
     titled,
 )
+from halcyon.report.page.instability import fraction_words
 
 MAX_CLOUD = 12_000
 """Points of one parity plot, all generations together."""
@@ -163,9 +164,9 @@ def _rate_against_labels(report: SystemReport) -> Figure:
     return Figure(
         id="learning-rate",
         title="λ against labels",
-        caption="λ, the fraction of atomic predictions outside the label domain, in the late "
-        "window, against the number of training labels: mean over the replicas that reached the "
-        "end. The figure “λ by temperature” shows their spread.",
+        caption=f"λ, {fraction_words(report)}, in the late window, against the number of training "
+        "labels: mean over the replicas that reached the end. The figure “λ by temperature” shows "
+        "their spread.",
         alt=f"λ against training labels, by generation: {', '.join(map(number_text, rates))}.",
         data=[trace],
         x=titled("training labels", rangemode="tozero"),

@@ -39,7 +39,7 @@ def figures(report: SystemReport) -> list[Figure]:
 
 
 def _curve(g: Generation, colour: str) -> list[Trace]:
-    ends = g.run.endings("label")
+    ends = g.run.endings(g.deciding)
     times = [end.time_ps for end in ends]
     curve = survival.kaplan_meier(
         times, [end.failed for end in ends], confidence=g.failures.confidence

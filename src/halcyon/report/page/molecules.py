@@ -16,6 +16,9 @@ from halcyon.report.page.axes import rounded
 MAX_ATOMS = 40_000
 """Atoms of all frames on the page; beyond this, frames of the oldest generations are left out."""
 
+ROLES = {"audit": "random (audit)", "diverse": "diverse"}
+"""Why a frame was labelled, where no index proposed it."""
+
 
 def scenes(report: SystemReport) -> dict[str, Any]:
     """The scenes that a reader can choose, newest generation first.
@@ -24,7 +27,7 @@ def scenes(report: SystemReport) -> dict[str, Any]:
         `symbols` of the atoms by structure, `scenes`, and how many frames were `selected` in all.
         A scene has plain values: `title`, `structure`, `positions` (3N, Å), `cell` (9, Å; None
         without periodicity), `atom` for which the frame was selected (or None), and values for the
-        atoms' colours: `scores` (widths of the domain) and `cli` (ps).
+        atoms' colours: `scores` (how far beyond the domain) and `cli` (ps).
     """
     shown: list[dict[str, Any]] = []
     symbols: dict[str, list[str]] = {}
@@ -95,7 +98,7 @@ def _selected(g: Generation) -> list[tuple[dict[str, Any], Atoms]]:
                     "replica": info.get("replica"),
                     "time": info.get("time"),
                     "temperature": info.get("temperature"),
-                    "reason": info.get("reason", ""),
+                    "reason": info.get("reason") or ROLES.get(info.get("role", ""), ""),
                     "score": _plain(info.get("score")),
                     "cli_atom": _plain(info.get("cli_atom")),
                     "status": label.get("status", "not labelled yet"),

@@ -13,6 +13,8 @@ import yaml
 from halcyon.final.certificate import Conclusion
 from halcyon.report import (
     SystemReport,
+    audit_words,
+    calm_words,
     certificate_sentence,
     columns_of,
     coverage_sentence,
@@ -22,6 +24,7 @@ from halcyon.report import (
     verdict_sentence,
 )
 from halcyon.report.page import (
+    audit,
     certified,
     costs,
     fates,
@@ -73,6 +76,10 @@ def render(report: SystemReport) -> str:
         colours=colours_of(report),
         molecules=molecules.scenes(report),
         tables=_tables(report),
+        right=audit_words.audit_text(report),
+        seeing=audit_words.signal_text(report),
+        calm=calm_words.calm_text(report),
+        fraction=instability.fraction_words(report),
         quarantined=report.quarantined[:MAX_MESSAGES],
         provenance=provenance(report),
         level=yaml.safe_dump(report.level, sort_keys=False, allow_unicode=True),
@@ -85,6 +92,7 @@ def render(report: SystemReport) -> str:
 def _figures(report: SystemReport) -> dict[str, list[Figure]]:
     """Figures by the section that shows them."""
     return {
+        "audit": audit.figures(report),
         "instability": instability.figures(report),
         "signals": instability.other_figures(report),
         "survival": lifetimes.figures(report),
@@ -105,6 +113,12 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
     return {
         "summary": [[c.heading for c in columns]]
         + [[c.cell(g) for c in columns] for g in report.generations],
+        "audit-table": audit_words.audit_rows([report.last]),
+        "audit-all": audit_words.audit_rows(report.generations),
+        "signals-table": audit_words.signal_rows([report.last]),
+        "signals-all": audit_words.signal_rows(report.generations),
+        "calm-table": calm_words.calm_rows([report.last]),
+        "calm-all": calm_words.calm_rows(report.generations),
         "replicas": tables.replica_rows(report.last),
         "errors": tables.error_rows(report),
         "fates-table": tables.fate_rows(report.generations),
@@ -121,11 +135,14 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
 def _survival(report: SystemReport) -> dict[str, Any]:
     last, runs = report.last, {g.number: g.run for g in report.generations}
     counted = {number: runs[number] for number in last.critical_cli.generations}
+    tier = report.deciding if last.critical_cli.of(report.deciding) else "label"
     return {
         "failure_rate": rate_text(last.failures),
-        "critical": survival_words.critical_text(last.critical_cli.label, "label"),
+        "critical": survival_words.critical_text(
+            last.critical_cli.of(tier) or last.critical_cli.label, tier
+        ),
         "overlap": survival_words.overlap_text(
-            [e for run in counted.values() for e in run.endings("label")]
+            [e for run in counted.values() for e in run.endings(tier)]
         ),
         "survival": survival_words.survival_rows(
             runs,

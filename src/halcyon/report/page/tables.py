@@ -17,6 +17,8 @@ from halcyon.wording import duration
 
 def replica_rows(generation: Generation) -> list[list[str]]:
     """How each replica of a generation ended."""
+    index = generation.deciding
+    other = "label" if index == "error" else "guard"
     heading = [
         "Replica",
         "Structure",
@@ -24,12 +26,12 @@ def replica_rows(generation: Generation) -> list[list[str]]:
         "Simulated time, ps",
         "Mean Λ, ps",
         "Largest atomic Λ, ps",
-        "Mean Λ of the guard domain, ps",
+        f"Mean Λ of the {other} domain, ps",
         "Excursions of all atoms",
         "Start",
         "Failure",
     ]
-    columns = ("cli_label", "cli_label_max", "cli_guard", "excursions_label")
+    columns = (f"cli_{index}", f"cli_{index}_max", f"cli_{other}", f"excursions_{index}")
     final = {column: generation.final(column) for column in columns}
     return [heading] + [
         [

@@ -1,0 +1,243 @@
+"""Is the model right where its dynamics goes? Sentences and tables about the audit.
+
+    from halcyon.report import collect
+    from halcyon.report.audit_words import audit_text, signal_text
+
+    report = collect(campaign, "ethanol", verdicts)
+    audit_text(report)  # Right: on 20 random frames of its own dynamics …
+    signal_text(report)  # The index counts by the expected error …
+
+Not for: measuring errors (`verdict.audit`), or drawing them (`page.audit`).
+"""
+
+from collections.abc import Sequence
+
+from halcyon.report.contents import Generation, SystemReport
+from halcyon.report.survival_words import estimate_text
+from halcyon.verdict.estimates import Estimate, Interval
+from halcyon.verdict.forms import Audit, Audited, AuditFinding, SignalReport
+from halcyon.wording import count, listed, per_cent, significant
+
+FEW_FRAMES = 10
+"""With fewer labelled audit frames of a structure and temperature the reader is told."""
+FEW_REPLICAS = 4
+"""So with frames of fewer replicas: intervals come from resampling those."""
+FEW_BAD_ATOMS = 10
+"""So with fewer bad atoms, on which a signal's report rests."""
+NOT_AUDITED = (
+    "The model was not audited: the version of Halcyon that judged it labelled no random frames. "
+    "How wrong its forces are where its dynamics goes is not known; the errors on the test set say "
+    "nothing about that."
+)
+
+
+def worst(audit: Audit, quantity: str) -> tuple[Audited, Interval] | None:
+    """The structure and temperature whose error has the greatest upper end; None: no numbers.
+
+    Args:
+        audit: of a generation.
+        quantity: an error among the keys of `Audited`.
+    """
+    measured = [
+        (part, error) for part in audit.parts if (error := getattr(part, quantity)) is not None
+    ]
+    return max(measured, key=lambda each: each[1].high, default=None)
+
+
+def place(part: Audited) -> str:
+    """Structure and temperature: "ethanol at 500 K"."""
+    return f"{part.structure} at {part.temperature_K:g} K"
+
+
+def error_text(audit: Audit) -> str:
+    """Upper ends of the errors against their goals, the worst structure and temperature of each.
+
+    "forces wrong by at most 38 meV/Å on average (goal 43)"
+    """
+    clauses = []
+    for quantity, words, unit, goal in (
+        ("forces_mae_meV_per_A", "forces", "meV/Å", audit.forces_goal_meV_per_A),
+        ("energy_mae_meV_per_atom", "energies", "meV/atom", audit.energy_goal_meV_per_atom),
+    ):
+        measured = worst(audit, quantity)
+        if measured is None:
+            continue
+        part, error = measured
+        of = f"goal {goal:g}" if goal is not None else "no goal"
+        where = f", {place(part)}" if len(audit.parts) > 1 else ""
+        clauses.append(
+            f"{words} wrong by up to {significant(error.high)} {unit} on average ({of}{where})"
+        )
+    return " and ".join(clauses)
+
+
+def audit_text(report: SystemReport) -> str:
+    """What the last generation's audit says, in a sentence or two."""
+    audit = report.last.audit
+    if audit is None:
+        return NOT_AUDITED
+    frames = sum(part.frames for part in audit.parts)
+    measured = f"on {count(frames, 'random frame')} of its own dynamics"
+    if errors := error_text(audit):
+        measured += f": {errors}, with {per_cent(round(audit.confidence, 4))} confidence"
+    match audit.finding:
+        case AuditFinding.PASSED:
+            text = f"Right {measured}."
+        case AuditFinding.MISSED:
+            text = f"Wrong {measured}."
+        case AuditFinding.NOT_ASKED:
+            text = (
+                "Accuracy was not asked for: both goals under accuracy are null, and the verdict "
+                f"does not depend on errors. Measured {measured}."
+            )
+        case _:
+            text = f"It cannot be said whether the model is right: {audit.reason}."
+    return " ".join([text, *_caveats(audit)])
+
+
+def _caveats(audit: Audit) -> list[str]:
+    """What makes the numbers less sure than they look."""
+    caveats = []
+    if few := [part for part in audit.parts if part.frames < FEW_FRAMES]:
+        caveats.append(
+            "Few frames: "
+            + listed(f"{part.frames} of {place(part)}" for part in few)
+            + "; the intervals are wide, and rare errors may be missing."
+        )
+    if alike := [part for part in audit.parts if part.frames and part.replicas < FEW_REPLICAS]:
+        caveats.append(
+            "Few replicas: "
+            + listed(f"{part.replicas} of {place(part)}" for part in alike)
+            + "; frames of one replica are alike, and intervals from so few replicas are too "
+            "narrow rather than too wide."
+        )
+    if bad := sum(part.bad for part in audit.parts):
+        frames = sum(part.frames + part.bad for part in audit.parts)
+        caveats.append(
+            f"{bad} of {frames} audit frames have no label that can be trusted: they are not in "
+            "these numbers, and may be the worst."
+        )
+    return caveats
+
+
+def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
+    """Errors on audit frames by generation, structure and temperature; heading first."""
+    heading = [
+        "Generation",
+        "Structure",
+        "Temperature, K",
+        "Audit frames",
+        "Of replicas",
+        "Without a label",
+        "Force MAE (interval), meV/Å",
+        "Goal, meV/Å",
+        "Force RMSE (interval), meV/Å",
+        "95 % of the atoms are better than (interval), eV/Å",
+        "Energy MAE (interval), meV/atom",
+        "Goal, meV/atom",
+        "Finding",
+    ]
+    return [heading] + [
+        [
+            str(g.number),
+            part.structure,
+            f"{part.temperature_K:g}",
+            str(part.frames),
+            str(part.replicas),
+            str(part.bad),
+            interval_text(part.forces_mae_meV_per_A),
+            _goal(g.audit.forces_goal_meV_per_A),
+            interval_text(part.forces_rmse_meV_per_A),
+            interval_text(part.atom_error_q95_eV_per_A),
+            interval_text(part.energy_mae_meV_per_atom),
+            _goal(g.audit.energy_goal_meV_per_atom),
+            str(part.finding),
+        ]
+        for g in generations
+        if g.audit is not None
+        for part in g.audit.parts
+    ]
+
+
+def interval_text(of: Interval | None) -> str:
+    """An error with its interval, or a dash."""
+    if of is None:
+        return "–"
+    return f"{significant(of.value)} ({significant(of.low)}–{significant(of.high)})"
+
+
+def _goal(value: float | None) -> str:
+    return "not asked for" if value is None else f"{value:g}"
+
+
+def signal_name(signal: SignalReport) -> str:
+    """Name of a signal as people read it."""
+    return "expected error" if signal.name == "error" else signal.name.replace("_", " ")
+
+
+def signal_text(report: SystemReport) -> str:
+    """Which signal decides, and which are blind; empty where the last generation has no reports."""
+    signals = report.last.signals
+    deciding = next((signal for signal in signals if signal.decides), None)
+    if not signals:
+        return ""
+    if deciding is None:
+        text = "No signal decides: none of those that were watched does better than chance."
+    elif deciding.blind:
+        text = (
+            f"The index counts by the {signal_name(deciding)}, which is blind: it tells bad atoms "
+            "from good ones no better than chance. That the dynamics are calm means nothing then; "
+            "the audit alone says whether the model is right."
+        )
+    else:
+        text = f"The index counts by the {signal_name(deciding)}."
+    blind = [signal_name(s) for s in signals if s.blind and s is not deciding]
+    if blind:
+        verb = "is" if len(blind) == 1 else "are"
+        text += f" Blind, no better than chance, {verb} {listed(blind)}."
+    fewest = min(signal.bad_atoms for signal in signals)
+    if fewest < FEW_BAD_ATOMS:
+        text += f" The audit frames have {count(fewest, 'bad atom')}: these numbers rest on little."
+    return text
+
+
+def signal_rows(generations: Sequence[Generation]) -> list[list[str]]:
+    """How well each signal told bad forces from good ones, by generation; heading first."""
+    heading = [
+        "Generation",
+        "Signal",
+        "AUROC (95 % interval)",
+        "Bad atoms flagged (95 % interval), %",
+        "False alarms (95 % interval), %",
+        "Bad atoms",
+        "Atoms",
+        "In words",
+    ]
+    return [heading] + [
+        [
+            str(g.number),
+            signal_name(signal),
+            _estimate(signal.auroc),
+            _estimate(signal.flagged, scale=100),
+            _estimate(signal.false_alarms, scale=100),
+            str(signal.bad_atoms),
+            str(signal.atoms),
+            _in_words(signal),
+        ]
+        for g in generations
+        for signal in g.signals
+    ]
+
+
+def _estimate(of: Estimate, *, scale: float = 1.0) -> str:
+    return "too few atoms" if of.value is None else estimate_text(of, scale=scale)
+
+
+def _in_words(signal: SignalReport) -> str:
+    if signal.blind:
+        words = "blind"
+    elif signal.auroc.value is None:
+        words = "not enough data to tell"
+    else:
+        words = "sees errors"
+    return f"{words}; decides" if signal.decides else words
