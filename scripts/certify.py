@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from halcyon.campaign import stage
+from halcyon.campaign import retention, stage
 from halcyon.campaign.dynamics_job import watched_model
 from halcyon.final import long_runs
 from halcyon.final.certificate import CampaignEnd, Runs
@@ -64,6 +64,7 @@ def main(job: stage.Job) -> None:
         folder=folder,
     )
     certificate.write(args.certificate)
+    retention.clean_up(job.campaign, args.system)
     job.done(certificate.sentence, args.certificate)
 
 

@@ -28,11 +28,7 @@ def main(job: stage.Job) -> None:
         core_hours=Spent(job.campaign, settings.limits).core_hours(),
     )
     verdict.write(args.verdict)
-    if settings.retention.automatic:
-        everything = not settings.retention.failed_frames
-        retention.delete(
-            job.campaign, retention.scraps(job.campaign, [args.system], all_frames=everything)
-        )
+    retention.clean_up(job.campaign, args.system)
     accounts.write(job.campaign, args.system)
     job.done(f"{verdict.decision}: {verdict.reason}", args.verdict)
 

@@ -280,6 +280,24 @@ def structure_only(atoms: Atoms) -> Atoms:
     return copy
 
 
+FAR_A = 20.0
+"""A molecule with an atom further from the origin is moved there before float32 sees it, Å: at this
+distance float32 still tells 2e-6 Å apart, at 1e5 Å only 8e-3 Å."""
+
+
+def near_origin(atoms: Atoms) -> Atoms:
+    """The frame, or where it is not periodic and far away a copy with its centre at the origin.
+
+    No energy or force depends on where a molecule is, but float32 loses the digits of coordinates
+    that are large.
+    """
+    if atoms.pbc.any() or not np.abs(atoms.positions).max(initial=0.0) > FAR_A:
+        return atoms
+    moved = atoms.copy()
+    moved.positions -= moved.positions.mean(axis=0)
+    return moved
+
+
 def _rounded_positions(atoms: Atoms) -> np.ndarray:
     positions = atoms.get_positions()
     if atoms.pbc.any():

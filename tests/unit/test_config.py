@@ -458,3 +458,37 @@ def test_a_start_model_and_what_goes_with_it():
     )
     campaign = config.parse_campaign(LEAST | {"pretraining": {"start": "off.model"}}, "mine")
     assert str(campaign.pretraining.start) == "off.model"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"nonsense": list(range(300_000))}, "nonsense = [0, 1, 2, … (300,000 entries): unknown"),
+        ({"nonsense": "x" * 100_000}, "… (100,002 characters): unknown key"),
+        ({"x" * 100_000: 1}, "… (100,002 characters) = 1: unknown key"),
+        ({"seed": list(range(300_000))}, "seed = [0, 1, 2, … (300,000 entries): expected"),
+        ({"systems": list(range(300_000))}, "and 299,980 more faults"),
+    ],
+)
+def test_what_is_long_is_shown_by_its_beginning(changed, message):
+    fault = campaign_fault(**changed)
+    assert message in fault
+    assert len(fault) < 3_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"campaign": "labels"}, "campaign = 'labels': the folder results/labels is that of the"),
+        ({"campaign": "prepared"}, "campaign = 'prepared': the folder results/prepared is that of"),
+        ({"campaign": "s", "label_store": "results/s"}, "campaign = 's': the folder results/s is"),
+        ({"systems": ["water", "work"]}, "systems: 'work': the folder results/mine/work is that"),
+    ],
+)
+def test_a_name_whose_folder_is_another_one_s_is_refused(changed, message):
+    assert message in campaign_fault(**changed)
+
+
+def test_a_campaign_may_be_called_as_a_store_elsewhere():
+    content = LEAST | {"campaign": "labels", "label_store": "elsewhere"}
+    assert config.parse_campaign(content, "mine.yaml").campaign == "labels"

@@ -12,8 +12,10 @@ from mace.calculators import MACECalculator
 
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
+from halcyon.frames import near_origin
 from halcyon.models import batched as batched_mace
 from halcyon.models import mace, training
+from halcyon.models.graphs import graphs
 
 TINY = ModelSettings(channels=4, layers=2, correlation=1, r_max_A=3.0, radial_basis=4)
 FIT = FitSettings(epochs=6, batch_size=5, learning_rate=0.02)
@@ -327,3 +329,29 @@ def test_errors_are_per_atom_and_per_component():
             "forces_rmse_meV_per_A": 600 / np.sqrt(6),
         }
     )
+
+
+@pytest.mark.parametrize("far_A", [30.0, 1e3, 1e5])
+def test_a_molecule_far_from_the_origin_has_the_forces_of_one_that_is_not(far_A):
+    with mace.precision(torch.float32):
+        torch.manual_seed(4)
+        e0s = dict.fromkeys(ELEMENTS, 0.0)
+        model = mace.new(TINY, e0s, scale=1.0, mean_neighbours=4.0)
+    (near,) = springs("CH3CH2OH", 1, energy_zero=0.0, seed=2)
+    far = near.copy()
+    far.positions += far_A * np.array([1.0, -0.7, 0.4])
+    far.arrays["forces"] = near.arrays["forces"]
+    expected, predicted = (mace.evaluate(model, [atoms]) for atoms in (near, far))
+    np.testing.assert_allclose(predicted.forces[0], expected.forces[0], atol=2e-5)
+    np.testing.assert_allclose(predicted.node_energy[0], expected.node_energy[0], atol=2e-6)
+    learned = [graph.positions for graph in graphs([near, far], model, e0s)]
+    np.testing.assert_allclose(
+        *(torch.pdist(positions).numpy() for positions in learned), atol=1e-5
+    )
+
+
+def test_a_periodic_frame_and_a_molecule_at_its_place_are_left_as_they_are():
+    box = Atoms("H", positions=[[500.0, 0, 0]], cell=[5.0] * 3, pbc=True)
+    assert near_origin(box) is box
+    near = molecule("H2O")
+    assert near_origin(near) is near

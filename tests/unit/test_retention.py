@@ -8,7 +8,7 @@ from ase import Atoms
 from fabricated import campaign, finish
 
 from halcyon import files
-from halcyon.campaign import retention
+from halcyon.campaign import paths, retention
 from halcyon.commands.main import main
 from halcyon.errors import InputError
 from halcyon.frames import write_frames
@@ -84,15 +84,15 @@ def test_what_was_paid_is_kept_where_frames_wait_for_a_larger_budget(closed):
     frame = Atoms("He", positions=np.zeros((1, 3)))
     frame.info = {"key": BAD, "status": NOT_COMPUTED}
     write_frames(closed.folder / "methanol/gen000/labels/001.parquet", [frame])
-    paths = {scrap.path.as_posix() for scrap in retention.scraps(closed)}
-    assert "methanol/gen000/explore/0123456789abcdef.checkpoint" in paths
-    assert "methanol/start/label/gen000-001/journal.jsonl" not in paths
+    named = {scrap.path.as_posix() for scrap in retention.scraps(closed)}
+    assert "methanol/gen000/explore/0123456789abcdef.checkpoint" in named
+    assert "methanol/start/label/gen000-001/journal.jsonl" not in named
 
 
 def test_the_journal_of_a_label_file_that_cannot_be_read_is_kept(closed):
     (closed.folder / "methanol/gen000/labels/001.parquet").write_bytes(b"PAR1 damaged")
-    paths = [scrap.path.as_posix() for scrap in retention.scraps(closed)]
-    assert "methanol/start/label/gen000-001/journal.jsonl" not in paths
+    named = [scrap.path.as_posix() for scrap in retention.scraps(closed)]
+    assert "methanol/start/label/gen000-001/journal.jsonl" not in named
 
 
 def test_a_job_at_work_is_left_alone(closed):
@@ -148,3 +148,23 @@ def test_a_campaign_that_has_not_begun_has_nothing_to_delete(tmp_path, capsys):
     assert retention.scraps(fresh) == []
     assert main(["clean", str(fresh.folder)]) == 0
     assert "nothing to delete" in capsys.readouterr().out
+
+
+def test_the_state_of_long_runs_goes_when_their_certificate_is_there(closed):
+    checkpoint = closed.folder / "work/methanol/start/certify/0123456789abcdef.checkpoint"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("scratch")
+    retention.clean_up(closed, "methanol")
+    assert checkpoint.exists(), "the runs are not over"
+    proof = closed.folder / "methanol/certificate"
+    proof.mkdir()
+    for name in paths.CERTIFICATE:
+        (proof / name).write_text("{}")
+    handle = files.take_lock(checkpoint.with_name(".lock"))
+    try:
+        retention.clean_up(closed, "methanol")
+        assert checkpoint.exists(), "a job is at it"
+    finally:
+        os.close(handle)
+    retention.clean_up(closed, "methanol")
+    assert not checkpoint.exists()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halcyon import config, files
+from halcyon.config.campaign import PREPARED, SCRATCH
 from halcyon.errors import InputError
 
 # Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from halcyon.teacher.forcefield import Teacher
 
 SCHEMA_VERSION = 1
-PREPARED = "prepared"
-"""Folder of packed boxes and force fields, in that of all results; campaigns share it."""
 RUN_VARIABLE = "HALCYON_RUN"
 """Environment variable that names the run of the workflow that a job belongs to."""
 CAMPAIGN_VARIABLE = "HALCYON_CAMPAIGN"
@@ -195,7 +194,7 @@ class Campaign:
 
     def work(self, system: str, *stage: str) -> Path:
         """Scratch folder of a stage; it survives kills and is not declared to Snakemake."""
-        return self.folder / "work" / Path(system, *stage)
+        return self.folder / SCRATCH / Path(system, *stage)
 
     @property
     def lock(self) -> Path:

@@ -32,13 +32,13 @@ from typing import Any, TypedDict, cast
 from halcyon import config, files
 from halcyon.campaign.campaign import (
     CAMPAIGN_VARIABLE,
-    PREPARED,
     RUN_VARIABLE,
     Campaign,
 )
 from halcyon.campaign.checks import begin, check_committee, check_disk, check_start
 from halcyon.campaign.damage import refuse_damaged
 from halcyon.campaign.identity import check_identity, content_hash, level_of_theory
+from halcyon.config.campaign import PREPARED
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
 ENVIRONMENT = ("CP2K_DATA_DIR", "AMBERHOME")

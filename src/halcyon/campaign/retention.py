@@ -9,6 +9,7 @@ A generation is closed when all its outputs exist. Of closed generations these a
 | in `work/<system>/` | what it is | kept if |
 |---|---|---|
 | `gen###/explore/<hash>.checkpoint`, `<hash>.trajectory/` | state of the exploration | |
+| `start/certify/<hash>.checkpoint` | state of the long runs | there is no certificate |
 | `gen###/train/mace-run/`, `start/pretrain/mace-run/` | state of a training | |
 | `start/label/<batch>-<shard>/journal.jsonl` | records in the store | frames not computed |
 | `start/label/<batch>-<shard>/<key>/` | the program's files of a frame | the frame has no label |
@@ -36,6 +37,9 @@ from halcyon.labels.labelling import NOT_COMPUTED
 
 EXPLORATION = re.compile(
     r"(gen\d{3})/explore/[0-9a-f]{16}(\.checkpoint|\.trajectory/part-\d+\.parquet)"
+)
+CERTIFICATION = re.compile(
+    r"(start)/certify/[0-9a-f]{16}(\.checkpoint|\.trajectory/part-\d+\.parquet)"
 )
 TRAINING = re.compile(r"(gen\d{3}|start)/(train|pretrain)/mace-run/checkpoint\.pt")
 JOURNAL = re.compile(r"start/label/(gen\d{3}|seed)-(\d{3})/journal\.jsonl")
@@ -84,6 +88,13 @@ def scraps(
                 description, lock = judged
                 unneeded.append(Scrap(Path(system) / path, description, size, lock))
     return sorted(unneeded, key=lambda scrap: scrap.path)
+
+
+def clean_up(campaign: Campaign, system: str) -> None:
+    """Delete a system's scraps, if the settings want that done without asking."""
+    settings = campaign.systems[system].settings.retention
+    if settings.automatic:
+        delete(campaign, scraps(campaign, [system], all_frames=not settings.failed_frames))
 
 
 def delete(campaign: Campaign, unneeded: Sequence[Scrap]) -> tuple[int, int]:
@@ -158,6 +169,9 @@ class _Rules:
         }
         if "gen000" in self.closed:
             self.closed |= {"seed", "start"}
+        # Snakemake removes the outputs before the runs begin: where they are, the runs are over.
+        proof = campaign.folder / system / "certificate"
+        self.certified = all((proof / name).exists() for name in paths.CERTIFICATE)
         self._status: dict[tuple[str, str], dict[str, str]] = {}
 
     def judge(self, path: str, *, all_frames: bool) -> tuple[str, Path] | None:
@@ -167,12 +181,15 @@ class _Rules:
             path: relative to the system's scratch folder.
             all_frames: whether the files of frames without a label are not needed either.
         """
-        patterns = (EXPLORATION, TRAINING, JOURNAL, FRAME)
+        patterns = (EXPLORATION, CERTIFICATION, TRAINING, JOURNAL, FRAME)
         match = next(filter(None, (pattern.fullmatch(path) for pattern in patterns)), None)
         if match is None or match[1] not in self.closed:
             return None
-        if match.re is EXPLORATION:
-            lock = self.campaign.work(self.system, match[1], "explore") / ".lock"
+        if match.re is CERTIFICATION and not self.certified:
+            return None
+        if match.re in (EXPLORATION, CERTIFICATION):
+            stage = "explore" if match.re is EXPLORATION else "certify"
+            lock = self.campaign.work(self.system, match[1], stage) / ".lock"
             return "state of explorations", lock
         if match.re is TRAINING:
             lock = self.campaign.work(self.system, match[1], match[2]) / ".lock"

@@ -1,9 +1,9 @@
 """Settings of a whole campaign: when it ends, what it may cost, and all sections together."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from halcyon.config.accuracy import AccuracySettings, AuditSettings
 from halcyon.config.certificate import CertificateSettings
@@ -165,6 +165,12 @@ class Settings(Section):
     retention: RetentionSettings = Field(RetentionSettings(), description=RetentionSettings.__doc__)
 
 
+PREPARED = "prepared"
+"""Folder of packed boxes and force fields, in that of all results; campaigns share it."""
+SCRATCH = "work"
+"""Folder of a campaign's unfinished work, beside those of its systems."""
+
+
 class Campaign(Settings):
     """A campaign: which systems, labelled how, and how long it may go on."""
 
@@ -184,3 +190,20 @@ class Campaign(Settings):
     systems_folder: Path = Field(
         Path("config/systems"), description="Folder with the systems' files."
     )
+
+    @model_validator(mode="after")
+    def _has_folders_of_its_own(self) -> Self:
+        """Refuse names whose folder is another one's: what is in it would be mixed or deleted."""
+        folder = self.results / self.campaign
+        if self.campaign == PREPARED or folder == self.label_store:
+            held = "packed boxes and force fields" if self.campaign == PREPARED else "the labels"
+            raise ValueError(
+                f"campaign = {self.campaign!r}: the folder {folder} is that of {held} of all "
+                "campaigns; expected another name"
+            )
+        if SCRATCH in self.systems:
+            raise ValueError(
+                f"systems: {SCRATCH!r}: the folder {folder / SCRATCH} is that of the campaign's "
+                "unfinished work; expected another name of the system"
+            )
+        return self

@@ -58,10 +58,35 @@ def _messages(error: ValidationError, model: type[BaseModel], source: str) -> li
                 expected = f"expected {choices}" + near(value, choices)
             case fault_type:
                 expected = _expected(fault_type, value, context, fault["msg"])
-        shown = "" if isinstance(value, dict) else f" = {value!r}"
-        where = f"{'.'.join(keys)}{shown}: " if keys else ""
+        shown = "" if isinstance(value, dict) else f" = {shortened(value)}"
+        where = f"{'.'.join(map(_bare, keys))}{shown}: " if keys else ""
         lines.append(f"{source}: {where}{expected}")
-    return list(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines))
+    more = [f"{source}: and {len(lines) - MOST_LINES:,} more faults"] if lines[MOST_LINES:] else []
+    return lines[:MOST_LINES] + more
+
+
+SHOWN = 80
+"""Characters of a value that a message shows."""
+MOST_LINES = 20
+"""Faults that a message has a line for; more are counted."""
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it: a long one by its beginning, and how long it is.
+
+    Only as much of a list is looked at as is shown: it may have a million entries.
+    """
+    if isinstance(value, (list, tuple)) and len(value) > SHOWN // 2:
+        few = repr([*value[:3]])[:SHOWN]
+        return f"{few.removesuffix(']')}, … ({len(value):,} entries)"
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
+
+
+def _bare(value: Any) -> str:
+    """A key or value as a person writes it: a text without quotes."""
+    return value if isinstance(value, str) and len(value) <= SHOWN else shortened(value)
 
 
 _EXPECTED = {
@@ -91,7 +116,7 @@ def _expected(fault_type: str, value: Any, context: dict[str, Any], message: str
     if context.get("pattern") == NAME:
         return "expected a name of letters, digits, _ and -"
     if fault_type in _EXPECTED:
-        return _EXPECTED[fault_type].format(value=value, **context) + near(value, message)
+        return _EXPECTED[fault_type].format(value=_bare(value), **context) + near(value, message)
     message = message.removeprefix("Value error, ").replace("Input should be", "expected")
     message = message.replace("greater than or equal to", "at least")
     return message.replace("less than or equal to", "at most")
@@ -99,9 +124,11 @@ def _expected(fault_type: str, value: Any, context: dict[str, Any], message: str
 
 def near(word: Any, choices: str | list[str]) -> str:
     """`; did you mean 'xtb'?`, if one of the choices is similar."""
+    if not isinstance(word, str) or len(word) > SHOWN:
+        return ""
     if isinstance(choices, str):
         choices = re.findall(r"'([^']*)'", choices)
-    close = difflib.get_close_matches(str(word), choices, n=1)
+    close = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -18,6 +18,7 @@ import torch
 from ase import Atoms
 
 from halcyon.errors import InputError
+from halcyon.frames import near_origin
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class State:
 
     @classmethod
     def of(cls, frames: Sequence[Atoms], *, device: torch.device, dtype: torch.dtype) -> "State":
-        """State of some frames, at least one.
+        """State of some frames, at least one; molecules far from the origin are moved there.
 
         Raises:
             InputError: a frame is periodic in some directions only.
@@ -51,7 +52,7 @@ class State:
         periodic = [is_periodic(atoms) for atoms in frames]
         sizes = [len(atoms) for atoms in frames]
         arrays = (
-            np.concatenate([atoms.positions for atoms in frames]),
+            np.concatenate([near_origin(atoms).positions for atoms in frames]),
             np.concatenate([atoms.numbers for atoms in frames]).astype(np.int64),
             np.repeat(np.arange(len(frames)), sizes),
             np.stack([atoms.cell.array.T for atoms in frames]),

@@ -33,6 +33,7 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import ExplorationSettings, RampBias
 from halcyon.exploration.bias import ramped
+from halcyon.frames import near_origin
 
 NOISE_STEPS = 50
 """Steps whose random numbers are drawn at once."""
@@ -106,7 +107,7 @@ class Dynamics:
     def begin(self, replicas: Sequence[Replica]) -> MDState:
         """State of replicas at their start, with momenta of their temperature and with forces."""
         device, dtype = self.model.device, self.model.dtype
-        plain = ts.io.atoms_to_state([r.start for r in replicas], device, dtype)
+        plain = ts.io.atoms_to_state([near_origin(r.start) for r in replicas], device, dtype)
         output = self.model(plain)
         atoms = [len(r.start) for r in replicas]
         momenta = [

@@ -19,6 +19,7 @@ from ase.neighborlist import primitive_neighbor_list
 from torch import Tensor
 
 from halcyon.domain.states import is_periodic
+from halcyon.frames import near_origin
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
         senders, receivers, units = _neighbours(atoms, r_max)
         columns = torch.tensor([index[int(z)] for z in atoms.numbers])
         parts = {
-            "positions": torch.tensor(atoms.positions, dtype=like.dtype),
+            "positions": torch.tensor(near_origin(atoms).positions, dtype=like.dtype),
             "node_attrs": eye[columns],
             "edge_index": torch.tensor(np.stack([senders, receivers]), dtype=torch.long),
             "shifts": torch.tensor(units @ atoms.cell.array, dtype=like.dtype),

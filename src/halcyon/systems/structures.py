@@ -35,6 +35,7 @@ from rdkit.Chem import (
 
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
+from halcyon.frames import near_origin
 
 CONFORMER_SEED = 1
 """Seed of RDKit's embedding, so that a SMILES always gives the same conformer."""
@@ -52,7 +53,8 @@ def start_structure(settings: StructureSettings) -> Atoms:
     """Build a start structure and check that it can be simulated.
 
     From SMILES: one conformer (ETKDG), optimised with MMFF94, or UFF where that lacks parameters.
-    From a file: as it stands, with its cell if it has one. With `box_A` the molecule is centred in
+    From a file: as it stands, with its cell if it has one; a molecule far from the origin is moved
+    there. With `box_A` the molecule is centred in
     a cubic cell, which is periodic if `periodic` is true. Packed structures are made by `packing`.
 
     Args:
@@ -317,7 +319,8 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if read.pbc.all() and settings.box_A is not None:
         expected = f"not possible: {settings.file} is periodic and has its own cell"
         refuse(settings, "box_A", settings.box_A, expected)
-    return Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
+    atoms = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
+    return near_origin(atoms)
 
 
 def check_spin(settings: StructureSettings, atoms: Atoms) -> None:
