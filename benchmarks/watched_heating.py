@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 
 from halcyon import files
 from halcyon.final.monitor.ase import CliMonitor, MonitoredMace, UnreliableDynamicsWarning
-from halcyon.final.monitor.watch import LABEL
+from halcyon.final.monitor.watch import DECIDING
 
 FS = 0.5
 """Time step."""
@@ -69,7 +69,7 @@ def run(
         dynamics.set_temperature(temperature_K=now)
         dynamics.run(1)
         for name, monitor in monitors.items():
-            greatest[name] = max(greatest[name], float(monitor.watch.rate[LABEL]))
+            greatest[name] = max(greatest[name], float(monitor.watch.rate[DECIDING]))
             for alarm in monitor.alarms:
                 seen = {
                     "ps": alarm.time_ps,

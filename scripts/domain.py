@@ -29,6 +29,7 @@ def main(job: stage.Job) -> None:
         committee=mace.load_committee(
             settings.domain, job.plan.elements, device=device, dtype=dtype
         ),
+        accuracy=settings.accuracy,
     )
     domain.write(args.domain)
     *signals, tiers = domain.lines()

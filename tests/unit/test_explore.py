@@ -22,6 +22,7 @@ from halcyon.config import (
     MetadynamicsBias,
     RampBias,
 )
+from halcyon.domain.expected import Curve, ExpectedErrors
 from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted
@@ -75,6 +76,17 @@ def domain(upper=0.02, guard=10.0):
             "bond_stretch": calibrated(0.05),
             "potential_energy": calibrated(1.0, structures={"dimer": [0.0, 0.02]}),
         },
+        # 0.3 eV/Å at the ends of the label domain, and less within: `error` is outside where
+        # `label` is.
+        expected=ExpectedErrors(
+            tolerance_eV_per_A=0.3,
+            signals=["node_energy"],
+            curves={
+                "node_energy": {
+                    "N": Curve(distance=[0.5, 1.0], error=[0.1, 0.3], source="class", pairs=9)
+                }
+            },
+        ),
     )
 
 
@@ -161,12 +173,12 @@ def test_the_index_is_the_time_spent_outside(tmp_path):
     last = result.traces.groupby("replica").last()
     assert result.steps == 4 * 400
     assert last["time"].tolist() == pytest.approx([0.4] * 4)
-    assert (last["cli_label"] > 0).all()
-    assert (last["cli_label"] < 0.4).all()
+    assert (last["cli_error"] > 0).all()
+    assert (last["cli_error"] < 0.4).all()
     assert (last["cli_guard"] == 0).all()
     # Both atoms share the bond's energy: mean and maximum agree, λ is between 0 and 1.
-    np.testing.assert_allclose(last["cli_label"], last["cli_label_max"])
-    assert result.traces["rate_label"].between(0, 1).all()
+    np.testing.assert_allclose(last["cli_error"], last["cli_error_max"])
+    assert result.traces["rate_error"].between(0, 1).all()
     assert [r.failure for r in result.replicas] == [None] * 4
 
 
@@ -313,7 +325,7 @@ def test_a_replica_that_breaks_is_retired_and_the_others_go_on(tmp_path):
     assert result.replicas[1].time_ps == pytest.approx(0.001)
     alive = result.traces.groupby("replica")["time"].max()
     assert alive[0] == alive[2] == pytest.approx(0.4)
-    assert (result.traces.groupby("replica")["cli_label"].diff().dropna() >= 0).all()
+    assert (result.traces.groupby("replica")["cli_error"].diff().dropna() >= 0).all()
     with pytest.raises(Interrupted):
         run(tmp_path / "b", replicas=replicas, stop=after(5))
     same(run(tmp_path / "b", replicas=replicas), result)
@@ -368,7 +380,7 @@ def test_traces_are_thinned_but_exact(tmp_path):
     coarse = run(tmp_path / "a", settings=SETTINGS.model_copy(update={"trace_points_per_ps": 10}))
     fine = run(tmp_path / "b", settings=SETTINGS.model_copy(update={"trace_points_per_ps": 500}))
     assert len(coarse.traces) == 4 * 4
-    last = [r.traces.groupby("replica")["cli_label"].last() for r in (coarse, fine)]
+    last = [r.traces.groupby("replica")["cli_error"].last() for r in (coarse, fine)]
     assert last[0].equals(last[1])
 
 
@@ -378,7 +390,7 @@ def test_traces_carry_their_units(tmp_path):
     write_traces(tmp_path / "t.parquet", run(tmp_path).traces)
     schema = pq.read_schema(tmp_path / "t.parquet")
     assert schema.names == list(TRACE_COLUMNS)
-    assert schema.field("cli_label").metadata[b"unit"] == b"ps"
+    assert schema.field("cli_error").metadata[b"unit"] == b"ps"
     assert schema.metadata == {b"halcyon.traces": b"1"}
 
 
@@ -422,7 +434,7 @@ def test_half_the_time_step_gives_the_same_index(tmp_path):
         settings = SETTINGS.model_copy(update=changed)
         starts = [Replica(n, 300.0, dimer(1.1 + 0.02 * n)) for n in range(4)]
         result = run(tmp_path / str(timestep), replicas=starts, settings=settings)
-        indices.append(result.traces.groupby("replica")["cli_label"].last().to_numpy())
+        indices.append(result.traces.groupby("replica")["cli_error"].last().to_numpy())
     assert indices[0].min() > 0
     np.testing.assert_allclose(indices[0], indices[1], atol=0.004)
 
@@ -601,7 +613,7 @@ def test_progress_and_result_are_told_in_a_line(tmp_path):
     assert str(progress) == ("25%, 3.1 ns/day over all replicas, 2 failed, about 5.0 min left")
     replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(3)]
     result = run(tmp_path, replicas=replicas)
-    cli = result.traces.groupby("replica")["cli_label"].last().mean()
+    cli = result.traces.groupby("replica")["cli_error"].last().mean()
     assert result.describe() == (
         f"0.801 ps, 1 of 3 replicas failed, Λ {cli:.3g} ps, {len(result.candidates)} candidates"
     )
@@ -640,7 +652,7 @@ def test_hills_drive_replicas_further_and_the_traces_say_how_far(tmp_path):
     # The model's own energy, without the bias, is what is traced and scored.
     energy = STIFFNESS / 2 * (table["variable_1"] - LENGTH) ** 2
     np.testing.assert_allclose(table["potential_energy"], energy)
-    late = [r.traces.groupby("replica")["cli_label"].last().mean() for r in (plain, pushed)]
+    late = [r.traces.groupby("replica")["cli_error"].last().mean() for r in (plain, pushed)]
     assert late[1] > late[0]
     write_traces(tmp_path / "t.parquet", table)
 

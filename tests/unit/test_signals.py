@@ -69,6 +69,9 @@ def frames(number, seed, spread=0.05):
         atoms = SHAPES[name].copy()
         atoms.positions += random.normal(scale=spread, size=(len(atoms), 3))
         atoms.info = {"structure": name}
+        # The reference that the model misses: by more, the closer its atoms are.
+        forces = Toy()(state_of([atoms]))["forces"].numpy()
+        atoms.arrays["forces"] = forces + 0.3 * forces**2
         found.append(atoms)
     return found
 
@@ -235,17 +238,22 @@ def test_calibration_survives_the_file(domain, tmp_path):
 
 
 def test_a_signal_that_was_not_calibrated_is_refused():
-    bare = dataclasses.replace(DOMAINS["element"], signals={})
-    assert list(signals.make_signals(bare, ["node_energy"])) == ["label", "guard"]
+    bare = dataclasses.replace(fit(settings={"signals": []}), signals={})
     with pytest.raises(InputError, match=r"signal latent: .* Delete"):
         signals.make_signals(bare, ["latent"])
     with pytest.raises(InputError, match=r"domain\.committee"):
         signals.make_signals(DOMAINS["element"], ["committee"])
 
 
-def test_the_two_tiers_come_first_and_are_named_as_in_the_traces():
-    made = signals.make_signals(DOMAINS["element"], ["latent", "guard"])
-    assert list(made) == ["label", "guard", "latent"]
+def test_what_decides_comes_first_and_signals_are_named_as_in_the_traces():
+    made = signals.make_signals(DOMAINS["element"], ["bond_stretch", "guard"], COMMITTEE)
+    assert list(made) == ["error", "label", "guard", "latent", "bond_stretch"]
+
+
+def test_a_domain_of_an_early_release_is_refused_with_the_way_out():
+    early = dataclasses.replace(DOMAINS["element"], expected=None)
+    with pytest.raises(InputError, match=r"no expected force errors.*Delete domain\.json"):
+        signals.make_signals(early, [])
 
 
 # Known answers.

@@ -7,6 +7,9 @@
 4. Its threshold is calibrated on them as the margin is, and is never less than the greatest
    distance on the training frames.
 5. How often atoms are outside is measured on frames used for nothing else.
+6. Distances become expected force errors (see `expected`), by pairs of distance and error of single
+   atoms: on the held-out frames, and on frames of earlier generations as the model that visited
+   them predicted them, before any model learned from them.
 
     from halcyon.config import DomainSettings
     from halcyon.domain.calibration import Samples, fit_domain
@@ -28,13 +31,14 @@ import torch
 from ase import Atoms
 from sklearn.covariance import ledoit_wolf
 
-from halcyon.config import DomainSettings
+from halcyon.config import AccuracySettings, DomainSettings
 from halcyon.domain.environments import (
     Environments,
     descriptor_scale,
     environment_classes,
     fit_environments,
 )
+from halcyon.domain.expected import ExpectedErrors, Pairs, fit_expected
 from halcyon.domain.intervals import (
     Bond,
     Calibration,
@@ -49,12 +53,13 @@ from halcyon.domain.intervals import (
 )
 from halcyon.domain.margins import Margin, calibrate_margin, exceedance
 from halcyon.domain.signals import (
-    ALWAYS,
+    TIERS,
     Committee,
     Latent,
     Model,
     Output,
     PotentialEnergy,
+    Signal,
     Thresholded,
     make_signal,
 )
@@ -65,6 +70,7 @@ SMALLEST_SPREAD_EV = 1e-3
 TEACHER_HELD_OUT = 5
 """One in so many of the teacher's frames calibrates the distance to the others."""
 FRAMES_AT_ONCE = 32
+DEFAULT_ACCURACY = AccuracySettings()
 
 
 class Predictions(Protocol):
@@ -107,6 +113,10 @@ class Sample:
     def __getitem__(self, which: slice) -> "Sample":
         return Sample(*(values[which] for values in vars(self).values()))
 
+    def take(self, numbers: Sequence[int]) -> "Sample":
+        """The frames of these numbers."""
+        return Sample(*([values[i] for i in numbers] for values in vars(self).values()))
+
     def described(self) -> Iterator[tuple[Atoms, np.ndarray]]:
         """Frames with their descriptors."""
         return zip(self.frames, self.descriptors, strict=True)
@@ -144,36 +154,53 @@ class Samples:
         teacher: the teacher's frames; none without pre-training.
         held_out: labelled frames not trained on: they set margin and thresholds.
         check: labelled frames used for nothing: exceedances are measured on them.
+        earlier: labelled frames that earlier models visited, with what these predicted:
+            `arrays` model_forces (N, 3), and distance_<signal> (N,) of some signals.
     """
 
     train: Sample
     teacher: Sample
     held_out: Sample
     check: Sample
+    earlier: Sequence[Atoms] = ()
 
 
 _UNIT = Margin(value=1.0, low=1.0, high=1.0, method="none", alpha=1.0, n=0)
 
 
-def distances(signal: Thresholded, sample: Sample) -> list[np.ndarray]:
+def distances_of_atoms(
+    signal: Signal, sample: Sample, device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
     """Raw distances of the atoms of some frames, by the code that runs at every step.
 
     Args:
         signal: any.
         sample: any number of frames.
+        device: of the other models that the signal needs.
 
     Returns:
-        Per frame, shape (N,); of `potential_energy` (1,), since its atoms share it.
+        Per frame, shape (N,).
     """
-    members = signal.members if isinstance(signal, Committee) else ()
-    device = getattr(members[0], "device", torch.device("cpu")) if members else torch.device("cpu")
+    device = torch.device(device)
     per_frame: list[np.ndarray] = []
     for frames, state, output in sample.steps(device, torch.float64):
         raw = signal.distance(frames, device)(state, output).cpu()
         per_frame += [part.numpy() for part in raw.split([len(atoms) for atoms in frames])]
+    return per_frame
+
+
+def distances(signal: Thresholded, sample: Sample) -> list[np.ndarray]:
+    """As `distances_of_atoms`; of `potential_energy` (1,) per frame, since its atoms share it."""
+    members = signal.members if isinstance(signal, Committee) else ()
+    per_frame = distances_of_atoms(signal, sample, device_of(members))
     if isinstance(signal, PotentialEnergy):  # a frame's atoms share one number: count it once
         per_frame = [values[:1] for values in per_frame]
     return per_frame
+
+
+def device_of(models: Sequence[Model]) -> torch.device:
+    """Where models compute; the processor without any."""
+    return getattr(models[0], "device", torch.device("cpu")) if models else torch.device("cpu")
 
 
 def fit_domain(
@@ -184,8 +211,9 @@ def fit_domain(
     settings: DomainSettings,
     seed: int,
     committee: Sequence[Model] = (),
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
 ) -> Domain:
-    """The whole domain of a model: both tiers, and all signals that the settings name.
+    """The whole domain of a model: tiers, all signals that the settings name, expected errors.
 
     Args:
         samples: frames with what the model predicts for them.
@@ -194,6 +222,7 @@ def fit_domain(
         settings: alpha, how atoms are classified, signals.
         seed: of bootstraps and clusters.
         committee: the other models of the signal `committee`.
+        accuracy: its `atom_force_eV_per_A` is the greatest expected error inside the domain.
 
     Raises:
         InputError: no held-out frames, a class without training structures, or a committee
@@ -227,9 +256,101 @@ def fit_domain(
         seed=seed,
         environments=environments,
     )
-    return calibrate(
-        domain, samples, settings.signals, alpha=settings.alpha, seed=seed, committee=committee
+    domain = calibrate(
+        domain,
+        samples,
+        ["latent", *settings.signals],
+        alpha=settings.alpha,
+        seed=seed,
+        committee=committee,
     )
+    return replace(
+        domain,
+        expected=_expected(
+            domain, samples, accuracy.atom_force_eV_per_A, seed=seed, committee=committee
+        ),
+    )
+
+
+def _expected(
+    domain: Domain,
+    samples: Samples,
+    tolerance_eV_per_A: float,
+    *,
+    seed: int,
+    committee: Sequence[Model],
+) -> ExpectedErrors | None:
+    """Expected errors from the held-out and the earlier frames; None where none has forces."""
+    with_forces = [i for i, atoms in enumerate(samples.held_out.frames) if "forces" in atoms.arrays]
+    if not with_forces:
+        return None
+    held_out = samples.held_out.take(with_forces)
+    names = [*TIERS, *domain.signals]
+    per_frame = [
+        *_predicted_now(domain, held_out, names, committee),
+        *_predicted_before(samples.earlier, names),
+    ]
+    frames = [*held_out.frames, *samples.earlier]
+    classes = [domain.classes[atoms.info["structure"]] for atoms in frames]
+    sizes = [len(atoms) for atoms in frames]
+    keys = [atoms.info.get("key", f"without key {i}") for i, atoms in enumerate(frames)]
+    numbers = np.unique(keys, return_inverse=True)[1]
+    weights = [1.0] * len(held_out.frames) + _by_age(samples.earlier)
+    pairs = Pairs(
+        distances={name: np.concatenate([values[name] for values in per_frame]) for name in names},
+        error=np.concatenate([values["error"] for values in per_frame]),
+        classes=np.concatenate([np.asarray(names) for names in classes]),
+        frame=np.repeat(numbers, sizes),
+        weight=np.repeat(weights, sizes),
+    )
+    elements = {
+        name: symbol
+        for sample in (samples.train, held_out)
+        for atoms in sample.frames
+        for name, symbol in zip(domain.classes[atoms.info["structure"]], atoms.symbols, strict=True)
+    }
+    return fit_expected(pairs, elements, tolerance_eV_per_A=tolerance_eV_per_A, seed=seed)
+
+
+def _predicted_now(
+    domain: Domain, sample: Sample, names: Sequence[str], committee: Sequence[Model]
+) -> list[dict[str, np.ndarray]]:
+    """Per frame, raw distances by signal and the force `error`, shape (N,) each."""
+    device = device_of(committee)
+    of_signals = {
+        name: distances_of_atoms(make_signal(domain, name, committee), sample, device)
+        for name in names
+    }
+    errors = [
+        np.linalg.norm(predicted - atoms.arrays["forces"], axis=1)
+        for atoms, predicted in zip(sample.frames, sample.forces, strict=True)
+    ]
+    return [
+        {name: values[i] for name, values in of_signals.items()} | {"error": error}
+        for i, error in enumerate(errors)
+    ]
+
+
+def _predicted_before(
+    earlier: Sequence[Atoms], names: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    """As `_predicted_now`, of what earlier models said; NaN where a signal was not watched."""
+    return [
+        {
+            name: np.asarray(
+                atoms.arrays.get(f"distance_{name}", np.full(len(atoms), np.nan)), dtype=float
+            )
+            for name in names
+        }
+        | {"error": np.linalg.norm(atoms.arrays["model_forces"] - atoms.arrays["forces"], axis=1)}
+        for atoms in earlier
+    ]
+
+
+def _by_age(earlier: Sequence[Atoms]) -> list[float]:
+    """Weights of earlier frames: half as much for each generation that has passed since."""
+    generations = [atoms.info.get("generation", 0) for atoms in earlier]
+    return [0.5 ** (1 + max(generations) - generation) for generation in generations]
 
 
 def _atom_classes(
@@ -257,7 +378,7 @@ def calibrate(
     Args:
         domain: as `intervals.build` makes it.
         samples: frames with what the model predicts for them.
-        names: signals, as in the configuration; those of `ALWAYS` need nothing more.
+        names: signals, as in the configuration; those of atomic energies need nothing more.
         alpha: exceedance per atom that is asked for.
         seed: of the bootstrap.
         committee: the other models of the signal `committee`.
@@ -267,12 +388,12 @@ def calibrate(
     """
     calibrations = {}
     for name in dict.fromkeys(names):
-        if name in ALWAYS:
+        if name in TIERS:
             continue
         data = _data(name, domain, samples, alpha=alpha, seed=seed)
         unfitted = Calibration(threshold=_UNIT, data=data)
         signal = make_signal(replace(domain, signals={name: unfitted}), name, committee)
-        assert isinstance(signal, Thresholded)  # noqa: S101  # the others are in ALWAYS
+        assert isinstance(signal, Thresholded)  # noqa: S101  # the others are in TIERS
         if isinstance(signal, Latent):
             threshold = data.sets[0].radius
         else:
@@ -316,7 +437,7 @@ def _of_teacher(domain: Domain, teacher: Sample, *, alpha: float, seed: int) -> 
     held_out = teacher[::TEACHER_HELD_OUT]
     number = np.arange(len(teacher.frames))
     others = [int(i) for i in number[number % TEACHER_HELD_OUT > 0]]
-    rest = Sample(*([values[i] for i in others] for values in vars(teacher).values()))
+    rest = teacher.take(others)
     return _latent_set(domain, rest, held_out, alpha=alpha, seed=seed, of_labels=False)
 
 

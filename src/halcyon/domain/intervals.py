@@ -36,14 +36,15 @@ import numpy as np
 
 from halcyon import files
 from halcyon.domain.environments import Environments, no_training_frames
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.margins import Exceedance, Margin, calibrate_margin, exceedance
 from halcyon.errors import InputError
 
 Bond = tuple[int, int, float]
 """Indices of two atoms, and the mean length of their bond, Å."""
 
-SCHEMA_VERSION = 2
-"""Schema 1 had neither environments nor signals; it is still read."""
+SCHEMA_VERSION = 3
+"""Schema 1 had neither environments nor signals, schema 2 no expected errors; both are read."""
 SMALLEST_WIDTH_EV = 1e-3
 """Width given to a class whose training values coincide, e.g. a single value, eV."""
 
@@ -165,6 +166,8 @@ class Domain:
         environments: per element, its clusters; empty where classes are fixed per atom. Class
             `O/0` is the first of oxygen.
         signals: calibration of the signals other than the two tiers, by name.
+        expected: from raw distances of signals to expected force errors; None: an earlier release
+            made the domain, or no frame held out of training has forces.
     """
 
     classes: dict[str, list[str]]
@@ -175,6 +178,7 @@ class Domain:
     report: DomainReport = field(default_factory=DomainReport)
     environments: dict[str, Environments] = field(default_factory=dict)
     signals: dict[str, Calibration] = field(default_factory=dict)
+    expected: ExpectedErrors | None = None
 
     def tier(self, name: str) -> dict[str, tuple[float, float]]:
         """Intervals per class of the tier `label` or `guard`, eV."""
@@ -195,7 +199,12 @@ class Domain:
         return np.array(atoms).T
 
     def lines(self) -> Iterator[str]:
-        """Sentences about the thresholds and how well they are kept, the label domain's last."""
+        """Sentences about what decides, the thresholds and how well they are kept.
+
+        The label domain's is the last.
+        """
+        if self.expected:
+            yield from self.expected.lines()
         for name, signal in self.signals.items():
             threshold = signal.threshold
             yield (
@@ -210,8 +219,9 @@ class Domain:
         )
 
     def content(self) -> dict[str, Any]:
-        """As plain JSON. An exceedance that was not measured, and data that are not, are `{}`."""
+        """As plain JSON. What was not measured, or is not there, is `{}`."""
         content = asdict(self)
+        content["expected"] = self.expected.content() if self.expected else {}
         content["report"] = _without_none(content["report"])
         content["signals"] = {
             name: _without_none(entry)
@@ -226,7 +236,7 @@ class Domain:
 
     @classmethod
     def read(cls, path: Path | str) -> "Domain":
-        """Read what `write` wrote, now or under schema 1.
+        """Read what `write` wrote, now or under schema 1 or 2.
 
         Raises:
             InputError: missing, damaged, or of another schema.
@@ -269,6 +279,7 @@ class Domain:
             signals={
                 name: _calibration(entry) for name, entry in content.get("signals", {}).items()
             },
+            expected=ExpectedErrors.of(content["expected"]) if content.get("expected") else None,
         )
 
 

@@ -3,14 +3,15 @@
 A signal turns the model's output for a batch into a score per atom: 0 inside the signal's domain,
 else the distance outside in the signal's own width or threshold, infinite where a number is not
 finite. Scores of different signals can thus be compared, and `index` accumulates any of them. How
-thresholds are found: see `calibration`.
+thresholds are found: see `calibration`. The signal `error` decides: it is the force error that the
+raw distances of others let expect (see `expected`), beyond the tolerance and in tolerances.
 
 A scorer makes no transfer and does not wait for the device. It depends on structures and cells of
 the batch, not on its size or order; when replicas leave, make a new one: it is cheap.
 
     from halcyon.domain.signals import make_signals
 
-    signals = make_signals(domain, ["latent"])  # and the two tiers, always
+    signals = make_signals(domain, ["bond_stretch"])  # beside `error` and those of `ALWAYS`
     score = signals["latent"].for_batch(starts, device)
     score(state, output)  # at one step; shape (N,), float64, on the device
 
@@ -25,12 +26,15 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from halcyon.domain.expected import Curve
 from halcyon.domain.intervals import Calibration, Domain
 from halcyon.domain.pairs import Pairs
 from halcyon.errors import InputError
 
-ALWAYS = ("node_energy", "guard")
-"""Signals that are always watched: candidates, verdict and report rest on them."""
+ALWAYS = ("node_energy", "guard", "latent")
+"""Signals that are always watched, after `error`, which decides."""
+TIERS = {"node_energy": "label", "guard": "guard"}
+"""Tier of the domain by signal of atomic energies."""
 
 Output = Mapping[str, torch.Tensor]
 """What a model returns for a batch: energy (R,), forces (N, 3), node_energy (N,), descriptors
@@ -50,15 +54,21 @@ class Signal(ABC):
         column: what its trace columns end in.
         forward_passes: passes through other models that it takes at every step; the pass that
             gives the forces is free.
+        unit: of the raw distance.
     """
 
     name: str
+    unit: str
     forward_passes: int = 0
 
     @property
     def column(self) -> str:
         """What its trace columns end in: its name, or, for the label domain, `label`."""
         return self.name
+
+    @abstractmethod
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """Scorer of a batch, see `for_batch`, that gives the raw distance ≥ 0, in `unit`."""
 
     @abstractmethod
     def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
@@ -86,7 +96,12 @@ class Signal(ABC):
 
 
 class NodeEnergy(Signal):
-    """Distance of an atomic energy outside its interval of one tier, in widths of it."""
+    """Distance of an atomic energy outside its interval of one tier, in widths of it.
+
+    The raw distance is that from the interval's middle, in half widths: 1 at its ends.
+    """
+
+    unit = "half widths"
 
     def __init__(self, domain: Domain, tier: str) -> None:
         """Take the tier `label` or `guard` of a domain."""
@@ -104,20 +119,40 @@ class NodeEnergy(Signal):
 
     def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In widths of the interval."""
-        if self.domain.environments:
-            return self._by_environment(starts, device)
-        structures = [atoms.info["structure"] for atoms in starts]
-        bounds = torch.as_tensor(self.domain.intervals(self.tier, structures), device=device)
-        lower, upper = bounds.unbind()
-        width = upper - lower
+        bounds = self._bounds(starts, device)
 
         def score(_: Any, output: Output) -> torch.Tensor:
             energy = output["node_energy"]
+            lower, upper, width = bounds(output)
             return (energy - energy.clamp(lower, upper)).abs_() / width
 
         return score
 
-    def _by_environment(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In half widths of the interval, from its middle."""
+        bounds = self._bounds(starts, device)
+
+        def raw(_: Any, output: Output) -> torch.Tensor:
+            lower, upper, width = bounds(output)
+            return (2 * output["node_energy"] - lower - upper).abs_() / width
+
+        return raw
+
+    def _bounds(
+        self, starts: Sequence[Atoms], device: torch.device
+    ) -> Callable[[Output], Sequence[torch.Tensor]]:
+        """From a model's output to lower end, upper end and width of each atom's interval, eV."""
+        if self.domain.environments:
+            return self._bounds_by_environment(starts, device)
+        structures = [atoms.info["structure"] for atoms in starts]
+        bounds = torch.as_tensor(self.domain.intervals(self.tier, structures), device=device)
+        lower, upper = bounds.unbind()
+        fixed = lower, upper, upper - lower
+        return lambda _: fixed
+
+    def _bounds_by_environment(
+        self, starts: Sequence[Atoms], device: torch.device
+    ) -> Callable[[Output], Sequence[torch.Tensor]]:
         groups = _Groups(self.domain.classes, starts, device)
         environments = [self.domain.environments[element] for element in groups.names]
         scale = torch.as_tensor(np.array([e.scale for e in environments]), device=device)[
@@ -135,23 +170,17 @@ class NodeEnergy(Signal):
         lower, upper = torch.as_tensor(np.array(bounds), device=device).unbind(dim=2)
         width = upper - lower
 
-        def score(_: Any, output: Output) -> torch.Tensor:
-            energy = output["node_energy"]
+        def of_atoms(output: Output) -> Sequence[torch.Tensor]:
             descriptors = groups.pack(output["descriptors"].double())
             difference = (descriptors[:, None] - centroids) / scale
             nearest = (difference * difference).sum(dim=3).argmin(dim=1)
-            low, high, width_of_atom = (
-                groups.unpack(table.gather(1, nearest)) for table in (lower, upper, width)
-            )
-            return (energy - energy.clamp(low, high)).abs_() / width_of_atom
+            return [groups.unpack(table.gather(1, nearest)) for table in (lower, upper, width)]
 
-        return score
+        return of_atoms
 
 
 class Thresholded(Signal):
     """A distance ≥ 0 with a calibrated threshold; scores are in thresholds beyond it."""
-
-    unit: str
 
     def __init__(self, calibration: Calibration) -> None:
         """Take a calibration, as `calibrate` makes it."""
@@ -161,10 +190,6 @@ class Thresholded(Signal):
     def limit(self) -> float:
         """Distance from which an atom is outside."""
         return max(self.calibration.threshold.value, float(np.finfo(float).tiny))
-
-    @abstractmethod
-    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
-        """Scorer of a batch, see `for_batch`, that gives the raw distance."""
 
     @property
     @abstractmethod
@@ -328,6 +353,93 @@ class BondStretch(Thresholded):
         return raw
 
 
+class ExpectedError(Signal):
+    """The force error that an atom is expected to have; outside where it is over the tolerance.
+
+    The raw distance is the expected error, see `expected`.
+
+    Attributes:
+        tolerance_eV_per_A: greatest expected error inside.
+        forward_passes: those of the signals that it rests on.
+    """
+
+    name = "error"
+    unit = "eV/Å"
+
+    def __init__(self, domain: Domain, committee: Sequence[Model] = ()) -> None:
+        """Take a domain, and the other models where the signal `committee` decides.
+
+        Raises:
+            InputError: the domain has no expected errors, or `committee` has no models.
+        """
+        if domain.expected is None:
+            raise no_expected_errors()
+        self.expected, self.classes = domain.expected, domain.classes
+        self.tolerance_eV_per_A = self.expected.tolerance_eV_per_A
+        self._signals = [make_signal(domain, name, committee) for name in self.expected.signals]
+        self.forward_passes = sum(signal.forward_passes for signal in self._signals)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.name}: force error that {' and '.join(self.expected.signals)} let expect, "
+            f"outside from {self.tolerance_eV_per_A:g} {self.unit} on; {self._cost()}"
+        )
+
+    def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """The expected error, eV/Å."""
+        groups = _Groups(self.classes, starts, device)
+        scorers = [signal.distance(starts, device) for signal in self._signals]
+        tables = [
+            _Lines([self.expected.curves[signal][name] for name in groups.names], device)
+            for signal in self.expected.signals
+        ]
+        combined = _Lines([self.expected.combined], device) if self.expected.combined else None
+
+        def raw(state: Any, output: Output) -> torch.Tensor:
+            single = [
+                table.at(groups.pack(scorer(state, output).unsqueeze(1)).squeeze(2))
+                for table, scorer in zip(tables, scorers, strict=True)
+            ]
+            if combined is None:
+                return groups.unpack(single[0])
+            mean = torch.stack(single).log_().mean(dim=0).exp_()
+            return combined.at(groups.unpack(mean).unsqueeze(0)).squeeze(0)
+
+        return raw
+
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+        """In tolerances over the tolerance."""
+        distance, tolerance = self.distance(starts, device), self.tolerance_eV_per_A
+        return lambda state, output: (distance(state, output) / tolerance - 1).clamp_(min=0.0)
+
+
+class _Lines:
+    """The straight pieces of some curves (see `expected.Curve`), one curve a row."""
+
+    def __init__(self, curves: Sequence[Curve], device: torch.device) -> None:
+        most = max(len(curve.distance) for curve in curves)
+        knots = np.full((len(curves), most), np.inf)
+        start, slope = np.zeros((2, len(curves), most + 1))
+        for row, curve in enumerate(curves):
+            number = len(curve.distance)
+            knots[row, :number] = curve.distance
+            start[row, : number + 1], slope[row, : number + 1] = curve.lines()
+            # A distance of infinity is beyond the knots that only fill up.
+            start[row, number + 1 :], slope[row, number + 1 :] = (
+                start[row, number],
+                slope[row, number],
+            )
+        self._knots, self._start, self._slope = (
+            torch.as_tensor(table, device=device) for table in (knots, start, slope)
+        )
+
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        """Shape (G, most) → the same."""
+        piece = torch.searchsorted(self._knots, distance.contiguous(), right=True)
+        return self._start.gather(1, piece) + self._slope.gather(1, piece) * distance
+
+
 class _Groups:
     """The atoms of a batch in a row for each class, so that one matrix product serves all.
 
@@ -364,7 +476,7 @@ class _Groups:
 def make_signals(
     domain: Domain, names: Sequence[str], committee: Sequence[Model] = ()
 ) -> dict[str, Signal]:
-    """Signals to watch, by what their trace columns end in; those of `ALWAYS` come first.
+    """Signals to watch, by what their trace columns end in: `error`, then those of `ALWAYS`.
 
     Args:
         domain: with the calibration of all of them.
@@ -372,16 +484,40 @@ def make_signals(
         committee: the other models of the signal `committee`.
 
     Raises:
-        InputError: a signal is not calibrated, or `committee` has no models.
+        InputError: the domain has no expected errors, a signal is not calibrated, or `committee`
+            has no models.
     """
-    signals = [make_signal(domain, name, committee) for name in dict.fromkeys((*ALWAYS, *names))]
+    always = [name for name in ALWAYS if name in TIERS or name in domain.signals]
+    more = [make_signal(domain, name, committee) for name in dict.fromkeys((*always, *names))]
+    signals = [ExpectedError(domain, committee), *more]
     return {signal.column: signal for signal in signals}
+
+
+def deciding_alone(domain: Domain) -> Signal:
+    """What decides where only one model is at hand, and its output is all that is known of a step.
+
+    It is `error`; or the label domain, where an earlier release made the domain or the signal
+    `committee` decides.
+    """
+    if domain.expected is None or "committee" in domain.expected.signals:
+        return NodeEnergy(domain, "label")
+    return ExpectedError(domain)
+
+
+def no_expected_errors() -> InputError:
+    """What to do about a domain of an earlier release."""
+    return InputError(
+        "the domain has no expected force errors, by which the dynamics is judged: an earlier "
+        "release made it, or no frame held out of training has forces. Delete domain.json of this "
+        "generation and run the same command: it is made again, and no frame is labelled a second "
+        "time"
+    )
 
 
 def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal:
     """One signal; see `make_signals`."""
-    if name in ALWAYS:
-        return NodeEnergy(domain, "label" if name == "node_energy" else name)
+    if name in TIERS:
+        return NodeEnergy(domain, TIERS[name])
     if name == "committee" and not committee:
         raise InputError(
             "signal committee: domain.committee names no other models: expected at least one file"

@@ -22,8 +22,8 @@ from halcyon.domain.signals import Signal
 from halcyon.domain.states import State
 from halcyon.exploration.monitoring import Monitoring
 
-LABEL = 0
-"""Row of the label domain among the signals: candidates are chosen by it."""
+DECIDING = 0
+"""Row of what decides among the signals, `error`: candidates are chosen by it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Judged:
     Attributes:
         steps: the steps.
         scores: of each of S signals, step and atom, shape (S, K, N).
-        worst: greatest score of the label domain by step and replica, shape (K, R).
+        worst: greatest score of what decides by step and replica, shape (K, R).
         failed: by a failed replica's place in the batch: step of the block, and reason.
     """
 
@@ -83,7 +83,7 @@ class BlockMonitor:
             starts: a frame of each replica, in the state's order.
             state: of the replicas.
             n_steps: K.
-            signals: the label domain's first.
+            signals: what decides first.
             monitoring: bonds of the domain, and kind of system, for the failure monitor.
             settings: limits that count as failures; whether cells move.
         """
@@ -130,7 +130,7 @@ class BlockMonitor:
         energy = torch.cat([step.energy for step in steps])
         forces = torch.cat([step.forces for step in steps])
         room = self.failure.room(state.positions, energy, forces, state.moving_cell)
-        rows = scores[LABEL].index_select(0, self.rows)
+        rows = scores[DECIDING].index_select(0, self.rows)
         highest = rows.view(self.n_steps * self.n_replicas, -1).amax(dim=1)
         # The one wait for the device. Only where room is short, replicas are looked at one by one.
         least, *values = torch.cat([room.double().unsqueeze(0), highest]).tolist()

@@ -1,9 +1,9 @@
 """Candidate frames of an exploration, kept without writing the trajectory.
 
-In each interval of each replica these are the frame where it left its label domain, and the frame
-where an atom was furthest outside; when a replica fails, also the last frames before. Memory does
-not grow with the trajectory: a set number of frames is kept of each replica, those whose intervals
-gained the most CLI.
+In each interval of each replica these are the frame where it left its domain (an atom's expected
+force error rose over the tolerance), and the frame where an atom was furthest outside; when a
+replica fails, also the last frames before. Memory does not grow with the trajectory: a set number
+of frames is kept of each replica, those whose intervals gained the most CLI.
 
 Not for: choosing among candidates (see `selection`).
 """

@@ -37,7 +37,7 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import ExplorationSettings
 from halcyon.errors import InputError, Interrupted
-from halcyon.exploration.blocks import LABEL, Judged, Step
+from halcyon.exploration.blocks import DECIDING, Judged, Step
 from halcyon.exploration.candidates import Candidates, Snapshot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.monitoring import Monitoring
@@ -104,7 +104,7 @@ class Exploration:
 
     Attributes:
         traces: one row per replica and trace point, columns as `traces.trace_columns`.
-        candidates: frames outside the label domain or shortly before a failure.
+        candidates: frames with an unreliable atom, or shortly before a failure.
         replicas: how each replica ended, by its number.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
@@ -130,7 +130,7 @@ class Exploration:
     def describe(self) -> str:
         """The run in a line, for people."""
         failed = sum(end.failure is not None for end in self.replicas)
-        cli = self.traces.groupby("replica").last()["cli_label"].mean()
+        cli = self.traces.groupby("replica").last()["cli_error"].mean()
         return (
             f"{sum(end.time_ps for end in self.replicas):.3g} ps, {failed} of "
             f"{len(self.replicas)} replicas failed, Λ {cli:.3g} ps, "
@@ -300,7 +300,7 @@ class _Loop:
             self._retire(block)
 
     def _note_excursions(self, block: Judged, index_before: torch.Tensor) -> None:
-        """Keep frames where a replica leaves its label domain and where it is furthest outside.
+        """Keep frames where a replica leaves its domain and where it is furthest outside.
 
         Args:
             block: K steps.
@@ -325,14 +325,14 @@ class _Loop:
         """The replica at place i, at step k of the block."""
         running, step = self.state.running, block.steps[k]
         atoms = running.atoms_of[i]
-        weights = running.index.weight(block.scores[LABEL, : k + 1, atoms]).sum(dim=0)
+        weights = running.index.weight(block.scores[DECIDING, : k + 1, atoms]).sum(dim=0)
         return Snapshot(
             score=float(block.worst[k, i]),
             step=self.state.step + k + 1 - running.slots[i].began,
             positions=step.positions[atoms],
             cell=step.cell[i],
-            scores=block.scores[LABEL, k, atoms].clone(),
-            cli=(index_before[LABEL, atoms] + weights) * self.schedule.timestep_ps,
+            scores=block.scores[DECIDING, k, atoms].clone(),
+            cli=(index_before[DECIDING, atoms] + weights) * self.schedule.timestep_ps,
         )
 
     def _trace(self, block: Judged) -> None:
@@ -352,11 +352,11 @@ class _Loop:
 
     def _close_intervals(self) -> None:
         for _, slot, atoms in self.state.places():
-            slot.close_interval(self.state.index.cli[LABEL, atoms], self.state.candidates)
+            slot.close_interval(self.state.index.cli[DECIDING, atoms], self.state.candidates)
 
     def _keep_recent_frames(self) -> None:
         """Remember the present frame of each replica for a while: it may fail soon."""
-        running, cli = self.state.running, self.state.index.cli[LABEL]
+        running, cli = self.state.running, self.state.index.cli[DECIDING]
         for i, slot, atoms in self.state.places():
             frame = running.state.positions[atoms], running.state.cell[i], cli[atoms]
             slot.ring.append((self.state.step - slot.began, *frame))
@@ -366,7 +366,7 @@ class _Loop:
         running, candidates = self.state.running, self.state.candidates
         for i, (k, reason) in sorted(block.failed.items()):
             slot = running.slots[i]
-            cli = running.index.cli[LABEL, running.atoms_of[i]]
+            cli = running.index.cli[DECIDING, running.atoms_of[i]]
             slot.propose_ring(cli, candidates)
             slot.close_interval(cli, candidates)
             steps = self.state.step - len(block.steps) + k + 1 - slot.began

@@ -4,7 +4,7 @@
     from halcyon.exploration.monitoring import Monitoring
 
     monitoring = Monitoring(domain=domain, settings=DomainSettings(), system_kind="molecule")
-    list(monitoring.signals())  # ["label", "guard"]
+    list(monitoring.signals())  # ["error", "label", "guard", "latent"]
 
 Not for: scores (see `domain.signals`), or failures (see `domain.failures`).
 """
@@ -16,7 +16,7 @@ from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import DomainSettings
 from halcyon.domain.intervals import Domain
-from halcyon.domain.signals import ALWAYS, Signal, make_signals
+from halcyon.domain.signals import TIERS, Signal, make_signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Monitoring:
     """What every step is held against.
 
     Attributes:
-        domain: label and guard domain of the model, its bonds, and the calibration of signals.
+        domain: of the model: intervals, bonds, calibration of signals, expected errors.
         settings: which signals, and how the CLI counts a score (hard or smooth).
         system_kind: `molecule`, `liquid` or `reactive`: what counts as a failure.
         committee: the other models of the signal `committee`; none where it is not watched.
@@ -36,13 +36,13 @@ class Monitoring:
     committee: Sequence[ModelInterface] = ()
 
     def signals(self) -> dict[str, Signal]:
-        """All signals, the label domain's first, by the ending of their trace columns.
+        """All signals, what decides first, by the ending of their trace columns.
 
         Raises:
-            InputError: a signal is not calibrated.
+            InputError: the domain has no expected errors, or a signal is not calibrated.
         """
         return make_signals(self.domain, self.settings.signals, self.committee)
 
     def more_signals(self) -> list[str]:
-        """A line for people on each signal beside those that are always watched."""
-        return [s.describe() for s in self.signals().values() if s.name not in ALWAYS]
+        """A line for people on each signal beside those of atomic energies."""
+        return [s.describe() for s in self.signals().values() if s.name not in TIERS]

@@ -19,6 +19,8 @@ from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
 from halcyon.config import VARIABLES_AT_MOST, ExplorationSettings, MetadynamicsBias
 from halcyon.domain.index import CliIndex, per_replica
+from halcyon.domain.signals import Scorer
+from halcyon.domain.states import State
 from halcyon.exploration.bias import Metadynamics
 from halcyon.exploration.blocks import BlockMonitor, Judged, Step
 from halcyon.exploration.candidates import Slot
@@ -101,6 +103,7 @@ class ReplicaBatch:
         self.model = BiasedModel(model)
         self.settings, self.monitoring = settings, monitoring
         self.signals = monitoring.signals()
+        self._expected_error: Scorer | None = None
         self.dynamics = Dynamics(self.model, settings, seed=seed)
         if isinstance(settings.bias, MetadynamicsBias):
             self.hill_every = max(1, round(settings.bias.pace_fs / settings.timestep_fs))
@@ -179,6 +182,9 @@ class ReplicaBatch:
         self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
         self._monitors = {}
         if replicas:
+            starts = [replica.start for replica in replicas]
+            error = next(iter(self.signals.values()))
+            self._expected_error = error.distance(starts, self.model.device)
             self.dynamics.lay_out(self.state, replicas, [slot.began for slot in self.slots])
         if isinstance(self.settings.bias, MetadynamicsBias):
             self.model.bias = Metadynamics(
@@ -245,10 +251,14 @@ class ReplicaBatch:
         state, n, index = self.state, len(self.slots), self.index
         replica, cli = state.system_idx, index.cli
         kT = calc_kT(masses=state.masses, momenta=made.momenta, system_idx=replica).double()
+        assert self._expected_error is not None  # noqa: S101  # `_lay_out` came first
+        expected = self._expected_error(self._state_of(made), made.output)
         rows = [
             per_replica(cli, replica, n, "mean"),
             per_replica(cli, replica, n, "amax"),
             per_replica(index.excursions, replica, n, "sum").double(),
+            per_replica(expected, replica, n, "mean").unsqueeze(0),
+            per_replica(expected, replica, n, "amax").unsqueeze(0),
             made.output["energy"].double().unsqueeze(0),
             (kT / KELVIN).unsqueeze(0),
         ]
@@ -258,6 +268,17 @@ class ReplicaBatch:
             missing = variables(self.settings) - len(values)
             rows += [energy.unsqueeze(0), values, values.new_full((missing, n), torch.nan)]
         return torch.cat(rows).T.cpu()
+
+    def _state_of(self, made: Step) -> State:
+        """A step as signals read it."""
+        return State(
+            positions=made.positions,
+            atomic_numbers=self.state.atomic_numbers,
+            system_idx=self.state.system_idx,
+            cell=made.cell,
+            moving_cell=made.cell if self.settings.ensemble == "npt" else None,
+            pbc=self.state.pbc,
+        )
 
     def checkpoint(self) -> dict[str, Any]:
         """What a checkpoint must hold; `state` is empty where no replica runs."""

@@ -20,7 +20,7 @@ import torch
 from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.index import CliIndex
-from halcyon.exploration.blocks import LABEL
+from halcyon.exploration.blocks import DECIDING
 from halcyon.exploration.candidates import Candidates, Slot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.replicas import ReplicaBatch
@@ -28,9 +28,9 @@ from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
 from halcyon.verdict.forms import ReplicaEnd
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 """Part of the fingerprint, and so of the file's name: checkpoints of another version are not
-continued."""
+continued. Those before 3 knew no expected errors; nor did the domains that they went with."""
 
 Successor = Callable[[int, Replica], Replica]
 """Gives the replica of a number that takes the place of a failed one; each time the same."""
@@ -246,7 +246,7 @@ class RunState:
         """How each replica that has run ended, in a run of so many steps."""
         cli = dict(self.roster.cli_at_failure)
         for _, slot, atoms in self.places():
-            cli[slot.member] = self.index.cli[LABEL, atoms].double().cpu()
+            cli[slot.member] = self.index.cli[DECIDING, atoms].double().cpu()
         ends = []
         for member, began in sorted(self.roster.began.items()):
             replica = self.roster.replicas[member]

@@ -29,7 +29,7 @@ from halcyon.config import ExplorationSettings, SelectionSettings
 from halcyon.domain.calibration import Sample
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.intervals import Domain
-from halcyon.domain.signals import NodeEnergy
+from halcyon.domain.signals import deciding_alone
 from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key
 from halcyon.labels.pool import frames_like, nearest
@@ -306,8 +306,8 @@ def _spread(
 
 
 def _score(candidate: _Candidate, domain: Domain) -> float:
-    """Largest distance of an atomic energy outside its interval, in widths of the interval."""
-    score = NodeEnergy(domain, "label").for_batch([candidate.frame], CPU)
+    """Largest score of an atom by what decides."""
+    score = deciding_alone(domain).for_batch([candidate.frame], CPU)
     output = {
         "node_energy": torch.as_tensor(candidate.node_energy),
         "descriptors": torch.as_tensor(candidate.descriptors),

@@ -26,6 +26,10 @@ _BEFORE = {
     "target_temperature": ("K", "thermostat temperature the replica began with"),
     "time": ("ps", "simulated time of the replica"),
 }
+_EXPECTED = {
+    "expected_error": ("eV/Å", "expected force error at this point, mean over atoms"),
+    "expected_error_max": ("eV/Å", "greatest expected force error of an atom at this point"),
+}
 _AFTER = {
     "potential_energy": ("eV", "potential energy, without bias"),
     "temperature": ("K", "kinetic temperature"),
@@ -36,12 +40,14 @@ def trace_columns(signals: Sequence[str], variables: int = 0) -> dict[str, tuple
     """Columns of traces: unit and meaning by name.
 
     Args:
-        signals: the endings of their columns, e.g. `label`, `guard`, `latent`.
+        signals: the endings of their columns, e.g. `error`, `label`, `guard`, `latent`.
         variables: greatest number of collective variables of a bias.
     """
     of_signals: dict[str, tuple[str, str]] = {}
     for name in signals:
         domain = f"the {name} domain" if name in ("label", "guard") else f"the signal {name}"
+        if name == "error":
+            domain = "the tolerance for expected force errors"
         of_signals |= {
             f"cli_{name}": ("ps", f"mean over atoms of the CLI against {domain}"),
             f"cli_{name}_max": ("ps", f"greatest atomic CLI against {domain}"),
@@ -54,10 +60,11 @@ def trace_columns(signals: Sequence[str], variables: int = 0) -> dict[str, tuple
     }
     if variables:
         of_bias = {"bias_energy": ("eV", "energy of the bias")} | of_bias
-    return _BEFORE | of_signals | _AFTER | of_bias
+    expected = _EXPECTED if "error" in signals else {}
+    return _BEFORE | of_signals | expected | _AFTER | of_bias
 
 
-TRACE_COLUMNS = trace_columns(["label", "guard"])
+TRACE_COLUMNS = trace_columns(["error", "label", "guard", "latent"])
 """Columns that all traces have; further signals add theirs."""
 
 
@@ -68,7 +75,8 @@ class Traces:
         """Begin without points; signals and variables are as for `trace_columns`."""
         self.signals = list(signals)
         self.columns = trace_columns(signals, variables)
-        after = [name for name in self.columns if name in _AFTER or name.startswith(_OF_BIAS)]
+        at_point = _EXPECTED | _AFTER
+        after = [name for name in self.columns if name in at_point or name.startswith(_OF_BIAS)]
         self._read = ["member", "time"]
         for pattern in CUMULATIVE:
             self._read += [pattern.format(name) for name in signals]

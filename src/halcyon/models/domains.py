@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from ase import Atoms
 
-from halcyon.config import DomainSettings
+from halcyon.config import AccuracySettings, DomainSettings
 from halcyon.domain.bonds import mean_lengths
-from halcyon.domain.calibration import Sample, Samples, fit_domain
+from halcyon.domain.calibration import DEFAULT_ACCURACY, Sample, Samples, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
@@ -34,13 +34,16 @@ def find_domain(
     settings: DomainSettings,
     seed: int,
     committee: Sequence[BatchedMace] = (),
+    accuracy: AccuracySettings = DEFAULT_ACCURACY,
 ) -> Domain:
     """Evaluate a model on frames, and fit its domain to what it predicts.
 
     Args:
         model: as `mace.load` returns it.
         labels: labelled frames of the sets `train` (the model has learned them), `validation`
-            (they set margin and thresholds) and `test` (exceedances are measured on them).
+            (they set margin and thresholds) and `test` (exceedances are measured on them). Frames
+            that earlier generations visited also say what errors to expect, as their models
+            predicted them.
         teacher: the teacher's frames that the model was pre-trained on; none without
             pre-training.
         classes: class of every atom, per structure.
@@ -48,6 +51,7 @@ def find_domain(
         settings: alpha, how atoms are classified, signals.
         seed: of bootstraps and clusters.
         committee: the other models of the signal `committee`.
+        accuracy: what force error counts as unreliable.
 
     Raises:
         InputError: no held-out frames, or a structure or class without training frames.
@@ -63,10 +67,16 @@ def find_domain(
             teacher=sample(teacher),
             held_out=sample(labels["validation"]),
             check=sample(labels["test"]),
+            earlier=[
+                atoms
+                for atoms in (*labels["train"], *labels["validation"])
+                if "model_forces" in atoms.arrays
+            ],
         ),
         classes=classes,
         bonds=bonds,
         settings=settings,
         seed=seed,
         committee=committee,
+        accuracy=accuracy,
     )

@@ -70,8 +70,10 @@ class MonitoredMace(Calculator):
     """An ASE calculator made of a model and its domain.
 
     Its results are energy (eV), forces (eV/Å), in a periodic cell stress (eV/Å³), and for each
-    atom, shape (N,): `node_energy` (interaction energy, eV), `score_label` and `score_guard`
-    (distance outside the domain in widths of the domain; 0 inside).
+    atom, shape (N,): `node_energy` (interaction energy, eV), `score_error` (expected force error
+    over the tolerance, in tolerances), `score_label` and `score_guard` (distance outside the
+    domain in widths of the domain); scores are 0 inside. A domain of an early release has no
+    expected errors: there is no `score_error`, and the monitor goes by the label domain.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -80,6 +82,7 @@ class MonitoredMace(Calculator):
         "forces",
         "stress",
         "node_energy",
+        "score_error",
         "score_label",
         "score_guard",
     ]
@@ -165,9 +168,7 @@ class MonitoredMace(Calculator):
             "free_energy": energy,
             "forces": output["forces"].double().cpu().numpy(),
             "node_energy": output["node_energy"].double().cpu().numpy(),
-            "score_label": scores[0],
-            "score_guard": scores[1],
-        }
+        } | {f"score_{name}": row for name, row in zip(watched.columns, scores, strict=True)}
         if periodic:
             stress = output["stress"][0].double().cpu().numpy()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
@@ -221,7 +222,8 @@ class Monitor:
                 is `stop`.
         """
         get = self.calculator.get_property
-        scores = np.stack([get("score_label", atoms), get("score_guard", atoms)])
+        columns = self.watch.watched.columns
+        scores = np.stack([get(f"score_{name}", atoms) for name in columns])
         alarms = self.watch.step(atoms, get("energy", atoms), get("forces", atoms), scores)
         new = [alarm for alarm in alarms if alarm.cause not in self._standing]
         self._standing = {alarm.cause for alarm in alarms}
@@ -246,8 +248,9 @@ class Monitor:
 def _with_scores(atoms: Atoms, calculator: MonitoredMace) -> Atoms:
     """Copy of the atoms with energy, forces and scores, without a calculator."""
     frame = atoms.copy()
-    for name in ("forces", "score_label", "score_guard"):
-        frame.arrays[name] = calculator.results[name]
+    for name, values in calculator.results.items():
+        if name == "forces" or name.startswith("score_"):
+            frame.arrays[name] = values
     frame.info["energy"] = calculator.results["energy"]
     return frame
 

@@ -5,7 +5,7 @@
 
     watched = WatchedAtoms(domain, atoms, system_kind="molecule")
     watch = Watch(watched, Thresholds(rate=0.05), timestep_ps=0.0005)
-    inside = np.zeros((2, len(atoms)))  # else watched.scores(the model's output)
+    inside = np.zeros((3, len(atoms)))  # else watched.scores(the model's output)
     watch.step(atoms, energy=-310.0, forces=np.zeros((len(atoms), 3)), scores=inside)  # []
 
 At each step the monitor gets the model's output. It accumulates Λ_i of every atom, computes λ over
@@ -28,20 +28,20 @@ from ase import Atoms
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.index import CliIndex
 from halcyon.domain.intervals import Domain
-from halcyon.domain.signals import make_signals
+from halcyon.domain.signals import TIERS, deciding_alone, make_signal
 from halcyon.errors import InputError
 from halcyon.final.monitor.matching import match
 from halcyon.frames import structure_only
 
-LABEL = 0
-"""Row of the label domain in arrays of shape (2, …)."""
-GUARD = 1
+DECIDING = 0
+"""Row of what decides in arrays of shape (S, …): `error`, or `label` for an early domain."""
+GUARD = -1
 """Row of the guard domain."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """When the monitor raises an alarm. All thresholds are about the label domain.
+    """When the monitor raises an alarm. All thresholds are about what decides.
 
     Attributes:
         window_ps: time over which λ is computed, ps.
@@ -83,6 +83,8 @@ class WatchedAtoms:
     Attributes:
         structure: name of the structure.
         numbers: atomic numbers in the atoms' own order, shape (N,).
+        columns: what scores are against, by row: `error`, `label`, `guard`; without `error` where
+            the domain has no expected errors, or the signal `committee` decides.
     """
 
     def __init__(
@@ -115,13 +117,13 @@ class WatchedAtoms:
         self._start = structure_only(atoms[recognised.order])
         self._start.info["structure"] = recognised.structure
         self.numbers = atoms.numbers.copy()
-        self._scorers = [
-            signal.for_batch([self._start], self._device)
-            for signal in make_signals(domain, ()).values()
-        ]
+        tiers = [make_signal(domain, name, ()) for name in TIERS]
+        signals = {signal.column: signal for signal in (deciding_alone(domain), *tiers)}
+        self.columns = list(signals)
+        self._scorers = [s.for_batch([self._start], self._device) for s in signals.values()]
 
     def scores(self, output: Mapping[str, torch.Tensor]) -> np.ndarray:
-        """Scores of label and guard domain, shape (2, N), in the atoms' own order.
+        """Scores against each of `columns`, shape (S, N), in the atoms' own order.
 
         Args:
             output: of the model, for these atoms alone: `node_energy`, `descriptors`.
@@ -199,10 +201,11 @@ class Watch:
             )
         self.watched, self.thresholds, self.timestep_ps = watched, thresholds, timestep_ps
         self._failures = watched.failure_monitor(thresholds)
-        self._index = CliIndex(2, len(watched.numbers), timestep_ps=timestep_ps)
+        shape = len(watched.columns), len(watched.numbers)
+        self._index = CliIndex(*shape, timestep_ps=timestep_ps)
         self._length = max(1, round(thresholds.window_ps / timestep_ps))
         self._window: deque[np.ndarray] = deque()
-        self._in_window = np.zeros((2, len(watched.numbers)), dtype=np.int64)
+        self._in_window = np.zeros(shape, dtype=np.int64)
         self.steps = 0
 
     @property
@@ -212,17 +215,17 @@ class Watch:
 
     @property
     def cli(self) -> np.ndarray:
-        """Λ_i of every atom, ps, shape (2, N): label and guard domain."""
+        """Λ_i of every atom, ps, shape (S, N): against each of the atoms' `columns`."""
         return self._index.cli.numpy()
 
     @property
     def excursions(self) -> np.ndarray:
-        """Excursions that each atom has begun, shape (2, N): label and guard domain."""
+        """Excursions that each atom has begun, shape (S, N): against each of `columns`."""
         return self._index.excursions.numpy()
 
     @property
     def rate(self) -> np.ndarray:
-        """λ over the window, mean over atoms, shape (2,): label and guard domain."""
+        """λ over the window, mean over atoms, shape (S,): against each of `columns`."""
         return self._in_window.mean(axis=1) / self._length
 
     def step(
@@ -234,7 +237,7 @@ class Watch:
             atoms: at their positions after the step.
             energy: eV.
             forces: eV/Å, shape (N, 3).
-            scores: from `WatchedAtoms.scores`, shape (2, N).
+            scores: from `WatchedAtoms.scores`, shape (S, N).
 
         Returns:
             An alarm for each threshold that is exceeded now, and for a failure.
@@ -251,40 +254,48 @@ class Watch:
             alarms.append(Alarm("failure", f"{reason} at {self.time_ps:.4g} ps", self.time_ps))
         return alarms + self._over(atoms)
 
+    @property
+    def _meaning(self) -> str:
+        if self.watched.columns[DECIDING] == "label":
+            return "predictions are outside the model's training domain"
+        return "forces are expected to be wrong by more than the tolerance"
+
     def _over(self, atoms: Atoms) -> list[Alarm]:
         limits, alarms = self.thresholds, []
 
         def add(cause: str, quantity: str, value: float, limit: float, unit: str = "") -> None:
             message = (
                 f"{quantity} is {value:.3g}{unit} at {self.time_ps:.4g} ps, above its threshold "
-                f"{limit:.3g}{unit}: predictions are outside the model's training domain"
+                f"{limit:.3g}{unit}: {self._meaning}"
             )
             alarms.append(Alarm(cause, message, self.time_ps))
 
         window = f"over {limits.window_ps:g} ps"
-        rate = float(self.rate[LABEL])
+        rate = float(self.rate[DECIDING])
         if rate > limits.rate:
             add("rate", f"λ {window}", rate, limits.rate)
-        atom = int(self._in_window[LABEL].argmax())
-        worst = float(self._in_window[LABEL, atom]) / self._length
+        atom = int(self._in_window[DECIDING].argmax())
+        worst = float(self._in_window[DECIDING, atom]) / self._length
         if worst > limits.atom_rate:
             name = f"{atoms.symbols[atom]}{atom}"
             add("atom_rate", f"λ of atom {name} {window}", worst, limits.atom_rate)
         if limits.cli_ps is not None:
-            atom = int(self.cli[LABEL].argmax())
-            value = float(self.cli[LABEL, atom])
+            atom = int(self.cli[DECIDING].argmax())
+            value = float(self.cli[DECIDING, atom])
             if value > limits.cli_ps:
                 add("cli", f"Λ of atom {atoms.symbols[atom]}{atom}", value, limits.cli_ps, " ps")
         return alarms
 
     def summary(self) -> dict[str, Any]:
         """Numbers of the run so far, for a log."""
+        decides = self.watched.columns[DECIDING]
         return {
             "structure": self.watched.structure,
             "time_ps": self.time_ps,
-            "cli_label_ps": float(self.cli[LABEL].mean()),
-            "cli_label_max_ps": float(self.cli[LABEL].max()),
-            "rate_label": float(self.rate[LABEL]),
-            "excursions_label": int(self.excursions[LABEL].sum()),
+            "decides": decides,
+            f"cli_{decides}_ps": float(self.cli[DECIDING].mean()),
+            f"cli_{decides}_max_ps": float(self.cli[DECIDING].max()),
+            f"rate_{decides}": float(self.rate[DECIDING]),
+            f"excursions_{decides}": int(self.excursions[DECIDING].sum()),
             "cli_guard_ps": float(self.cli[GUARD].mean()),
         }
