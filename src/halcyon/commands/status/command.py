@@ -123,7 +123,7 @@ def shown(standing: dict[str, Any]) -> Group:
     table = Table()
     for heading in ("system", "generation", "stage", "labels", "Λ, ps"):
         table.add_column(heading)
-    for heading in ("events / limit", "error / goal", "left"):
+    for heading in ("events per ns and molecule / λ*", "force error / goal, meV/Å", "left"):
         table.add_column(heading)
     lines: list[Text] = []
     for system in standing["systems"]:
@@ -170,7 +170,7 @@ def _events(index: dict[str, Any] | None) -> str:
     text = "–"
     if index and index["events_bound_per_ns"] is not None:
         limit = index["events_limit_per_ns"]
-        text = f"{index['events_bound_per_ns']:.3g} / {limit:g} per ns and molecule"
+        text = f"{index['events_bound_per_ns']:.3g} / {limit:g}"
     elif index and index["rate_bound_per_atom_ps"] is not None:
         limit = index["rate_limit_per_atom_ps"]
         text = f"{index['rate_bound_per_atom_ps']:.3g} / {limit:g} per atom and ps"
@@ -184,8 +184,8 @@ def _error(errors: dict[str, Any] | None) -> str:
     if errors is None:
         return "–"
     bound, goal = errors["forces_mae_bound_meV_per_A"], errors["forces_goal_meV_per_A"]
-    against = "not asked for" if goal is None else f"{goal:g}"
-    return f"{'–' if bound is None else f'{bound:.3g}'} / {against} meV/Å"
+    against = "no goal" if goal is None else f"{goal:g}"
+    return f"{'–' if bound is None else f'{bound:.3g}'} / {against}"
 
 
 def _clean(arguments: argparse.Namespace) -> int:
