@@ -46,9 +46,14 @@ def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
             stable = certificate and certificate.conclusion == "stable"
             tone = "" if certificate is None else "green" if stable else "bold red"
             say(report.certificate_sentence(contents), tone)
+        if last.audit is not None:
+            say(f"errors: {report.audit_text(contents)}")
+        if seeing := report.signal_text(contents):
+            say(f"signals: {seeing}")
         if last.failures.bound_per_ps is not None:
             say(f"failure rate {rate_text(last.failures)}")
         out.print(report.summary_table(contents))
+        say(report.next_step(contents))
         page = folder / system / "report.html"
         say(f"page: {page}" if page.exists() else "page: not made yet")
     entries = read_ledger(paths.ledger(folder), system)

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from halcyon import files
 from halcyon.campaign import stage
-from toy_campaign import show
+from toy_campaign import show, write_audits
 
 SCRIPTS = ROOT / "scripts"
 
@@ -52,6 +52,21 @@ def test_scripts(toy, tmp_path, run):
     assert len(table) == 8
     assert max(map(len, table)) <= 100
     assert table[-1].split()[-2:] == ["max", "gen."]
+
+
+def test_the_terminal_tells_of_errors_signals_and_the_next_step(toy, rattled, run):
+    campaign, verdicts = toy(["continue"] * 7 + ["max_generations"])
+    write_audits(verdicts, rattled)
+    code, told, complaint = run("summary.py", "--campaign", campaign.file)
+    assert code == 0, complaint
+    assert "errors: Right on 12 random frames of its own dynamics" in told
+    assert "signals: The index counts by the expected error. Blind" in told
+    assert "Next: raise limits.max_generations over 8" in told
+    table = [line for line in told.splitlines() if re.match(r" *\d+ +\d+/", line)]
+    assert len(table) == 8
+    assert max(map(len, table)) <= 100
+    assert "30 (24–36)" in table[-1]
+    assert table[-1].split()[-4:] == ["0", "21", "max", "gen."]
 
 
 def decide(run, campaign, verdict):

@@ -3,8 +3,9 @@
 import json
 import os
 
+import pandas as pd
 import pytest
-from fabricated import campaign, finish
+from fabricated import campaign, finish, replica_end
 
 from halcyon import files, jsonl
 from halcyon.campaign import paths, work
@@ -12,6 +13,8 @@ from halcyon.commands.main import main
 from halcyon.commands.status.disk import disk_use
 from halcyon.commands.status.standing import look
 from halcyon.errors import InputError
+from halcyon.verdict.forms import ExplorationSummary
+from toy_campaign import make_audit, make_audited, make_calm
 
 
 @pytest.fixture
@@ -55,6 +58,34 @@ def test_the_campaigns_file_will_do(running, capsys):
     assert asked.count(f"{running.settings.campaign}: no process works on it") == 2
     assert main(["status", str(file.parent)]) == 2
     assert f"{file.parent}: no campaign.json here" in capsys.readouterr().err
+
+
+def test_errors_and_events_stand_against_their_goals(tmp_path, monkeypatch, capsys):
+    found = campaign(tmp_path)
+    finish(found, 4, "max_generations")
+    monkeypatch.chdir(tmp_path)
+    path = found.folder / "methanol/gen003/verdict.json"
+    assert look(found.folder)["systems"][0]["errors"] is None
+    parts = [make_audited("methanol", 500.0, forces=30.0), make_audited("ion", 300.0, forces=50.0)]
+    verdict = files.read_json(path) | {"audit": make_audit(parts, finding="missed")}
+    verdict["saturation"] |= {"finding": "saturated", "events_limit_per_ns": 100.0}
+    verdict["saturation"]["parts"] = [make_calm("methanol", 500.0, events=0)]
+    files.write_json(path, verdict)
+    folder = path.parent
+    ends = [replica_end(number, 2.0) for number in range(4)]
+    ExplorationSummary(replicas=ends).write(folder / "exploration.json")
+    points = {"replica": range(4), "time": 2.0, "cli_error": 0.25, "cli_label": 0.5}
+    pd.DataFrame(points).to_parquet(folder / "traces.parquet")
+    (system,) = look(found.folder)["systems"]
+    assert system["index"]["cli_ps"] == 0.25
+    assert system["index"]["events_bound_per_ns"] == 21
+    assert system["errors"]["forces_mae_bound_meV_per_A"] == 60  # of the worse of the two
+    assert system["errors"]["frames"] == 24
+    assert "Calm but wrong: methanol" in look(found.folder)["next"]
+    main(["status", str(found.folder)])
+    told = capsys.readouterr().out
+    assert "21 / 100" in told
+    assert "60 / 43" in told
 
 
 def test_labels_of_unfinished_jobs_count(running):

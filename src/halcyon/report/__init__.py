@@ -12,6 +12,8 @@ Not for: the page itself (`page`), deciding anything (`verdict.saturation`), or 
 """
 
 from halcyon.campaign.accounts import LabelCost, StageTime, label_costs, stage_times
+from halcyon.report.audit_words import audit_text, signal_text
+from halcyon.report.calm_words import calm_text
 from halcyon.report.collected import collect, find_verdicts
 from halcyon.report.contents import BadFrame, Generation, SystemReport
 from halcyon.report.sentences import (
@@ -30,6 +32,8 @@ __all__ = [
     "LabelCost",
     "StageTime",
     "SystemReport",
+    "audit_text",
+    "calm_text",
     "certificate_sentence",
     "collect",
     "columns_of",
@@ -39,6 +43,7 @@ __all__ = [
     "label_costs",
     "next_step",
     "number_text",
+    "signal_text",
     "stage_times",
     "summary_table",
     "verdict_sentence",

@@ -31,19 +31,6 @@ NOT_AUDITED = (
 )
 
 
-def worst(audit: Audit, quantity: str) -> tuple[Audited, Interval] | None:
-    """The structure and temperature whose error has the greatest upper end; None: no numbers.
-
-    Args:
-        audit: of a generation.
-        quantity: an error among the keys of `Audited`.
-    """
-    measured = [
-        (part, error) for part in audit.parts if (error := getattr(part, quantity)) is not None
-    ]
-    return max(measured, key=lambda each: each[1].high, default=None)
-
-
 def place(part: Audited) -> str:
     """Structure and temperature: "ethanol at 500 K"."""
     return f"{part.structure} at {part.temperature_K:g} K"
@@ -59,7 +46,7 @@ def error_text(audit: Audit) -> str:
         ("forces_mae_meV_per_A", "forces", "meV/Å", audit.forces_goal_meV_per_A),
         ("energy_mae_meV_per_atom", "energies", "meV/atom", audit.energy_goal_meV_per_atom),
     ):
-        measured = worst(audit, quantity)
+        measured = audit.worst(quantity)
         if measured is None:
             continue
         part, error = measured
@@ -125,14 +112,13 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
     heading = [
         "Generation",
         "Structure",
-        "Temperature, K",
-        "Audit frames",
-        "Of replicas",
+        "T, K",
+        "Frames / replicas",
         "Without a label",
         "Force MAE (interval), meV/Å",
         "Goal, meV/Å",
         "Force RMSE (interval), meV/Å",
-        "95 % of the atoms are better than (interval), eV/Å",
+        "Atom error, 95 % are better (interval), eV/Å",
         "Energy MAE (interval), meV/atom",
         "Goal, meV/atom",
         "Finding",
@@ -142,8 +128,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
             str(g.number),
             part.structure,
             f"{part.temperature_K:g}",
-            str(part.frames),
-            str(part.replicas),
+            f"{part.frames} / {part.replicas}",
             str(part.bad),
             interval_text(part.forces_mae_meV_per_A),
             _goal(g.audit.forces_goal_meV_per_A),

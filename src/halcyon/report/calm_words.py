@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from halcyon.config import Settings
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.report.summary import greatest, number_text
+from halcyon.report.summary import number_text
 from halcyon.verdict.forms import Assessment, Calm, Finding
 from halcyon.wording import listed, per_cent, significant
 
@@ -34,7 +34,7 @@ def calm_clause(assessment: Assessment) -> str:
             f"{number_text(assessment.rate_bound_per_atom_ps)} excursions per atom and ps "
             f"({level}, limit {number_text(assessment.rate_limit_per_atom_ps)})"
         )
-    bound = number_text(greatest(assessment, "events_bound_per_ns"))
+    bound = number_text(assessment.greatest("events_bound_per_ns"))
     limit = f"limit {assessment.events_limit_per_ns:g}"
     return f"{bound} events per ns and molecule ({level}, {limit})"
 
@@ -69,16 +69,16 @@ def calm_rows(generations: Sequence[Generation]) -> list[list[str]]:
     heading = [
         "Generation",
         "Structure",
-        "Temperature, K",
-        "Replicas failed / all",
-        "Simulated time, ps",
+        "T, K",
+        "Failed / replicas",
+        "Time, ps",
         "In decorrelation times of",
         "Events, late window",
         "Events per ns and molecule",
-        "Their bound",
+        "Bound of events",
         "Limit λ*",
-        "Unreliable predictions, %",
-        "Their bound, %",
+        "Unreliable, %",
+        "Bound, %",
         "Finding",
     ]
     return [heading] + [

@@ -13,7 +13,7 @@ import math
 
 from halcyon.final.certificate import Certificate, Conclusion
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.report.audit_words import error_text, worst
+from halcyon.report.audit_words import error_text
 from halcyon.report.calm_words import calm_clause, more_exploration
 from halcyon.report.contents import Generation, SystemReport
 from halcyon.verdict.forms import Audit, AuditFinding, Decision, Finding
@@ -195,7 +195,7 @@ def _why(audit: Audit) -> str:
 def _trend(report: SystemReport) -> str:
     """Whether the audit's errors fall from generation to generation, and what follows from it."""
     audits = [g.audit for g in report.generations if g.audit is not None]
-    errors = [e[1].value for audit in audits if (e := worst(audit, "forces_mae_meV_per_A"))]
+    errors = [e[1].value for audit in audits if (e := audit.worst("forces_mae_meV_per_A"))]
     model = report.plan.settings.model
     other = (
         f"a larger model (model.channels over {model.channels}, model.max_L over {model.max_L}) or "

@@ -16,7 +16,6 @@ from rich import box
 from rich.table import Table
 
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.verdict.forms import Assessment
 from halcyon.wording import per_cent
 
 
@@ -31,6 +30,7 @@ class Column:
 
 def columns_of(report: SystemReport) -> list[Column]:
     """The summary's columns."""
+    audited = any(g.audit for g in report.generations)
     return [
         Column("gen", "Generation", lambda g: str(g.number)),
         Column(
@@ -46,7 +46,11 @@ def columns_of(report: SystemReport) -> list[Column]:
         ),
         Column("F test\nmeV/Å", "Test force MAE, meV/Å", lambda g: f"{g.forces_mae:.1f}"),
         Column("E test\nmeV/at", "Test energy MAE, meV/atom", lambda g: f"{g.energy_mae:.2f}"),
-        *_audit_columns(report),
+        *(
+            [Column("F audit\nmeV/Å", "Audit force MAE (interval), meV/Å", _audit_error)]
+            if audited
+            else []
+        ),
         Column(
             "failed",
             "Replicas failed / all",
@@ -57,10 +61,16 @@ def columns_of(report: SystemReport) -> list[Column]:
             "Mean Λ at the end, ps",
             lambda g: number_text(g.final(f"cli_{g.deciding}").mean()),
         ),
-        Column(
-            "max Λ\nps",
-            "Largest atomic Λ, ps",
-            lambda g: number_text(g.final(f"cli_{g.deciding}_max").max()),
+        *(
+            []  # the table has no room for more
+            if audited
+            else [
+                Column(
+                    "max Λ\nps",
+                    "Largest atomic Λ, ps",
+                    lambda g: number_text(g.final(f"cli_{g.deciding}_max").max()),
+                )
+            ]
         ),
         Column(
             "late\nλ",
@@ -72,22 +82,13 @@ def columns_of(report: SystemReport) -> list[Column]:
     ]
 
 
-def _audit_columns(report: SystemReport) -> list[Column]:
-    """The worst force error of the audit; nothing where no generation was audited."""
-    if not any(g.audit for g in report.generations):
-        return []
-    return [Column("F audit\nmeV/Å", "Audit force MAE (interval), meV/Å", _audit_error)]
-
-
 def _audit_error(g: Generation) -> str:
     """Mean error and its interval, of the structure and temperature whose upper end is greatest."""
-    errors = [
-        error for p in (g.audit.parts if g.audit else ()) if (error := p.forces_mae_meV_per_A)
-    ]
-    if not errors:
+    measured = g.audit.worst("forces_mae_meV_per_A") if g.audit else None
+    if measured is None:
         return "–"
-    worst = max(errors, key=lambda error: error.high)
-    return f"{worst.value:.3g} ({worst.low:.3g}–{worst.high:.3g})"
+    _, error = measured
+    return f"{error.value:.3g} ({error.low:.3g}–{error.high:.3g})"
 
 
 def _rate_columns(report: SystemReport) -> list[Column]:
@@ -110,20 +111,14 @@ def _rate_columns(report: SystemReport) -> list[Column]:
         Column(
             "events\n1/ns",
             "Events per ns and molecule",
-            lambda g: number_text(greatest(g.saturation, "events_per_ns")),
+            lambda g: number_text(g.saturation.greatest("events_per_ns")),
         ),
         Column(
             "bound\n1/ns",
             f"{confidence} bound of events per ns and molecule",
-            lambda g: number_text(greatest(g.saturation, "events_bound_per_ns")),
+            lambda g: number_text(g.saturation.greatest("events_bound_per_ns")),
         ),
     ]
-
-
-def greatest(assessment: Assessment, quantity: str) -> float | None:
-    """Greatest value of any structure and temperature, of a key of `forms.Calm`."""
-    values = [value for p in assessment.parts if (value := getattr(p, quantity)) is not None]
-    return max(values, default=None)
 
 
 def number_text(value: float | None) -> str:
@@ -135,8 +130,8 @@ def summary_table(report: SystemReport) -> Table:
     """The summary for a terminal of 100 columns, one row per generation."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, min_width=96)
     columns = columns_of(report)
-    if any(g.audit for g in report.generations):  # else the table would be too wide
-        columns = [column for column in columns if column.short != "max Λ\nps"]
+    if any(g.audit for g in report.generations):  # else the table is too wide
+        columns = [column for column in columns if not column.short.startswith("E test")]
     for column in columns:
         is_text = column.short in ("gen", "decision")
         table.add_column(column.short, justify="left" if is_text else "right", no_wrap=True)

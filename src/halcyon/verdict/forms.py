@@ -254,6 +254,11 @@ class Assessment(Form):
     rate_limit_per_atom_ps: float | None = None
     homogeneity_p: float | None = None
 
+    def greatest(self, quantity: str) -> float | None:
+        """Greatest value of any structure and temperature, of a key of `Calm`; None: no values."""
+        values = (getattr(part, quantity) for part in self.parts)
+        return max((value for value in values if value is not None), default=None)
+
 
 class AuditFinding(StrEnum):
     """What the audit says."""
@@ -299,6 +304,16 @@ class Audit(Form):
     confidence: float = Field(
         description="One-sided confidence of the upper ends; they spend a part of the error."
     )
+
+    def worst(self, quantity: str) -> tuple[Audited, Interval] | None:
+        """The structure and temperature whose error has the greatest upper end; None: no numbers.
+
+        Args:
+            quantity: an error among the keys of `Audited`.
+        """
+        errors = [(part, getattr(part, quantity)) for part in self.parts]
+        known = [(part, error) for part, error in errors if error is not None]
+        return max(known, key=lambda each: each[1].high, default=None)
 
 
 class SignalReport(Form):

@@ -29,9 +29,9 @@ def register(groups: Commands) -> None:
     status = groups.add_parser(
         "status",
         help="where a campaign stands, while it runs or after a crash",
-        description="Show where a campaign stands: stages, jobs, labels, Λ against its goal, time "
-        "left, disk, the last errors, and what to do next. Writes nothing. Exits with 1 if a job "
-        "failed or the campaign was interrupted.",
+        description="Show where a campaign stands: stages, jobs, labels, Λ, events and errors "
+        "against their goals, time left, disk, the last errors, and what to do next. Writes "
+        "nothing. Exits with 1 if a job failed or the campaign was interrupted.",
     )
     _add_campaign(status)
     status.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -121,9 +121,10 @@ def shown(standing: dict[str, Any]) -> Group:
     if standing["last_sign_s"] is not None:
         head.append(f"; last sign of life {duration(standing['last_sign_s'])} ago", style="default")
     table = Table()
-    for heading in ("system", "generation", "stage", "labels", "Λ, ps", "rate bound / goal"):
+    for heading in ("system", "generation", "stage", "labels", "Λ, ps"):
         table.add_column(heading)
-    table.add_column("left")
+    for heading in ("events per ns and molecule / λ*", "force error / goal, meV/Å", "left"):
+        table.add_column(heading)
     lines: list[Text] = []
     for system in standing["systems"]:
         table.add_row(*_cells(system))
@@ -151,12 +152,6 @@ def _cells(system: dict[str, Any]) -> list[str]:
     unfinished = labels["in_unfinished_jobs"]
     working = f" ({unfinished} in unfinished jobs)" if unfinished else ""
     failed = f", {labels['without_label']} without a label" if labels["without_label"] else ""
-    bound = "–"
-    if index and index["rate_bound_per_atom_ps"] is not None:
-        goal = index["rate_limit_per_atom_ps"]
-        bound = f"{index['rate_bound_per_atom_ps']:.3g} / {goal:g} per atom and ps"
-        if index["failed"]:
-            bound += f", {index['failed']} of {count(index['replicas'], 'replica')} failed"
     left = system["seconds_left"]
     return [
         system["system"],
@@ -164,9 +159,33 @@ def _cells(system: dict[str, Any]) -> list[str]:
         "ended" if system["ended"] else system["stage"],
         f"{labels['spent']} of {labels['budget']}{working}{failed}",
         "–" if not index or index["cli_ps"] is None else f"{index['cli_ps']:.3g}",
-        bound,
+        _events(index),
+        _error(system["errors"]),
         "–" if left is None else f"{duration(left[0])} to {duration(left[1])}",
     ]
+
+
+def _events(index: dict[str, Any] | None) -> str:
+    """Bound of what makes the dynamics restless over its limit; excursions in early releases."""
+    text = "–"
+    if index and index["events_bound_per_ns"] is not None:
+        limit = index["events_limit_per_ns"]
+        text = f"{index['events_bound_per_ns']:.3g} / {limit:g}"
+    elif index and index["rate_bound_per_atom_ps"] is not None:
+        limit = index["rate_limit_per_atom_ps"]
+        text = f"{index['rate_bound_per_atom_ps']:.3g} / {limit:g} per atom and ps"
+    if index and index["failed"]:
+        text += f", {index['failed']} of {count(index['replicas'], 'replica')} failed"
+    return text
+
+
+def _error(errors: dict[str, Any] | None) -> str:
+    """Upper end of the audit's force error over its goal."""
+    if errors is None:
+        return "–"
+    bound, goal = errors["forces_mae_bound_meV_per_A"], errors["forces_goal_meV_per_A"]
+    against = "no goal" if goal is None else f"{goal:g}"
+    return f"{'–' if bound is None else f'{bound:.3g}'} / {against}"
 
 
 def _clean(arguments: argparse.Namespace) -> int:

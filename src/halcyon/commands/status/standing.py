@@ -30,7 +30,8 @@ from halcyon.commands.status.time_left import seconds_left
 from halcyon.errors import InputError
 from halcyon.labels import journal
 from halcyon.verdict import saturation
-from halcyon.verdict.forms import ExplorationSummary, Verdict
+from halcyon.verdict.forms import AuditFinding, ExplorationSummary, Finding, Verdict
+from halcyon.verdict.runs import deciding
 from halcyon.verdict.saturation import goes_on
 
 ERRORS_AT_MOST = 10
@@ -115,6 +116,7 @@ def _system(campaign: Campaign, name: str, activity: Activity) -> dict[str, Any]
         "says": {job.name: line for job in active if (line := last_line(job.log))},
         "labels": labels | {"budget": plan.settings.limits.label_budget},
         "index": _index(campaign, name, begun, last),
+        "errors": _errors(last),
         "decision": last.decision if last else None,
         "reason": last.reason if last else None,
         "ended": ended,
@@ -167,7 +169,7 @@ def _records(path: Path) -> Counter[str]:
 def _index(
     campaign: Campaign, name: str, begun: list[int], last: Verdict | None
 ) -> dict[str, Any] | None:
-    """The newest generation that has been explored: Λ, and the rate against its goal."""
+    """The newest generation that has been explored: Λ, and events against their limit."""
     plan = campaign.systems[name]
     for number in reversed(begun):
         folder = campaign.folder / name / paths.batch_name(number)
@@ -180,17 +182,62 @@ def _index(
             assessment = last.saturation
         else:
             assessment = saturation.assess_run(traces, replicas, plan.settings)
-        ends = traces.groupby("replica").last()["cli_label"]
+        ends = traces.groupby("replica").last()[f"cli_{deciding(traces.columns)}"]
         return {
             "generation": number,
             "cli_ps": float(ends.mean()) if len(ends) else None,
+            "events_bound_per_ns": assessment.greatest("events_bound_per_ns"),
+            "events_limit_per_ns": assessment.events_limit_per_ns,
             "rate_bound_per_atom_ps": assessment.rate_bound_per_atom_ps,
             "rate_limit_per_atom_ps": assessment.rate_limit_per_atom_ps,
             "failed": assessment.failed,
             "replicas": assessment.replicas,
             "finding": assessment.finding,
+            "reason": assessment.reason,
         }
     return None
+
+
+def _errors(last: Verdict | None) -> dict[str, Any] | None:
+    """Errors of the newest audit, the worst structure and temperature, against their goals."""
+    audit = last.audit if last else None
+    if last is None or audit is None:
+        return None
+    forces, energies = (
+        None if (measured := audit.worst(quantity)) is None else measured[1]
+        for quantity in ("forces_mae_meV_per_A", "energy_mae_meV_per_atom")
+    )
+    return {
+        "generation": last.generation,
+        "forces_mae_meV_per_A": forces and forces.value,
+        "forces_mae_bound_meV_per_A": forces and forces.high,
+        "forces_goal_meV_per_A": audit.forces_goal_meV_per_A,
+        "energy_mae_meV_per_atom": energies and energies.value,
+        "energy_mae_bound_meV_per_atom": energies and energies.high,
+        "energy_goal_meV_per_atom": audit.energy_goal_meV_per_atom,
+        "frames": sum(part.frames for part in audit.parts),
+        "finding": audit.finding,
+        "reason": audit.reason,
+        "blind": [signal.name for signal in last.signals if signal.blind],
+    }
+
+
+def _missing(systems: list[dict[str, Any]]) -> str:
+    """Which systems are calm but wrong, and what to do about it; empty where none is."""
+    wrong = [
+        system["system"]
+        for system in systems
+        if system["errors"]
+        and system["errors"]["finding"] == AuditFinding.MISSED
+        and system["index"]
+        and system["index"]["finding"] == Finding.SATURATED
+    ]
+    if not wrong:
+        return ""
+    return (
+        f". Calm but wrong: {', '.join(wrong)}: more labels, a larger model, or goals under "
+        "accuracy that it can reach; see the next step in report.html"
+    )
 
 
 def _age(folder: Path) -> float | None:
@@ -217,7 +264,7 @@ def _next(standing: dict[str, Any]) -> str:
         return (
             f"{', '.join(limits)}: a limit was reached before saturation: raise "
             "limits.max_generations or limits.label_budget and run the same command: only the new "
-            "work is done"
+            f"work is done{_missing(systems)}"
         )
     again = "run the same command (snakemake --configfile …): it continues where it stopped"
     if standing["errors"]:

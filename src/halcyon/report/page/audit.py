@@ -20,6 +20,8 @@ from halcyon.report.page.axes import (
     Trace,
     cloud_points,
     colours_of,
+    goal_line,
+    room,
     rounded,
     titled,
 )
@@ -64,13 +66,14 @@ def _measured(g: Generation, quantity: str) -> list[Audited]:
 def _by_generation(report: SystemReport, quantity: str) -> Figure:
     """Errors with their intervals, a point for each structure and temperature, and the goal."""
     name, axis, goal_name = QUANTITIES[quantity]
-    colours, data, summary = colours_of(report), [], []
+    colours, data, summary, highs = colours_of(report), [], [], []
     goal = getattr(report.last.audit, goal_name) if report.last.audit else None
     for g in report.generations:
         parts = _measured(g, quantity)
         if not parts:
             continue
         errors = [getattr(part, quantity) for part in parts]
+        highs += [error.high for error in errors]
         summary += [
             f"generation {g.number}, {place(part)}: {number_text(error.value)} "
             f"({number_text(error.low)} to {number_text(error.high)})"
@@ -98,6 +101,7 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
                     "thickness": 2,
                 },
                 "marker": {"size": 10, "color": colours[g.number]},
+                "cliponaxis": False,
                 "hovertemplate": "%{text}<br>%{y:.3g} (%{customdata[0]} to %{customdata[1]})"
                 "<extra></extra>",
             }
@@ -119,16 +123,9 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         alt=f"{what} error on audit frames by generation; {'; '.join(summary)}. {ends}",
         data=data,
         x=titled("generation", dtick=1, range=[-0.6, report.last.number + 0.6]),
-        y=titled(f"audit {axis}", rangemode="tozero"),
+        y=titled(f"audit {axis}", **room([*highs, goal or 0.0])),
         layout={} if goal is None else {"shapes": [goal_line(goal)]},
     )
-
-
-def goal_line(height: float) -> dict[str, Any]:
-    """A dashed line across the figure."""
-    line = {"color": NEUTRAL, "dash": "dash", "width": 1.5}
-    ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
-    return {"type": "line", "line": line} | ends
 
 
 def atom_errors(frames: Sequence[Atoms]) -> np.ndarray:
@@ -187,16 +184,16 @@ def _parity(report: SystemReport) -> Figure:
     low, high = (float(end([reference, model])) for end in (np.min, np.max))
     data.append(_line([low, high], [low, high], "equal"))
     counts = {kind: int((of_atoms == kind).sum()) for kind in LOOKS}
-    told = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
+    numbers = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
     return Figure(
         id="audit-parity",
         title=f"Forces on random frames of generation {report.last.number}",
         caption="Each point is a component of the force on an atom of an audit frame, as the model "
         "that visited the frame predicted it, against the reference. An atom is bad if its force "
         f"is wrong by more than {tolerance:g} eV/Å; it is flagged if more than that was expected. "
-        f"Atoms: {told}.",
+        f"Atoms: {numbers}.",
         alt=f"Predicted against reference force components of {len(frames)} audit frames; atoms: "
-        f"{told}.",
+        f"{numbers}.",
         data=data,
         x=titled("reference, eV/Å"),
         y=titled("model, eV/Å"),
@@ -222,19 +219,19 @@ def _expected(report: SystemReport, expected: np.ndarray) -> Figure:
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     data.append(_line([low, high], [low, high], "equal"))
     bad = errors > tolerance
-    told = (
+    numbers = (
         f"{int((bad & (expected > tolerance)).sum())} of {int(bad.sum())} bad atoms were flagged, "
         f"and {int((~bad & (expected > tolerance)).sum())} of {int((~bad).sum()):,} good ones"
     )
     limits = [np.log10(low) - 0.1, np.log10(high) + 0.1]
-    log = {"type": "log", "exponentformat": "none", "range": limits}
+    log = {"type": "log", "exponentformat": "none", "dtick": 1, "range": limits}
     return Figure(
         id="audit-expected",
         title="Was the error expected?",
         caption="Each point is an atom of an audit frame: how wrong its force is, against how "
         "wrong the index expected it to be. On the dashed line both agree; the grey lines are the "
-        f"tolerance, {tolerance:g} eV/Å. {told}.",
-        alt=f"True against expected force error of {len(errors):,} atoms of audit frames; {told}.",
+        f"tolerance, {tolerance:g} eV/Å. {numbers}.",
+        alt=f"True against expected force error of {len(errors):,} atoms; {numbers}.",
         data=data,
         x=titled("expected force error, eV/Å", **log),
         y=titled("true force error, eV/Å", **log),

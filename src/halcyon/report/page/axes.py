@@ -97,6 +97,19 @@ def titled(text: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": text}} | more
 
 
+def room(values: Iterable[float]) -> dict[str, Any]:
+    """Range of an axis from zero to somewhat beyond the greatest value."""
+    most = max(values, default=0.0)
+    return {"range": [0, 1.08 * most]} if most > 0 else {"rangemode": "tozero"}
+
+
+def goal_line(height: float) -> dict[str, Any]:
+    """A dashed line across a figure."""
+    line = {"color": NEUTRAL, "dash": "dash", "width": 1.5}
+    ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height}
+    return {"type": "line", "line": line} | ends
+
+
 def gradient(number: int, of: int) -> str:
     """Colour number `number` of `of` colours, as `#rrggbb`."""
     place = number / max(1, of - 1) * (len(COLOURS) - 1)

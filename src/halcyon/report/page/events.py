@@ -9,8 +9,7 @@ from html import escape
 import numpy as np
 
 from halcyon.report import SystemReport, number_text
-from halcyon.report.page.audit import goal_line
-from halcyon.report.page.axes import Figure, colours_of, rounded, titled
+from halcyon.report.page.axes import Figure, colours_of, goal_line, room, rounded, titled
 from halcyon.wording import per_cent
 
 QUANTITIES = {
@@ -53,14 +52,16 @@ def _figure(
 ) -> Figure:
     """A point for each structure and temperature, by generation, up to its bound; and the limit."""
     value_key, bound_key, limit_key, factor = QUANTITIES[name]
-    colours, data, summary = colours_of(report), [], []
+    colours, data, summary, highs = colours_of(report), [], [], []
     limit = getattr(report.last.saturation, limit_key)
+    unit = "%" if name == "unreliable" else axis
     for g in report.generations:
         parts = [p for p in g.saturation.parts if getattr(p, bound_key) is not None]
         if not parts:
             continue
         values = [factor * (getattr(part, value_key) or 0.0) for part in parts]
         bounds = [factor * getattr(part, bound_key) for part in parts]
+        highs += bounds
         summary += [
             f"generation {g.number}, {part.structure} at {part.temperature_K:g} K: "
             f"{number_text(value)}, bound {number_text(bound)}"
@@ -91,13 +92,14 @@ def _figure(
                     "thickness": 2,
                 },
                 "marker": {"size": 10, "color": colours[g.number]},
+                "cliponaxis": False,
                 "hovertemplate": "%{text}<br>%{y:.3g}, bound %{customdata}<extra></extra>",
             }
         )
     ends = (
         f" Bars end at the one-sided bound ({level} over the whole campaign); the dashed line is "
-        f"the limit, {factor * limit:g}. A point for each structure and temperature: the worst "
-        "decides."
+        f"the limit, {factor * limit:g} {unit}. A point for each structure and temperature: the "
+        "worst decides."
     )
     return Figure(
         id=name,
@@ -106,6 +108,6 @@ def _figure(
         alt=f"{axis} by generation against the limit {factor * limit:g}; {'; '.join(summary)}.",
         data=data,
         x=titled("generation", dtick=1, range=[-0.6, report.last.number + 0.6]),
-        y=titled(axis, rangemode="tozero"),
+        y=titled(axis, **room([*highs, factor * limit])),
         layout={"shapes": [goal_line(factor * limit)]},
     )
