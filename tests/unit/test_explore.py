@@ -8,13 +8,11 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from ase import Atoms, units
 from torch_sim.models.interface import ModelInterface
 
-from conftest import ROOT
 from halcyon.config import (
     DistanceVariable,
     DomainSettings,
@@ -29,12 +27,11 @@ from halcyon.errors import InputError, Interrupted
 from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
 from halcyon.exploration.explore import Monitoring, Progress, Replica, RunControl, explore
 from halcyon.exploration.run_state import identity_of
-from halcyon.exploration.traces import TRACE_COLUMNS, write_traces
+from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
 from halcyon.verdict.forms import ExplorationSummary
 
-DATA = ROOT / "tests/data/exploration"
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
 
@@ -105,6 +102,7 @@ def dimer(length=LENGTH):
     )
 
 
+COLUMNS = trace_columns(["error", "label", "guard"])
 SETTINGS = ExplorationSettings(
     temperatures_K=[600.0],
     replicas=4,
@@ -182,6 +180,20 @@ def test_the_index_is_the_time_spent_outside(tmp_path):
     assert [r.failure for r in result.replicas] == [None] * 4
 
 
+def test_traces_have_the_expected_error_of_the_frame_at_each_point(tmp_path):
+    every = SETTINGS.model_copy(update={"trajectory_every_fs": 20.0})
+    result = run(tmp_path, settings=every)
+    points = result.traces.set_index(["replica", result.traces["time"].round(3)])
+    for path in result.trajectory:
+        for frame in read_frames(path):
+            half = frame.info["energy"] / 2  # of each atom; 0.02 eV is a distance of 1
+            by_hand = np.interp(half / 0.02, [0.5, 1.0], [0.1, 0.3]) * max(1, half / 0.02)
+            point = points.loc[frame.info["replica"], round(frame.info["time"], 3)]
+            assert point["expected_error"] == pytest.approx(by_hand)
+            assert point["expected_error_max"] == pytest.approx(by_hand)
+    assert (result.traces["expected_error_max"] > 0.3).any()
+
+
 def test_the_thermostat_keeps_the_temperature(tmp_path):
     settings = SETTINGS.model_copy(update={"time_ps": 3.0, "friction_per_ps": 20.0})
     result = run(tmp_path, settings=settings)
@@ -195,7 +207,8 @@ def test_candidates_are_the_worst_frames_outside_the_domain(tmp_path):
     for frame in result.candidates:
         stretch = frame.get_distance(0, 1) - LENGTH
         energy = STIFFNESS / 4 * stretch**2
-        assert frame.info["score"] == pytest.approx((energy - 0.02) / 0.04)
+        # An expected error of 0.3 eV/Å for 0.02 eV, and in proportion beyond.
+        assert frame.info["score"] == pytest.approx((energy - 0.02) / 0.02)
         assert 0 < frame.info["cli_gain"] <= 0.020 + 1e-9
     peaks = [f for f in result.candidates if f.info["reason"] == "excursion"]
     intervals = {(f.info["replica"], int(f.info["time"] / 0.0200001)) for f in peaks}
@@ -228,45 +241,6 @@ def test_of_a_long_run_a_set_number_of_candidates_is_kept_those_that_gained_most
             for r in (all_of_them, few)
         )
         assert kept == gains[-3:]
-
-
-def continued(work, fixture, **options):
-    """A run that goes on from a checkpoint that an earlier release wrote."""
-    with pytest.raises(Interrupted):
-        run(work, stop=after(0), **options)
-    (checkpoint,) = work.glob("*.checkpoint")
-    checkpoint.write_bytes((DATA / fixture).read_bytes())
-    return run(work, **options)
-
-
-def test_a_checkpoint_of_an_earlier_release_goes_on(tmp_path):
-    options = {
-        "replicas": [Replica(n, 600.0 + n, dimer(1.9 if n == 1 else 1.0)) for n in range(3)],
-        "settings": SETTINGS.model_copy(update={"bias": STRETCH}),
-        "successor": breaks_first,
-    }
-    whole = run(tmp_path / "whole", **options)
-    result = continued(tmp_path / "old", "version-2.checkpoint", **options)
-    # Not to the last bit: the file is another machine's.
-    pd.testing.assert_frame_equal(result.traces, whole.traces, rtol=1e-6)
-    assert [end.time_ps for end in result.replicas] == [end.time_ps for end in whole.replicas]
-    assert [end.failure for end in result.replicas] == [end.failure for end in whole.replicas]
-    assert result.steps == whole.steps
-    assert len(result.candidates) == len(whole.candidates)
-
-
-def test_a_checkpoint_of_an_earlier_release_whose_replicas_have_all_failed_is_read(tmp_path):
-    replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
-    whole = run(tmp_path / "whole", replicas=replicas)
-    old = tmp_path / "old"
-    (made,) = (tmp_path / "whole").glob("*.checkpoint")
-    old.mkdir()
-    (old / made.name).write_bytes((DATA / "version-2-all-failed.checkpoint").read_bytes())
-    model = Spring()
-    result = run(old, model, replicas=replicas)
-    assert model.calls == 0
-    assert [end.failure for end in result.replicas] == ["bond broken"] * 2
-    assert result.steps == whole.steps
 
 
 def test_killed_and_restarted_it_is_the_same_trajectory(tmp_path):
@@ -389,7 +363,7 @@ def test_traces_carry_their_units(tmp_path):
 
     write_traces(tmp_path / "t.parquet", run(tmp_path).traces)
     schema = pq.read_schema(tmp_path / "t.parquet")
-    assert schema.names == list(TRACE_COLUMNS)
+    assert schema.names == list(COLUMNS)
     assert schema.field("cli_error").metadata[b"unit"] == b"ps"
     assert schema.metadata == {b"halcyon.traces": b"1"}
 
@@ -400,7 +374,7 @@ MORE = ("bond_stretch", "potential_energy")
 def test_more_signals_add_columns_and_change_nothing_else(tmp_path):
     plain = run(tmp_path / "plain")
     result = run(tmp_path / "more", signals=MORE)
-    assert list(plain.traces.columns) == list(TRACE_COLUMNS)
+    assert list(plain.traces.columns) == list(COLUMNS)
     assert result.traces[list(plain.traces.columns)].equals(plain.traces)
     last = result.traces.groupby("replica").last()
     for name in MORE:
