@@ -35,7 +35,7 @@ MOST_OF_A_BURST = 24
 GAP_PS = 0.2
 ACTIVITY_PS = 0.02
 """Duration of each activity: one atom is unreliable."""
-POINTS_PER_PS = 2
+POINTS_PER_PS = 1
 SHAPES = (None, 1.0, 0.5)
 SIZES = (1, 4, 8)
 """Mean number of activities of a burst, before it is cut at the most."""

@@ -175,13 +175,14 @@ def evenness(windows: Sequence[Window]) -> tuple[float, float]:
     counts, times = counts[times > 0], times[times > 0]
     if len(counts) < 2 or not counts.sum():
         return 1.0, ASSUMED_SHAPE
-    from scipy import stats
+    from scipy import special
 
     expected = counts.sum() * times / times.sum()
     chi2, freedom = float(((counts - expected) ** 2 / expected).sum()), len(counts) - 1
     mean, dispersion = float(expected.mean()), max(1.0, chi2 / freedom)
     uneven = mean / (dispersion - 1) if dispersion > 1 else np.inf
-    most = chi2 / float(stats.chi2.ppf(1 - EVENNESS_CONFIDENCE, freedom))
+    quantile = 2 * float(special.gammaincinv(freedom / 2, 1 - EVENNESS_CONFIDENCE))
+    most = chi2 / quantile  # of χ² with that freedom
     even = mean / (most - 1) if most > 1 else np.inf
     if even > ASSUMED_SHAPE:
         return dispersion, min(float(even), 1e6)
@@ -447,7 +448,9 @@ def calm_part(
     if not measured:
         old = "exploration.json of an earlier release does not say when atoms were unreliable"
     elif not {"cli_error", "expected_error"} <= {*traces.columns}:
-        old = "the traces of an earlier release have no expected errors"
+        old = (
+            "the traces have no expected errors: an earlier release made them, or none were fitted"
+        )
     finding, reason = judged(calm, settings, confidence=confidence, old=old)
     return calm.model_copy(update={"finding": finding, "reason": reason})
 
@@ -457,21 +460,20 @@ def _gain_ps(trace: "pd.DataFrame | None", begin_ps: float) -> float:
     if trace is None or trace.empty or "cli_error" not in trace:
         return 0.0
     # Where the window begins between two points, the earlier one counts: nothing is missed.
-    early = trace.loc[trace["time"] <= begin_ps, "cli_error"]
-    return float(trace["cli_error"].iloc[-1]) - (float(early.iloc[-1]) if len(early) else 0.0)
+    index = trace["cli_error"].to_numpy()
+    early = int(np.searchsorted(trace["time"].to_numpy(), begin_ps, side="right"))
+    return float(index[-1]) - (float(index[early - 1]) if early else 0.0)
 
 
 def _decorrelation(traces: Sequence["pd.DataFrame"], begin_ps: float) -> float | None:
     """Decorrelation time of the expected error in the late window, ps."""
-    late = [
-        trace[trace["time"] > begin_ps]
-        for trace in traces
-        if "expected_error" in trace and len(trace) > 1
-    ]
-    if not late:
-        return None
-    interval = float(np.median(np.concatenate([np.diff(trace["time"]) for trace in traces])))
-    return decorrelation_ps([trace["expected_error"].to_numpy() for trace in late], interval)
+    late, intervals = [], []
+    for trace in traces:
+        if "expected_error" in trace and len(trace) > 1:
+            times = trace["time"].to_numpy()
+            late.append(trace["expected_error"].to_numpy()[times > begin_ps])
+            intervals.append(np.diff(times))
+    return decorrelation_ps(late, float(np.median(np.concatenate(intervals)))) if late else None
 
 
 def judged(
