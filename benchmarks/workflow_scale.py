@@ -41,7 +41,7 @@ from rich.table import Table
 
 from halcyon import files, jsonl
 from halcyon.campaign.campaign import Campaign
-from halcyon.config import LimitSettings, SaturationSettings
+from halcyon.config import LimitSettings, Settings
 from halcyon.frames import structure_key, write_frames
 from halcyon.labels.store import LabelStore
 from halcyon.verdict import saturation
@@ -186,11 +186,13 @@ class Fabricator:
         self.labels(system, batch)
         for stage in ("train", "domain", "explore", "select", "verdict"):
             self.put(system / f"logs/{batch}-{stage}.log", b"done\n")
-        window = saturation.Exposure(excursions=50, atom_time_ps=48.0, failed=False)
-        found = saturation.assess([window], SaturationSettings())
-        spent = self.size.frames * (number + 2)
         limits = LimitSettings(max_generations=self.size.generations, label_budget=10**9)
-        decision, reason = saturation.decide(found, generation=number, labels=spent, limits=limits)
+        settings = Settings(limits=limits)
+        found = saturation.assess([], settings)
+        spent = self.size.frames * (number + 2)
+        decision, reason = saturation.decide(
+            found, None, generation=number, labels=spent, settings=settings
+        )
         verdict = {"schema": 1, "system": name, "generation": number, "decision": decision.value}
         verdict |= {"reason": reason, "labels": {"spent": spent}, "label_budget": 10**9}
         verdict |= {"saturation": found.model_dump(mode="json")}

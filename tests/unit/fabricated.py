@@ -4,12 +4,14 @@ import itertools
 import os
 import time
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from conftest import ROOT
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
-from halcyon.verdict.forms import ReplicaEnd, Verdict
+from halcyon.verdict.forms import Audit, ReplicaEnd, Verdict
 
 CONTENT = {
     "campaign": "trial",
@@ -43,7 +45,36 @@ def campaign(folder, **changes):
 def replica_end(replica, time_ps, *, failure=None, **more):
     """How a replica ended."""
     known = {"structure": "methanol", "temperature_K": 500.0, "atoms": 3}
-    return ReplicaEnd(**known, replica=replica, time_ps=time_ps, failure=failure, **more)
+    return ReplicaEnd(**known | more, replica=replica, time_ps=time_ps, failure=failure)
+
+
+def calm_traces(ends, gains=None, *, points_per_ps=10):
+    """Traces of replicas whose expected error is new at each point, and whose Λ grows evenly.
+
+    `gains` are the Λ at the end of each, ps; by default 0.
+    """
+    random = np.random.default_rng(1)
+    parts = []
+    for end, gain in zip(ends, gains or [0.0] * len(ends), strict=True):
+        times = np.arange(1, round(end.time_ps * points_per_ps) + 1) / points_per_ps
+        index = gain * times / end.time_ps
+        parts.append(
+            pd.DataFrame(
+                {
+                    "replica": end.replica,
+                    "structure": end.structure,
+                    "target_temperature": end.temperature_K,
+                    "time": times,
+                    "cli_error": index,
+                    "cli_error_max": index,
+                    "cli_label": index,
+                    "cli_label_max": index,
+                    "cli_guard": index,
+                    "expected_error": 0.05 + 0.01 * random.normal(size=len(times)),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def made_up_verdict(decision, *, generation=1, **more):
@@ -55,6 +86,18 @@ def made_up_verdict(decision, *, generation=1, **more):
     content |= {"reason": "made up", "labels": {"spent": 10}, "label_budget": 500}
     return Verdict.model_validate(
         content | {"saturation": assessment | {"homogeneity_p": None}} | more
+    )
+
+
+def made_up_audit(finding, reason):
+    """An audit that found this, without its parts."""
+    return Audit(
+        finding=finding,
+        reason=reason,
+        parts=[],
+        forces_goal_meV_per_A=43.0,
+        energy_goal_meV_per_atom=None,
+        confidence=0.95,
     )
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fabricated import made_up_verdict
+from fabricated import made_up_audit, made_up_verdict
 from jsonschema import Draft202012Validator
 from test_explore import Spring, dimer, domain
 
@@ -31,6 +31,8 @@ from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.labelling import gather
 from halcyon.labels.store import LabelStore, level_hash
 from halcyon.verdict import saturation
+from halcyon.verdict.estimates import Interval
+from halcyon.verdict.forms import Audited, AuditFinding, Finding
 
 SETTINGS = CertificateSettings(
     temperatures_K=[300.0, 600.0],
@@ -45,7 +47,10 @@ LEVEL = {"program": "springs", "version": "1"}
 CRITERIA = Criteria(
     kind="molecule",
     confidence=0.95,
-    max_rate_per_atom_ps=10.0,
+    events_per_ns=1e6,
+    unreliable_fraction=0.9,
+    quiet_time_ps=0.01,
+    decorrelation_times=1.0,
     window=0.5,
     bond_stretch_A=0.5,
     min_distance_A=0.5,
@@ -327,8 +332,8 @@ def test_runs_whose_replicas_have_all_failed_can_be_asked_again(tmp_path):
 
 def test_a_certificate_names_what_it_is_about(original):
     made = Certificate.read(original)
-    assert (made.campaign, made.system, made.schema_version) == ("test", "nitrogen", 1)
-    assert made.signals == ["node_energy", "guard"]
+    assert (made.campaign, made.system, made.schema_version) == ("test", "nitrogen", 2)
+    assert made.signals == ["node_energy", "guard", "latent"]
     assert made.model.path == "../gen001/model.model"
     assert [file.path for file in made.data.files] == ["../seed.parquet", "../gen000.parquet"]
     assert made.data.splits == {"train": 3, "validation": 3, "test": 3, "bad": 0, "not_computed": 0}
@@ -365,23 +370,55 @@ def test_what_drifts_is_not_stable(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lower", "expected"), [(20.0, Conclusion.NOT_CALM), (5.0, Conclusion.NOT_ENOUGH_DATA)]
+    ("update", "expected"),
+    [
+        ({"events_low_per_ns": 2e6}, Conclusion.NOT_CALM),
+        ({"unreliable_low": 0.95}, Conclusion.NOT_CALM),
+        ({"calm_ps": 0.0}, Conclusion.NOT_CALM),
+        ({"events_low_per_ns": 5e5, "unreliable_low": 0.5}, Conclusion.NOT_ENOUGH_DATA),
+    ],
 )
-def test_what_leaves_its_domain_too_often_is_not_calm(tmp_path, lower, expected):
-    """The limit is 10 excursions per atom and ps."""
+def test_what_has_events_too_often_is_not_calm(tmp_path, update, expected):
+    """The limits are 1e6 events per ns and molecule, and 90 % of the predictions."""
     frames = labelled(9)
     nvt, nve = (put(tmp_path, tmp_path / "work", e, frames=frames) for e in ("nvt", "nve"))
-    update = {"finding": "not saturated", "rate_lower_bound_per_atom_ps": lower}
-    often = nvt.findings[1].excursions.model_copy(update=update)
-    mild = nvt.findings[1].model_copy(update={"excursions": often})
-    findings = [nvt.findings[0], mild, *nvt.findings[2:]]
-    restless = nvt.model_copy(update={"findings": findings})
+    part = nvt.overall.calm[0].model_copy(update={"finding": Finding.NOT_SATURATED} | update)
+    mild = nvt.overall.model_copy(update={"calm": [part, *nvt.overall.calm[1:]]})
+    restless = nvt.model_copy(update={"findings": [mild, *nvt.findings[1:]]})
     conclusion, reasons = certificate.conclude([restless, nve], CRITERIA)
     assert conclusion == expected
-    assert reasons[0].startswith("nvt, 300 K")
+    assert reasons[0].startswith("nvt, dimer at 300 K")
 
 
-def numbers(rates, *, fails=(), atoms=2, time_ps=10.0, excursions=0, slope=0.0):
+def test_the_last_audit_is_quoted(tmp_path):
+    frames = labelled(9)
+    runs = [put(tmp_path, tmp_path / "work", e, frames=frames) for e in ("nvt", "nve")]
+    audited = Audited(
+        structure="dimer",
+        temperature_K=300.0,
+        finding=AuditFinding.PASSED,
+        reason="right",
+        frames=10,
+        bad=0,
+        replicas=4,
+        forces_mae_meV_per_A=Interval(value=31.0, low=25.0, high=38.2),
+        forces_rmse_meV_per_A=None,
+        atom_error_q95_eV_per_A=None,
+        energy_mae_meV_per_atom=None,
+    )
+    audit = made_up_audit(AuditFinding.PASSED, "right").model_copy(update={"parts": [audited]})
+    conclusion, reasons = certificate.conclude(runs, CRITERIA, audit)
+    assert conclusion == certificate.conclude(runs, CRITERIA)[0]
+    assert reasons[-1] == (
+        "audit, dimer at 300 K: forces are wrong by 31 meV/Å on average, by less than 38.2 (95 %), "
+        "on 10 random frames of the campaign's last dynamics"
+    )
+    end = certificate.CampaignEnd(decision="saturated", reason="", generation=1, audit=audit)
+    limits = certificate.not_covered(runs, structures=["dimer"], end=end)
+    assert any("random frames of the campaign's last generation" in limit for limit in limits)
+
+
+def numbers(rates, *, fails=(), atoms=2, time_ps=10.0, activity=(), slope=0.0):
     """Made-up traces at 1 point per ps; Λ grows at the given rates, the energy at `slope` eV/ps."""
     rows, ends = [], []
     for replica, rate in enumerate(rates):
@@ -393,9 +430,9 @@ def numbers(rates, *, fails=(), atoms=2, time_ps=10.0, excursions=0, slope=0.0):
                 "structure": "dimer",
                 "target_temperature": 300.0,
                 "time": t,
-                "cli_label": rate * t,
-                "cli_label_max": 2 * rate * t,
-                "excursions_label": round(excursions * t / time_ps),
+                "cli_error": rate * t,
+                "cli_error_max": 2 * rate * t,
+                "expected_error": 0.1 + 0.01 * (-1) ** t,
                 "temperature": 300.0,
                 "potential_energy": -5.0 + slope * t,
             }
@@ -410,6 +447,8 @@ def numbers(rates, *, fails=(), atoms=2, time_ps=10.0, excursions=0, slope=0.0):
                 atoms=atoms,
                 time_ps=end,
                 failure="bond broken" if replica in fails else None,
+                molecules=1,
+                activity_ps=list(activity),
             )
         )
     return pd.DataFrame(rows), ends, time_ps
@@ -423,21 +462,24 @@ def test_bounds_are_those_of_a_poisson_count_by_hand():
     found = examined(*numbers([0.0] * 4))
     assert found.failures.time_ps == 40
     assert found.failures.bound_per_ps == pytest.approx(-math.log(0.05) / 40)
-    # 4 replicas × 2 atoms × the late 5 ps
-    assert found.excursions.atom_time_ps == 40
-    assert found.excursions.rate_bound_per_atom_ps == pytest.approx(-math.log(0.05) / 40)
-    assert found.excursions.rate_lower_bound_per_atom_ps == 0
+    # 4 replicas × the late 5 ps, uneven by a shape of 1/2: 2 (0.05^-1/2 - 1) events at most.
+    (part,) = found.calm
+    assert part.window_ps == 20
+    assert part.events_bound_per_ns == pytest.approx(2 * (0.05**-0.5 - 1) / 0.02)
+    assert part.events_low_per_ns == 0
     failed = examined(*numbers([0.0] * 4, fails=(1,)))
     assert failed.failures.time_ps == 35
     # (1 + x) e^-x = 0.05 at x = 4.7439, of tables of the Poisson distribution
     assert failed.failures.bound_per_ps == pytest.approx(4.7439 / 35, rel=1e-4)
 
 
-def test_the_lower_bound_of_a_rate_is_that_of_tables():
-    found = examined(*numbers([0.0], excursions=10))
-    # 5 events in 10 atom-ps; one-sided 95 % lower limit of a count of 5: 1.970
-    assert found.excursions.excursions == 5
-    assert found.excursions.rate_lower_bound_per_atom_ps == pytest.approx(1.970 / 10, rel=1e-3)
+def test_events_of_long_runs_are_counted_in_the_late_window():
+    (part,) = examined(*numbers([0.0] * 4, activity=[(2.0, 2.1), (6.0, 6.5), (8.0, 8.2)])).calm
+    assert part.events == 8
+    # Each is followed by a quiet time of 0.01 ps: 4 × (5 - 0.7 - 0.02) ps are calm.
+    assert part.calm_ps == pytest.approx(4 * (5 - 0.7 - 0.02))
+    assert part.events_per_ns == pytest.approx(8 / part.calm_ps * 1000)
+    assert 0 < part.events_low_per_ns < part.events_per_ns < part.events_bound_per_ns
 
 
 def test_plateau_is_the_mean_at_the_end_of_those_that_lived():
@@ -511,7 +553,8 @@ def test_criteria_are_the_campaigns():
     found = long_runs.criteria_of(
         "liquid",
         ExplorationSettings(bond_stretch_A=0.7),
-        SaturationSettings(max_rate_per_atom_ps=0.2),
+        SaturationSettings(events_per_ns=20.0),
         CertificateSettings(),
     )
-    assert (found.kind, found.bond_stretch_A, found.max_rate_per_atom_ps) == ("liquid", 0.7, 0.2)
+    assert (found.kind, found.bond_stretch_A, found.events_per_ns) == ("liquid", 0.7, 20.0)
+    assert found.of_calm() == SaturationSettings(events_per_ns=20.0)

@@ -1,50 +1,63 @@
 """The verdict of a generation, made from explorations and the state of the budgets."""
 
-import numpy as np
-import pandas as pd
 import pytest
-from fabricated import replica_end
+from fabricated import calm_traces, made_up_audit, replica_end
 
 from halcyon.config import Settings
-from halcyon.verdict.forms import Decision, Finding, LabelCounts, Verdict
+from halcyon.verdict.forms import AuditFinding, Decision, Finding, LabelCounts, Verdict
 from halcyon.verdict.judging import judge
 from halcyon.verdict.runs import Run
 
-TIME_PS = 2.0
+TIME_PS = 40.0
 LABELS = LabelCounts(train=20, validation=10, test=10, bad=2, not_computed=3, spent=42)
+PASSED = made_up_audit(AuditFinding.PASSED, "forces are right")
 
 
-def run(excursions, *, failed=0):
-    """Four replicas of three atoms with so many excursions each, spread over their time."""
+def run(events, *, failed=0):
+    """Eight replicas with so many events each in the second half of their time."""
+    active = [(20.5 + n, 20.6 + n) for n in range(events)]
     ends = [
-        replica_end(i, TIME_PS, failure="bond broken" if i < failed else None) for i in range(4)
+        replica_end(
+            number,
+            TIME_PS,
+            failure="bond broken" if number < failed else None,
+            activity_ps=active,
+            molecules=1,
+        )
+        for number in range(8)
     ]
-    times = np.linspace(0.1, TIME_PS, 20)
-    counts = np.linspace(0, excursions, 20).astype(int)
-    points = {"time": times, "excursions_label": counts, "cli_label": times, "cli_guard": times}
-    traces = pd.concat([pd.DataFrame({"replica": i} | points) for i in range(4)])
-    return Run(traces=traces, replicas=ends)
+    return Run(traces=calm_traces(ends, [0.01 * events] * 8), replicas=ends)
 
 
 def settings(**limits):
-    # Four replicas of three atoms have 12 atom-ps in the late window: 3.0/12 is under this limit.
     return Settings(
         exploration={"time_ps": TIME_PS, "temperatures_K": [300.0, 500.0]},
-        saturation={"max_rate_per_atom_ps": 0.5},
         limits=limits,
     )
 
 
 def judged(runs, content, labels=LABELS):
-    return judge(runs, content, system="toy", generation=max(runs), labels=labels, core_hours=1.5)
+    return judge(
+        runs,
+        content,
+        system="toy",
+        generation=max(runs),
+        labels=labels,
+        core_hours=1.5,
+        audit=PASSED,
+    )
 
 
 def test_a_verdict_holds_the_numbers_behind_it(tmp_path):
-    verdict = judged({0: run(20, failed=1), 1: run(0)}, settings(core_hours=2.0))
+    verdict = judged({0: run(9, failed=1), 1: run(0)}, settings(core_hours=2.0))
     assert (verdict.system, verdict.generation) == ("toy", 1)
     assert verdict.decision is Decision.SATURATED
-    assert verdict.reason.endswith("under 0.5/ps, 3 frames not computed")
-    assert verdict.saturation.rate_bound_per_atom_ps == pytest.approx(-np.log(0.05) / 12)
+    assert verdict.reason.endswith("99.4 %), and forces are right, 3 frames not computed")
+    # Eight replicas of shape 1/2 without an event, in 0.16 ns; one eighth of the error is spent.
+    bound = 4 * ((0.05 / 8) ** (-1 / 4) - 1) / 0.16
+    assert verdict.saturation.parts[0].events_bound_per_ns == pytest.approx(bound)
+    assert verdict.audit == PASSED
+    assert verdict.explored.replicas == 8
     assert (verdict.core_hours.spent, verdict.core_hours.limit) == (1.5, 2.0)
     assert verdict.explored.temperatures_K == [300.0, 500.0]
     # Failures are those of this generation, the critical CLI is over all of them.
@@ -56,7 +69,7 @@ def test_a_verdict_holds_the_numbers_behind_it(tmp_path):
 
 
 def test_budgets_decide_where_the_index_has_not_saturated():
-    wild, complete = {0: run(50)}, LABELS.model_copy(update={"not_computed": 0})
+    wild, complete = {0: run(15)}, LABELS.model_copy(update={"not_computed": 0})
     assert judged(wild, settings(), complete).decision is Decision.CONTINUE
     assert judged(wild, settings()).decision is Decision.BUDGET_SPENT  # frames were not computed
     for limits, decision in (

@@ -165,13 +165,15 @@ def test_names_that_yaml_would_misread(here):
     assert system.structures[0].pack == {"NO": 8, "1e3": 4}
 
 
-def test_few_atoms_run_longer(here):
+def test_a_box_runs_as_long_as_its_molecules_need(here):
     del here
-    assert new("N#N", "--name", "nitrogen") == 0
-    # ln(20) events at most in 2 atoms × 8 replicas × half the time; half of 0.1/ps is asked.
-    least = math.log(20) / 0.05 / (2 * 8 * 0.5)
-    time = written("nitrogen").overrides["exploration"]["time_ps"]
-    assert least <= time < least + 1
+    assert new("O", "--name", "few", "--liquid", "4", "--density", "0.5") == 0
+    # Without an event: 4 replicas of shape 1/2, 1 - 0.05/8, in half the time of 4 molecules.
+    least = 2 * ((0.05 / 8) ** -0.5 - 1) / (4 * 4 * 0.5 * 0.1)
+    time = written("few").overrides["exploration"]["time_ps"]
+    assert 1.1 * least <= time < 1.1 * least + 1
+    assert new("O", "--name", "many", "--liquid", "32", "--density", "0.5") == 0
+    assert written("many").overrides["exploration"]["time_ps"] == 10.0
 
 
 @pytest.mark.parametrize(

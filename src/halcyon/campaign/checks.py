@@ -11,6 +11,7 @@ Not for: settings that are wrong by themselves (`config`), or what a campaign ma
 it has begun (`identity`). Snakemake calls `checked.begin_once`, which runs this in another process.
 """
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from halcyon import config
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.identity import check_identity, level_of_theory
 from halcyon.errors import InputError
+from halcyon.wording import count, listed, per_cent, significant
+
+HOPELESS = 20.0
+"""A limit of events is not proposed where it would be so many times the one that was asked."""
 
 # Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
 # for as long as a campaign lasts.
@@ -217,29 +222,56 @@ def _check_seed(plan: SystemPlan, source: str) -> None:
 
 def _check_exploration(plan: SystemPlan, source: str) -> None:
     """Refuse an exploration that is too short, or has too few replicas, to ever saturate."""
-    from halcyon.verdict.saturation import rate_bound
+    from halcyon.systems.molecules import number_of_molecules
 
     name, settings = plan.system.name, plan.settings
-    exploration, saturation = settings.exploration, settings.saturation
-    explored = plan.explored
-    least = len(explored) * len(exploration.temperatures_K)
-    if exploration.replicas < least:
+    exploration, explored = settings.exploration, plan.explored
+    places = len(explored) * len(exploration.temperatures_K)
+    if exploration.replicas < places:
         raise InputError(
-            f"{source}: exploration.replicas = {exploration.replicas}: expected at least {least} "
+            f"{source}: exploration.replicas = {exploration.replicas}: expected at least {places} "
             f"for system {name}: one per structure ({len(explored)}) and temperature "
             f"({len(exploration.temperatures_K)})"
         )
-    atoms = sum(len(plan.start(explored[i % len(explored)])) for i in range(exploration.replicas))
-    atom_time = atoms * exploration.time_ps * saturation.window
-    lowest_bound = rate_bound(0, atom_time, saturation.confidence)
-    if lowest_bound >= saturation.max_rate_per_atom_ps:
-        raise InputError(
-            f"{source}: exploration: system {name}: a late window of {atom_time:.3g} atom-ps "
-            f"can show a rate under {lowest_bound:.3g}/ps at best, and "
-            f"saturation.max_rate_per_atom_ps is {saturation.max_rate_per_atom_ps:g}: the campaign "
-            "could never saturate. Raise "
-            "exploration.time_ps or exploration.replicas"
+    # Replicas are dealt in turn: the structure and temperature that get the fewest.
+    fewest = exploration.replicas // places
+    for structure in explored:
+        start = plan.start(structure)
+        _check_window(settings, fewest, number_of_molecules(start), f"{name}: {structure}", source)
+
+
+def _check_window(
+    settings: config.Settings, replicas: int, molecules: int, structure: str, source: str
+) -> None:
+    """Refuse a late window that cannot show so low a rate of events even if it has none."""
+    from halcyon.verdict.events import least_bound_per_ns
+    from halcyon.verdict.saturation import confidence_spent
+
+    exploration, saturation = settings.exploration, settings.saturation
+    window_ps, confidence = exploration.time_ps * saturation.window, confidence_spent(settings)
+
+    def best(number: int) -> float:
+        return least_bound_per_ns(
+            number, window_ps=window_ps, molecules=molecules, confidence=confidence
         )
+
+    limit = saturation.events_per_ns
+    if (least := best(replicas)) < limit:
+        return
+    longer = math.ceil(10 * exploration.time_ps * least / limit + 1e-9) / 10
+    more = next((n for n in range(replicas + 1, 1000) if best(n) < limit), None)
+    places = exploration.replicas // replicas
+    choices = [f"exploration.time_ps to {longer:g}"] if longer < 1e4 else []
+    choices += [f"exploration.replicas to {more * places}"] if more else []
+    if least < HOPELESS * limit:
+        choices.append(f"saturation.events_per_ns over {significant(least)}")
+    raise InputError(
+        f"{source}: exploration: system {structure}: without a single event, the late windows of "
+        f"{count(replicas, 'replica')} with {count(molecules, 'molecule')} each, "
+        f"{significant(window_ps)} ps long, show fewer than {significant(least)} events per ns and "
+        f"molecule ({per_cent(round(confidence, 3))}), and saturation.events_per_ns is {limit:g}: "
+        f"the campaign could never saturate. Raise {listed(choices, 'or')}"
+    )
 
 
 def check_committee(plan: SystemPlan, source: str) -> None:

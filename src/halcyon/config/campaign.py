@@ -62,8 +62,21 @@ class SaturationSettings(Section):
         20.0,
         ge=1,
         description="Least simulated time of each structure and temperature, in decorrelation "
-        "times of the index; with less, nothing can be said.",
+        "times of the index (twice its integrated autocorrelation time); with less, nothing can "
+        "be said.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_former_key(cls, content: object) -> object:
+        """Say what took the place of a key of earlier releases."""
+        if isinstance(content, dict) and "max_rate_per_atom_ps" in content:
+            raise ValueError(
+                f"max_rate_per_atom_ps = {content['max_rate_per_atom_ps']!r}: earlier releases "
+                "counted excursions of atoms. Remove it, and set saturation.events_per_ns (events "
+                "per ns and molecule) and saturation.unreliable_fraction instead"
+            )
+        return content
 
 
 class LimitSettings(Section):

@@ -263,7 +263,7 @@ class ExplorationSettings(Section):
         description="Number of replicas, integrated in one batch and distributed in turn over "
         "structures and temperatures.",
     )
-    time_ps: float = Field(2.0, gt=0, description="Simulated time of each replica, ps.")
+    time_ps: float = Field(30.0, gt=0, description="Simulated time of each replica, ps.")
     replacements: int = Field(
         8,
         ge=0,

@@ -28,9 +28,9 @@ from pydantic import Field
 from halcyon.errors import InputError
 from halcyon.final.evidence import Criteria, Findings, ReplicaEnd
 from halcyon.frames import canonical_order
-from halcyon.verdict.forms import File, Finding, Form, Verdict
+from halcyon.verdict.forms import Audit, Calm, File, Finding, Form, Verdict
 from halcyon.verdict.words import rate_text
-from halcyon.wording import significant
+from halcyon.wording import count, per_cent, significant
 
 HANDED_ON = (
     "If you got the folder from somebody, ask for the file again. In the campaign's own folder,"
@@ -62,11 +62,21 @@ class CampaignEnd(Form):
     decision: str = Field(description="saturated, max_generations or budget_spent.")
     reason: str = Field(description="The decision in words.")
     generation: int = Field(description="Generation of the verdict and of the model.")
+    audit: Audit | None = Field(
+        None,
+        description="Errors on random frames of its dynamics; null in certificates of early "
+        "releases.",
+    )
 
     @classmethod
     def of(cls, verdict: Verdict) -> "CampaignEnd":
         """The part of a verdict that goes into a certificate or a card."""
-        return cls(decision=verdict.decision, reason=verdict.reason, generation=verdict.generation)
+        return cls(
+            decision=verdict.decision,
+            reason=verdict.reason,
+            generation=verdict.generation,
+            audit=verdict.audit,
+        )
 
 
 class Data(Form):
@@ -135,9 +145,13 @@ class Software(Form):
 class Certificate(File):
     """Stability certificate of a machine-learned potential."""
 
+    SCHEMA: ClassVar[int] = 2
     REMEDY: ClassVar[str] = f"{HANDED_ON} `snakemake` makes the certificate again if it is deleted."
 
-    schema_version: Literal[1] = Field(alias="schema", description="Version of this form.")
+    schema_version: Literal[1, 2] = Field(
+        alias="schema",
+        description="Version of this form; 1: of early releases, which counted excursions.",
+    )
     conclusion: Conclusion
     sentence: str = Field(description="The conclusion with its scope, for people.")
     reasons: list[str] = Field(description="What the conclusion rests on.")
@@ -214,17 +228,21 @@ def data_digest(frames: Iterable[Atoms]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list[str]]:
+def conclude(
+    runs: Sequence[Runs], criteria: Criteria, audit: Audit | None = None
+) -> tuple[Conclusion, list[str]]:
     """The conclusion that runs allow, and what it rests on.
 
-    Not stable: a replica failed, or the energy drifts in one. Not calm: at some temperature the
-    model certainly leaves its domain too often. Not enough data: the runs cannot tell whether it
-    does. `checks.verify` compares the words with those in the file: whoever changes them here
-    makes certificates of earlier releases fail.
+    Not stable: a replica failed, or the energy drifts in one. Not calm: some structure at some
+    temperature certainly has events too often. Not enough data: the runs cannot tell whether it
+    has. What the campaign's last audit found stands at the end, and decides nothing here.
+    `checks.verify` compares the words with those in the file: whoever changes them here makes
+    certificates of earlier releases fail.
 
     Args:
         runs: with a thermostat, then without.
         criteria: what the model was tested against.
+        audit: of the campaign's last generation.
     """
     against: list[str] = []
     restless: list[str] = []
@@ -235,27 +253,59 @@ def conclude(runs: Sequence[Runs], criteria: Criteria) -> tuple[Conclusion, list
         reason = f"{run.ensemble}: {failures.failures} of {run.overall.replicas} replicas failed"
         reason += f" {rate_text(failures)}"
         (against if failures.failures else in_favour).append(reason)
-    for findings in runs[0].findings[1:]:
-        excursions = findings.excursions
-        reason = f"nvt, {findings.temperature_K:g} K: {excursions.reason}"
-        lower = excursions.rate_lower_bound_per_atom_ps
-        if excursions.finding == Finding.SATURATED:
-            in_favour.append(reason)
-        elif lower is not None and lower > criteria.max_rate_per_atom_ps:
-            restless.append(
-                f"nvt, {findings.temperature_K:g} K: excursions out of the label domain at "
-                f"{lower:.3g}/ps per atom at least, over {criteria.max_rate_per_atom_ps:g}/ps"
-            )
-        elif not findings.failures.failures:
-            undecided.append(reason)
+    for part in runs[0].overall.calm:
+        place = f"nvt, {part.structure} at {part.temperature_K:g} K"
+        if part.finding is Finding.SATURATED:
+            in_favour.append(f"{place}: {part.reason}")
+        elif words := _restless(part, criteria):
+            restless.append(f"{place}: {words}")
+        elif not part.failed:
+            undecided.append(f"{place}: {part.reason}")
     _add_drift(runs[1].overall, criteria, against, undecided, in_favour)
+    in_favour += audit_words(audit)
     if against:
         return Conclusion.NOT_STABLE, against + restless + undecided + in_favour
     if restless:
         return Conclusion.NOT_CALM, restless + undecided + in_favour
-    if undecided:
+    if undecided or not runs[0].overall.calm:
         return Conclusion.NOT_ENOUGH_DATA, undecided + in_favour
     return Conclusion.STABLE, in_favour
+
+
+def _restless(part: Calm, criteria: Criteria) -> str | None:
+    """Why a structure is certainly not calm at a temperature; None: that is not certain."""
+    limit, most = criteria.events_per_ns or 0.0, criteria.unreliable_fraction or 0.0
+    level = per_cent(criteria.confidence)
+    if part.events_low_per_ns is not None and part.events_low_per_ns > limit:
+        low = significant(part.events_low_per_ns)
+        return f"at least {low} events per ns and molecule ({level}), over {limit:g}"
+    if part.unreliable_low is not None and part.unreliable_low > most:
+        return (
+            f"at least {part.unreliable_low:.2%} of the atomic predictions are unreliable "
+            f"({level}), over {most:.3g}"
+        )
+    if part.window_ps > 0 and not part.calm_ps > 0:
+        return part.reason
+    return None
+
+
+def audit_words(audit: Audit | None) -> list[str]:
+    """What the campaign's last audit claims, a sentence for each structure and temperature."""
+    if audit is None:
+        return []
+    level = per_cent(round(audit.confidence, 3))
+    sentences = []
+    for part in audit.parts:
+        place = f"audit, {part.structure} at {part.temperature_K:g} K"
+        if (error := part.forces_mae_meV_per_A) is None:
+            sentences.append(f"{place}: {part.reason}")
+            continue
+        sentences.append(
+            f"{place}: forces are wrong by {significant(error.value)} meV/Å on average, by less "
+            f"than {significant(error.high)} ({level}), on {count(part.frames, 'random frame')} of "
+            "the campaign's last dynamics"
+        )
+    return sentences
 
 
 def _add_drift(
@@ -302,13 +352,13 @@ def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs
     return text[0].upper() + text[1:]
 
 
-def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], verdict: str) -> list[str]:
+def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: CampaignEnd) -> list[str]:
     """What a certificate says nothing about, a sentence each.
 
     Args:
         runs: with a thermostat, then without.
         structures: names of the structures that were run.
-        verdict: decision of the campaign's last verdict.
+        end: how the campaign ended.
     """
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
@@ -320,10 +370,14 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], verdict: str
         "Rare events: nothing pushed the replicas over barriers that they did not cross by "
         "themselves.",
         f"Other conditions: constant pressure, or another time step than {nvt.timestep_fs:g} fs.",
-        "Accuracy: stable dynamics can still be wrong. The model card gives the errors on the test "
-        "set.",
-        "Wrong structures whose atomic energies lie inside the domain: training does not determine "
-        "how the energy is divided among atoms, so that such structures can go unnoticed.",
+        "Accuracy: stable dynamics can still be wrong. "
+        + (
+            "The errors that are quoted are of random frames of the campaign's last generation."
+            if end.audit and end.audit.parts
+            else "The model card gives the errors on the test set."
+        ),
+        "Wrong forces that the index does not see: it expects errors from its signals, as labelled "
+        "frames showed them.",
     ]
     if bound := nvt.overall.failures.bound_per_ps:
         limits.append(
@@ -335,6 +389,6 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], verdict: str
             f"Production: the runs are shorter than {significant(PRODUCTION_PS)} ps "
             "(certificate.time_ps)."
         )
-    if verdict != "saturated":
-        limits.append(f"A saturated campaign: this one ended with {verdict}.")
+    if end.decision != "saturated":
+        limits.append(f"A saturated campaign: this one ended with {end.decision}.")
     return limits

@@ -37,7 +37,7 @@ from halcyon.final.evidence import Findings, contradictions, examine
 from halcyon.final.folder import LABELS, MANIFEST, Manifest
 from halcyon.frames import canonical_order, read_frames, structure_key
 from halcyon.labels.store import LabelStore, level_hash, levels
-from halcyon.verdict.forms import Form
+from halcyon.verdict.forms import Calm, Form
 from halcyon.verdict.words import rate_text
 from halcyon.wording import count
 
@@ -204,6 +204,12 @@ def _runs(run: Runs, certificate: Certificate, folder: Path) -> Iterator[Check]:
     for statement in STATEMENTS:
         if name == "nvt" and statement is _drift:
             continue
+        if statement is _calm and certificate.criteria.of_calm() is None:
+            yield Check(
+                f"{name}: excursions were counted by an earlier release's rule: not computed again",
+                holds=None,
+            )
+            continue
         yield _compared(name, statement, run.findings, again)
 
 
@@ -238,10 +244,18 @@ def _failures(findings: Findings) -> tuple[str, Form]:
     return f"{rate.failures} of {findings.replicas} replicas failed {rate_text(rate)}", rate
 
 
-def _excursions(findings: Findings) -> tuple[str, Form]:
-    excursions = findings.excursions
-    words = f"{excursions.finding} ({excursions.reason})"
-    return f"excursions out of the label domain: {words}", excursions
+def _calm(findings: Findings) -> tuple[str, Form]:
+    parts = [
+        f"{part.structure} at {part.temperature_K:g} K: {part.finding} ({part.reason})"
+        for part in findings.calm
+    ]
+    return f"events: {'; '.join(parts) or 'none were counted'}", _Calms(parts=findings.calm)
+
+
+class _Calms(Form):
+    """The parts of what is said of events, to be compared as one."""
+
+    parts: list[Calm]
 
 
 def _plateau(findings: Findings) -> tuple[str, Form]:
@@ -263,7 +277,7 @@ def _drift(findings: Findings) -> tuple[str, Form | None]:
     return f"drift of the energy: {words}", drift
 
 
-STATEMENTS = (_failures, _excursions, _plateau, _drift)
+STATEMENTS = (_failures, _calm, _plateau, _drift)
 """Each puts one part of the findings into words, and gives the part."""
 
 
@@ -271,13 +285,21 @@ def agree(old: Any, new: Any) -> bool:
     """Whether two pieces of JSON say the same, up to rounding of numbers."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(agree(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(agree, old, new))
     if isinstance(old, float) and isinstance(new, float):
         return math.isclose(old, new, rel_tol=NUMBERS_AGREE, abs_tol=1e-12)
     return bool(old == new)
 
 
 def _conclusion(certificate: Certificate) -> Check:
-    conclusion, reasons = conclude(certificate.runs, certificate.criteria)
+    if certificate.criteria.of_calm() is None:
+        return Check(
+            f"conclusion: {certificate.conclusion}: drawn by an earlier release's rule, not again",
+            holds=None,
+        )
+    audit = certificate.verdict.audit
+    conclusion, reasons = conclude(certificate.runs, certificate.criteria, audit)
     same = conclusion == certificate.conclusion and reasons == certificate.reasons
     if same and certificate.sentence == sentence(conclusion, reasons, certificate.runs):
         return Check(f"conclusion: {conclusion}: it follows from these numbers", holds=True)

@@ -6,8 +6,8 @@
     print(overall.failures.bound_per_ps)  # with confidence fewer failures per ps than this
 
 The numbers are: failures per simulated time with the exact Poisson bound (F. Garwood, Biometrika
-28, 437, 1936), excursions out of the label domain in the late window, the plateau of Λ, and,
-without a thermostat, the drift of the total energy.
+28, 437, 1936), events in the late window as for the campaign's verdict (`verdict.events`), the
+plateau of Λ, and, without a thermostat, the drift of the total energy.
 
 Not for: the runs (`long_runs`), or what follows from the numbers (`certificate`).
 """
@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from ase.units import kB
 from pydantic import Field
-from scipy import stats
 
 from halcyon.config import SaturationSettings
-from halcyon.verdict import runs, saturation
+from halcyon.verdict import runs
 from halcyon.verdict.estimates import Interval
-from halcyon.verdict.forms import FailureRate, Form
+from halcyon.verdict.events import calm_part
+from halcyon.verdict.forms import Calm, FailureRate, Form
 
 RESAMPLES = 2000
 SEED = 0
@@ -40,7 +40,21 @@ class Criteria(Form):
     confidence: float = Field(
         description="Confidence of bounds (one-sided) and intervals (two-sided)."
     )
-    max_rate_per_atom_ps: float = Field(description="λ*: excursions per atom and ps must be rarer.")
+    events_per_ns: float | None = Field(
+        None,
+        description="λ*: events per ns and molecule must be rarer; null in certificates of early "
+        "releases, which counted excursions.",
+    )
+    unreliable_fraction: float | None = Field(
+        None, description="Fewer of the atomic predictions must be unreliable."
+    )
+    quiet_time_ps: float | None = Field(None, description="Least quiet time between events.")
+    decorrelation_times: float | None = Field(
+        None, description="Least simulated time, in decorrelation times of the index."
+    )
+    max_rate_per_atom_ps: float | None = Field(
+        None, description="Of early releases: excursions per atom and ps must be rarer."
+    )
     window: float = Field(description="Late window: this last part of each replica's time.")
     bond_stretch_A: float = Field(description="A bond further than this from its mean is broken.")
     min_distance_A: float = Field(description="Atoms closer than this overlap.")
@@ -50,6 +64,14 @@ class Criteria(Form):
     max_drift_meV_per_atom_ps: float = Field(
         description="Without a thermostat no replica may drift faster."
     )
+
+    def of_calm(self) -> SaturationSettings | None:
+        """The criteria of calm dynamics; None in certificates of early releases."""
+        if self.events_per_ns is None:
+            return None
+        values = self.model_dump(include=set(SaturationSettings.model_fields))
+        # Not validated: a criterion that somebody changed is for `checks.verify` to find.
+        return SaturationSettings.model_construct(**values)
 
 
 class ReplicaEnd(Form):
@@ -64,10 +86,18 @@ class ReplicaEnd(Form):
     atoms: int = Field(description="Number of atoms.")
     time_ps: float = Field(description="Simulated time until the replica failed or ended.")
     failure: str | None = Field(description="Why it failed; null: it did not.")
+    molecules: int | None = Field(
+        None, description="Molecules of its start frame; null in certificates of early releases."
+    )
+    activity_ps: list[tuple[float, float]] | None = Field(
+        None,
+        description="Begin and end of the times during which some atom was unreliable; null in "
+        "certificates of early releases.",
+    )
 
 
 class Excursions(Form):
-    """Excursions out of the label domain in the late window, of replicas that did not fail."""
+    """What certificates of early releases say of the late window."""
 
     finding: str = Field(description="saturated, not saturated, or not enough data.")
     reason: str = Field(description="The finding in words.")
@@ -83,7 +113,7 @@ class Excursions(Form):
 
 
 class Plateau(Form):
-    """Λ of the label domain at the end of the replicas that did not fail, ps."""
+    """Λ at the end of the replicas that did not fail, ps."""
 
     replicas: int = Field(description="Replicas that did not fail.")
     cli_ps: Interval | None = Field(description="Λ at the end: mean with bootstrap interval.")
@@ -107,7 +137,14 @@ class Findings(Form):
     temperature_K: float | None = Field(description="Null: all temperatures together.")
     replicas: int = Field(description="Number of replicas.")
     failures: FailureRate
-    excursions: Excursions
+    calm: list[Calm] = Field(
+        [],
+        description="Events of each structure at each temperature; empty in certificates of early "
+        "releases.",
+    )
+    excursions: Excursions | None = Field(
+        None, description="Only in certificates of early releases."
+    )
     plateau: Plateau
     drift: Drift | None = Field(description="Only without a thermostat.")
 
@@ -141,7 +178,7 @@ def examine(
                 temperature_K=kelvin,
                 replicas=len(chosen),
                 failures=runs.failures(chosen, confidence=criteria.confidence),
-                excursions=_excursions(traces, chosen, criteria, time_ps),
+                calm=_calm(traces, chosen, criteria, time_ps),
                 plateau=_plateau(traces, chosen, criteria, time_ps),
                 drift=_drift(traces, chosen, criteria) if conserved else None,
             )
@@ -149,38 +186,42 @@ def examine(
     return findings
 
 
-def _excursions(
+def _calm(
     traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria, time_ps: float
-) -> Excursions:
-    settings = SaturationSettings(
-        max_rate_per_atom_ps=criteria.max_rate_per_atom_ps,
-        confidence=criteria.confidence,
-        window=criteria.window,
-    )
-    windows = saturation.exposures(traces, replicas, time_ps=time_ps, window=criteria.window)
-    assessment = saturation.assess(windows, settings)
-    events, exposed = assessment.excursions, assessment.atom_time_ps
-    lower = None
-    if exposed > 0:
-        lower = float(stats.gamma.ppf(1 - criteria.confidence, events) / exposed) if events else 0.0
-    return Excursions(
-        rate_lower_bound_per_atom_ps=lower,
-        **assessment.model_dump(mode="json", include=set(Excursions.model_fields)),
-    )
+) -> list[Calm]:
+    """Events of each structure at each temperature, by the campaign's rule.
+
+    The model is tested once, on runs that nothing was learned from: the whole error is for them.
+    """
+    settings = criteria.of_calm()
+    if settings is None:
+        return []
+    places = dict.fromkeys((end.structure, end.temperature_K) for end in replicas)
+    return [
+        calm_part(
+            traces,
+            [end for end in replicas if (end.structure, end.temperature_K) == place],
+            settings,
+            time_ps=time_ps,
+            confidence=criteria.confidence,
+        )
+        for place in places
+    ]
 
 
 def _plateau(
     traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Criteria, time_ps: float
 ) -> Plateau:
     ends, gains, worst = [], [], []
+    index = f"cli_{runs.deciding(traces.columns)}"
     for end in replicas:
         trace = traces[traces["replica"] == end.replica]
         if end.failure is not None or trace.empty:
             continue
-        early = trace[trace["time"] <= time_ps * (1 - criteria.window)]["cli_label"]
-        ends.append(float(trace["cli_label"].iloc[-1]))
+        early = trace[trace["time"] <= time_ps * (1 - criteria.window)][index]
+        ends.append(float(trace[index].iloc[-1]))
         gains.append(ends[-1] - (float(early.iloc[-1]) if len(early) else 0.0))
-        worst.append(float(trace["cli_label_max"].iloc[-1]))
+        worst.append(float(trace[f"{index}_max"].iloc[-1]))
     return Plateau(
         replicas=len(ends),
         cli_ps=_interval(ends, criteria.confidence, np.mean),

@@ -66,16 +66,14 @@ def issue(
     Raises:
         InputError: labels of several levels of theory, or of one that the store does not have.
     """
-    conclusion, reasons = certificate.conclude(runs, criteria)
+    conclusion, reasons = certificate.conclude(runs, criteria, end.audit)
     frames = [frame for split in labels.values() for frame in split]
     return Certificate(
-        schema=1,
+        schema=Certificate.SCHEMA,
         conclusion=conclusion,
         sentence=certificate.sentence(conclusion, reasons, runs),
         reasons=reasons,
-        not_covered=certificate.not_covered(
-            runs, structures=subject.structures, verdict=end.decision
-        ),
+        not_covered=certificate.not_covered(runs, structures=subject.structures, end=end),
         campaign=subject.campaign,
         system=subject.system,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),

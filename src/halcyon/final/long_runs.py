@@ -79,7 +79,7 @@ def criteria_of(
     Args:
         system_kind: `molecule`, `liquid` or `reactive`.
         exploration: limits that count as failures.
-        saturation: greatest rate of excursions, and how it is measured.
+        saturation: greatest rate of events, and how it is measured.
         certificate: greatest drift of the total energy.
     """
     return Criteria(

@@ -1,4 +1,4 @@
-"""A number with its interval, or the reason why there is none; and three ways to an interval.
+"""A number with its interval, or the reason why there is none; and four ways to an interval.
 
     import numpy as np
     from halcyon.verdict.estimates import Outcome, fraction
@@ -81,6 +81,21 @@ def fraction(flags: np.ndarray, confidence: float, if_none: Outcome) -> Estimate
         high=float(interval.high),
         confidence=confidence,
     )
+
+
+def rate_bound(events: int, time_ps: float, confidence: float) -> float:
+    """Exact one-sided upper bound of a Poisson rate, 1/ps (F. Garwood, Biometrika 28, 437, 1936).
+
+    Zero events in W ps give 3.0/W at 95 %.
+
+    Args:
+        events: number of events.
+        time_ps: time in which they were counted, ps, over 0.
+        confidence: of the bound.
+    """
+    from scipy import stats
+
+    return float(stats.gamma.ppf(confidence, events + 1) / time_ps)
 
 
 def bootstrapped(value: float, resampled: np.ndarray, confidence: float) -> Estimate:

@@ -4,7 +4,7 @@
     from halcyon.verdict.forms import Verdict
 
     verdict = Verdict.read(Path("results/quickstart/ethanol/gen001/verdict.json"))
-    verdict.saturation.rate_bound_per_atom_ps  # 1/ps
+    verdict.saturation.parts[0].events_bound_per_ns  # per ns and molecule
 
 Files of earlier releases are read as well: keys that came later have a default here, and nowhere
 else. A file of a later release is refused.
@@ -112,8 +112,20 @@ class Ended(Protocol):
         """Number of the replica, as in the traces."""
 
     @property
+    def structure(self) -> str:
+        """Start structure."""
+
+    @property
+    def temperature_K(self) -> float:  # noqa: N802 - units are written as units
+        """Temperature of the thermostat, K."""
+
+    @property
     def atoms(self) -> int:
         """Number of atoms."""
+
+    @property
+    def molecules(self) -> int | None:
+        """Molecules of the start frame; None in files of early releases."""
 
     @property
     def time_ps(self) -> float:
@@ -122,6 +134,10 @@ class Ended(Protocol):
     @property
     def failure(self) -> str | None:
         """Why the replica failed; None if it did not."""
+
+    @property
+    def activity_ps(self) -> list[tuple[float, float]] | None:
+        """Begin and end of each activity, ps; None in files of early releases."""
 
 
 class ReplicaEnd(Form):
@@ -184,10 +200,30 @@ class CoreHours(Form):
 
 
 class Explored(Form):
-    """What was asked of the exploration."""
+    """What was asked of the exploration, of its calm and of its accuracy.
+
+    What is null was not asked for; where `events_per_ns` is null, an early release wrote the file,
+    which does not say.
+    """
 
     temperatures_K: list[float]
     time_ps: float = Field(description="Simulated time asked of each replica.")
+    replicas: int | None = Field(None, description="exploration.replicas.")
+    timestep_fs: float | None = Field(None, description="exploration.timestep_fs.")
+    ensemble: str | None = Field(None, description="exploration.ensemble.")
+    pressure_bar: float | None = Field(None, description="exploration.pressure_bar, if npt.")
+    bias: dict[str, Any] | None = Field(None, description="exploration.bias.")
+    bond_stretch_A: float | None = Field(None, description="exploration.bond_stretch_A.")
+    min_distance_A: float | None = Field(None, description="exploration.min_distance_A.")
+    events_per_ns: float | None = Field(None, description="saturation.events_per_ns.")
+    unreliable_fraction: float | None = Field(None, description="saturation.unreliable_fraction.")
+    confidence: float | None = Field(None, description="saturation.confidence.")
+    decorrelation_times: float | None = Field(None, description="saturation.decorrelation_times.")
+    atom_force_eV_per_A: float | None = Field(None, description="accuracy.atom_force_eV_per_A.")
+    forces_mae_meV_per_A: float | None = Field(None, description="accuracy.forces_mae_meV_per_A.")
+    energy_mae_meV_per_atom: float | None = Field(
+        None, description="accuracy.energy_mae_meV_per_atom."
+    )
 
 
 class Calm(Form):
@@ -202,6 +238,9 @@ class Calm(Form):
     molecules: int = Field(description="Molecules of the start structure.")
     time_ps: float = Field(description="Simulated time of all replicas together.")
     window_ps: float = Field(description="Simulated time in the late window, replicas together.")
+    calm_ps: float = Field(
+        description="That part of it in which no event lasted: only then can one begin."
+    )
     quiet_time_ps: float = Field(
         description="Activity that follows within it belongs to the same event."
     )
@@ -210,20 +249,30 @@ class Calm(Form):
     )
     active_at_begin: int = Field(description="Replicas that were active when the window began.")
     dispersion: float = Field(
-        description="Variance over mean of the events per replica, at least 1; the bound is "
-        "inflated by it."
+        description="Variance over mean of the events per replica, at least 1."
     )
-    events_per_ns: float | None = Field(description="Events per ns and molecule.")
+    shape: float = Field(
+        description="The bound takes the replicas' rates to be gamma distributed with this shape: "
+        "their variance is the squared mean over it."
+    )
+    events_per_ns: float | None = Field(
+        description="Events per molecule and ns in which one could begin."
+    )
     events_bound_per_ns: float | None = Field(description="One-sided upper bound of that rate.")
+    events_low_per_ns: float | None = Field(description="One-sided lower bound of that rate.")
     unreliable_fraction: float | None = Field(
         description="Fraction of atomic predictions in the window that are unreliable."
     )
     unreliable_bound: float | None = Field(description="One-sided upper bound of that fraction.")
+    unreliable_low: float | None = Field(description="One-sided lower bound of that fraction.")
     decorrelation_ps: float | None = Field(
-        description="Time after which the expected error of a replica is a new one; null: it "
-        "could not be measured."
+        description="Time after which the expected error of a replica is a new one: twice its "
+        "integrated autocorrelation time. Null: it could not be measured."
     )
     decorrelation_times: float | None = Field(description="Simulated time over decorrelation time.")
+    shortest_ps: float | None = Field(
+        description="Simulated time of the shortest replica that did not fail; null: all failed."
+    )
 
 
 class Assessment(Form):

@@ -10,14 +10,15 @@
     labels = LabelCounts(train=52, validation=23, test=20, spent=95)
     judge(runs, Settings(), system="ethanol", generation=1, labels=labels, core_hours=4.2).decision
 
-Not for: the rule of the decision (`saturation.decide`), or the statistics (`runs`, `saturation`).
+Not for: the rule of the decision (`saturation.decide`), or the statistics (`events`, `audit`,
+`runs`).
 """
 
 from collections.abc import Mapping
 
 from halcyon.config import Settings
 from halcyon.verdict import saturation
-from halcyon.verdict.forms import CoreHours, Explored, LabelCounts, Verdict
+from halcyon.verdict.forms import Audit, CoreHours, LabelCounts, Verdict
 from halcyon.verdict.runs import Run, critical_clis, failures
 
 
@@ -29,6 +30,7 @@ def judge(
     generation: int,
     labels: LabelCounts,
     core_hours: float,
+    audit: Audit | None = None,
 ) -> Verdict:
     """The verdict of a generation.
 
@@ -39,19 +41,22 @@ def judge(
         generation: counted from 0.
         labels: frames of the campaign so far.
         core_hours: spent by the whole campaign so far.
+        audit: of this generation.
     """
     limits, confidence = settings.limits, settings.saturation.confidence
     run = runs[generation]
     assessment = saturation.assess_run(run.traces, run.replicas, settings)
     decision, reason = saturation.decide(
         assessment,
+        audit,
         generation=generation,
         labels=labels.spent,
-        limits=limits,
+        settings=settings,
         core_hours=core_hours,
         not_computed=labels.not_computed,
     )
     return Verdict(
+        schema=Verdict.SCHEMA,
         system=system,
         generation=generation,
         decision=decision,
@@ -59,11 +64,9 @@ def judge(
         labels=labels,
         label_budget=limits.label_budget,
         core_hours=CoreHours(spent=core_hours, limit=limits.core_hours, of=limits.core_hours_of),
-        explored=Explored(
-            temperatures_K=list(settings.exploration.temperatures_K),
-            time_ps=settings.exploration.time_ps,
-        ),
+        explored=saturation.explored(settings),
         saturation=assessment,
+        audit=audit,
         failures=failures(run.replicas, confidence=confidence),
         critical_cli=critical_clis(runs, confidence=confidence),
     )

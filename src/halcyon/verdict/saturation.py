@@ -1,4 +1,4 @@
-"""From traces to a verdict: has the index stopped growing, surely enough?
+"""The verdict: are the dynamics calm, and right, and does the campaign go on?
 
     from pathlib import Path
     from halcyon.config import Settings
@@ -7,165 +7,105 @@
 
     run, settings = read_run(Path("results/quickstart/ethanol/gen001")), Settings()
     assessment = assess_run(run.traces, run.replicas, settings)
-    decision, reason = decide(assessment, generation=1, labels=95, limits=settings.limits)
+    decision, reason = decide(assessment, None, generation=1, labels=95, settings=settings)
 
-Counts of excursions in the late window of all replicas are held against the exact Poisson bound
-(F. Garwood, Biometrika 28, 437, 1936). "Not enough data to tell" is an outcome of its own.
+A campaign saturates only if each structure at each temperature is calm, for long enough to tell,
+and the audit found the model right there. "Not enough data to tell" is an outcome of its own.
 
-Not for: when replicas fail (see `survival`), or certifying a model (see `final.certificate`).
+Not for: the statistics (`events`, `audit`), when replicas fail (`survival`), or certifying a model
+(`final.certificate`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halcyon.config import LimitSettings, SaturationSettings, Settings
-from halcyon.verdict.forms import Assessment, Decision, Ended, Explored, Finding, Verdict
+from halcyon.config import Settings
+from halcyon.verdict.events import calm_parts
+from halcyon.verdict.forms import (
+    Assessment,
+    Audit,
+    AuditFinding,
+    Calm,
+    Decision,
+    Ended,
+    Explored,
+    Finding,
+    Verdict,
+)
+from halcyon.wording import count
 
 # Snakemake asks this module whether a campaign goes on: it need not load tables for that.
 if TYPE_CHECKING:
     import pandas as pd
 
+ALIKE = 1e-9
+"""Relative difference of settings that count as the same."""
+WORST_FIRST = (Finding.NOT_SATURATED, Finding.NOT_ENOUGH_DATA, Finding.SATURATED)
 
-@dataclass(frozen=True, kw_only=True)
-class Exposure:
-    """Late window of one replica.
 
-    Attributes:
-        excursions: excursions that began in it, summed over atoms.
-        atom_time_ps: simulated time in it times number of atoms, ps.
-        failed: whether the replica failed, at any time.
+def confidence_spent(settings: Settings) -> float:
+    """Confidence of one generation's bounds: each generation spends an equal part of the error.
+
+    A campaign ends at the first generation whose bounds are under the limits, so that their errors
+    add up.
     """
-
-    excursions: int
-    atom_time_ps: float
-    failed: bool
+    error = (1 - settings.saturation.confidence) / settings.limits.max_generations
+    return 1 - error
 
 
-def exposures(
-    traces: "pd.DataFrame", replicas: Sequence[Ended], *, time_ps: float, window: float
-) -> list[Exposure]:
-    """Late windows of all replicas, from exact cumulative counts.
+def assess(parts: Sequence[Calm], settings: Settings) -> Assessment:
+    """Are the dynamics calm? The worst structure and temperature decides.
 
     Args:
-        traces: as `exploration.explore` makes them.
-        replicas: how each ended, e.g. `forms.ReplicaEnd`.
-        time_ps: simulated time that was asked of each replica, ps.
-        window: fraction of it that is the late window.
+        parts: each structure at each temperature.
+        settings: limits and confidence.
     """
-    windows = []
-    begin = time_ps * (1 - window)
-    for end in replicas:
-        trace = traces[traces["replica"] == end.replica]
-        early = trace[trace["time"] <= begin]
-        # Where the window begins between two points, the earlier one counts: nothing is missed.
-        counted = 0 if early.empty else int(early["excursions_label"].iloc[-1])
-        since = 0.0 if early.empty else float(early["time"].iloc[-1])
-        last = 0 if trace.empty else int(trace["excursions_label"].iloc[-1])
-        until = 0.0 if trace.empty else float(trace["time"].iloc[-1])
-        windows.append(
-            Exposure(
-                excursions=last - counted,
-                atom_time_ps=max(0.0, until - since) * end.atoms,
-                failed=end.failure is not None,
-            )
-        )
-    return windows
-
-
-def rate_bound(events: int, time_ps: float, confidence: float) -> float:
-    """Exact one-sided upper bound of a Poisson rate, 1/ps (F. Garwood, Biometrika 28, 437, 1936).
-
-    Zero events in W ps give 3.0/W at 95 %.
-
-    Args:
-        events: number of events.
-        time_ps: time in which they were counted, ps, over 0.
-        confidence: of the bound.
-    """
-    from scipy import stats
-
-    return float(stats.gamma.ppf(confidence, events + 1) / time_ps)
-
-
-def homogeneity(exposures: Sequence[Exposure]) -> float | None:
-    """p-value of "all replicas have one rate": χ² test of counts against pooled expectations.
-
-    None where the expected count is too small (under 1 per replica) for the test to mean anything.
-    """
-    import numpy as np
-    from scipy import stats
-
-    # A replica that began or failed outside the window says nothing.
-    exposures = [exposure for exposure in exposures if exposure.atom_time_ps > 0]
-    events = np.array([exposure.excursions for exposure in exposures])
-    times = np.array([exposure.atom_time_ps for exposure in exposures])
-    if len(events) < 2 or events.sum() < len(events):
-        return None
-    return float(stats.chisquare(events, events.sum() * times / times.sum()).pvalue)
-
-
-def assess(exposures: Sequence[Exposure], settings: SaturationSettings) -> Assessment:
-    """Has the index saturated?
-
-    Args:
-        exposures: late window of each replica.
-        settings: the limit λ* of the rate, and the confidence of its bound.
-    """
-    # Excursions of a failed replica do not count: that it failed decides already.
-    survived = [exposure for exposure in exposures if not exposure.failed]
-    failed = len(exposures) - len(survived)
-    events = sum(exposure.excursions for exposure in survived)
-    time_ps = sum(exposure.atom_time_ps for exposure in survived)
-    limit = settings.max_rate_per_atom_ps
-    bound = rate_bound(events, time_ps, settings.confidence) if time_ps > 0 else None
-    best_possible = rate_bound(0, time_ps, settings.confidence) if time_ps > 0 else None
-    if failed:
-        finding = Finding.NOT_SATURATED
-        reason = f"{failed} of {len(exposures)} replicas failed"
-    elif best_possible is None or best_possible >= limit:
-        finding = Finding.NOT_ENOUGH_DATA
-        reason = f"{time_ps:.3g} atom-ps in the late window cannot show a rate under {limit:g}/ps"
-    elif bound is not None and bound < limit:
-        finding = Finding.SATURATED
-        reason = f"rate < {bound:.3g}/ps per atom ({settings.confidence:.0%}), under {limit:g}/ps"
-    else:
-        finding = Finding.NOT_SATURATED
-        reason = (
-            f"rate up to {bound:.3g}/ps per atom ({settings.confidence:.0%}), over {limit:g}/ps"
-        )
+    finding, reason = Finding.NOT_ENOUGH_DATA, "no replicas"
+    if parts:
+        worst = min(parts, key=_rank)
+        finding, reason = worst.finding, worst.reason
+        if len(parts) > 1:
+            reason = f"{worst.structure} at {worst.temperature_K:g} K: {reason}"
+            others = sum(part.finding == finding for part in parts) - 1
+            if others and finding is not Finding.SATURATED:
+                reason += f" (and {count(others, 'other')} of {len(parts)})"
     return Assessment(
         finding=finding,
         reason=reason,
-        excursions=events,
-        atom_time_ps=time_ps,
-        rate_per_atom_ps=events / time_ps if time_ps > 0 else None,
-        rate_bound_per_atom_ps=bound,
-        rate_limit_per_atom_ps=limit,
-        confidence=settings.confidence,
-        replicas=len(exposures),
-        failed=failed,
-        homogeneity_p=homogeneity(survived),
+        parts=list(parts),
+        events_limit_per_ns=settings.saturation.events_per_ns,
+        unreliable_limit=settings.saturation.unreliable_fraction,
+        confidence=settings.saturation.confidence,
+        confidence_spent=confidence_spent(settings),
+        replicas=sum(part.replicas for part in parts),
+        failed=sum(part.failed for part in parts),
     )
+
+
+def _rank(part: Calm) -> tuple[int, int, float]:
+    """Order of parts: the worst first."""
+    bound = float("inf") if part.events_bound_per_ns is None else part.events_bound_per_ns
+    return WORST_FIRST.index(part.finding), -part.failed, -bound
 
 
 def assess_run(traces: "pd.DataFrame", replicas: Sequence[Ended], settings: Settings) -> Assessment:
     """`assess` for a whole exploration, as its settings say."""
-    windows = exposures(
-        traces,
-        replicas,
-        time_ps=settings.exploration.time_ps,
-        window=settings.saturation.window,
-    )
-    return assess(windows, settings.saturation)
+    parts = calm_parts(traces, replicas, settings, confidence=confidence_spent(settings))
+    return assess(parts, settings)
+
+
+def is_calm(assessment: Assessment) -> bool:
+    """Whether the dynamics are calm, so that an audit alone decides."""
+    return assessment.finding is Finding.SATURATED
 
 
 def decide(
     assessment: Assessment,
+    audit: Audit | None,
     *,
     generation: int,
     labels: int,
-    limits: LimitSettings,
+    settings: Settings,
     core_hours: float = 0.0,
     not_computed: int = 0,
 ) -> tuple[Decision, str]:
@@ -173,16 +113,22 @@ def decide(
 
     Args:
         assessment: from `assess`.
+        audit: of this generation; None: there is none, as if it had too few frames.
         generation: counted from 0.
         labels: label calculations spent so far, failed ones included.
-        limits: budgets and generations.
+        settings: goals of the accuracy; budgets and generations.
         core_hours: core-hours that the whole campaign has spent so far.
         not_computed: frames that the budget of core-hours did not reach.
     """
+    limits = settings.limits
     missing = f", {not_computed} frames not computed" if not_computed else ""
-    if assessment.finding is Finding.SATURATED:
-        return Decision.SATURATED, assessment.reason + missing
-    finding = f"{assessment.finding}: {assessment.reason}"
+    right, accuracy = _right(audit, settings)
+    if is_calm(assessment) and right:
+        return Decision.SATURATED, f"calm ({assessment.reason}), and {accuracy}{missing}"
+    if is_calm(assessment):
+        finding = f"not saturated: calm ({assessment.reason}), but {accuracy}"
+    else:
+        finding = f"{assessment.finding}: {assessment.reason}; {accuracy}"
     if not_computed or (limits.core_hours is not None and core_hours >= limits.core_hours):
         limit = "unlimited" if limits.core_hours is None else f"{limits.core_hours:.4g}"
         spent = f"{core_hours:.4g} of {limit} core-hours spent{missing}"
@@ -194,13 +140,25 @@ def decide(
     return Decision.CONTINUE, finding
 
 
+def _right(audit: Audit | None, settings: Settings) -> tuple[bool, str]:
+    """Whether the audit lets a campaign saturate, and what it says."""
+    goals = settings.accuracy.forces_mae_meV_per_A, settings.accuracy.energy_mae_meV_per_atom
+    if goals == (None, None) or (audit and audit.finding is AuditFinding.NOT_ASKED):
+        return True, "accuracy was not asked for"
+    if audit is None:
+        return False, "there is no audit of its errors"
+    if audit.finding is AuditFinding.NOT_ENOUGH_DATA:
+        return False, f"the audit has not enough data: {audit.reason}"
+    return audit.finding is AuditFinding.PASSED, audit.reason
+
+
 def goes_on(verdict: Verdict, settings: Settings) -> bool:
     """Whether a written verdict leads to another generation under the settings that hold now.
 
     A campaign that ended at a limit goes on when that limit is raised. A campaign that has
-    saturated goes on when longer dynamics, or dynamics at other temperatures, are asked for. The
-    verdict stays as it is; only where core-hours ran out before all frames were computed, it is
-    made again (see `campaign.budget.reopen`).
+    saturated goes on when more is asked than it has shown (`asks_for_more`). The verdict stays as
+    it is; only where core-hours ran out before all frames were computed, it is made again (see
+    `campaign.budget.reopen`).
     """
     limits = settings.limits
     allowed = (
@@ -210,16 +168,64 @@ def goes_on(verdict: Verdict, settings: Settings) -> bool:
     )
     if verdict.decision is not Decision.SATURATED:
         return allowed
-    return allowed and _asks_for_more(settings, verdict.explored)
+    return allowed and asks_for_more(settings, verdict.explored)
 
 
-def _asks_for_more(settings: Settings, explored: Explored | None) -> bool:
-    """Whether exploration is now to be longer, or at other temperatures, than it was."""
-    if explored is None:
-        return False
+def explored(settings: Settings) -> Explored:
+    """What these settings ask of the exploration, of its calm and of its accuracy."""
     exploration = settings.exploration
-    longer = exploration.time_ps > explored.time_ps * (1 + 1e-9)
-    return longer or not {*exploration.temperatures_K} <= {*explored.temperatures_K}
+    pressure = exploration.pressure_bar if exploration.ensemble == "npt" else None
+    sections = exploration.model_dump(mode="json") | {"pressure_bar": pressure}
+    sections |= settings.saturation.model_dump(mode="json")
+    sections |= settings.accuracy.model_dump(mode="json")
+    return Explored(**{name: sections[name] for name in Explored.model_fields})
+
+
+MORE_IS_MORE = ("time_ps", "replicas", "timestep_fs", "confidence", "decorrelation_times")
+LESS_IS_MORE = (
+    "bond_stretch_A",
+    "min_distance_A",
+    "events_per_ns",
+    "unreliable_fraction",
+    "atom_force_eV_per_A",
+    "forces_mae_meV_per_A",
+    "energy_mae_meV_per_atom",
+)
+OTHER_IS_MORE = ("ensemble", "pressure_bar", "bias")
+
+
+def asks_for_more(settings: Settings, shown: Explored | None) -> bool:
+    """Whether more is asked now than a saturated campaign has shown.
+
+    More are: longer dynamics, more replicas, other temperatures, another ensemble or bias, a longer
+    step; stricter limits of calm, of failures and of errors, and goals that were not asked for. Of
+    verdicts of early releases only time and temperatures are known, and only those are compared:
+    nobody's finished campaign begins to label because Halcyon was updated.
+
+    Args:
+        settings: that hold now.
+        shown: what the verdict says was asked then; None: it does not say.
+    """
+    if shown is None:
+        return False
+    demanded = explored(settings)
+    if not {*demanded.temperatures_K} <= {*shown.temperatures_K}:
+        return True
+    if shown.events_per_ns is None:
+        return demanded.time_ps > shown.time_ps * (1 + ALIKE)
+    if any(getattr(demanded, name) != getattr(shown, name) for name in OTHER_IS_MORE):
+        return True
+    signed = [(name, 1) for name in MORE_IS_MORE] + [(name, -1) for name in LESS_IS_MORE]
+    return any(
+        _is_more(getattr(demanded, name), getattr(shown, name), sign) for name, sign in signed
+    )
+
+
+def _is_more(demanded: float | None, shown: float | None, sign: int) -> bool:
+    """Whether a number asks for more than another; None asks for nothing."""
+    if demanded is None:
+        return False
+    return shown is None or sign * (demanded - shown) > ALIKE * abs(shown)
 
 
 def gets_certificate(verdict: Verdict, settings: Settings) -> bool:

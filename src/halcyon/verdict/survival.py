@@ -15,8 +15,8 @@ is the critical CLI `Λ_c`.
 Replicas are the independent units: intervals come from resampling whole replicas, never trace
 points.
 
-Not for: the rate of excursions and the verdict of a generation (see `saturation`), or whether a
-score foretells failure (see `benchmarks/validity/detection.py`).
+Not for: the rate of events and the verdict of a generation (see `events`, `saturation`), or whether
+a score foretells failure (see `benchmarks/validity/detection.py`).
 """
 
 import warnings
@@ -34,10 +34,10 @@ from halcyon.verdict.estimates import (
     Outcome,
     bootstrapped,
     fraction,
+    rate_bound,
     widened,
 )
 from halcyon.verdict.forms import CriticalCli, Ended, FailureRate
-from halcyon.verdict.saturation import rate_bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,8 @@ from halcyon.systems import structures as systems
 from halcyon.systems.packing import packed_structure
 from halcyon.teacher import gaff2
 from halcyon.teacher.forcefield import make_teacher
-from halcyon.verdict.saturation import rate_bound
+from halcyon.verdict.events import least_bound_per_ns
+from halcyon.verdict.saturation import confidence_spent
 
 WATER = "O"
 WATER_AND_IONS = Path("amber14/tip3p.xml")
@@ -51,8 +52,12 @@ CLUSTER_DENSITY = 0.9
 """Density of that cluster, g/cm³."""
 REACTIVE_K = 1500.0
 """Temperature of exploration of a reactive mixture, K."""
-MARGIN = 2.0
+MARGIN = 1.1
 """Exploration is so long that it can show a rate this many times below the limit of saturation."""
+REPLICAS_OF_A_BOX = 4
+"""A step of a box is dear; with fewer replicas nobody can see how much they differ."""
+LEAST_PS_OF_A_BOX = 10.0
+"""Molecules in a box need some ps to change their neighbours."""
 TRIAL_PS = 50.0
 """Time of the certificate's runs, ps, where labels are for trying out."""
 KINDS = {
@@ -342,22 +347,27 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
             "  seed_labels: {max_temperature_K: 400.0} # hotter, it is far from what is asked",
             "  teacher: {temperatures_K: [300.0, 400.0, 1200.0]}",
         ]
-        replicas = 2
-        exploration = {"temperatures_K": "[300.0]", "replicas": "2"}
+        replicas = REPLICAS_OF_A_BOX
+        exploration = {"temperatures_K": "[300.0]", "replicas": f"{replicas}"}
     if wish.kind == "reactive":
         lines.append("  seed_labels: {train: 12, validation: 8, test: 8} # of each structure")
         exploration = {"temperatures_K": f"[{REACTIVE_K}]"}
-    atoms = sum(len(p.atoms) * max(p.count, wish.kind == "molecule") for p in parts)
-    window = default.saturation.window
-    # The lowest rate that replicas without a single excursion can show.
-    least = rate_bound(0, atoms * replicas * ps * window, default.saturation.confidence)
-    target = default.saturation.max_rate_per_atom_ps / MARGIN
-    if least > target:
-        exploration["time_ps"] = f"{math.ceil(ps * least / target):.1f}"
+    molecules = 1 if wish.kind == "molecule" else sum(part.count for part in parts)
+    # The lowest rate that replicas without a single event can show; it falls with their time.
+    least = least_bound_per_ns(
+        replicas,
+        window_ps=ps * default.saturation.window,
+        molecules=molecules,
+        confidence=confidence_spent(default),
+    )
+    needed = float(math.ceil(ps * least * MARGIN / default.saturation.events_per_ns))
+    if wish.kind != "molecule":
+        exploration["time_ps"] = f"{max(needed, LEAST_PS_OF_A_BOX):.1f}"
+    elif needed > ps:
+        exploration["time_ps"] = f"{needed:.1f}"
     if exploration:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
-        few = " # few atoms need long to show a low rate" if "time_ps" in exploration else ""
-        lines.append(f"  exploration: {{{words}}}{few}")
+        lines.append(f"  exploration: {{{words}}} # so long that rare events can be told")
     return ["overrides: # of the campaign's settings, for this system", *lines] if lines else []
 
 

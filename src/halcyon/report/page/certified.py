@@ -36,7 +36,7 @@ def rows(certificate: Certificate) -> list[list[str]]:
         "Failed / all replicas",
         "Simulated time, ps",
         f"Failure rate, {confidence} bound, 1/ps",
-        f"Excursions per atom, {confidence} bound, 1/ps",
+        f"Events per ns and molecule, {confidence} bound",
         "Λ at the end, ps",
         "Λ gained in the late window, ps",
         "Drift of the energy, median, meV/atom/ps",
@@ -60,12 +60,21 @@ def _row(run: Runs, findings: Findings) -> list[str]:
         f"{failed.failures} / {findings.replicas}",
         f"{failed.time_ps:.4g}",
         number_text(failed.bound_per_ps),
-        number_text(findings.excursions.rate_bound_per_atom_ps),
+        _events_bound(findings),
         _interval(findings.plateau.cli_ps),
         _interval(findings.plateau.late_gain_ps),
         _interval(drift.median if drift else None),
         number_text(drift.worst if drift else None),
     ]
+
+
+def _events_bound(findings: Findings) -> str:
+    """The greatest bound of the events per ns and molecule; of early releases, of excursions."""
+    if findings.excursions is not None:
+        return f"{number_text(findings.excursions.rate_bound_per_atom_ps)} per atom and ps"
+    bounds = [part.events_bound_per_ns for part in findings.calm]
+    known = [bound for bound in bounds if bound is not None]
+    return number_text(max(known) if known and len(known) == len(bounds) else None)
 
 
 def _interval(of: Interval | None) -> str:
@@ -95,10 +104,10 @@ def _curves(run: Runs, traces: pd.DataFrame) -> Figure:
     for end in run.replicas:
         if end.replica not in by_replica:  # failed before its first point
             continue
-        time, index = by_replica[end.replica].to_numpy(dtype=float).T
-        kept = curve_points(time, index, most)
+        time, cli = by_replica[end.replica].to_numpy(dtype=float).T
+        kept = curve_points(time, cli, most)
         points, drawn = points + len(time), drawn + len(kept)
-        data += _replica(end, time, index, kept, colours[end.temperature_K])
+        data += _replica(end, time, cli, kept, colours[end.temperature_K])
     last = np.array([trace[f"cli_{index}"].iloc[-1] for trace in by_replica.values()] or [np.nan])
     return Figure(
         id=f"cli-certificate-{run.ensemble}",
