@@ -1,10 +1,14 @@
 """What the page says and draws of the audit, the signals and the events."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from halcyon import files, report
+from halcyon.domain import Domain
+from halcyon.domain.expected import Pairs, fit_expected
 from toy_campaign import (
     TOLERANCE,
     make_audit,
@@ -310,3 +314,28 @@ def test_a_mixed_campaign_has_a_page(audited):
     assert page.column("summary", "Audit force MAE") == ["–", "30 (24–36)"]
     assert {trace["meta"] for trace in page.figures["cli-error"]["data"]} == {1}
     assert {trace["meta"] for trace in page.figures["events"]["data"]} == {1}
+
+
+def test_limits_of_the_expected_error_stand_under_domain(audited):
+    campaign, verdicts = audited()
+    random = np.random.default_rng(4)
+    distance = random.uniform(0, 3, 120)
+    pairs = Pairs(
+        distances={"latent": distance},
+        error=0.2 * distance,
+        classes=np.repeat(["water:O0", "water:H0"], 60),
+        frame=np.arange(120) // 6,
+        weight=np.ones(120),
+    )
+    elements = {"water:O0": "O", "water:H0": "H"}
+    expected = fit_expected(pairs, elements, tolerance_eV_per_A=TOLERANCE, seed=1)
+    path = verdicts[1].parent / "domain.json"
+    replace(Domain.read(path), expected=expected).write(path)
+    page = show(campaign, verdicts)
+    assert page.column("expected", "Class") == ["water:O0", "water:H0"]
+    assert page.column("expected", "Pairs") == ["60", "60"]
+    # 0.2 eV/Å per unit of distance: 0.3 eV/Å at 1.5.
+    limits = [float(cell) for cell in page.column("expected", "Distance beyond")]
+    assert limits == pytest.approx([1.5, 1.5], abs=0.1)
+    assert "over 0.3 eV/Å; latent decides" in text_of(page, "expectations")
+    assert "expected" not in show(*audited()).tables

@@ -25,6 +25,7 @@ from halcyon.final.monitor.watch import Thresholds
 from halcyon.final.result import Result
 from halcyon.labels.store_tools import level_words
 from halcyon.models import mace
+from halcyon.verdict.runs import deciding
 
 SETS = ("test", "validation", "train")
 """Sets of labelled frames whose errors the card gives, in its order."""
@@ -122,11 +123,11 @@ def recommended(traces: pd.DataFrame, failed: Sequence[int], least: Thresholds) 
         failed: numbers of the replicas that failed.
         least: the smallest thresholds to recommend.
     """
-    greatest = 0.0
+    greatest, index = 0.0, f"cli_{deciding(traces.columns)}"
     for replica, points in traces.groupby("replica"):
         if replica in failed:
             continue
-        time, cli = points["time"].to_numpy(), points["cli_label"].to_numpy()
+        time, cli = points["time"].to_numpy(), points[index].to_numpy()
         begin = np.searchsorted(time, time - least.window_ps + 1e-9, side="right")
         before = np.concatenate([[0.0], cli])[begin]
         greatest = max(greatest, float((cli - before).max()) / least.window_ps)

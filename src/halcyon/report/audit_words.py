@@ -160,6 +160,11 @@ def signal_name(signal: SignalReport) -> str:
     return "expected error" if signal.name == "error" else signal.name.replace("_", " ")
 
 
+def _index_words(signal: SignalReport) -> str:
+    name = signal_name(signal)
+    return "the expected error" if signal.name == "error" else f"the expected error by {name}"
+
+
 def signal_text(report: SystemReport) -> str:
     """Which signal decides, and which are blind; empty where the last generation has no reports."""
     signals = report.last.signals
@@ -170,12 +175,12 @@ def signal_text(report: SystemReport) -> str:
         text = "No signal decides: none of those that were watched does better than chance."
     elif deciding.blind:
         text = (
-            f"The index counts by the {signal_name(deciding)}, which is blind: it tells bad atoms "
+            f"The index counts by {_index_words(deciding)}, which is blind: it tells bad atoms "
             "from good ones no better than chance. That the dynamics are calm means nothing then; "
             "the audit alone says whether the model is right."
         )
     else:
-        text = f"The index counts by the {signal_name(deciding)}."
+        text = f"The index counts by {_index_words(deciding)}."
     blind = [signal_name(s) for s in signals if s.blind and s is not deciding]
     if blind:
         verb = "is" if len(blind) == 1 else "are"

@@ -128,6 +128,7 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
         "drift": tables.drift_rows(report.last),
         "certificate": certified.rows(report.certificate) if report.certificate else [],
         "margins": tables.margin_rows(report.generations),
+        "expected": tables.expected_rows(report.last.domain),
         "classes": tables.class_rows(report.last.domain),
     }
 

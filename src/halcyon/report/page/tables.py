@@ -149,6 +149,35 @@ def class_rows(domain: Domain) -> list[list[str]]:
     return rows
 
 
+def expected_rows(domain: Domain) -> list[list[str]]:
+    """Limits of the signals that decide, of each class of atoms; the heading alone without any."""
+    heading = [
+        "Class of atoms",
+        "Signal",
+        "Pairs it rests on",
+        "Whose pairs",
+        "Distance beyond which an atom is unreliable",
+        "Beyond the greatest distance seen, by a factor of",
+    ]
+    expected = domain.expected
+    if expected is None:
+        return [heading]
+    curves = [(n, s, curve) for s, of in expected.curves.items() for n, curve in of.items()]
+    if expected.combined:
+        curves.append(("all", "combination, eV/Å", expected.combined))
+    return [heading] + [
+        [
+            name,
+            signal.replace("_", " "),
+            str(curve.pairs),
+            curve.source,
+            number_text(curve.limit),
+            number_text(curve.extrapolated) if curve.extrapolated > 1 else "–",
+        ]
+        for name, signal, curve in curves
+    ]
+
+
 def time_rows(stages: Sequence[StageTime]) -> list[list[str]]:
     """Jobs and time of each stage, and of all stages."""
     total = StageTime(
