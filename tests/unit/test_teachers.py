@@ -224,7 +224,21 @@ def test_frames_above_the_force_cap_are_dropped_and_counted(ethanol):
     settings = asked(md_frames=3, displaced_frames=6, force_cap_eV_per_A=1e-3)
     frames, counts = sample(teacher, atoms, settings, seed=1)
     assert frames == []
-    assert counts == {"md": 0, "displaced": 0, "force_cap": 9, "not_finite": 0, "duplicate": 0}
+    dropped = {"force_cap": 9, "not_finite": 0, "too_large": 0, "duplicate": 0}
+    assert counts == {"md": 0, "displaced": 0} | dropped
+
+
+@pytest.mark.parametrize("box_A", [12.0, None])
+def test_frames_that_have_flown_apart_are_dropped_and_counted(box_A):
+    ions = Atoms("Na2", positions=[[0, 0, 0], [3.0, 0, 0]], cell=box_A and [box_A] * 3)
+    ions.info = {"charge": 2, "multiplicity": 1, "structure": "pair"}
+    teacher = make_teacher(xml("amber14/tip3p.xml"), ions, [])
+    frames, counts = sample(teacher, ions, asked(md_frames=30, md_interval_fs=50.0), seed=1)
+    # Two like charges from 3 Å on are 11 Å (2 · 3 + 5) apart after some 0.1 ps.
+    limit = box_A or 11.0
+    assert counts["too_large"] > 15
+    assert counts["too_large"] + len(frames) == 30
+    assert all(frame.get_distance(0, 1) <= limit for frame in frames)
 
 
 def same(one, two):
