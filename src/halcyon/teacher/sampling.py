@@ -313,26 +313,26 @@ def _contacts(
     contacts = _drawn_contacts(teacher, frames, number, random)
     if not contacts:
         return []
-    place = np.argsort(teacher.order)
     springs = openmm.CustomBondForce("0.5*k*(r-r0)^2")
     springs.addPerBondParameter("k")
     springs.addPerBondParameter("r0")
     springs.setUsesPeriodicBoundaryConditions(teacher.periodic)
-    for _, i, j, target in contacts:
-        springs.addBond(int(place[i]), int(place[j]), [0.0, target / NM])
+    for frame, i, j, target in contacts:
+        ends = int(teacher.particles[i]), teacher.nearest(frame, i, j)
+        springs.addBond(*ends, [0.0, target / NM])
     # The springs act in a copy: the teacher's own system labels the frames.
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
     system.addForce(springs)
     context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
     for index, (frame, *_) in enumerate(contacts):
-        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
+        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2 * teacher.copies)):
             if other >= 0:
                 a, b, (_, length) = springs.getBondParameters(other)
                 springs.setBondParameters(other, a, b, [strength, length])
         springs.updateParametersInContext(context)
         rotation = teacher.place(context, frame)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
-        frame.positions[teacher.order] = positions_of(context) @ rotation
+        frame.positions = (positions_of(context) @ rotation)[teacher.particles]
     return [frame for frame, *_ in contacts]
 
 
