@@ -20,6 +20,9 @@ run goes on when started again; two runs started at once share the cells. Models
 benchmarks/work, which git ignores, and are trained again, to the same weights on the same kind of
 machine, where they are missing.
 
+Cells without the key `momenta` are older: their replicas began too hot, ethanol of 500 K with
+650 K. All of them are in benchmarks/results/cli_validity (`--summary --seeds 2 --cells` it).
+
 Three scores are there to be beaten: `clock`, the time since the start; `thermometer`, the
 thermostat's temperature; `recipe`, whether the model was made from scratch. Who only knows that hot
 runs fail foretells well when temperatures are pooled; "one temperature" compares replicas at one
@@ -43,7 +46,17 @@ from rich.console import Console
 
 from halcyon import files
 from halcyon.errors import InputError
-from validity.cells import SCHEMA, SMOKE, Cell, Model, Plan, read_all, read_cell, write_cell
+from validity.cells import (
+    MOMENTA,
+    SCHEMA,
+    SMOKE,
+    Cell,
+    Model,
+    Plan,
+    read_all,
+    read_cell,
+    write_cell,
+)
 from validity.figures import draw, footnote, tables
 from validity.replicas import extension_temperature
 from validity.statistics import summarised
@@ -52,7 +65,7 @@ if TYPE_CHECKING:
     from validity.models import Data, Ready, Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "cli_validity"
+RESULTS = ROOT / "benchmarks" / "results" / "cli_validity_momenta"
 WORK = ROOT / "benchmarks" / "work" / "cli_validity"
 TABLE_WIDTH = 220
 
@@ -149,6 +162,7 @@ class Bench:
             "schema": SCHEMA,
             "kind": cell.kind,
             "plan": self.plan.digest,
+            "momenta": MOMENTA,
             "model": cell.model.name,
             "group": cell.model.group,
             "temperature_K": cell.temperature_K,
@@ -191,7 +205,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--cells",
         type=Path,
         metavar="DIR",
-        help="folder of the cells (default: benchmarks/results/cli_validity)",
+        help="folder of the cells (default: benchmarks/results/cli_validity_momenta)",
     )
     parser.add_argument(
         "--only",

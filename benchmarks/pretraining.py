@@ -11,9 +11,12 @@ campaigns tell how many labels it takes until the CLI saturates, with and withou
     python benchmarks/pretraining.py --summary             no computing: what the cells say
     python benchmarks/pretraining.py --smoke               a minute or two: does it run at all?
 
-The work is cut into cells, one small JSON file each in benchmarks/results/pretraining. A killed run
-goes on when started again; two runs started at once share the cells. Models are kept in
+The work is cut into cells, one small JSON file each in benchmarks/results/pretraining_momenta. A
+killed run goes on when started again; two runs started at once share the cells. Models are kept in
 benchmarks/work, which git ignores, and trained again where they are missing.
+
+Cells without the key `momenta` are older: their replicas began too hot, ethanol of 500 K with
+650 K. All of them are in benchmarks/results/pretraining (`--summary --cells` that folder).
 
 Not for: what the cells mean (see `pretraining_summary`), or whether the CLI foretells failure (see
 `cli_validity`).
@@ -57,10 +60,12 @@ from pretraining_figures import draw
 from pretraining_summary import CAMPAIGN, lines, summarised
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "pretraining"
+RESULTS = ROOT / "benchmarks" / "results" / "pretraining_momenta"
 WORK = ROOT / "benchmarks" / "work" / "pretraining"
 SCHEMA = 1
 SEED = 20261121
+MOMENTA = "centre of mass at rest"
+"""How replicas begin. Cells that lack it began with the mean momentum removed from every atom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,12 +382,14 @@ def read_cells(folder: Path, plan: Plan) -> list[dict[str, Any]]:
     """All cells of a folder.
 
     Raises:
-        InputError: one was made with other settings.
+        InputError: one was made with other settings, or replicas began with different momenta.
     """
     cells = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
     for cell in cells:
         if (cell["schema"], cell["plan"]) != (SCHEMA, plan.digest):
             raise InputError(f"{folder}/{cell['name']}.json: made with other settings: delete it")
+    if len({cell.get("momenta") for cell in cells}) > 1:
+        raise InputError(f"{folder}: holds cells with and without the key `momenta`: part them")
     return cells
 
 
@@ -401,7 +408,8 @@ def compute(cells: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> None
             campaign = cell.group.startswith(CAMPAIGN)
             found = run_campaign(cell, work) if campaign else run_dynamics(cell, plan, work)
             seconds = round(time.monotonic() - begun, 1)
-            head = {"schema": SCHEMA, "plan": plan.digest, "name": cell.name} | asdict(cell)
+            head = {"schema": SCHEMA, "plan": plan.digest, "momenta": MOMENTA, "name": cell.name}
+            head |= asdict(cell)
             files.write_json(path, head | found | {"seconds": seconds})
             if not campaign:
                 shutil.rmtree(work / cell.name)  # checkpoints and trajectory

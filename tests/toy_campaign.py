@@ -122,6 +122,7 @@ def make_traces(replicas, growth, points_per_ps=100, signals=()):
                     "excursions_guard": np.arange(len(time)) // 10,
                     "potential_energy": -10.0,
                     "temperature": entry["temperature_K"],
+                    "kinetic_energy": 0.1,
                     "bias_energy": 0.2,
                     "variable_1": 60.0,
                 }

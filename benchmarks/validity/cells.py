@@ -28,6 +28,8 @@ from halcyon.errors import InputError
 
 SCHEMA = 1
 SEED = 20261121
+MOMENTA = "centre of mass at rest"
+"""How replicas begin. Cells that lack it began with the mean momentum removed from every atom."""
 GROUPS = ("scratch", "pre-trained")
 """Of models."""
 SIGNALS = ("node_energy", "guard", "latent", "latent_guard", "potential_energy", "bond_stretch")

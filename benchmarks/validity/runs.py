@@ -17,7 +17,6 @@ from scipy import stats
 
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.intervals import Domain
-from halcyon.exploration.dynamics import KELVIN
 from halcyon.exploration.explore import (
     Exploration,
     Monitoring,
@@ -26,7 +25,7 @@ from halcyon.exploration.explore import (
     RunControl,
     explore,
 )
-from halcyon.frames import read_frames, structure_only
+from halcyon.frames import structure_only
 from halcyon.models.mace import BatchedMace, load, load_committee
 from halcyon.verdict.forms import Ended
 from validity.cells import Cell, Plan
@@ -60,7 +59,6 @@ class Job:
         watched: DomainSettings,
         *,
         dtype: str | None = None,
-        stage: int = 0,
     ) -> Exploration:
         """Explore at the cell's temperature.
 
@@ -69,7 +67,6 @@ class Job:
             settings: for how long, and how.
             watched: signals.
             dtype: of the model; by default its file's.
-            stage: another one has other random numbers.
         """
         told = time.monotonic()
 
@@ -97,7 +94,7 @@ class Job:
                 + hashlib.sha256(ready.domain.read_bytes()).hexdigest(),
                 report=report,
             ),
-            seed=self.cell.seed + stage,
+            seed=self.cell.seed,
         )
 
 
@@ -169,15 +166,9 @@ def run_nve(job: Job) -> dict[str, Any]:
     replica whose bond breaks is left out from there on.
     """
     begun, plan = time.monotonic(), job.plan
-    heat_ps = plan.nve_ps / 4
-    heating = ExplorationSettings(
-        time_ps=heat_ps,
-        replacements=0,
-        timestep_fs=plan.timestep_fs,
-        trajectory_every_fs=1000 * heat_ps,
-    )
     free = ExplorationSettings(
         ensemble="nve",
+        equilibration_ps=plan.nve_ps / 4,
         time_ps=plan.nve_ps,
         replacements=0,
         timestep_fs=plan.timestep_fs,
@@ -185,22 +176,12 @@ def run_nve(job: Job) -> dict[str, Any]:
         energy_drift_eV_per_atom=1e6,  # measured, not judged
     )
     frames = job.starts(plan.nve_replicas)
-    found = job.explored(frames, heating, DomainSettings(), dtype="float64")
+    found = job.explored(frames, free, DomainSettings(), dtype="float64")
     failures = {end.replica: end.failure for end in found.replicas}
-    drifts: dict[int, float | None] = dict.fromkeys(frames)
-    heated = {
-        frame.info["replica"]: structure_only(frame)
-        for part in found.trajectory
-        for frame in read_frames(part)
+    traces = dict(list(found.traces.groupby("replica")))
+    drifts = {
+        end.replica: drift(traces[end.replica], end, nve_ps=plan.nve_ps) for end in found.replicas
     }
-    if heated:
-        # Only positions go on: momenta drawn anew are as good a sample.
-        found = job.explored(heated, free, DomainSettings(), dtype="float64", stage=1)
-        for end in found.replicas:
-            number = end.replica
-            failures[number] = end.failure
-            mine = found.traces[found.traces["replica"] == number]
-            drifts[number] = drift(mine, end, nve_ps=plan.nve_ps)
     return {
         "atoms": len(frames[0]),
         "time_ps": plan.nve_ps,
@@ -226,7 +207,6 @@ def drift(trace: pd.DataFrame, replica: Ended, *, nve_ps: float) -> float | None
         trace = trace[:-1]
     if replica.time_ps <= nve_ps / 2:
         return None
-    # The temperature counts 3 degrees of freedom per atom, so that this is the kinetic energy.
-    kinetic_eV = 1.5 * replica.atoms * KELVIN * trace["temperature"]
-    slope = stats.linregress(trace["time"], trace["potential_energy"] + kinetic_eV).slope
+    total_eV = trace["potential_energy"] + trace["kinetic_energy"]
+    slope = stats.linregress(trace["time"], total_eV).slope
     return float(f"{1000 * slope / replica.atoms:.4g}")

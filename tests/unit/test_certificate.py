@@ -38,7 +38,7 @@ SETTINGS = CertificateSettings(
     temperatures_K=[300.0, 600.0],
     replicas=2,
     time_ps=0.4,
-    nve_time_ps=0.2,
+    nve_time_ps=0.6,
     timestep_fs=1.0,
     trace_points_per_ps=50,
 )
@@ -497,10 +497,13 @@ def test_drift_is_the_slope_that_was_put_in():
     assert drift(traces[traces["replica"] == 0], 2) == pytest.approx(2.0)  # 4 meV/ps on two atoms
     found = examined(traces, ends, time_ps)
     assert found.drift.worst == pytest.approx(2.0)
-    heated = traces.assign(temperature=300.0 + 10 * traces["time"])
-    # 3/2 k_B × 10 K/ps per atom more
+    # Traces of schema 1 have no kinetic energy: 3/2 k_B × 10 K/ps per atom more.
+    older = traces.drop(columns="kinetic_energy", errors="ignore")
+    heated = older.assign(temperature=300.0 + 10 * traces["time"])
     expected = 2.0 + 1.5 * 8.617333e-5 * 10 * 1000
     assert drift(heated[heated["replica"] == 0], 2) == pytest.approx(expected, rel=1e-5)
+    faster = traces.assign(kinetic_energy=0.002 * traces["time"])
+    assert drift(faster[faster["replica"] == 0], 2) == pytest.approx(3.0)
 
 
 def test_traces_that_contradict_the_list_are_found():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
+from ase.build import molecule
 from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import (
@@ -31,6 +32,7 @@ from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.exploration.trajectory import join
 from halcyon.frames import read_frames
 from halcyon.verdict.forms import ExplorationSummary
+from halcyon.verdict.runs import failures
 
 STIFFNESS, LENGTH = 20.0, 1.0
 """eV/Å² and Å of the bond of a made-up diatomic molecule."""
@@ -59,6 +61,18 @@ class Spring(ModelInterface):
             "energy": energy,
             "forces": forces,
             "node_energy": energy.repeat_interleave(2) / 2,
+        }
+
+
+class Free(Spring):
+    """No forces at all."""
+
+    def forward(self, state):
+        zero = torch.zeros(len(state.positions), dtype=self._dtype)
+        return {
+            "energy": torch.zeros(len(state.cell), dtype=self._dtype),
+            "forces": zero.unsqueeze(1).repeat(1, 3),
+            "node_energy": zero,
         }
 
 
@@ -121,6 +135,12 @@ STRETCH = MetadynamicsBias(
     pace_fs=10,
     bias_factor=20,
 )
+
+
+NVE = SETTINGS.model_copy(
+    update={"ensemble": "nve", "equilibration_ps": 0.11, "friction_per_ps": 50.0}
+)
+STRAINED = {"ensemble": "nve", "equilibration_ps": 0.0, "energy_drift_eV_per_atom": 0.002}
 
 
 def run(
@@ -199,6 +219,20 @@ def test_the_thermostat_keeps_the_temperature(tmp_path):
     result = run(tmp_path, settings=settings)
     late = result.traces[result.traces["time"] > 0.3]
     assert late["temperature"].mean() == pytest.approx(600, rel=0.15)
+
+
+def test_the_traces_have_the_temperature_that_was_asked_from_the_first_step_on(tmp_path):
+    # Each replica ends after one step: its first kinetic energy, but for a fs of forces.
+    settings = SETTINGS.model_copy(update={"time_ps": 0.001, "friction_per_ps": 1e-9})
+    settings = settings.model_copy(update={"trace_points_per_ps": 1000})
+    water = molecule("H2O")
+    water.info |= {"charge": 0, "multiplicity": 1, "structure": "dimer"}
+    bounds = replace(domain(), classes={"dimer": ["N"] * 3}, bonds={})
+    replicas = [Replica(n, 500.0, water) for n in range(3)]
+    traces = run(tmp_path, Free(), replicas=replicas, settings=settings, bounds=bounds).traces
+    np.testing.assert_allclose(traces["temperature"], 500.0, rtol=1e-6)
+    # 3N − 3 degrees of freedom, counted by hand.
+    np.testing.assert_allclose(traces["kinetic_energy"], 6 / 2 * units.kB * 500.0, rtol=1e-6)
 
 
 def test_candidates_are_the_worst_frames_outside_the_domain(tmp_path):
@@ -365,7 +399,7 @@ def test_traces_carry_their_units(tmp_path):
     schema = pq.read_schema(tmp_path / "t.parquet")
     assert schema.names == list(COLUMNS)
     assert schema.field("cli_error").metadata[b"unit"] == b"ps"
-    assert schema.metadata == {b"halcyon.traces": b"1"}
+    assert schema.metadata == {b"halcyon.traces": b"2"}
 
 
 MORE = ("bond_stretch", "potential_energy")
@@ -478,7 +512,7 @@ def test_when_all_have_failed_others_begin_as_many_as_allowed(tmp_path):
 def test_without_a_thermostat_the_total_energy_stays(tmp_path):
     settings = SETTINGS.model_copy(update={"ensemble": "nve"})
     result = run(tmp_path, settings=settings)
-    kinetic = 3 / 2 * 2 * units.kB * result.traces["temperature"]  # torch-sim counts 3 N
+    kinetic = result.traces["kinetic_energy"]
     total = (result.traces["potential_energy"] + kinetic).groupby(result.traces["replica"])
     assert (total.max() - total.min()).max() < 0.002
     assert [r.failure for r in result.replicas] == [None] * 4
@@ -489,10 +523,103 @@ def test_without_a_thermostat_the_total_energy_stays(tmp_path):
 )
 def test_a_time_step_too_long_shows_as_energy_drift(tmp_path, timestep, failure):
     # Velocity Verlet's error grows with (ω dt)²: with ω = sqrt(k/μ) = 0.17/fs it is 0.7 or 17 %.
-    changed = {"ensemble": "nve", "timestep_fs": timestep, "energy_drift_eV_per_atom": 0.002}
+    changed = STRAINED | {"timestep_fs": timestep}
     starts = [Replica(n, 1.0, dimer(1.15)) for n in range(2)]
     result = run(tmp_path, replicas=starts, settings=SETTINGS.model_copy(update=changed))
     assert {end.failure for end in result.replicas} == {failure}
+
+
+def test_the_drift_is_looked_at_at_every_step_whatever_the_length_of_a_block(tmp_path, monkeypatch):
+    settings = SETTINGS.model_copy(update=STRAINED | {"timestep_fs": 5.0})
+    starts = [Replica(n, 1.0, dimer(1.10 + 0.02 * n)) for n in range(4)]
+    results = []
+    for block in (50, 7, 1):
+        monkeypatch.setattr("halcyon.exploration.replicas.BLOCK_STEPS", block)
+        results.append(run(tmp_path / str(block), replicas=starts, settings=settings))
+    ends = results[0].replicas
+    assert {end.failure for end in ends} == {"total energy not conserved"}
+    # The energy's error swings with the bond, a period of 36 fs: the limit is passed within it.
+    assert all(end.time_ps <= 0.040 for end in ends)
+    same(results[1], results[0])
+    same(results[2], results[0])
+
+
+def test_without_a_thermostat_a_run_begins_equilibrated_whatever_its_start(tmp_path):
+    replicas = [Replica(n, 600.0, dimer(1.15)) for n in range(200)]  # 0.225 eV of strain
+    result = run(tmp_path, replicas=replicas, settings=NVE)
+    # Equipartition: 3/2 kT of rotation and vibration, and 1/2 kT of the harmonic bond. Its
+    # standard error is sqrt(2) kT / sqrt(200): 5 %.
+    first = result.traces.groupby("replica").first()
+    temperature = first["temperature"].mean()
+    internal = 3 / 2 * units.kB * temperature + first["potential_energy"].mean()
+    assert internal == pytest.approx(2 * units.kB * 600, rel=0.2)
+    # The drift is measured from the end of equilibration: 0.225 eV went before.
+    assert {end.failure for end in result.replicas} == {None}
+
+
+def test_equilibration_does_not_count(tmp_path):
+    # Every step is outside: Λ is the time, and it is the time without a thermostat.
+    bounds = replace(domain(), label={"N": (-2.0, -1.0)})
+    result = run(tmp_path, settings=NVE, bounds=bounds)
+    last = result.traces.groupby("replica").last()
+    assert (result.traces["time"] > 0).all()
+    np.testing.assert_allclose(last["time"], 0.4)
+    np.testing.assert_allclose(last["cli_label"], 0.4)
+    assert (last["excursions_label"] == 2).all()
+    np.testing.assert_allclose([end.time_ps for end in result.replicas], 0.4)
+    assert {end.began_ps for end in result.replicas} == {0.0}
+    assert result.steps == 4 * (400 + 110)
+    times = [frame.info["time"] for frame in result.candidates]
+    assert min(times) < 0 < max(times)
+
+
+def test_a_failure_while_equilibrated_is_a_failure_and_says_so(tmp_path):
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 0 else 1.0)) for n in range(3)]
+    result = run(tmp_path, replicas=replicas, settings=NVE)
+    failed, *others = result.replicas
+    assert failed.failure == "bond broken at 0.001 of 0.11 ps of equilibration"
+    assert failed.time_ps == 0
+    assert {end.failure for end in others} == {None}
+    (point,) = result.traces[result.traces["replica"] == 0].to_dict("records")
+    assert (point["time"], point["rate_label"]) == (0, 0)
+    rate = failures(result.replicas, confidence=0.95)
+    assert (rate.failures, rate.time_ps) == (1, pytest.approx(0.8))
+
+
+def test_an_equilibrated_run_is_the_same_when_killed_and_in_blocks_of_any_length(
+    tmp_path, monkeypatch
+):
+    # A successor is equilibrated while others run without a thermostat.
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.1)) for n in range(3)]
+    options = {"replicas": replicas, "successor": breaks_first, "settings": NVE}
+    whole = run(tmp_path / "whole", **options)
+    ends = {end.replica: end for end in whole.replicas}
+    # The run begins at step −110; they enter where intervals of 20 steps begin.
+    assert [ends[n].began_ps for n in (0, 3, 4)] == pytest.approx([0, -0.1 + 0.11, -0.08 + 0.11])
+    assert ends[4].time_ps == pytest.approx(0.37)
+    for interruption in range(12):
+        with pytest.raises(Interrupted):
+            run(tmp_path / "killed", **options, stop=after(interruption % 3))
+    same(run(tmp_path / "killed", **options), whole)
+    alone = run(tmp_path / "alone", replicas=replicas[2:], settings=NVE)
+    assert alone.traces.equals(whole.traces[whole.traces["replica"] == 2].reset_index(drop=True))
+    monkeypatch.setattr("halcyon.exploration.replicas.BLOCK_STEPS", 3)
+    same(run(tmp_path / "blocks", **options), whole)
+
+
+def test_a_successor_that_could_only_be_equilibrated_does_not_begin(tmp_path):
+    settings = NVE.model_copy(update={"equilibration_ps": 0.39})
+    replicas = [Replica(0, 600.0, dimer()), Replica(1, 600.0, dimer(1.9))]
+    result = run(tmp_path, replicas=replicas, settings=settings, successor=breaks_first)
+    assert [end.replica for end in result.replicas] == [0, 1, 2]
+    late = run(
+        tmp_path / "late",
+        Spring(fail_after=500),
+        replicas=replicas[:1],
+        settings=settings,
+        successor=lambda number, gone: Replica(number, gone.temperature_K, dimer()),
+    )
+    assert [end.replica for end in late.replicas] == [0]
 
 
 class IdealGas(ModelInterface):

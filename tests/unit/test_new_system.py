@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from rdkit import Chem
 from conftest import ROOT
 from halcyon import config
 from halcyon.commands import main
+from halcyon.commands.new_system import proposal
 from halcyon.commands.new_system.wish import Wish, parts_of
 from halcyon.systems import drawing, guesses
 
@@ -114,6 +116,36 @@ def test_ion_in_water(here):
     # 4/1.1 for water (hydroxyl), 4 for Na.
     by_hand = (180.15 + 22.99) / (5 * (10 * 4 / 1.1 + 4))
     assert math.isclose(box.density_g_per_cm3, by_hand, rel_tol=1e-3)
+
+
+def test_ions_alone_get_a_neutral_cluster(here):
+    del here
+    assert new("[Na+]", "--name", "sodium", "--liquid", "4", "--with", "CC(=O)[O-]:4:acetate") == 0
+    shell = written("sodium").structures[-1]
+    assert shell.name == "sodium-shell"
+    assert shell.pack == {"sodium": 4, "acetate": 4}
+    assert shell.charge == 0
+
+
+def part(name, charge, atoms, count=4):
+    return SimpleNamespace(
+        name=name, count=count, atoms=[None] * atoms, settings=SimpleNamespace(charge=charge)
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "pack"),
+    [
+        ([("nitrate", -1, 4)], {"ion": 2, "nitrate": 4}),  # Mg(NO3)2: 2 · (+2) + 4 · (−1)
+        ([("phosphate", -3, 5)], {"ion": 3, "phosphate": 2}),
+        ([("nitrate", -1, 4), ("water", 0, 3)], {"ion": 1, "water": 6}),
+        ([("ammonium", 1, 5)], {}),
+        ([("chloride", -1, 1)], {}),
+    ],
+)
+def test_a_cluster_is_neutral_or_solvated(others, pack):
+    ion = part("ion", 2, 1)
+    assert proposal._cluster(ion, [ion, *(part(*other) for other in others)]) == pack
 
 
 def test_organic_ion_in_water_gets_templates_beside_waters(here):

@@ -45,12 +45,12 @@ def test_it_stands_beside_the_verdict_with_its_numbers(certified, real):
     page = show(*certified())
     told = Certificate.read(real)
     assert page.texts["certificate"].strip() == f"Certificate: {told.sentence}"
-    # Both temperatures have 2 replicas of 0.4 ps (NVT) and 0.2 ps (NVE), none fails: the bound is
+    # Both temperatures have 2 replicas of 0.4 ps (NVT) and 0.6 ps (NVE), none fails: the bound is
     # -ln(0.05) over the time of all.
     rows = page.tables["certificate-table"]
     assert [row[1] for row in rows[1:]] == ["all", "300", "600", "all", "300", "600"]
     assert rows[1][2:5] == ["0 / 4", "1.6", "1.87"]
-    assert rows[5][2:5] == ["0 / 2", "0.4", "7.49"]
+    assert rows[5][2:5] == ["0 / 2", "1.2", "2.5"]
     for ensemble, replicas in (("nvt", 4), ("nve", 4)):
         data = page.figures[f"cli-certificate-{ensemble}"]["data"]
         assert len(data) == replicas

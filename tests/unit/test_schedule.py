@@ -18,6 +18,7 @@ def test_times_become_numbers_of_steps():
     assert Schedule.of(SETTINGS) == Schedule(
         timestep_ps=0.0005,
         steps=2000,
+        equilibration=0,
         trace_every=40,
         interval=60,
         recent_every=30,
@@ -25,6 +26,16 @@ def test_times_become_numbers_of_steps():
     )
     written = SETTINGS.model_copy(update={"trajectory_every_fs": 0.1})
     assert Schedule.of(written).write_every == 1
+
+
+def test_only_runs_without_a_thermostat_are_equilibrated():
+    def steps(**settings: object) -> int:
+        return Schedule.of(ExplorationSettings(timestep_fs=0.5, **settings)).equilibration
+
+    assert steps(equilibration_ps=3.0) == 0
+    assert steps(ensemble="nve") == 2000  # five times 1/friction, which is 5/ps
+    assert steps(ensemble="nve", friction_per_ps=10.0) == 1000
+    assert steps(ensemble="nve", equilibration_ps=0.03) == 60
 
 
 @pytest.mark.parametrize(
@@ -39,6 +50,12 @@ def test_times_become_numbers_of_steps():
 )
 def test_a_block_ends_where_something_must_be_done(step, most, length):
     assert Schedule.of(SETTINGS).block_length(step, most=most) == length
+
+
+def test_a_block_ends_where_an_equilibration_does():
+    schedule = Schedule.of(SETTINGS)
+    assert schedule.block_length(0, most=50, stops=[-5, 0, 7]) == 7
+    assert schedule.block_length(-10, most=50) == 10  # a run may begin before 0
 
 
 def test_a_run_is_made_of_blocks_that_miss_nothing():

@@ -224,7 +224,21 @@ def test_frames_above_the_force_cap_are_dropped_and_counted(ethanol):
     settings = asked(md_frames=3, displaced_frames=6, force_cap_eV_per_A=1e-3)
     frames, counts = sample(teacher, atoms, settings, seed=1)
     assert frames == []
-    assert counts == {"md": 0, "displaced": 0, "force_cap": 9, "not_finite": 0, "duplicate": 0}
+    dropped = {"force_cap": 9, "not_finite": 0, "too_large": 0, "duplicate": 0}
+    assert counts == {"md": 0, "displaced": 0} | dropped
+
+
+@pytest.mark.parametrize("box_A", [12.0, None])
+def test_frames_that_have_flown_apart_are_dropped_and_counted(box_A):
+    ions = Atoms("Na2", positions=[[0, 0, 0], [3.0, 0, 0]], cell=box_A and [box_A] * 3)
+    ions.info = {"charge": 2, "multiplicity": 1, "structure": "pair"}
+    teacher = make_teacher(xml("amber14/tip3p.xml"), ions, [])
+    frames, counts = sample(teacher, ions, asked(md_frames=30, md_interval_fs=50.0), seed=1)
+    # Two like charges from 3 Å on are 11 Å (2 · 3 + 5) apart after some 0.1 ps.
+    limit = box_A or 11.0
+    assert counts["too_large"] > 15
+    assert counts["too_large"] + len(frames) == 30
+    assert all(frame.get_distance(0, 1) <= limit for frame in frames)
 
 
 def same(one, two):
@@ -386,3 +400,79 @@ def test_broken_forcefield(tmp_path, content, message):
 def test_missing_forcefield():
     with pytest.raises(InputError, match=r"forcefield: none\.xml: no such file"):
         make_teacher(xml(Path("none.xml")), *molecule("O"))
+
+
+def small_cell(shear=0.0):
+    """Four waters on a lattice, turned at random, in a cell 4.9 Å wide; its bonds."""
+    random = np.random.default_rng(0)
+    water, _ = molecule("O")
+    cell = np.array([[4.9, 0, 0], [shear, 4.9, 0], [-shear, shear, 5.2]])
+    places = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]) @ cell
+    positions = np.concatenate(
+        [water.positions @ np.linalg.qr(random.normal(size=(3, 3)))[0] + p for p in places]
+    )
+    atoms = Atoms("OH2" * 4, positions=positions, cell=cell, pbc=True)
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": "ice"}
+    return atoms, [(3 * k, 3 * k + h) for k in range(4) for h in (1, 2)]
+
+
+@pytest.mark.parametrize("shear", [0.0, 1.7, 2.9])
+def test_a_small_cell_has_the_energy_and_forces_of_its_supercell(shear):
+    atoms, graph = small_cell(shear)
+    wrapped = atoms.copy()
+    wrapped.wrap()
+    teacher = make_teacher(xml("amber14/tip3p.xml"), atoms, graph)
+    assert teacher.copies == 8
+    energies, forces = teacher.evaluate([atoms, wrapped])
+    # The same cell, repeated by ASE: a structure of its own.
+    repeated = atoms.repeat(2)
+    repeated.info = atoms.info
+    bonds_of_all = [(12 * copy + i, 12 * copy + j) for copy in range(8) for i, j in graph]
+    large = make_teacher(xml("amber14/tip3p.xml"), repeated, bonds_of_all)
+    assert large.copies == 1
+    energy, force = large.evaluate([repeated])
+    np.testing.assert_allclose(energies, energy[0] / 8, atol=1e-3)
+    np.testing.assert_allclose(forces[0], force[0][:12], atol=2e-3)
+    np.testing.assert_allclose(forces[1], force[0][:12], atol=2e-3)
+    assert np.abs(force[0]).max() > 0.5, "there is something to compare"
+
+
+def test_dynamics_of_a_small_cell_have_the_asked_temperature(monkeypatch):
+    atoms, graph = small_cell()
+    teacher = make_teacher(xml("amber14/tip3p.xml"), atoms, graph)
+    monkeypatch.setattr(teacher_dynamics, "SEGMENT", 1)  # each frame leaves its velocities
+    run = teacher_dynamics.Run(
+        teacher, atoms, 500.0, interval_fs=20.0, seed=np.random.SeedSequence(1)
+    )
+    kinetic = []
+    for _ in range(150):
+        frame = next(run)
+        velocities = run._state[1][teacher.particles] * 1000  # m/s
+        kinetic.append((frame.get_masses() * (velocities**2).sum(axis=1)).sum() / 2)
+    joule = np.mean(kinetic) * constants.atomic_mass
+    temperature = 2 * joule / (3 * len(atoms) * constants.k)
+    # 36 degrees of freedom; some 30 of the 150 frames are independent: 500 · √(2/36/30) = 22 K.
+    assert temperature == pytest.approx(500, abs=65)
+
+
+def test_walls_of_a_small_cell_are_sampled():
+    atoms, graph = small_cell()
+    teacher = make_teacher(xml("amber14/tip3p.xml"), atoms, graph)
+    settings = asked(md_frames=6, contact_frames=6, stretched_frames=3, temperatures_K=[300.0])
+    frames, counts = sample(teacher, atoms, settings, seed=1)
+    again, _ = sample(teacher, atoms, settings, seed=1)
+    assert counts["contact"] >= 3
+    near = [f.get_all_distances(mic=True)[np.triu_indices(12, 1)].min() for f in frames]
+    assert min(near) > 0.5
+    for one, two in zip(frames, again, strict=True):
+        np.testing.assert_array_equal(one.positions, two.positions)
+
+
+def test_a_topology_file_cannot_be_repeated(stored_ethanol, tmp_path):
+    atoms, graph, _ = stored_ethanol
+    small = atoms.copy()
+    small.info = dict(atoms.info)
+    small.cell, small.pbc = [6.0] * 3, True
+    settings = AmberForceField(kind="amber", prmtop={"ethanol": tmp_path / "it.prmtop"})
+    with pytest.raises(InputError, match=r"6\.00 Å wide, and the force field needs 8\.16 Å"):
+        make_teacher(settings, small, graph)

@@ -158,11 +158,12 @@ def test_labels_of_another_size_are_scaled():
 
 
 def test_the_certificates_runs_are_counted(tmp_path):
-    """8 replicas of one molecule at two temperatures, 1 ns NVT and 20 ps NVE, steps of 0.5 fs."""
+    """8 replicas of one molecule at two temperatures, 1 ns NVT and 1 + 20 ps NVE, steps of
+    0.5 fs."""
     tested = {"time_ps": 1000.0, "nve_time_ps": 20.0, "replicas": 8}
     explored = {"temperatures_K": [300.0, 500.0], "timestep_fs": 0.5}
     made = campaign(tmp_path, certificate=tested, exploration=explored)
-    steps = 8 * 2 * 2 * 1_020_000
+    steps = 8 * 2 * 2 * 1_021_000
     assert work.units(made.systems["methanol"], "certify", None) == steps
     about = {"seconds_per_replica_step": 0.01, "seconds_per_evaluation": 0.0, "about": "made up"}
     trial = {"model": about | {"seconds_per_structure_and_epoch": [0.0]}}

@@ -183,9 +183,8 @@ class _Rules:
         """
         patterns = (EXPLORATION, CERTIFICATION, TRAINING, JOURNAL, FRAME)
         match = next(filter(None, (pattern.fullmatch(path) for pattern in patterns)), None)
-        if match is None or match[1] not in self.closed:
-            return None
-        if match.re is CERTIFICATION and not self.certified:
+        unfinished = match is not None and match.re is CERTIFICATION and not self.certified
+        if match is None or match[1] not in self.closed or unfinished:
             return None
         if match.re in (EXPLORATION, CERTIFICATION):
             stage = "explore" if match.re is EXPLORATION else "certify"

@@ -74,7 +74,8 @@ def units(  # noqa: PLR0911 - one per stage
             return (learned + replayed) * training.epochs_of(learned)
         case "explore":
             exploration = plan.settings.exploration
-            steps = math.ceil(exploration.time_ps * 1000 / exploration.timestep_fs)
+            time_ps = exploration.time_ps + exploration.thermostatted_ps
+            steps = math.ceil(time_ps * 1000 / exploration.timestep_fs)
             return exploration.replicas * steps
         case "certify":
             return _certified_steps(plan)
@@ -208,6 +209,7 @@ def _certified_steps(plan: SystemPlan) -> int:
     """Replica-steps of the certificate's runs, with a thermostat and without."""
     tested, explored = plan.settings.certificate, plan.settings.exploration
     temperatures = tested.temperatures_K or explored.temperatures_K
-    time_fs = (tested.time_ps + tested.nve_time_ps) * 1000
+    before = explored.model_copy(update={"ensemble": "nve"}).thermostatted_ps
+    time_fs = (tested.time_ps + before + tested.nve_time_ps) * 1000
     steps = math.ceil(time_fs / (tested.timestep_fs or explored.timestep_fs))
     return len(plan.explored) * len(temperatures) * tested.replicas * steps

@@ -183,6 +183,11 @@ VARIABLES_AT_MOST = 2
 """Variables of one structure: hills fill a space whose size grows with its dimensions."""
 
 
+FRICTION_TIMES = 5
+"""Of equilibration, unless it is set: energy relaxes at the rate of the friction at the slowest,
+and exp(-5) is 0.7 %."""
+
+
 class NoBias(Section):
     """Plain molecular dynamics."""
 
@@ -253,8 +258,16 @@ class ExplorationSettings(Section):
     temperatures_K: Temperatures = Field([500.0], description="Thermostat temperatures, K.")
     ensemble: Literal["nvt", "nve", "npt"] = Field(
         "nvt",
-        description="nvt: Langevin; nve: no thermostat, the temperature is that of the first "
-        "momenta; npt: Langevin and a barostat, periodic systems only.",
+        description="nvt: Langevin; nve: no thermostat, after a short run with one "
+        "(`equilibration_ps`); npt: Langevin and a barostat, periodic systems only.",
+    )
+    equilibration_ps: float | None = Field(
+        None,
+        ge=0,
+        description="Without a thermostat (nve): time with one before, ps, in addition to "
+        "`time_ps`. It is watched, and a failure in it is a failure, but CLI, traces and the drift "
+        "of the energy count from its end. By default 5/`friction_per_ps`, after which less than "
+        "1 % of a start's strain is left.",
     )
     pressure_bar: float = Field(1.0, description="Pressure of the ensemble npt, bar.")
     barostat_ps: float = Field(1.0, gt=0, description="Relaxation time of the volume, npt, ps.")
@@ -313,6 +326,15 @@ class ExplorationSettings(Section):
         description="What drives replicas over barriers. Under a bias, the CLI's numbers are about "
         "the biased dynamics (see docs/science.md).",
     )
+
+    @property
+    def thermostatted_ps(self) -> float:
+        """Time with a thermostat before one without, ps; 0 in other ensembles."""
+        if self.ensemble != "nve":
+            return 0.0
+        if self.equilibration_ps is not None:
+            return self.equilibration_ps
+        return FRICTION_TIMES / self.friction_per_ps
 
     @model_validator(mode="after")
     def _can_be_biased(self) -> "ExplorationSettings":

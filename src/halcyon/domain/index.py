@@ -87,6 +87,11 @@ class CliIndex:
         for name, value in self.state().items():
             setattr(self, name, value[..., atoms])
 
+    def restart(self, atoms: slice) -> None:
+        """Let some atoms count from zero again, as if they had just joined."""
+        for value in self.state().values():
+            value[..., atoms] = 0
+
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold."""
         return {name: getattr(self, name) for name in ("steps", "excursions", "outside")}

@@ -29,7 +29,7 @@ class Snapshot:
 
     Attributes:
         score: greatest score of its atoms.
-        step: counted from the replica's start.
+        step: counted from that at which the replica began; below 0 while it is equilibrated.
         positions: shape (n, 3), Å.
         cell: shape (3, 3), Å, vectors in columns.
         scores: of the atoms, shape (n,).
@@ -50,7 +50,8 @@ class Slot:
 
     Attributes:
         member: index of the replica among all of the run.
-        began: step of the run at which it began.
+        began: step of the run from which its time counts: that at which it entered or, without a
+            thermostat, was equilibrated.
         cli_before: atomic Λ when the interval began, shape (n,), ps.
         outside: whether any of its atoms was outside at the last step.
         worst: the interval's frame furthest outside.
@@ -177,7 +178,7 @@ class Candidates:
 
         Args:
             member: index of the replica among all of the run.
-            step: counted from the replica's start.
+            step: counted from that at which the replica began.
             positions: shape (n, 3), Å.
             cell: shape (3, 3), Å, vectors in columns.
             info: values under their names in `frames.INFO` and `frames.PER_ATOM`.

@@ -28,19 +28,18 @@ from dataclasses import dataclass
 import torch
 import torch_sim as ts
 from ase import Atoms
-from torch_sim.integrators.md import MDState, calculate_momenta, momentum_step, position_step
+from torch_sim.integrators.md import MDState, momentum_step, position_step
 from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import ExplorationSettings, RampBias
 from halcyon.exploration.bias import ramped
+from halcyon.exploration.momenta import KELVIN, start_momenta
 from halcyon.frames import near_origin
 
 NOISE_STEPS = 50
 """Steps whose random numbers are drawn at once."""
 MOVING = ("positions", "momenta", "forces", "energy", "cell")
 """Tensors of a state that change from step to step; all else follows from the start frames."""
-KELVIN = float(ts.units.MetalUnits.temperature)
-"""k_B, eV/K."""
 PICOSECOND = float(ts.units.MetalUnits.time)
 BAR = float(ts.units.MetalUnits.pressure)
 COMPRESSIBILITY_PER_BAR = 4.6e-5
@@ -63,14 +62,16 @@ class _Thermostat:
     Attributes:
         numbers: number of each replica.
         temperatures_K: temperature that each began with.
-        began: step at which each began.
+        began: step from which the time of each counts; without a thermostat it has one before.
         sizes: number of atoms of each.
         masses: shape (N, 1), u.
         kT: at present, shape (R,), eV.
+        damping: of the momenta in a step, shape (N, 1); 1 where no thermostat acts.
         kick: standard deviation of the momenta's random kicks, shape (N, 1).
         noise: standard normal numbers of the steps of one chunk, shape (NOISE_STEPS, N, 3).
         volume_noise: the barostat's, shape (NOISE_STEPS, R).
-        chunk: number of that chunk; -1: none is drawn yet.
+        prepared: what these were prepared for: number of the chunk, and replicas that are
+            thermostatted; None: nothing is drawn yet.
     """
 
     numbers: list[int]
@@ -79,10 +80,11 @@ class _Thermostat:
     sizes: list[int]
     masses: torch.Tensor
     kT: torch.Tensor
+    damping: torch.Tensor
     kick: torch.Tensor
     noise: torch.Tensor
     volume_noise: torch.Tensor
-    chunk: int = -1
+    prepared: tuple[int, tuple[bool, ...]] | None = None
 
 
 class Dynamics:
@@ -111,16 +113,8 @@ class Dynamics:
         output = self.model(plain)
         atoms = [len(r.start) for r in replicas]
         momenta = [
-            calculate_momenta(
-                positions,
-                masses,
-                torch.zeros(len(masses), dtype=torch.long, device=device),
-                torch.tensor([r.temperature_K * KELVIN], device=device, dtype=dtype),
-                seed=self._seed(r.number, "momenta"),
-            )
-            for r, positions, masses in zip(
-                replicas, plain.positions.split(atoms), plain.masses.split(atoms), strict=True
-            )
+            start_momenta(masses, r.temperature_K, seed=self._seed(r.number, "momenta"))
+            for r, masses in zip(replicas, plain.masses.split(atoms), strict=True)
         ]
         moving = {
             "positions": plain.positions,
@@ -143,7 +137,8 @@ class Dynamics:
         Args:
             state: of these replicas.
             replicas: in the state's order.
-            began: step at which each began.
+            began: step from which the time of each counts. In the ensemble `nve` a replica has a
+                thermostat before this step, and none from it on.
         """
         masses = state.masses.unsqueeze(-1)
         nothing = torch.empty(0, device=masses.device)
@@ -154,6 +149,7 @@ class Dynamics:
             sizes=[len(replica.start) for replica in replicas],
             masses=masses,
             kT=nothing,
+            damping=nothing,
             kick=nothing,
             noise=nothing,
             volume_noise=nothing,
@@ -171,12 +167,14 @@ class Dynamics:
         4. A: positions, half a step.
         5. Forces at the new positions, then B: momenta, half a step.
 
-        Without one (`nve`), steps 2 to 4 are one whole step of positions: velocity Verlet.
+        Without one (`nve`), step 3 changes nothing: velocity Verlet. Its two half steps of
+        positions are kept apart, since their sum is rounded: a replica moves the same whether or
+        not another in the batch has a thermostat still.
 
         Args:
             state: of R replicas, N atoms in all: positions r (N, 3), momenta p (N, 3), forces F
                 (N, 3), masses m (N,), cell (R, 3, 3); changed.
-            step: of the run, from 0: the random numbers are this step's.
+            step: of the run: the random numbers are this step's.
             stress: of the last step, shape (R, 3, 3), eV/Å³; at constant pressure only.
 
         Returns:
@@ -185,15 +183,14 @@ class Dynamics:
         thermostat = self._prepared(state, step)
         half = self.dt / 2
         state = momentum_step(state, half)  # 1
-        if self.settings.ensemble == "nve":
-            state = position_step(state, self.dt)  # 2 to 4
-        else:
-            state = position_step(state, half)  # 2
+        state = position_step(state, half)  # 2
+        if thermostat is not None:
             noise = thermostat.noise[step % NOISE_STEPS]
-            state.momenta = torch.addcmul(self.damping * state.momenta, thermostat.kick, noise)  # 3
+            damped = thermostat.damping * state.momenta
+            state.momenta = torch.addcmul(damped, thermostat.kick, noise)  # 3
             if stress is not None:
                 self._rescale(state, thermostat, stress, step)
-            state = position_step(state, half)  # 4
+        state = position_step(state, half)  # 4
         output = self.model(state)  # 5
         state.energy, state.forces = output["energy"], output["forces"]
         return momentum_step(state, half)
@@ -228,12 +225,19 @@ class Dynamics:
         state.momenta = state.momenta / scale_of_atom
         state.cell = state.cell * scale[:, None, None]
 
-    def _prepared(self, state: MDState, step: int) -> _Thermostat:
-        """The thermostat, with temperatures and random numbers of this step's chunk."""
+    def _prepared(self, state: MDState, step: int) -> _Thermostat | None:
+        """The thermostat, with temperatures and random numbers of this step's chunk.
+
+        None where no replica has one at this step.
+        """
         thermostat = self._thermostat
         assert thermostat is not None  # noqa: S101  # `lay_out` came first
+        free = self.settings.ensemble == "nve"
+        coupled = tuple(not free or step < began for began in thermostat.began)
+        if not any(coupled):
+            return None
         chunk = step // NOISE_STEPS
-        if chunk == thermostat.chunk or self.settings.ensemble == "nve":
+        if thermostat.prepared == (chunk, coupled):
             return thermostat
         options = {"device": self.model.device, "dtype": self.model.dtype}
         temperatures_K = torch.tensor(thermostat.temperatures_K, **options)
@@ -247,7 +251,9 @@ class Dynamics:
             )
         thermostat.kT = temperatures_K * KELVIN
         variance = thermostat.kT[state.system_idx].unsqueeze(-1) * thermostat.masses
-        thermostat.kick = torch.sqrt(variance * (1 - self.damping**2))
+        acts = torch.tensor(coupled, device=self.model.device)[state.system_idx].unsqueeze(-1)
+        thermostat.damping = torch.where(acts, self.damping, 1.0)
+        thermostat.kick = torch.sqrt(variance * (1 - thermostat.damping**2))
         generator = torch.Generator(device=self.model.device)
         noise, volume_noise = [], []
         for number, size in zip(thermostat.numbers, thermostat.sizes, strict=True):
@@ -256,7 +262,7 @@ class Dynamics:
             volume_noise.append(torch.randn(NOISE_STEPS, generator=generator, **options))
         thermostat.noise = torch.cat(noise, 1)
         thermostat.volume_noise = torch.stack(volume_noise, 1)
-        thermostat.chunk = chunk
+        thermostat.prepared = chunk, coupled
         return thermostat
 
     def _seed(self, number: int, purpose: str) -> int:

@@ -223,6 +223,7 @@ class _Loop:
             Traces(list(running.signals), variables=variables(settings)),
             Candidates(settings.candidates_per_replica, self.schedule.timestep_ps),
             Trajectory(files.with_name(f"{files.name}.trajectory")),
+            step=-self.schedule.equilibration,
         )
 
     def go(self, control: RunControl) -> None:
@@ -236,7 +237,7 @@ class _Loop:
         if saved_run is not None:
             state.restore(saved_run)
         else:
-            state.let_in(range(len(state.roster.replicas)))
+            self._let_in(range(len(state.roster.replicas)))
         saved = reported = begun = time.monotonic()
         steps_before = state.replica_steps
         while state.step < schedule.steps and (len(state.running) or state.roster.waiting):
@@ -244,7 +245,8 @@ class _Loop:
             now = time.monotonic()
             if control.stop():
                 state.save(self.checkpoint)
-                raise Interrupted(f"stopped at {state.step} of {schedule.steps} steps; saved")
+                made, whole = self._made_of_whole()
+                raise Interrupted(f"stopped at {made} of {whole} steps; saved")
             if now - saved > self.settings.checkpoint_s:
                 state.save(self.checkpoint)
                 saved = now
@@ -258,11 +260,20 @@ class _Loop:
         """How each replica ended."""
         return self.state.ends(steps=self.schedule.steps, timestep_ps=self.schedule.timestep_ps)
 
+    def _let_in(self, members: Sequence[int]) -> None:
+        self.state.let_in(members, equilibration=self.schedule.equilibration)
+
+    def _made_of_whole(self) -> tuple[int, int]:
+        """Steps made, and steps of the run, equilibration included."""
+        before = self.schedule.equilibration
+        return self.state.step + before, self.schedule.steps + before
+
     def _progress(self, elapsed_s: float, replica_steps: int) -> Progress:
         rate = max(replica_steps, 1) / elapsed_s
         remaining = (self.schedule.steps - self.state.step) * max(len(self.state.running), 1)
+        made, whole = self._made_of_whole()
         return Progress(
-            done=self.state.step / self.schedule.steps,
+            done=made / whole,
             ns_per_day=rate * self.schedule.timestep_ps / 1000 * 86400,
             seconds_left=remaining / rate,
             failed=len(self.state.roster.failures),
@@ -275,22 +286,36 @@ class _Loop:
             self._make_block()
         else:  # all have failed; successors enter where an interval begins
             state.step = schedule.next_interval(state.step)
+        self._release()
         if state.step % schedule.interval == 0:
             self._close_intervals()
-            if state.roster.waiting and state.step < schedule.steps:
-                state.let_in(state.roster.waiting)
+            # A successor that would still be equilibrated at the end shows nothing.
+            if state.roster.waiting and state.step + schedule.equilibration < schedule.steps:
+                self._let_in(state.roster.waiting)
                 state.roster.waiting = []
         if state.step % schedule.recent_every == 0:
             self._keep_recent_frames()
         if schedule.write_every and state.step % schedule.write_every == 0:
             state.trajectory.add(self._frames_now())
 
+    def _release(self) -> None:
+        """Let the time of replicas count whose equilibration ends at this step."""
+        state, places = self.state, []
+        for i, slot, atoms in state.places():
+            if slot.began == state.step:
+                slot.close_interval(state.index.cli[LABEL, atoms], state.candidates)
+                places.append(i)
+        if places:
+            state.running.release(places)
+
     def _make_block(self) -> None:
         state, running = self.state, self.state.running
-        length = self.schedule.block_length(state.step, most=running.most_steps)
+        length = self.schedule.block_length(
+            state.step, most=running.most_steps, stops=[slot.began for slot in running.slots]
+        )
         steps = running.make(length, step=state.step)
         index_before = running.index.steps
-        block = running.judge(steps)
+        block = running.judge(steps, step=state.step)
         self._note_excursions(block, index_before)
         state.step += len(steps)
         after_failure = sum(len(steps) - 1 - k for k, _ in block.failed.values())
@@ -340,13 +365,20 @@ class _Loop:
         step = self.state.step
         for i, (k, _) in block.failed.items():
             self._add_points(block.steps[k], [i], step - len(block.steps) + k + 1)
-        alive = [i for i in range(len(self.state.running)) if i not in block.failed]
+        alive = [
+            i
+            for i, slot, _ in self.state.places()
+            if i not in block.failed and step > slot.began  # equilibration is not traced
+        ]
         if alive and step % self.schedule.trace_every == 0:
             self._add_points(block.steps[-1], alive, step)
 
     def _add_points(self, made: Step, places: list[int], step: int) -> None:
         slots = [self.state.running.slots[i] for i in places]
-        first = [[slot.member, (step - slot.began) * self.schedule.timestep_ps] for slot in slots]
+        # A replica that fails while it is equilibrated has one point, at 0.
+        steps = [max(0, step - slot.began) for slot in slots]
+        timestep_ps = self.schedule.timestep_ps
+        first = [[slot.member, n * timestep_ps] for slot, n in zip(slots, steps, strict=True)]
         rows = self.state.running.trace_rows(made)[places]
         self.state.traces.add(torch.cat([torch.tensor(first, dtype=torch.float64), rows], dim=1))
 
@@ -370,14 +402,25 @@ class _Loop:
             slot.propose_ring(cli, candidates)
             slot.close_interval(cli, candidates)
             steps = self.state.step - len(block.steps) + k + 1 - slot.began
-            time_ps = steps * self.schedule.timestep_ps
-            self.state.roster.fail(slot.member, time_ps=time_ps, reason=reason, cli=cli)
+            timestep_ps, before = self.schedule.timestep_ps, self.schedule.equilibration
+            when = ""
+            if steps <= 0:
+                now_ps, whole_ps = (before + steps) * timestep_ps, before * timestep_ps
+                when = f" at {now_ps:.4g} of {whole_ps:.4g} ps of equilibration"
+            self.state.roster.fail(
+                slot.member,
+                time_ps=max(0, steps) * timestep_ps,
+                reason=reason + when,
+                cli=cli,
+            )
         running.keep([i for i in range(len(running)) if i not in block.failed])
 
     def _frames_now(self) -> list[Atoms]:
         """The running replicas as frames of the trajectory."""
         frames = []
         for i, slot, atoms in self.state.places():
+            if self.state.step <= slot.began:
+                continue  # it is equilibrated still
             state, replica = self.state.running.state, self.state.roster.replicas[slot.member]
             frame = structure_only(replica.start)
             frame.positions = state.positions[atoms].double().cpu().numpy()

@@ -15,7 +15,6 @@ import torch
 import torch_sim as ts
 from torch_sim.integrators.md import MDState
 from torch_sim.models.interface import ModelInterface
-from torch_sim.quantities import calc_kinetic_energy, calc_kT
 
 from halcyon.config import VARIABLES_AT_MOST, ExplorationSettings, MetadynamicsBias
 from halcyon.domain.index import CliIndex, per_replica
@@ -24,7 +23,8 @@ from halcyon.domain.states import State
 from halcyon.exploration.bias import Metadynamics
 from halcyon.exploration.blocks import BlockMonitor, Judged, Step
 from halcyon.exploration.candidates import Slot
-from halcyon.exploration.dynamics import KELVIN, MOVING, Dynamics, Replica
+from halcyon.exploration.dynamics import MOVING, Dynamics, Replica
+from halcyon.exploration.momenta import kinetic_energies, temperatures
 from halcyon.exploration.monitoring import Monitoring
 
 BLOCK_STEPS = 50
@@ -132,13 +132,13 @@ class ReplicaBatch:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def enter(self, members: Sequence[int], replicas: Sequence[Replica], *, step: int) -> None:
+    def enter(self, members: Sequence[int], replicas: Sequence[Replica], *, began: int) -> None:
         """Add replicas, at their start.
 
         Args:
             members: index of each among all replicas of the run.
             replicas: the replicas themselves.
-            step: of the run.
+            began: step of the run from which their time counts; before it they are equilibrated.
         """
         hills: list[Any] = self.model.bias.state() if self.model.bias else []
         self.model.bias = None  # new replicas have no hills yet
@@ -156,8 +156,20 @@ class ReplicaBatch:
         self._energy_at_start = energy
         for member, replica in zip(members, replicas, strict=True):
             zero = torch.zeros(len(replica.start), dtype=torch.float64, device=self.model.device)
-            self.slots.append(Slot(member, step, zero))
+            self.slots.append(Slot(member, began, zero))
         self._lay_out([*self.replicas, *replicas], hills + [None] * len(members))
+
+    def release(self, places: Sequence[int]) -> None:
+        """Let the time of replicas count from now on: they are equilibrated.
+
+        Their index begins at zero, and their energy is what later drift is measured from.
+        """
+        energy = _total_energy(self.state)
+        self._energy_at_start = self._energy_at_start.clone()
+        for i in places:
+            self._energy_at_start[i] = energy[i]
+            self.index.restart(self.atoms_of[i])
+            self.slots[i].cli_before = torch.zeros_like(self.slots[i].cli_before)
 
     def keep(self, places: Sequence[int]) -> None:
         """Let all replicas leave but those at these places."""
@@ -215,8 +227,13 @@ class ReplicaBatch:
             made.append(Step(*moved, self.model.output))
         return made
 
-    def judge(self, steps: list[Step]) -> Judged:
-        """Judge a block and add it to the index, without what replicas did after their failure."""
+    def judge(self, steps: list[Step], *, step: int) -> Judged:
+        """Judge a block and add it to the index, without what replicas did after their failure.
+
+        Args:
+            steps: as `make` returned them; no replica's equilibration ends within them.
+            step: of the run, before them.
+        """
         n = len(steps)
         if n not in self._monitors:
             self._monitors[n] = BlockMonitor(
@@ -229,30 +246,40 @@ class ReplicaBatch:
             )
         block = self._monitors[n].judge(steps)
         if self.settings.ensemble == "nve":
-            self._check_drift(block)
+            self._check_drift(block, [step >= slot.began for slot in self.slots])
         for i, (k, _) in block.failed.items():
             block.scores[:, k + 1 :, self.atoms_of[i]] = 0.0
         self.index.update(block.scores)
         return block
 
-    def _check_drift(self, block: Judged) -> None:
+    def _check_drift(self, block: Judged, free: Sequence[bool]) -> None:
         """Add replicas whose total energy has drifted too far to the failed ones of a block.
 
-        Without a thermostat the total energy is conserved.
+        Without a thermostat the total energy is conserved. Every step is looked at, so that a
+        failure is the same whatever the length of blocks.
+
+        Args:
+            block: K steps; its failures change.
+            free: which replicas have no thermostat.
         """
-        drift = _total_energy(self.state) - self._energy_at_start
-        limit = self.settings.energy_drift_eV_per_atom
-        for i, per_atom in enumerate((drift.abs() / self.state.n_atoms_per_system).tolist()):
-            if not per_atom <= limit:  # NaN, too
-                block.failed.setdefault(i, (len(block.steps) - 1, "total energy not conserved"))
+        state = self.state
+        momenta = torch.stack([made.momenta for made in block.steps])
+        total = torch.stack([made.energy for made in block.steps]).double()
+        total = total + kinetic_energies(momenta, state.masses, state.system_idx, len(self))
+        drift = (total - self._energy_at_start).abs() / state.n_atoms_per_system
+        beyond = ~(drift <= self.settings.energy_drift_eV_per_atom)  # NaN, too
+        first = torch.where(beyond.any(dim=0), beyond.int().argmax(dim=0), len(block.steps))
+        for i, k in enumerate(first.tolist()):
+            if free[i] and k < block.failed.get(i, (len(block.steps), ""))[0]:
+                block.failed[i] = k, "total energy not conserved"
 
     def trace_rows(self, made: Step) -> torch.Tensor:
         """A row of the traces per replica at a step, columns from `traces.CUMULATIVE` on."""
         state, n, index = self.state, len(self.slots), self.index
         replica, cli = state.system_idx, index.cli
-        kT = calc_kT(masses=state.masses, momenta=made.momenta, system_idx=replica).double()
         assert self._expected_error is not None  # noqa: S101  # `_lay_out` came first
         expected = self._expected_error(self._state_of(made), made.output)
+        moving = made.momenta, state.masses, replica, n
         rows = [
             per_replica(cli, replica, n, "mean"),
             per_replica(cli, replica, n, "amax"),
@@ -260,7 +287,8 @@ class ReplicaBatch:
             per_replica(expected, replica, n, "mean").unsqueeze(0),
             per_replica(expected, replica, n, "amax").unsqueeze(0),
             made.output["energy"].double().unsqueeze(0),
-            (kT / KELVIN).unsqueeze(0),
+            temperatures(*moving).unsqueeze(0),
+            kinetic_energies(*moving).unsqueeze(0),
         ]
         if self.model.bias:
             energy, _ = self.model.bias.forces(made.positions)
@@ -304,7 +332,5 @@ class ReplicaBatch:
 
 def _total_energy(state: MDState) -> torch.Tensor:
     """Potential and kinetic energy of each replica, shape (R,), eV, float64."""
-    kinetic = calc_kinetic_energy(
-        masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
-    )
-    return state.energy.double() + kinetic.double()
+    kinetic = kinetic_energies(state.momenta, state.masses, state.system_idx, state.n_systems)
+    return state.energy.double() + kinetic

@@ -30,7 +30,7 @@ from halcyon.verdict.forms import ReplicaEnd
 
 CHECKPOINT_VERSION = 3
 """Part of the fingerprint, and so of the file's name: checkpoints of another version are not
-continued. Those before 3 knew no expected errors; nor did the domains that they went with."""
+continued. Those before 3 began with other momenta and knew no expected errors."""
 
 Successor = Callable[[int, Replica], Replica]
 """Gives the replica of a number that takes the place of a failed one; each time the same."""
@@ -73,7 +73,8 @@ class Roster:
 
     Attributes:
         replicas: all of them, by member number.
-        began: step at which each entered, by member number.
+        began: step from which the time of each counts, by member number: that at which it entered
+            or, without a thermostat, was equilibrated.
         failures: of failed replicas, time in ps and reason.
         cli_at_failure: of failed replicas, atomic Λ, shape (n,), ps, float64.
         replaced: members that have a successor, in the order of their failures.
@@ -180,8 +181,9 @@ class RunState:
         traces: points so far.
         candidates: frames so far.
         trajectory: written only if the settings ask for it.
-        step: steps made.
-        replica_steps: steps made, summed over replicas, up to each one's failure.
+        step: that the run has reached; below 0 while the first replicas are equilibrated.
+        replica_steps: steps made, summed over replicas, up to each one's failure; those of
+            equilibration count.
     """
 
     roster: Roster
@@ -189,7 +191,7 @@ class RunState:
     traces: Traces
     candidates: Candidates
     trajectory: Trajectory
-    step: int = 0
+    step: int
     replica_steps: int = 0
 
     @property
@@ -201,11 +203,12 @@ class RunState:
         """Place, slot and atoms of each running replica."""
         return zip(itertools.count(), self.running.slots, self.running.atoms_of)
 
-    def let_in(self, members: Sequence[int]) -> None:
-        """Let replicas begin to run now."""
+    def let_in(self, members: Sequence[int], *, equilibration: int) -> None:
+        """Let replicas begin to run now; their time counts after so many steps."""
         replicas = [self.roster.replicas[member] for member in members]
-        self.running.enter(members, replicas, step=self.step)
-        self.roster.began |= dict.fromkeys(members, self.step)
+        began = self.step + equilibration
+        self.running.enter(members, replicas, began=began)
+        self.roster.began |= dict.fromkeys(members, began)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in place of the last one."""

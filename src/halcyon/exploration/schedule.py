@@ -8,6 +8,7 @@
 Not for: doing it (see `explore`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halcyon.config import ExplorationSettings
@@ -15,11 +16,13 @@ from halcyon.config import ExplorationSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Numbers of steps, each at least 1.
+    """Numbers of steps, each at least 1 but that of equilibration.
 
     Attributes:
         timestep_ps: length of a step, ps.
-        steps: of the whole run.
+        steps: of the whole run, without equilibration.
+        equilibration: of each replica before its time counts; 0 with a thermostat throughout. The
+            run begins at step −equilibration.
         trace_every: between two points of the traces.
         interval: of an interval, whose worst frames become candidates; successors of failed
             replicas begin with one.
@@ -29,6 +32,7 @@ class Schedule:
 
     timestep_ps: float
     steps: int
+    equilibration: int
     trace_every: int
     interval: int
     recent_every: int
@@ -45,6 +49,7 @@ class Schedule:
         return cls(
             timestep_ps=timestep_ps,
             steps=max(1, round(settings.time_ps / timestep_ps)),
+            equilibration=round(settings.thermostatted_ps / timestep_ps),
             trace_every=max(1, round(1 / (settings.trace_points_per_ps * timestep_ps))),
             interval=interval,
             recent_every=max(1, interval // 2),
@@ -55,17 +60,19 @@ class Schedule:
         """The step at which the next interval begins, or the run's last."""
         return min(self.steps, _next(step, self.interval))
 
-    def block_length(self, step: int, *, most: int) -> int:
+    def block_length(self, step: int, *, most: int, stops: Iterable[int] = ()) -> int:
         """Steps of the next block: until something must be done, in blocks of about equal length.
 
         Args:
-            step: steps that were made.
+            step: that the run has reached.
             most: greatest length of a block.
+            stops: further steps at which something must be done; earlier ones do not matter.
         """
         periods = [self.interval, self.trace_every, self.recent_every]
         if self.write_every:
             periods.append(self.write_every)
-        remaining = min(self.steps, *(_next(step, period) for period in periods)) - step
+        ends = [_next(step, period) for period in periods] + [s for s in stops if s > step]
+        remaining = min(self.steps, *ends) - step
         blocks = -(-remaining // most)
         return -(-remaining // blocks)
 

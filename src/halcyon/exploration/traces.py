@@ -15,7 +15,9 @@ import torch
 
 from halcyon import files
 
-TRACES_VERSION = 1
+TRACES_VERSION = 2
+"""2: `kinetic_energy`, and a temperature about the centre of mass. 1 had the temperature
+2K/(3N k_B), which counts the centre of mass among the degrees of freedom."""
 _OF_BIAS = ("bias_energy", "variable_")
 CUMULATIVE = ("cli_{}", "cli_{}_max", "excursions_{}")
 """Columns of each signal that add up along a trajectory."""
@@ -32,7 +34,8 @@ _EXPECTED = {
 }
 _AFTER = {
     "potential_energy": ("eV", "potential energy, without bias"),
-    "temperature": ("K", "kinetic temperature"),
+    "temperature": ("K", "kinetic temperature about the centre of mass"),
+    "kinetic_energy": ("eV", "kinetic energy, that of the centre of mass included"),
 }
 
 
@@ -124,7 +127,8 @@ class Traces:
         for name in self.signals:
             cli = table[f"cli_{name}"]
             gained = by_replica[f"cli_{name}"].diff().fillna(cli)
-            table[f"rate_{name}"] = gained / elapsed
+            # No time has passed where a replica failed while it was equilibrated.
+            table[f"rate_{name}"] = (gained / elapsed).where(elapsed > 0, 0.0)
             table[f"excursions_{name}"] = table[f"excursions_{name}"].astype(int)
         return table[list(self.columns)]
 

@@ -112,6 +112,12 @@ class Runs(Form):
     traces: FileHash
     temperatures_K: list[float]
     time_ps: float = Field(description="Simulated time asked of each replica.")
+    equilibration_ps: float = Field(
+        0.0,
+        exclude_if=lambda value: value == 0.0,  # the checksum of an early release lacks it
+        description="Without a thermostat: time with one before, not part of `time_ps`. 0 in "
+        "certificates of early releases, whose replicas began from the strain of a frame.",
+    )
     timestep_fs: float
     friction_per_ps: float | None = Field(
         description="Friction of the thermostat; null: there is none."

@@ -246,13 +246,18 @@ def _drift(traces: pd.DataFrame, replicas: Sequence[ReplicaEnd], criteria: Crite
 def drift(trace: pd.DataFrame, atoms: int) -> float:
     """Least-squares slope of the total energy of one replica, meV/atom/ps.
 
-    The kinetic energy is 3/2 N k_B T: the trace's temperature was computed from it in this way.
+    Traces of schema 1 have no kinetic energy. It is 3/2 N k_B T there: their temperature was
+    computed from it in this way.
 
     Args:
-        trace: of the replica: `time` (ps), `temperature` (K) and `potential_energy` (eV).
+        trace: of the replica: `time` (ps), `potential_energy` and `kinetic_energy` (eV); the older
+            ones `temperature` (K) for the latter.
         atoms: number of atoms N.
     """
-    kinetic = 1.5 * atoms * kB * trace["temperature"]
+    if "kinetic_energy" in trace:
+        kinetic = trace["kinetic_energy"]
+    else:
+        kinetic = 1.5 * atoms * kB * trace["temperature"]
     total = (trace["potential_energy"] + kinetic).to_numpy()
     line = np.polynomial.Polynomial.fit(trace["time"], total, 1).convert()
     return 1e3 / atoms * float(line.coef[1])

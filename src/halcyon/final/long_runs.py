@@ -1,7 +1,8 @@
 """Long runs with the final model of a campaign, for its certificate. A killed run goes on.
 
 Every explored structure runs at every temperature, with a thermostat and without; each replica
-starts from a frame that the model learned from. Failed replicas are not replaced, no bias drives
+starts from a frame that the model learned from, and has a thermostat for a while before it runs
+without one (`exploration.equilibration_ps`). Failed replicas are not replaced, no bias drives
 the replicas, and no frames are selected.
 
 Not for: what the runs show (`evidence`), what follows from it (`certificate`), or writing the
@@ -139,6 +140,7 @@ def put_to_test(
         traces=hash_of(traces, relative_to),
         temperatures_K=settings.temperatures_K,
         time_ps=settings.time_ps,
+        equilibration_ps=settings.thermostatted_ps,
         timestep_fs=settings.timestep_fs,
         friction_per_ps=None if conserved else settings.friction_per_ps,
         seed=seed,

@@ -155,8 +155,7 @@ class Run(Iterator[Atoms]):
         if context is None:
             raise AssertionError
         context.getIntegrator().step(self.steps)
-        frame = np.empty((len(self.start), 3))
-        frame[self.teacher.order] = positions_of(context) @ self._rotation
+        frame = (positions_of(context) @ self._rotation)[self.teacher.particles]
         self.positions.append(frame)
         if len(self.positions) % SEGMENT == 0:
             state = context.getState(positions=True, velocities=True)
@@ -180,15 +179,16 @@ class Run(Iterator[Atoms]):
             % (2**31 - 1)
             + 1
         ).tolist()
+        temperature = self.temperature * self.teacher.copies  # see `supercell`
         integrator = openmm.LangevinMiddleIntegrator(
-            self.temperature, FRICTION_PER_PS, TEACHER_TIMESTEP_FS / 1000
+            temperature, FRICTION_PER_PS, TEACHER_TIMESTEP_FS / 1000
         )
         integrator.setRandomNumberSeed(thermostat_seed)
         context = self.teacher.context(integrator)
         self._rotation = self.teacher.place(context, self.start)
         if self._state is None:
             openmm.LocalEnergyMinimizer.minimize(context)
-            context.setVelocitiesToTemperature(self.temperature, velocity_seed)
+            context.setVelocitiesToTemperature(temperature, velocity_seed)
             integrator.step(round(EQUILIBRATION_PS * 1000 / TEACHER_TIMESTEP_FS))
         else:
             context.setPositions(self._state[0])

@@ -22,6 +22,7 @@ Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or acc
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from halcyon.config import (
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.teacher import gaff2
+from halcyon.teacher.supercell import Supercell
 
 KJ_PER_MOL = ase_units.kJ / ase_units.mol
 """1 kJ/mol in eV."""
@@ -53,6 +55,10 @@ NM = 10.0
 """1 nm in Å."""
 REAL_SPACE_CUTOFF_A = 10.0
 """Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
+PART_OF_CELL = 0.49
+"""The cutoff's greatest part of the width of the cell."""
+LEAST_CUTOFF_A = 4.0
+"""A cell that is too narrow for this cutoff, Å, is repeated (see `supercell`)."""
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
 RIGID = (
@@ -73,10 +79,11 @@ class Teacher:
     Attributes:
         system: OpenMM's system.
         numbers: atomic numbers, shape (N,); frames list their atoms in this order.
-        order: the system's atom k is the frames' atom order[k], shape (N,). OpenMM needs the
-            atoms of each molecule next to each other.
+        order: the system's atom k is the frames' atom order[k], shape (N,), or that of their
+            supercell. OpenMM needs the atoms of each molecule next to each other.
         periodic: whether the structure is periodic in all three directions; else in none.
         bonds: pairs of bonded atoms, in the frames' order.
+        supercell: how a small cell is repeated in the system; None: it is not.
     """
 
     system: openmm.System
@@ -84,6 +91,27 @@ class Teacher:
     order: np.ndarray
     periodic: bool
     bonds: tuple[tuple[int, int], ...]
+    supercell: Supercell | None = None
+
+    @property
+    def copies(self) -> int:
+        """How often the system has each atom of a frame. The system's energy is that of all."""
+        return 1 if self.supercell is None else self.supercell.copies
+
+    @cached_property
+    def particles(self) -> np.ndarray:
+        """The system's atom of each atom of a frame, shape (N,); of copies, the first."""
+        first: np.ndarray = np.argsort(self.order)[: len(self.numbers)]
+        return first
+
+    def nearest(self, atoms: Atoms, i: int, j: int) -> int:
+        """The system's atom that is atom j of a frame, or the copy of it that is nearest to i."""
+        if self.supercell is None:
+            return int(self.particles[j])
+        every = self.supercell.repeated(atoms)
+        of_j = [copy * len(self.numbers) + j for copy in range(self.copies)]
+        distances = every.get_distances(i, of_j, mic=True)
+        return int(np.argsort(self.order)[of_j[int(np.argmin(distances))]])
 
     def evaluate(self, frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
         """Compute energies and forces of frames.
@@ -107,8 +135,9 @@ class Teacher:
             force = state.getForces(asNumpy=True).value_in_unit(
                 unit.kilojoule_per_mole / unit.nanometer
             )
-            energies[index] = energy * KJ_PER_MOL
-            forces[index, self.order] = force @ rotation * (KJ_PER_MOL / NM)
+            energies[index] = energy * KJ_PER_MOL / self.copies
+            of_frame = (force @ rotation)[self.particles]
+            forces[index] = of_frame * (KJ_PER_MOL / NM) / self.copies
         return energies, forces
 
     def context(
@@ -146,6 +175,8 @@ class Teacher:
             raise ValueError(f"{atoms.symbols}: not the teacher's atoms in the teacher's order")
         if bool(atoms.pbc.all()) != self.periodic:
             raise ValueError(f"pbc {atoms.pbc}: the teacher's periodicity is {self.periodic}")
+        if self.supercell is not None:
+            atoms = self.supercell.repeated(atoms)
         rotation = np.eye(3)
         if self.periodic:
             cell, rotation = _openmm_cell(atoms)
@@ -174,12 +205,18 @@ def make_teacher(
 
     Returns:
         The teacher: without a cutoff for molecules, with particle-mesh Ewald for periodic
-        structures.
+        structures, whose cell is repeated where it is too small for the cutoff.
 
     Raises:
-        InputError: a file is missing or broken, a molecule is not covered, or a bond or angle
-            has no term.
+        InputError: a file is missing or broken, a molecule is not covered, a bond or angle has no
+            term, or a topology file describes a cell that is too small.
     """
+    numbers, own_bonds = atoms.numbers.copy(), tuple(bonds)
+    supercell = _supercell(atoms, bonds)
+    if supercell is not None:
+        if isinstance(settings, AmberForceField | GromacsForceField):
+            _refuse_small(atoms)
+        atoms, bonds = supercell.repeated(atoms), supercell.bonds
     match settings:
         case XmlForceField():
             system, order = _from_xml(settings.files, atoms, bonds)
@@ -193,9 +230,34 @@ def make_teacher(
     named = ", ".join(map(str, settings.paths)) or settings.kind
     _check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
     if atoms.pbc.all():
-        system.setDefaultPeriodicBoxVectors(*(_openmm_cell(atoms)[0] / NM))
+        box = _openmm_cell(atoms)[0]
+        system.setDefaultPeriodicBoxVectors(*(box / NM))
         _use_minimum_image(system)
-    return Teacher(system, atoms.numbers.copy(), order, bool(atoms.pbc.all()), tuple(bonds))
+        if supercell is not None:
+            supercell.tie(system, order, atoms.cell.standard_form()[0].array, box)
+    return Teacher(system, numbers, order, bool(atoms.pbc.all()), own_bonds, supercell)
+
+
+def _supercell(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> Supercell | None:
+    """The least supercell of a periodic structure that has room for a cutoff; None: it has room."""
+    if not atoms.pbc.all():
+        return None
+    widths = np.diag(_openmm_cell(atoms)[0])
+    repeats = np.ceil(LEAST_CUTOFF_A / (PART_OF_CELL * widths)).astype(int)
+    if (repeats <= 1).all():
+        return None
+    a, b, c = (int(n) for n in repeats)
+    return Supercell.of(atoms, bonds, (a, b, c))
+
+
+def _refuse_small(atoms: Atoms) -> None:
+    width, least = np.diag(_openmm_cell(atoms)[0]).min(), LEAST_CUTOFF_A / PART_OF_CELL
+    raise InputError(
+        f"{_named(atoms)}: its cell is {width:.2f} Å wide, and the force field needs "
+        f"{least:.2f} Å to have its walls within a cutoff of half the cell. A topology file cannot "
+        "be repeated: give a supercell with its topology, or let the force field be built "
+        "(forcefield.kind: gaff2 or forcefield_xml)"
+    )
 
 
 def _from_xml(
@@ -482,7 +544,7 @@ def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
     """Cutoff of non-bonded interactions, Å: just under half of the narrowest cell."""
     if not atoms.pbc.all():
         return REAL_SPACE_CUTOFF_A
-    return min(REAL_SPACE_CUTOFF_A, 0.49 * float(np.diag(_openmm_cell(atoms)[0]).min()))
+    return min(REAL_SPACE_CUTOFF_A, PART_OF_CELL * float(np.diag(_openmm_cell(atoms)[0]).min()))
 
 
 def _use_minimum_image(system: openmm.System) -> None:

@@ -16,7 +16,8 @@ Each frame says in `info["origin"]` how it was made:
 | `contact` | an `md` frame with two non-bonded atoms pushed together while the others relax |
 | `dissociated` | an `md` frame with one bond at 1.5 to 2.5 times its length |
 
-A frame with a force above `force_cap_eV_per_A` is dropped, whatever its origin. The dynamics come
+A frame with a force above `force_cap_eV_per_A` is dropped, whatever its origin, and so is one that
+is larger than its box or has flown apart. The dynamics come
 first in the list, because the frames that get a reference label are drawn from them.
 
 Not for: reference labels (see `labels`).
@@ -54,6 +55,9 @@ CONTACT_BONDS = 4
 no two atoms are that far apart, those with the most bonds between them."""
 CONTACT_REACH_A = 6.0
 """Two atoms further apart than this are not pushed together, Å."""
+APART, APART_A = 2.0, 5.0
+"""A molecule without a box has flown apart where it is so many times as long as at the start, and
+so many Å longer: a dissociated bond is 3 Å longer at most."""
 SPRING_KJ_PER_NM2 = 2e5
 """Spring that pushes two atoms together, kJ/mol/nm²: about 20 eV/Å², softer than most bonds, so
 that bonds keep their lengths."""
@@ -87,7 +91,8 @@ def sample(
     Returns:
         Labelled frames with `info` energy (eV), origin and, for `md`, temperature (K) and time
         since equilibration (ps), and `arrays["forces"]` (eV/Å). And counts: frames kept, by
-        origin, and frames dropped, by reason (`force_cap`, `not_finite`, `duplicate`).
+        origin, and frames dropped, by reason (`force_cap`, `not_finite`,
+        `too_large`, `duplicate`).
 
     Raises:
         InputError: the dynamics became unstable.
@@ -128,7 +133,7 @@ def sample(
     ]
     energies, forces = teacher.evaluate(frames)
     progress(total, total)
-    return _worth_teaching(frames, energies, forces, settings)
+    return _worth_teaching(start, frames, energies, forces, settings)
 
 
 def _dynamics(
@@ -163,18 +168,25 @@ def _dynamics(
 
 
 def _worth_teaching(
-    frames: Sequence[Atoms], energies: np.ndarray, forces: np.ndarray, settings: TeacherSettings
+    start: Atoms,
+    frames: Sequence[Atoms],
+    energies: np.ndarray,
+    forces: np.ndarray,
+    settings: TeacherSettings,
 ) -> tuple[list[Atoms], dict[str, int]]:
     """The frames to keep, with their labels; and how many were kept and dropped, by reason."""
     kept: list[Atoms] = []
     origins = [o for o in ORIGINS if o == "md" or getattr(settings, f"{o}_frames")]
-    counts = dict.fromkeys([*origins, "force_cap", "not_finite", "duplicate"], 0)
+    counts = dict.fromkeys([*origins, "force_cap", "not_finite", "too_large", "duplicate"], 0)
     earlier = _KeptFrames(settings.min_difference_A)
+    largest_A = _largest_A(start)
     for frame, energy, force in zip(frames, energies, forces, strict=True):
         if not (np.isfinite(energy) and np.isfinite(force).all()):
             counts["not_finite"] += 1
         elif np.linalg.norm(force, axis=1).max() > settings.force_cap_eV_per_A:
             counts["force_cap"] += 1
+        elif _is_too_large(frame, largest_A):
+            counts["too_large"] += 1
         elif not earlier.is_new(frame):
             counts["duplicate"] += 1
         else:
@@ -183,6 +195,23 @@ def _worth_teaching(
             frame.arrays["forces"] = force
             kept.append(frame)
     return kept, counts
+
+
+def _largest_A(start: Atoms) -> float:  # noqa: N802 (the unit)
+    """Longest distance between two atoms that a frame may have, Å; infinite where it is periodic.
+
+    It is the edge of the box, where there is one: the frame would not fit into the box that it is
+    labelled in. Without a box, a frame that has flown apart is told by the size of the start.
+    """
+    if start.pbc.any():
+        return np.inf
+    if start.cell.rank == 3:
+        return float(start.cell.lengths().min())
+    return APART * float(pair_distances(start).max(initial=0.0)) + APART_A
+
+
+def _is_too_large(frame: Atoms, largest_A: float) -> bool:
+    return bool(np.isfinite(largest_A) and pair_distances(frame).max(initial=0.0) > largest_A)
 
 
 class _KeptFrames:
@@ -284,26 +313,26 @@ def _contacts(
     contacts = _drawn_contacts(teacher, frames, number, random)
     if not contacts:
         return []
-    place = np.argsort(teacher.order)
     springs = openmm.CustomBondForce("0.5*k*(r-r0)^2")
     springs.addPerBondParameter("k")
     springs.addPerBondParameter("r0")
     springs.setUsesPeriodicBoundaryConditions(teacher.periodic)
-    for _, i, j, target in contacts:
-        springs.addBond(int(place[i]), int(place[j]), [0.0, target / NM])
+    for frame, i, j, target in contacts:
+        ends = int(teacher.particles[i]), teacher.nearest(frame, i, j)
+        springs.addBond(*ends, [0.0, target / NM])
     # The springs act in a copy: the teacher's own system labels the frames.
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
     system.addForce(springs)
     context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
     for index, (frame, *_) in enumerate(contacts):
-        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2)):
+        for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2 * teacher.copies)):
             if other >= 0:
                 a, b, (_, length) = springs.getBondParameters(other)
                 springs.setBondParameters(other, a, b, [strength, length])
         springs.updateParametersInContext(context)
         rotation = teacher.place(context, frame)
         openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
-        frame.positions[teacher.order] = positions_of(context) @ rotation
+        frame.positions = (positions_of(context) @ rotation)[teacher.particles]
     return [frame for frame, *_ in contacts]
 
 

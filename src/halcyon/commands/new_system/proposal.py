@@ -47,7 +47,7 @@ TEMPLATES = Path("config/forcefields")
 CHARGE_TOLERANCE = 0.05
 """A force field's charges may differ from the molecule's charge by this, e."""
 SHELL = 6
-"""Molecules around a single ion in the cluster whose contacts are pre-trained on."""
+"""Neutral molecules around a single ion in the cluster whose contacts are pre-trained on."""
 CLUSTER_DENSITY = 0.9
 """Density of that cluster, g/cm³."""
 REACTIVE_K = 1500.0
@@ -107,9 +107,11 @@ def propose(wish: Wish) -> Proposal:
         box, box_notes = _box(wish, parts)
         structures, notes = [box], box_notes
         structures += [_structure_lines(part, alone=False) for part in parts]
-        structures += [
-            _contacts(part, parts) for part in parts if _needs_contacts(wish, part, parts)
-        ]
+        for part in parts:
+            if _needs_contacts(wish, part, parts):
+                lines_of_cluster, cluster_notes = _contacts(part, parts)
+                structures += lines_of_cluster
+                notes += cluster_notes
     lines = [
         "# yaml-language-server: $schema=../schema/system.schema.json",
         f"# {'; '.join(_summary(part) for part in parts)}.",
@@ -299,23 +301,52 @@ def _needs_contacts(wish: Wish, part: Part, parts: list[Part]) -> bool:
     return wish.kind == "liquid" and len(part.atoms) == 1 and any(len(p.atoms) > 1 for p in parts)
 
 
-def _contacts(ion: Part, parts: list[Part]) -> list[str]:
-    """Lines of a cluster around a single ion, so that its contacts are pre-trained on."""
-    shell = max((p for p in parts if len(p.atoms) > 1), key=lambda part: part.count)
-    charge = ion.settings.charge + SHELL * shell.settings.charge
+def _cluster(ion: Part, parts: list[Part]) -> dict[str, int]:
+    """Molecules of a cluster that shows an ion's contacts and holds together, by name.
+
+    Neutral molecules around the ion, where there are any. Else ions of both charges, as many of
+    each as are neutral together: one ion among others of one charge flies apart. Empty: neither is
+    possible.
+    """
+    partners = [part for part in parts if len(part.atoms) > 1]
+    charge = ion.settings.charge
+    if neutral := [part for part in partners if not part.settings.charge]:
+        return {ion.name: 1, max(neutral, key=lambda part: part.count).name: SHELL}
+    opposite = [part for part in partners if part.settings.charge * charge < 0]
+    if not opposite:
+        return {}
+    partner = max(opposite, key=lambda part: part.count)
+    whole = math.lcm(charge, partner.settings.charge)
+    ions, others = whole // abs(charge), whole // abs(partner.settings.charge)
+    times = max(1, round((SHELL + 1) / (ions + others)))
+    return {ion.name: times * ions, partner.name: times * others}
+
+
+def _contacts(ion: Part, parts: list[Part]) -> tuple[list[list[str]], list[str]]:
+    """Lines of a cluster with a single ion, so that its contacts are pre-trained on; and notes."""
+    pack = _cluster(ion, parts)
+    if not pack:
+        return [], [
+            f"no cluster shows the contacts of {ion.name} before the first label: that takes "
+            "neutral molecules around it or ions of the opposite charge (--with)"
+        ]
+    packed = {part.name: part.settings for part in parts if part.name in pack}
+    charge = sum(packed[name].charge * number for name, number in pack.items())
     settings = StructureSettings(
         name=f"{ion.name}-shell",
-        pack={ion.name: 1, shell.name: SHELL},
+        pack=pack,
         density_g_per_cm3=CLUSTER_DENSITY,
         periodic=False,
         charge=charge,
-        multiplicity=ion.settings.multiplicity + SHELL * (shell.settings.multiplicity - 1),
+        multiplicity=1
+        + sum((packed[name].multiplicity - 1) * number for name, number in pack.items()),
     )
     molecules = {part.name: part.settings for part in parts}
     edge = guesses.box_A(packed_structure(settings, molecules, seed=0)) + guesses.WALL_A
+    packs = ", ".join(f"{_plain(name)}: {number}" for name, number in pack.items())
     lines = [
         f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
-        f"    pack: {{{_plain(ion.name)}: 1, {_plain(shell.name)}: {SHELL}}} # are pre-trained on",
+        f"    pack: {{{packs}}} # are pre-trained on",
         f"    density_g_per_cm3: {CLUSTER_DENSITY:g}",
         "    periodic: false",
         f"    box_A: {edge:g}",
@@ -326,7 +357,7 @@ def _contacts(ion: Part, parts: list[Part]) -> list[str]:
         lines.insert(2, f"    charge: {charge}")
     if settings.multiplicity > 1:
         lines.insert(2, f"    multiplicity: {settings.multiplicity}")
-    return lines
+    return [lines], []
 
 
 def _forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:

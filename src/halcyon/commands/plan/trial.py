@@ -269,7 +269,7 @@ def exploration_step(
         "min_distance_A": 1e-6,
         "energy_drift_eV_per_atom": 1e9,
     }
-    calm |= {"replacements": 0, "trajectory_every_fs": None}
+    calm |= {"replacements": 0, "trajectory_every_fs": None, "equilibration_ps": 0.0}
 
     def seconds(number: int) -> float:
         short = settings.exploration.model_copy(

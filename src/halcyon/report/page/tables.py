@@ -59,6 +59,7 @@ def teacher_rows(teacher: dict[str, dict[str, int]]) -> list[list[str]]:
         "dissociated": "Kept: bonds pulled apart",
         "force_cap": "Dropped: force above the cap",
         "not_finite": "Dropped: values not finite",
+        "too_large": "Dropped: larger than the box, or apart",
         "duplicate": "Dropped: like an earlier frame",
     }
     counted = {name for counts in teacher.values() for name in counts}
