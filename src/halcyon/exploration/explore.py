@@ -303,7 +303,7 @@ class _Loop:
         state, places = self.state, []
         for i, slot, atoms in state.places():
             if slot.began == state.step:
-                slot.close_interval(state.index.cli[LABEL, atoms], state.candidates)
+                slot.close_interval(state.index.cli[DECIDING, atoms], state.candidates)
                 places.append(i)
         if places:
             state.running.release(places)
