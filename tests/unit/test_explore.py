@@ -16,6 +16,7 @@ from torch_sim.models.interface import ModelInterface
 
 from conftest import ROOT
 from halcyon.config import (
+    AuditSettings,
     DistanceVariable,
     DomainSettings,
     ExplorationSettings,
@@ -26,8 +27,10 @@ from halcyon.domain.expected import Curve, ExpectedErrors
 from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted
+from halcyon.exploration.activity import CLOSED_GAP_PS
 from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
 from halcyon.exploration.explore import Monitoring, Progress, Replica, RunControl, explore
+from halcyon.exploration.reservoir import draw_of
 from halcyon.exploration.run_state import identity_of
 from halcyon.exploration.traces import TRACE_COLUMNS, write_traces
 from halcyon.exploration.trajectory import join
@@ -116,6 +119,7 @@ SETTINGS = ExplorationSettings(
 )
 
 
+AUDIT = AuditSettings(reservoir=9)
 STRETCH = MetadynamicsBias(
     kind="metadynamics",
     variables=[DistanceVariable(kind="distance", atoms=(0, 1), sigma_A=0.05)],
@@ -136,6 +140,7 @@ def run(
     system_kind="molecule",
     identity="test",
     stop=lambda: False,
+    audit=AUDIT,
     **options,
 ):
     return explore(
@@ -149,6 +154,7 @@ def run(
         ),
         RunControl(work=work, identity=identity, stop=stop),
         seed=3,
+        audit=audit,
         **options,
     )
 
@@ -163,9 +169,13 @@ def same(result, other):
     assert result.traces.equals(other.traces)
     assert result.replicas == other.replicas
     assert result.steps == other.steps
-    assert [f.info for f in result.candidates] == [f.info for f in other.candidates]
-    for a, b in zip(result.candidates, other.candidates, strict=True):
-        np.testing.assert_array_equal(a.positions, b.positions)
+    for frames, others in (
+        (result.candidates, other.candidates),
+        (result.reservoir, other.reservoir),
+    ):
+        assert [f.info for f in frames] == [f.info for f in others]
+        for a, b in zip(frames, others, strict=True):
+            np.testing.assert_array_equal(a.positions, b.positions)
 
 
 def test_the_index_is_the_time_spent_outside(tmp_path):
@@ -253,6 +263,48 @@ def test_a_checkpoint_of_an_earlier_release_goes_on(tmp_path):
     assert [end.failure for end in result.replicas] == [end.failure for end in whole.replicas]
     assert result.steps == whole.steps
     assert len(result.candidates) == len(whole.candidates)
+    # It did not note when atoms were unreliable: nothing is said of the time before, or after.
+    assert [end.activity_ps for end in result.replicas] == [None] * len(whole.replicas)
+
+
+def test_the_reservoir_has_random_frames_of_the_time_after_equilibration(tmp_path):
+    every = SETTINGS.model_copy(update={"trajectory_every_fs": 20.0})
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(4)]
+    result = run(tmp_path / "a", replicas=replicas, settings=every, successor=breaks_first)
+    visited = {
+        (f.info["replica"], round(1000 * f.info["time"])): f
+        for path in result.trajectory
+        for f in read_frames(path)
+    }
+    assert len(result.reservoir) == AUDIT.reservoir
+    draws = [frame.info["draw"] for frame in result.reservoir]
+    # Of each replica the frames from 0.08 ps on, a fifth of the run; its own time counts.
+    after_equilibration = [place for place in visited if place[1] >= 80]
+    of_all = sorted(draw_of(seed=3, replica=n, step=step) for n, step in after_equilibration)
+    assert draws == of_all[: AUDIT.reservoir]
+    for frame in result.reservoir:
+        other = visited[frame.info["replica"], round(1000 * frame.info["time"])]
+        np.testing.assert_array_equal(frame.positions, other.positions)
+
+
+def test_without_an_audit_no_frame_is_kept(tmp_path):
+    assert run(tmp_path, audit=None).reservoir == []
+
+
+def test_activity_is_the_time_outside_with_short_gaps_closed(tmp_path):
+    result = run(tmp_path)
+    last = result.traces.groupby("replica").last()
+    for end in result.replicas:
+        spans = end.activity_ps
+        assert len(spans) > 1
+        outside = last["cli_label_max"][end.replica]
+        active = sum(stop - start for start, stop in spans)
+        gaps = [after - before for (_, before), (after, _) in itertools.pairwise(spans)]
+        assert min(gaps) >= CLOSED_GAP_PS
+        # Both atoms are outside together, so closed gaps are all that is more than Λ.
+        excursions = last["excursions_label"][end.replica] / 2
+        assert outside <= active + 1e-9 < outside + CLOSED_GAP_PS * (excursions - len(spans)) + 1e-6
+        assert end.molecules == 1
 
 
 def test_a_checkpoint_of_an_earlier_release_whose_replicas_have_all_failed_is_read(tmp_path):
