@@ -123,7 +123,8 @@ def test_the_audit_takes_the_least_draws_of_each_structure_and_temperature():
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(0, set()), (-3, set()), (3, {0.1, 0.05, 0.9}), (4, {0.1, 0.05, 0.9, 0.2})]
+    ("limit", "expected"),
+    [(0, set()), (-3, set()), (3, {0.1, 0.05, 0.9}), (4, {0.1, 0.05, 0.9, 0.2})],
 )
 def test_where_the_budget_is_short_structures_and_temperatures_take_turns(limit, expected):
     assert {f.info["draw"] for f in audit_frames(drawn(), 2, limit=limit)} == expected
