@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from halcyon.config import AccuracySettings
+from halcyon.config import AccuracySettings, Settings
 from halcyon.verdict.estimates import CONFIDENCE, Estimate, Interval, Outcome
 from halcyon.verdict.forms import Audit, Audited, AuditFinding, SignalReport
+from halcyon.verdict.saturation import confidence_spent
 
 ROLE = "audit"
 """`role` of the frames that were drawn at random."""
@@ -95,6 +96,17 @@ def assess_audit(
         energy_goal_meV_per_atom=accuracy.energy_mae_meV_per_atom,
         confidence=confidence,
     )
+
+
+def missed(frames: Sequence[Atoms], settings: Settings) -> bool:
+    """Whether an audit missed its goals; with too few frames nobody knows, and it did not.
+
+    Args:
+        frames: as for `assess_audit`.
+        settings: goals, and the confidence that a generation spends.
+    """
+    audit = assess_audit(frames, settings.accuracy, confidence=confidence_spent(settings))
+    return audit.finding is AuditFinding.MISSED
 
 
 def _overall(parts: Sequence[Audited], accuracy: AccuracySettings) -> tuple[AuditFinding, str]:
