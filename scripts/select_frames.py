@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from halcyon import files, tables
+from halcyon import tables
 from halcyon.campaign import stage, work
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.labelling import gather
 from halcyon.verdict import audit, saturation
-from halcyon.verdict.forms import ExplorationSummary
+from halcyon.verdict.forms import ExplorationSummary, SelectionSummary
 
 
 def main(job: stage.Job) -> None:
@@ -22,12 +22,11 @@ def main(job: stage.Job) -> None:
     traces = tables.read(args.traces).to_pandas()
     labelled = [frame for split in gather(args.labels).values() for frame in split]
     last_audit = audit.audit_of(labelled, args.generation - 1)
+    model = watched(job, args.model, args.domain)
     chosen = frames_to_label(
-        Visited(
-            candidates=read_frames(args.candidates), reservoir=read_frames(args.reservoir)
-        ),
+        Visited(candidates=read_frames(args.candidates), reservoir=read_frames(args.reservoir)),
         labelled,
-        watched(job, args.model, args.domain),
+        model,
         settings,
         audit_frames_each=work.audit_frames_each(job.plan),
         calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, settings)),
@@ -40,10 +39,13 @@ def main(job: stage.Job) -> None:
     passed_over, fates = summary.candidates_passed_over, chosen.fates
     if passed_over:
         fates |= {"left: the replica had better ones": passed_over}
-    files.write_json(
-        args.fates,
-        {"candidates": sum(fates.values()), "fates": fates, "random": chosen.random},
-    )
+    SelectionSummary(
+        candidates=sum(fates.values()),
+        fates=fates,
+        random=chosen.random,
+        deciding=model.domain.deciding,
+        signal_limits=model.domain.limits,
+    ).write(args.fates)
     job.done(chosen.describe() or "no candidates", args.selected)
 
 

@@ -1,4 +1,4 @@
-"""The reservoir of random frames, on fabricated runs: uniform, bounded, and the same frames always."""
+"""The reservoir of random frames, on fabricated runs: uniform, bounded, always the same frames."""
 
 from types import SimpleNamespace
 

@@ -14,7 +14,7 @@ time that a cluster is asked for, `rates` into what a campaign will cost.
 | `pretrain`, `train` | structure and epoch | structures learned; with replay twice as many |
 | `domain`, `select`, `final` | frame | frames that the model looks at, or that are copied |
 | `explore`, `certify` | replica-step | replicas × steps |
-| `label` | label | frames to label, those of the audit included, each in all multiplicities that it may have |
+| `label` | label | frames to label, with the audit, each in all multiplicities that it may have |
 | all others | job | 1 |
 
 How many labels earlier generations have made is not asked for: as many are taken as the settings

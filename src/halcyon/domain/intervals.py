@@ -193,6 +193,11 @@ class Domain:
             for name, calibration in self.signals.items()
         }
 
+    @property
+    def deciding(self) -> str:
+        """Name of the signal that the index counts by: `error`, or that of early releases."""
+        return "error" if self.expected else "node_energy"
+
     def intervals(self, tier: str, structures: Sequence[str]) -> np.ndarray:
         """Intervals of every atom of a batch, where classes are fixed per atom.
 

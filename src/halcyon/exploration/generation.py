@@ -120,7 +120,8 @@ def frames_to_label(
     spent = sum(frame.info["status"] != NOT_COMPUTED for frame in labelled)
     left = max(0, settings.limits.label_budget - spent)
     counts: Counter[str] = Counter()
-    audit = _audit(visited.reservoir, labelled, audit_frames_each, left, published, counts)
+    drawn = audit_frames(visited.reservoir, audit_frames_each, limit=left)
+    audit = _audit(drawn, labelled, published, counts)
     left -= len(audit)
     selected: list[Atoms] = []
     diverse: list[Atoms] = []
@@ -162,21 +163,18 @@ def frames_to_label(
 
 
 def _audit(
-    reservoir: Sequence[Atoms],
+    drawn: Sequence[Atoms],
     labelled: Sequence[Atoms],
-    number: int,
-    limit: int,
     published: PublishedSet | None,
     counts: Counter[str],
 ) -> list[Atoms]:
     """The audit's frames, or their neighbours in a published set."""
-    frames = audit_frames(reservoir, number, limit=limit)
+    frames = list(drawn)
     if published:
-        drawn = len(frames)
         frames = published.nearest(frames, labelled, again=True)
         for frame in frames:
             frame.info["reason"] = f"audit, by a published neighbour: {frame.info['reason']}"
-        counts["audit: nothing like it in the data set"] += drawn - len(frames)
+        counts["audit: nothing like it in the data set"] += len(drawn) - len(frames)
     splits = {frame.info["key"]: frame.info["split"] for frame in labelled if "key" in frame.info}
     for frame in frames:
         key = structure_key(frame)

@@ -234,7 +234,7 @@ def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
 NOT_STORED = ("energy", "split", "role", "draw", "model_energy")
 """Entries of `info` that a label is not stored with: they belong to a campaign, or to a model."""
 PREDICTED = (*(name for name in VECTORS if name != "forces"), *PER_ATOM)
-"""Arrays that a frame brings along, of the model that visited it; labels are stored without them."""
+"""Arrays of the model that visited a frame, which stay with it; labels are stored without them."""
 
 
 def _labelled(frame: Atoms, record: Record, origin: dict[str, str]) -> Atoms:

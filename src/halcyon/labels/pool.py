@@ -126,9 +126,7 @@ class PublishedSet:
             again: see the function.
         """
         taken = {frame.info["key"] for frame in labelled}
-        return nearest(
-            frames, self.pools, taken, max_difference=self.max_difference_A, again=again
-        )
+        return nearest(frames, self.pools, taken, max_difference=self.max_difference_A, again=again)
 
 
 def nearest(

@@ -138,7 +138,22 @@ def _part(
     errors = None
     if number >= FEWEST_REPLICAS and len(good) >= FEWEST_FRAMES:
         errors = _Errors.of(good, replicas, confidence)
-    finding, reason = _judged(errors, len(good), bad, number, accuracy, confidence)
+    if errors is None:
+        failed = f", {bad} more without a label" if bad else ""
+        finding = AuditFinding.NOT_ENOUGH_DATA
+        reason = (
+            f"{len(good)} labelled frames of {number} replicas{failed}: at least {FEWEST_FRAMES} "
+            f"of {FEWEST_REPLICAS} are needed"
+        )
+    elif bad > MOST_BAD * len(frames):
+        finding = AuditFinding.NOT_ENOUGH_DATA
+        reason = (
+            f"{bad} of {len(frames)} audit frames got no label: the others may be the easy ones"
+        )
+    else:
+        finding, reason = _judged(errors, accuracy)
+        basis = f"{100 * confidence:.4g} %, {len(good)} frames of {number} replicas"
+        reason += f" ({basis}, {bad} without a label)" if bad else f" ({basis})"
     return Audited(
         structure=structure,
         temperature_K=temperature_K,
@@ -163,43 +178,25 @@ def _usable(frame: Atoms) -> bool:
     )
 
 
-def _judged(
-    errors: "_Errors | None",
-    frames: int,
-    bad: int,
-    replicas: int,
-    accuracy: AccuracySettings,
-    confidence: float,
-) -> tuple[AuditFinding, str]:
-    """Finding of one structure at one temperature, and why."""
-    failed = f", {bad} more without a label" if bad else ""
-    if errors is None:
-        return AuditFinding.NOT_ENOUGH_DATA, (
-            f"{frames} labelled frames of {replicas} replicas{failed}: at least {FEWEST_FRAMES} of "
-            f"{FEWEST_REPLICAS} are needed"
-        )
-    if bad > MOST_BAD * (frames + bad):
-        return AuditFinding.NOT_ENOUGH_DATA, (
-            f"{bad} of {frames + bad} audit frames got no label: the others may be the easy ones"
-        )
+def _judged(errors: "_Errors", accuracy: AccuracySettings) -> tuple[AuditFinding, str]:
+    """Errors of one structure at one temperature against the goals."""
     goals = (
         ("forces", errors.forces_mae_meV_per_A, accuracy.forces_mae_meV_per_A, "meV/Å"),
         ("energies", errors.energy_mae_meV_per_atom, accuracy.energy_mae_meV_per_atom, "meV/atom"),
     )
-    texts, missed = [], False
+    texts, any_over = [], False
     for what, error, goal, unit in goals:
         if goal is not None:
             over = error.high >= goal
-            missed |= over
+            any_over |= over
             texts.append(
                 f"{what} {error.value:.3g}, up to {error.high:.3g} {unit}, "
                 f"{'over' if over else 'under'} {goal:g}"
             )
     if not texts:
         return AuditFinding.NOT_ASKED, "accuracy was not asked for"
-    finding = AuditFinding.MISSED if missed else AuditFinding.PASSED
-    basis = f"{confidence:.3%}".rstrip("0%").rstrip(".") + f" %, {frames} frames of {replicas} replicas"
-    return finding, f"mean errors of {' and '.join(texts)} ({basis}{failed})"
+    finding = AuditFinding.MISSED if any_over else AuditFinding.PASSED
+    return finding, f"mean errors of {' and '.join(texts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,9 +305,7 @@ def _quantile_interval(
         return Interval(value=0.0, low=0.0, high=0.0)
     random = np.random.default_rng(SEED)
     draws = random.integers(0, len(names), (RESAMPLES, len(names)))
-    resampled = [
-        np.quantile(np.concatenate([pooled[i] for i in draw]), QUANTILE) for draw in draws
-    ]
+    resampled = [np.quantile(np.concatenate([pooled[i] for i in draw]), QUANTILE) for draw in draws]
     spread = np.log(np.maximum(resampled, value / WIDEST)).std()
     # Resamples of few replicas spread less than new replicas would.
     return _logarithmic(
