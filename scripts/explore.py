@@ -38,9 +38,11 @@ def main(job: stage.Job) -> None:
             control,
             seed=job.seed("dynamics"),
             successor=starts.successors(train, lambda number: job.seed(f"start of {number}")),
+            audit=settings.audit,
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)
+    write_frames(args.reservoir, result.reservoir)
     path = args.traces.with_name("trajectory.parquet")
     if frames := trajectory.join(result.trajectory, path):
         job.say(f"{frames} frames of the trajectory in {path}")
@@ -56,5 +58,6 @@ if __name__ == "__main__":
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces, written")
     arguments.add_argument("--candidates", required=True, type=Path, help="frames, written")
+    arguments.add_argument("--reservoir", required=True, type=Path, help="frames, written")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends, written")
     stage.run(arguments, main)

@@ -1,65 +1,52 @@
-"""Select the frames worth a label from the exploration's candidates."""
+"""Select the frames worth a label: random ones for the audit, and where the index saw trouble."""
 
 from pathlib import Path
 
-from halcyon import files, tables
-from halcyon.campaign import stage
-from halcyon.config import DatasetReference
+from halcyon import tables
+from halcyon.campaign import stage, work
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels.labelling import NOT_COMPUTED, gather
-from halcyon.verdict import saturation
-from halcyon.verdict.forms import ExplorationSummary, Finding
+from halcyon.labels.labelling import gather
+from halcyon.verdict import audit, saturation
+from halcyon.verdict.forms import ExplorationSummary, SelectionSummary
 
 
 def main(job: stage.Job) -> None:
     import torch
 
-    from halcyon.domain.calibration import Sample
-    from halcyon.domain.intervals import Domain
-    from halcyon.exploration.selection import Selection, select
-    from halcyon.models import mace
+    from halcyon.campaign.dynamics_job import published_set, watched
+    from halcyon.exploration.generation import Visited, frames_to_label
 
     args, settings = job.arguments, job.plan.settings
     torch.set_num_threads(args.threads)
     summary = ExplorationSummary.read(args.summary)
-    assessment = saturation.assess_run(
-        tables.read(args.traces).to_pandas(), summary.replicas, settings
-    )
+    traces = tables.read(args.traces).to_pandas()
     labelled = [frame for split in gather(args.labels).values() for frame in split]
-    candidates = read_frames(args.candidates)
-    if assessment.finding is Finding.SATURATED:
-        selection = Selection.of_none(len(candidates), "the index has saturated")
-    else:
-        device, dtype = settings.resources.device, settings.model.dtype
-        model = mace.load(args.model, device=device, dtype=dtype)
-        selection = select(
-            Sample.of(candidates, mace.evaluate(model, candidates)),
-            Sample.of(labelled, mace.evaluate(model, labelled)),
-            Domain.read(args.domain),
-            settings.selection,
-            settings.exploration,
-            system_kind=job.plan.system.kind,
-            limit=settings.limits.label_budget
-            - sum(frame.info["status"] != NOT_COMPUTED for frame in labelled),
-        )
-    reference = job.campaign.settings.reference
-    if selection.frames and isinstance(reference, DatasetReference):
-        selection = selection.replaced(
-            job.campaign.reference().pool or [],
-            {name: job.plan.start(name) for name in job.plan.explored},
-            labelled,
-            bonds={name: job.plan.lasting_bonds(name) for name in job.plan.explored},
-            max_difference_A=reference.max_difference_A,
-        )
-    for frame in selection.frames:
+    last_audit = audit.audit_of(labelled, args.generation - 1)
+    model = watched(job, args.model, args.domain)
+    chosen = frames_to_label(
+        Visited(candidates=read_frames(args.candidates), reservoir=read_frames(args.reservoir)),
+        labelled,
+        model,
+        settings,
+        audit_frames_each=work.audit_frames_each(job.plan),
+        calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, settings)),
+        missed=audit.missed(last_audit, settings),
+        published=published_set(job),
+    )
+    for frame in chosen.frames:
         frame.info["generation"] = args.generation
-    write_frames(args.selected, selection.frames)
-    passed_over, fates = summary.candidates_passed_over, selection.fates
+    write_frames(args.selected, chosen.frames)
+    passed_over, fates = summary.candidates_passed_over, chosen.fates
     if passed_over:
         fates |= {"left: the replica had better ones": passed_over}
-    files.write_json(args.fates, {"candidates": len(candidates) + passed_over, "fates": fates})
-    described = ", ".join(f"{number} {fate}" for fate, number in fates.items())
-    job.done(described or "no candidates", args.selected)
+    SelectionSummary(
+        candidates=sum(fates.values()),
+        fates=fates,
+        random=chosen.random,
+        deciding=model.domain.deciding,
+        signal_limits=model.domain.limits,
+    ).write(args.fates)
+    job.done(chosen.describe() or "no candidates", args.selected)
 
 
 if __name__ == "__main__":
@@ -68,6 +55,7 @@ if __name__ == "__main__":
     arguments.add_argument("--model", required=True, type=Path, help="MACE model that explored")
     arguments.add_argument("--domain", required=True, type=Path, help="its domain")
     arguments.add_argument("--candidates", required=True, type=Path, help="candidate frames")
+    arguments.add_argument("--reservoir", required=True, type=Path, help="random frames")
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")

@@ -1,12 +1,14 @@
 """Decide whether the campaign goes on, and write the numbers behind the decision."""
 
+import itertools
 from pathlib import Path
 
 from halcyon import tables
 from halcyon.campaign import accounts, retention, stage
 from halcyon.campaign.budget import Spent
 from halcyon.labels.labelling import gather
-from halcyon.verdict.forms import ExplorationSummary, LabelCounts
+from halcyon.verdict import audit, saturation
+from halcyon.verdict.forms import ExplorationSummary, LabelCounts, SelectionSummary
 from halcyon.verdict.judging import judge
 from halcyon.verdict.runs import Run, read_runs
 
@@ -18,7 +20,10 @@ def main(job: stage.Job) -> None:
     runs = read_runs(args.traces.parents[1], last=args.generation - 1)
     replicas = ExplorationSummary.read(args.summary).replicas
     runs[args.generation] = Run(traces=tables.read(args.traces).to_pandas(), replicas=replicas)
-    counts = {split: len(frames) for split, frames in gather(args.labels).items()}
+    labelled = gather(args.labels)
+    counts = {split: len(frames) for split, frames in labelled.items()}
+    audited = audit.audit_of(itertools.chain(*labelled.values()), args.generation)
+    selection = SelectionSummary.read(args.selection)
     verdict = judge(
         runs,
         settings,
@@ -26,6 +31,15 @@ def main(job: stage.Job) -> None:
         generation=args.generation,
         labels=LabelCounts(**counts, spent=sum(counts.values()) - counts["not_computed"]),
         core_hours=Spent(job.campaign, settings.limits).core_hours(),
+        audit=audit.assess_audit(
+            audited, settings.accuracy, confidence=saturation.confidence_spent(settings)
+        ),
+        signals=audit.signal_reports(
+            audited,
+            selection.signal_limits,
+            tolerance_eV_per_A=settings.accuracy.atom_force_eV_per_A,
+            deciding=selection.deciding,
+        ),
     )
     verdict.write(args.verdict)
     retention.clean_up(job.campaign, args.system)
@@ -36,6 +50,7 @@ def main(job: stage.Job) -> None:
 if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--generation", required=True, type=int, help="generation, from 0")
+    arguments.add_argument("--selection", required=True, type=Path, help="counts of selection")
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")

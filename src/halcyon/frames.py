@@ -4,8 +4,12 @@ A row is a frame. Positions and forces are list columns. The file's metadata has
 meaning of every column and the version of the schema.
 
 In memory the scalar columns are in `atoms.info` under the same names, `VECTORS` and `PER_ATOM`
+<<<<<<< HEAD
 in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that a typo cannot lose
 data.
+=======
+in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that no typo loses data.
+>>>>>>> h3
 
 Not for: trajectories of every step (see `exploration.trajectory`), or whether a label can be
 trusted (see `labels.sanity`).

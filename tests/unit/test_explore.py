@@ -15,6 +15,7 @@ from ase.build import molecule
 from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import (
+    AuditSettings,
     DistanceVariable,
     DomainSettings,
     ExplorationSettings,
@@ -25,8 +26,10 @@ from halcyon.domain.expected import Curve, ExpectedErrors
 from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted
+from halcyon.exploration.activity import CLOSED_GAP_PS
 from halcyon.exploration.candidates import FRAMES_BEFORE_FAILURE
 from halcyon.exploration.explore import Monitoring, Progress, Replica, RunControl, explore
+from halcyon.exploration.reservoir import draw_of
 from halcyon.exploration.run_state import identity_of
 from halcyon.exploration.traces import trace_columns, write_traces
 from halcyon.exploration.trajectory import join
@@ -128,6 +131,7 @@ SETTINGS = ExplorationSettings(
 )
 
 
+AUDIT = AuditSettings(reservoir=9)
 STRETCH = MetadynamicsBias(
     kind="metadynamics",
     variables=[DistanceVariable(kind="distance", atoms=(0, 1), sigma_A=0.05)],
@@ -154,6 +158,7 @@ def run(
     system_kind="molecule",
     identity="test",
     stop=lambda: False,
+    audit=AUDIT,
     **options,
 ):
     return explore(
@@ -167,6 +172,7 @@ def run(
         ),
         RunControl(work=work, identity=identity, stop=stop),
         seed=3,
+        audit=audit,
         **options,
     )
 
@@ -181,9 +187,13 @@ def same(result, other):
     assert result.traces.equals(other.traces)
     assert result.replicas == other.replicas
     assert result.steps == other.steps
-    assert [f.info for f in result.candidates] == [f.info for f in other.candidates]
-    for a, b in zip(result.candidates, other.candidates, strict=True):
-        np.testing.assert_array_equal(a.positions, b.positions)
+    for frames, others in (
+        (result.candidates, other.candidates),
+        (result.reservoir, other.reservoir),
+    ):
+        assert [f.info for f in frames] == [f.info for f in others]
+        for a, b in zip(frames, others, strict=True):
+            np.testing.assert_array_equal(a.positions, b.positions)
 
 
 def test_the_index_is_the_time_spent_outside(tmp_path):
@@ -275,6 +285,46 @@ def test_of_a_long_run_a_set_number_of_candidates_is_kept_those_that_gained_most
             for r in (all_of_them, few)
         )
         assert kept == gains[-3:]
+
+
+def test_the_reservoir_has_random_frames_of_the_time_after_equilibration(tmp_path):
+    every = SETTINGS.model_copy(update={"trajectory_every_fs": 20.0})
+    replicas = [Replica(n, 600.0, dimer(1.9 if n == 1 else 1.0)) for n in range(4)]
+    result = run(tmp_path / "a", replicas=replicas, settings=every, successor=breaks_first)
+    visited = {
+        (f.info["replica"], round(1000 * f.info["time"])): f
+        for path in result.trajectory
+        for f in read_frames(path)
+    }
+    assert len(result.reservoir) == AUDIT.reservoir
+    draws = [frame.info["draw"] for frame in result.reservoir]
+    # Of each replica the frames from 0.08 ps on, a fifth of the run; its own time counts.
+    after_equilibration = [place for place in visited if place[1] >= 80]
+    of_all = sorted(draw_of(seed=3, replica=n, step=step) for n, step in after_equilibration)
+    assert draws == of_all[: AUDIT.reservoir]
+    for frame in result.reservoir:
+        other = visited[frame.info["replica"], round(1000 * frame.info["time"])]
+        np.testing.assert_array_equal(frame.positions, other.positions)
+
+
+def test_without_an_audit_no_frame_is_kept(tmp_path):
+    assert run(tmp_path, audit=None).reservoir == []
+
+
+def test_activity_is_the_time_outside_with_short_gaps_closed(tmp_path):
+    result = run(tmp_path)
+    last = result.traces.groupby("replica").last()
+    for end in result.replicas:
+        spans = end.activity_ps
+        assert len(spans) > 1
+        outside = last["cli_error_max"][end.replica]
+        active = sum(stop - start for start, stop in spans)
+        gaps = [after - before for (_, before), (after, _) in itertools.pairwise(spans)]
+        assert min(gaps) >= CLOSED_GAP_PS
+        # Both atoms are outside together, so closed gaps are all that is more than Λ.
+        excursions = last["excursions_error"][end.replica] / 2
+        assert outside <= active + 1e-9 < outside + CLOSED_GAP_PS * (excursions - len(spans)) + 1e-6
+        assert end.molecules == 1
 
 
 def test_killed_and_restarted_it_is_the_same_trajectory(tmp_path):

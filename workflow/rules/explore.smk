@@ -10,6 +10,7 @@ rule explore:
     output:
         traces="<campaign>/{system}/gen{gen}/traces.parquet",
         candidates="<campaign>/{system}/gen{gen}/candidates.parquet",
+        reservoir="<campaign>/{system}/gen{gen}/reservoir.parquet",
         summary=report(
             "<campaign>/{system}/gen{gen}/exploration.json",
             caption="../report/exploration.rst",
@@ -35,4 +36,4 @@ rule explore:
         " --generation {params.number} --threads {threads} --log {log:q} --seconds {params.seconds}"
         " --model {input.model:q} --domain {input.domain:q} --labels {input.labels:q}"
         " --traces {output.traces:q} --candidates {output.candidates:q}"
-        " --summary {output.summary:q}"
+        " --reservoir {output.reservoir:q} --summary {output.summary:q}"

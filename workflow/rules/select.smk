@@ -6,9 +6,11 @@ rule select:
         model=rules.train.output.model,
         domain=rules.domain.output.domain,
         candidates=rules.explore.output.candidates,
+        reservoir=rules.explore.output.reservoir,
         traces=rules.explore.output.traces,
         summary=rules.explore.output.summary,
         labels=labels_before,
+        committee=committee,
     output:
         selected="<campaign>/{system}/gen{gen}/selected.parquet",
         fates=report(
@@ -33,5 +35,5 @@ rule select:
         "exec python {params.program:q} --campaign {params.campaign:q}"
         " --system {wildcards.system} --generation {params.number} --threads {threads} --log {log:q}"
         " --model {input.model:q} --domain {input.domain:q}"
-        " --candidates {input.candidates:q} --traces {input.traces:q} --summary {input.summary:q}"
+        " --candidates {input.candidates:q} --reservoir {input.reservoir:q} --traces {input.traces:q} --summary {input.summary:q}"
         " --labels {input.labels:q} --selected {output.selected:q} --fates {output.fates:q}"

@@ -7,6 +7,7 @@ checkpoint verdict:
     input:
         traces=rules.explore.output.traces,
         summary=rules.explore.output.summary,
+        selection=rules.select.output.fates,
         labels=labels_with,
     output:
         verdict=report(
@@ -33,7 +34,7 @@ checkpoint verdict:
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --traces {input.traces:q}"
-        " --summary {input.summary:q} --labels {input.labels:q} --verdict {output.verdict:q}\n"
+        " --summary {input.summary:q} --selection {input.selection:q} --labels {input.labels:q} --verdict {output.verdict:q}\n"
         "python {params.show:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {params.page_log:q} --verdicts {params.so_far:q}"
         " --page {params.page:q} || echo 'the page could not be made; the campaign goes on' >&2"

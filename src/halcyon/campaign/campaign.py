@@ -53,12 +53,14 @@ class SystemPlan:
         seed: the campaign's seed; boxes are packed with it.
         prepared: folder of packed boxes and force fields, which are made once and found again by
             their content; None: keep nothing.
+        backend: `reference.backend`, which says roughly what a label costs; None: not known.
     """
 
     system: config.System
     settings: config.Settings
     seed: int = 0
     prepared: Path | None = None
+    backend: str | None = None
 
     @property
     def structures(self) -> dict[str, config.StructureSettings]:
@@ -256,6 +258,7 @@ class Campaign:
                 config.settings_for(settings, system, str(path)),
                 seed=settings.seed,
                 prepared=settings.results / PREPARED,
+                backend=settings.reference.backend,
             )
         return cls(settings, plans)
 
@@ -292,6 +295,7 @@ class Campaign:
                 config.settings_for(settings, system),
                 seed=settings.seed,
                 prepared=prepared,
+                backend=settings.reference.backend,
             )
             for name, system in systems.items()
         }

@@ -1,6 +1,6 @@
 """A job's model, what its dynamics are held against, and how the job steers them.
 
-Exploring and certifying both begin so.
+Exploring, selecting and certifying begin so.
 
 Not for: where replicas start (`exploration.starts`), or the dynamics (`exploration.explore`).
 """
@@ -8,9 +8,12 @@ Not for: where replicas start (`exploration.starts`), or the dynamics (`explorat
 from pathlib import Path
 
 from halcyon.campaign.stage import Job
+from halcyon.config import DatasetReference
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.explore import Monitoring, RunControl
+from halcyon.exploration.generation import Watched
 from halcyon.exploration.run_state import identity_of
+from halcyon.labels.pool import PublishedSet, frames_like
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
 
@@ -48,3 +51,43 @@ def watched_model(
     )
     loaded = mace.load(model, device=device, dtype=dtype)
     return BatchedMace(loaded, compute_stress=compute_stress), monitoring, control
+
+
+def watched(job: Job, model: Path, domain: Path) -> Watched:
+    """Read the model, its domain and its committee, to judge frames by.
+
+    Args:
+        job: the stage.
+        model: file of the MACE model that explored.
+        domain: file of its domain.
+
+    Raises:
+        InputError: as `watched_model`.
+    """
+    settings = job.plan.settings
+    device, dtype = settings.resources.device, settings.model.dtype
+    return Watched(
+        model=mace.load(model, device=device, dtype=dtype),
+        domain=Domain.read(domain),
+        system_kind=job.plan.system.kind,
+        committee=mace.load_committee(
+            settings.domain, job.plan.elements, device=device, dtype=dtype
+        ),
+    )
+
+
+def published_set(job: Job) -> PublishedSet | None:
+    """The published set of a campaign in retrospect; None: labels are computed.
+
+    Raises:
+        InputError: a file of the set is missing or damaged.
+    """
+    reference, plan = job.campaign.settings.reference, job.plan
+    if not isinstance(reference, DatasetReference):
+        return None
+    published = job.campaign.reference().pool or []
+    pools = {
+        name: frames_like(published, plan.start(name), plan.lasting_bonds(name))
+        for name in plan.explored
+    }
+    return PublishedSet(pools, reference.max_difference_A)

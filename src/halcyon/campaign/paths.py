@@ -24,6 +24,8 @@ from halcyon.verdict.saturation import certificate_wanted, goes_on
 SEED = -1
 """Number, in ledgers and tables, of the batch before generation 0 and of what is done once."""
 GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
+RESERVOIR = "reservoir.parquet"
+"""Random frames of a generation's exploration."""
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
 
@@ -33,7 +35,7 @@ CERTIFICATE = ("certificate.json", "nvt.parquet", "nve.parquet")
 MANIFEST = Path("final/manifest.json")
 """Output of the rule `final`: it lists all files of the folder."""
 
-COMMITTEE_STAGES = ("domain", "explore")
+COMMITTEE_STAGES = ("domain", "explore", "select")
 """Stages of a generation that read the models of the signal `committee`."""
 
 
@@ -96,10 +98,13 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Pl
     """Jobs of a generation, in order; its verdict is the last."""
     batch = batch_name(generation)
     folder, logs = campaign.folder / system / batch, campaign.folder / system / "logs"
+    # Generations that an early release has finished have none.
+    early = (folder / "selected.parquet").exists() and not (folder / RESERVOIR).exists()
+    reservoir = () if early else (RESERVOIR,)
     outputs = {
         "train": ("model.model", "metrics.json", "parity.parquet", "drift.json"),
         "domain": ("domain.json",),
-        "explore": ("traces.parquet", "candidates.parquet", "exploration.json"),
+        "explore": ("traces.parquet", "candidates.parquet", "exploration.json", *reservoir),
         "select": ("selected.parquet", "selection.json"),
         "verdict": ("verdict.json",),
     }

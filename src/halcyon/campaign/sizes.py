@@ -25,7 +25,7 @@ from halcyon.campaign import paths
 from halcyon.campaign.attempts import Attempts, Ended, count
 from halcyon.campaign.campaign import Campaign
 from halcyon.campaign.paths import SEED
-from halcyon.campaign.work import atom_units, job_units, recorded_units
+from halcyon.campaign.work import LABEL_S, atom_units, job_units, recorded_units
 
 LEAST_MIN = 10
 """Starting a job takes part of its time: no job is asked for less, min."""
@@ -43,7 +43,7 @@ UNLEARNED_SECONDS = {
     "domain": 0.02,  # an atom in a frame
     "explore": 2e-3,  # an atom's step of MACE, one core; a GPU is faster, and learned
     "select": 0.02,
-    "label": 10.0,  # an atom ** 1.5 in a frame: GGA-DFT on one core
+    "label": LABEL_S,  # an atom ** 1.5 in a frame: GGA-DFT on one core
     "certify": 2e-3,
     "final": 0.02,
 }

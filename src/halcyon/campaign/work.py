@@ -14,7 +14,7 @@ time that a cluster is asked for, `rates` into what a campaign will cost.
 | `pretrain`, `train` | structure and epoch | structures learned; with replay twice as many |
 | `domain`, `select`, `final` | frame | frames that the model looks at, or that are copied |
 | `explore`, `certify` | replica-step | replicas × steps |
-| `label` | label | frames to label, each in all multiplicities that it may have |
+| `label` | label | frames to label, with the audit, each in all multiplicities that it may have |
 | all others | job | 1 |
 
 How many labels earlier generations have made is not asked for: as many are taken as the settings
@@ -47,6 +47,14 @@ UNITS = {
 """What the work of a stage is counted in; of every other stage, it is counted in jobs."""
 LABEL_POWER = 1.5
 """How the cost of a label grows with the number of atoms: between 1 (xTB on few atoms) and 3."""
+LABEL_S = 10.0
+"""Core-seconds of a label, an atom ** `LABEL_POWER`, where nothing was learned: GGA-DFT."""
+CHEAP_BACKENDS = ("xtb", "dataset")
+"""Backends whose labels cost next to nothing, whatever the number of atoms."""
+AUDIT_FRAMES = (5, 10)
+"""Least and greatest number of audit frames of a structure and temperature, by default."""
+AUDIT_CORE_HOURS = 10.0
+"""What the default spends on those of one structure and temperature, if it can."""
 
 
 def units(  # noqa: PLR0911 - one per stage
@@ -85,7 +93,8 @@ def units(  # noqa: PLR0911 - one per stage
             taught = pretrained_frames(plan) if plan.settings.pretraining.enabled else 0
             return taught + labels_before(plan, generation or 0)
         case "select":
-            return candidates(plan) + labels_before(plan, generation or 0)
+            looked_at = candidates(plan) + reservoir(plan) + audit_frames(plan)
+            return looked_at + labels_before(plan, generation or 0)
         case "final":
             return labels_before(plan, plan.settings.limits.max_generations)
     return 1
@@ -143,7 +152,52 @@ def labels(plan: SystemPlan, generation: int | None) -> int:
     if generation is None:
         return plan.seed_labels
     left = plan.settings.limits.label_budget - labels_before(plan, generation)
-    return max(0, min(plan.settings.selection.frames, left))
+    return max(0, min(_labels_each(plan), left))
+
+
+def _labels_each(plan: SystemPlan) -> int:
+    """Labels of a generation that the label budget does not limit, at most."""
+    return plan.settings.selection.frames + audit_frames(plan)
+
+
+def audit_frames(plan: SystemPlan) -> int:
+    """Audit frames of a generation, of all structures and temperatures."""
+    return _explored_groups(plan) * audit_frames_each(plan)
+
+
+def audit_frames_each(plan: SystemPlan) -> int:
+    """Audit frames of each structure and temperature in a generation.
+
+    Unless `audit.frames` says it, 10; fewer, but at least 5, where those would cost more than
+    `AUDIT_CORE_HOURS` or, over all generations, more than half of the labels that the seed leaves.
+    Only what is known before the campaign begins counts, so that all generations have as many.
+    """
+    if plan.settings.audit.frames:
+        return plan.settings.audit.frames
+    least, most = AUDIT_FRAMES
+    limits = plan.settings.limits
+    left = max(0, limits.label_budget - plan.seed_labels)
+    by_budget = left // (2 * limits.max_generations * _explored_groups(plan))
+    by_cost = most
+    if plan.backend not in CHEAP_BACKENDS:
+        atoms = max(plan.atoms[name] for name in plan.explored)
+        by_cost = int(AUDIT_CORE_HOURS * 3600 / (LABEL_S * atoms**LABEL_POWER))
+    return max(least, min(most, by_budget, by_cost))
+
+
+def _explored_groups(plan: SystemPlan) -> int:
+    """Structures × temperatures that have a replica."""
+    exploration = plan.settings.exploration
+    number = len(plan.explored) * len(exploration.temperatures_K)
+    return max(1, min(number, exploration.replicas))
+
+
+def reservoir(plan: SystemPlan) -> int:
+    """Random frames of an exploration, at most: all are looked at where diverse ones are chosen."""
+    exploration = plan.settings.exploration
+    each = math.ceil(exploration.time_ps * 1000 / exploration.candidate_interval_fs)
+    most = _explored_groups(plan) * plan.settings.audit.reservoir
+    return min(most, exploration.replicas * each)
 
 
 def calculations(plan: SystemPlan, generation: int | None) -> int:
@@ -159,15 +213,17 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
 
 def labels_before(plan: SystemPlan, generation: int) -> int:
     """Labels of the seed and all earlier generations, at most."""
-    unlimited = plan.seed_labels + generation * plan.settings.selection.frames
+    unlimited = plan.seed_labels + generation * _labels_each(plan)
     return min(unlimited, max(plan.settings.limits.label_budget, plan.seed_labels))
 
 
 def learned_frames(plan: SystemPlan, generation: int) -> int:
     """Frames that the model of a generation is trained on, at most."""
-    selected = labels_before(plan, generation) - plan.seed_labels
-    held_out = selected // plan.settings.selection.validation_every
-    return plan.settings.seed_labels.train * len(plan.sampled) + selected - held_out
+    new = labels_before(plan, generation) - plan.seed_labels
+    audited = min(new, generation * audit_frames(plan))  # they have the first claim
+    # Every second of them is held out, the first of each structure and temperature among these.
+    held_out = audited - audited // 2 + (new - audited) // plan.settings.selection.validation_every
+    return plan.settings.seed_labels.train * len(plan.sampled) + new - held_out
 
 
 def pretrained_frames(plan: SystemPlan) -> int:

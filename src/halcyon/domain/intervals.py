@@ -184,6 +184,20 @@ class Domain:
         """Intervals per class of the tier `label` or `guard`, eV."""
         return {"label": self.label, "guard": self.guard}[name]
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Raw distance over which an atom is outside, by signal; see `signals`."""
+        own_unit = {"node_energy": 1.0, "guard": 1.0}  # half widths; of latent ones radii
+        return own_unit | {
+            name: 1.0 if name.startswith("latent") else calibration.threshold.value
+            for name, calibration in self.signals.items()
+        }
+
+    @property
+    def deciding(self) -> str:
+        """Name of the signal that the index counts by: `error`, or that of early releases."""
+        return "error" if self.expected else "node_energy"
+
     def intervals(self, tier: str, structures: Sequence[str]) -> np.ndarray:
         """Intervals of every atom of a batch, where classes are fixed per atom.
 

@@ -35,13 +35,15 @@ import torch
 from ase import Atoms
 from torch_sim.models.interface import ModelInterface
 
-from halcyon.config import ExplorationSettings
+from halcyon.config import AuditSettings, ExplorationSettings
 from halcyon.errors import InputError, Interrupted
+from halcyon.exploration.activity import Activity
 from halcyon.exploration.blocks import DECIDING, Judged, Step
 from halcyon.exploration.candidates import Candidates, Snapshot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.monitoring import Monitoring
 from halcyon.exploration.replicas import ReplicaBatch, keep_freed_memory, variables
+from halcyon.exploration.reservoir import Reservoir
 from halcyon.exploration.run_state import Roster, RunState, Successor, fingerprint, read_checkpoint
 from halcyon.exploration.schedule import Schedule
 from halcyon.exploration.traces import Traces
@@ -108,6 +110,7 @@ class Exploration:
         replicas: how each replica ended, by its number.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
+        reservoir: frames drawn at random, least draws first; see `reservoir`.
         trajectory: files with the trajectory, in order; none unless the settings ask for it.
     """
 
@@ -116,6 +119,7 @@ class Exploration:
     replicas: list[ReplicaEnd]
     steps: int
     passed_over: int
+    reservoir: list[Atoms]
     trajectory: list[Path]
 
     def summary(self) -> ExplorationSummary:
@@ -147,6 +151,7 @@ def explore(
     *,
     seed: int,
     successor: Successor | None = None,
+    audit: AuditSettings | None = None,
 ) -> Exploration:
     """Run all replicas to their end or failure, or go on where a killed run stopped.
 
@@ -161,12 +166,14 @@ def explore(
         successor: gives the replica that takes the place of a failed one for the rest of the time;
             at most `settings.replacements` do in each batch. None: failed replicas are not
             replaced.
+        audit: how many random frames are kept, and from when on. None: none is kept.
 
     Raises:
         InputError: a signal is not calibrated, or constant pressure without a periodic cell.
         Interrupted: stopped in good order; the same call goes on.
     """
     keep_freed_memory()
+    kept_frames = [audit.model_dump(mode="json", exclude={"frames"})] if audit else []
     identity = json.dumps(
         [
             control.identity,
@@ -174,6 +181,7 @@ def explore(
             monitoring.system_kind,
             seed,
             str(model.dtype),
+            *kept_frames,
         ]
     )
     loops = []
@@ -194,7 +202,8 @@ def explore(
         )
         running = ReplicaBatch(model, settings, monitoring, seed=seed)
         name = fingerprint(identity, settings, group)
-        loop = _Loop(roster, running, control.work / name)
+        reservoir = Reservoir(audit, Schedule.of(settings), seed=seed)
+        loop = _Loop(roster, running, reservoir, control.work / name)
         loop.go(control)
         loops.append(loop)
     states = [loop.state for loop in loops]
@@ -205,6 +214,7 @@ def explore(
         replicas=sorted(ends, key=lambda end: end.replica),
         steps=sum(state.replica_steps for state in states),
         passed_over=sum(state.candidates.passed_over for state in states),
+        reservoir=[f for state in states for f in state.reservoir.frames(state.roster.replicas)],
         trajectory=[path for state in states for path in state.trajectory.files()],
     )
 
@@ -212,7 +222,9 @@ def explore(
 class _Loop:
     """Takes replicas of equal periodicity from their start, or from a checkpoint, to their end."""
 
-    def __init__(self, roster: Roster, running: ReplicaBatch, files: Path) -> None:
+    def __init__(
+        self, roster: Roster, running: ReplicaBatch, reservoir: Reservoir, files: Path
+    ) -> None:
         """Begin; `files` is the path of checkpoint and trajectory without their endings."""
         settings = running.settings
         self.settings, self.schedule = settings, Schedule.of(settings)
@@ -222,6 +234,8 @@ class _Loop:
             running,
             Traces(list(running.signals), variables=variables(settings)),
             Candidates(settings.candidates_per_replica, self.schedule.timestep_ps),
+            reservoir,
+            Activity(self.schedule.timestep_ps),
             Trajectory(files.with_name(f"{files.name}.trajectory")),
             step=-self.schedule.equilibration,
         )
@@ -288,6 +302,7 @@ class _Loop:
             state.step = schedule.next_interval(state.step)
         self._release()
         if state.step % schedule.interval == 0:
+            self._offer_frames()
             self._close_intervals()
             # A successor that would still be equilibrated at the end shows nothing.
             if state.roster.waiting and state.step + schedule.equilibration < schedule.steps:
@@ -335,6 +350,8 @@ class _Loop:
             # The frame of the failure itself is no candidate.
             worst = block.worst[: block.failed[i][0] if i in block.failed else None, i]
             outside = worst > 0
+            if self.state.activity:
+                self.state.activity.note(slot.member, self.state.step + 1 - slot.began, outside)
             if not outside.any():
                 slot.outside = False
                 continue
@@ -385,6 +402,14 @@ class _Loop:
     def _close_intervals(self) -> None:
         for _, slot, atoms in self.state.places():
             slot.close_interval(self.state.index.cli[DECIDING, atoms], self.state.candidates)
+
+    def _offer_frames(self) -> None:
+        """Offer the present frame of each replica to the reservoir; failed ones are gone by now."""
+        running, replicas = self.state.running, self.state.roster.replicas
+        for i, slot, atoms in self.state.places():
+            frame = running.state.positions[atoms], running.state.cell[i]
+            step = self.state.step - slot.began
+            self.state.reservoir.offer(slot.member, replicas[slot.member], step, *frame)
 
     def _keep_recent_frames(self) -> None:
         """Remember the present frame of each replica for a while: it may fail soon."""

@@ -20,12 +20,15 @@ import torch
 from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
 from halcyon.domain.index import CliIndex
+from halcyon.exploration.activity import Activity
 from halcyon.exploration.blocks import DECIDING
 from halcyon.exploration.candidates import Candidates, Slot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.replicas import ReplicaBatch
+from halcyon.exploration.reservoir import Reservoir
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
+from halcyon.systems.molecules import number_of_molecules
 from halcyon.verdict.forms import ReplicaEnd
 
 CHECKPOINT_VERSION = 3
@@ -180,6 +183,9 @@ class RunState:
         running: those that are running now.
         traces: points so far.
         candidates: frames so far.
+        reservoir: frames drawn at random so far.
+        activity: when each replica was unreliable; None: it goes on from a checkpoint of an early
+            release, which did not note that.
         trajectory: written only if the settings ask for it.
         step: that the run has reached; below 0 while the first replicas are equilibrated.
         replica_steps: steps made, summed over replicas, up to each one's failure; those of
@@ -190,6 +196,8 @@ class RunState:
     running: ReplicaBatch
     traces: Traces
     candidates: Candidates
+    reservoir: Reservoir
+    activity: Activity | None
     trajectory: Trajectory
     step: int
     replica_steps: int = 0
@@ -219,6 +227,8 @@ class RunState:
             **self.roster.state(),
             "batch": self.running.checkpoint(),
             "book": self.candidates.state(),
+            "reservoir": self.reservoir.state(),
+            "activity": self.activity and self.activity.state(),
             "traces": self.traces.state(),
             "trajectory_parts": parts,
         }
@@ -233,6 +243,11 @@ class RunState:
         self.roster.restore(saved)
         self.running.restore(saved["batch"], self.roster.replicas)
         self.candidates.restore(saved["book"])
+        self.reservoir.restore(saved.get("reservoir", []), self.roster.replicas)
+        if self.activity is None or saved.get("activity") is None:
+            self.activity = None
+        else:
+            self.activity.restore(saved["activity"])
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
 
@@ -264,6 +279,8 @@ class RunState:
                     began_ps=began * timestep_ps,
                     time_ps=time_ps,
                     failure=failure,
+                    molecules=number_of_molecules(replica.start),
+                    activity_ps=self.activity and self.activity.of(member),
                     cli_atoms_ps=cli[member].tolist() if member in cli else None,
                 )
             )

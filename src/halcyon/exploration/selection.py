@@ -18,7 +18,7 @@ Not for: proposing candidates (`explore`), or the sampling itself (`spread`).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,8 @@ from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import deciding_alone
 from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key
-from halcyon.labels.pool import frames_like, nearest
+from halcyon.labels.pool import PublishedSet
 from halcyon.systems.fingerprint import pair_distances, rms_difference
-from halcyon.systems.graphs import Bonds
 
 FRAMES_AT_ONCE = 16
 """Number of frames whose pairs of atoms are looked at together."""
@@ -58,31 +57,18 @@ class Selection:
         """No frame of so many candidates, for one reason."""
         return cls([], {f"left: {reason}": candidates})
 
-    def replaced(
-        self,
-        published: Sequence[Atoms],
-        starts: Mapping[str, Atoms],
-        labelled: Sequence[Atoms],
-        *,
-        bonds: Mapping[str, Bonds | None],
-        max_difference_A: float,
-    ) -> "Selection":
+    def replaced(self, published: PublishedSet, labelled: Sequence[Atoms]) -> "Selection":
         """The most similar frames of a published data set, in place of the selected ones.
 
         Args:
-            published: all frames of the set.
-            starts: start frame of each explored structure, by its name.
-            labelled: frames that have a record already, with `info["key"]`.
-            bonds: of each of them, the pairs of bonded atoms; None where bonds may break.
-            max_difference_A: selected frames that differ more from the set are left out, and
+            published: the set. Selected frames that are far from all of it are left out, and
                 counted.
+            labelled: frames that have a record already, with `info["key"]`.
 
         Raises:
             InputError: the set has no frame of a structure at all.
         """
-        pools = {name: frames_like(published, start, bonds[name]) for name, start in starts.items()}
-        taken = {frame.info["key"] for frame in labelled}
-        frames = nearest(self.frames, pools, taken, max_difference=max_difference_A)
+        frames = published.nearest(self.frames, labelled)
         fates = dict(self.fates)
         if missing := len(self.frames) - len(frames):
             fates |= {"selected": len(frames), "left: nothing like it in the data set": missing}
@@ -147,9 +133,57 @@ def select(
     for count, candidate in enumerate(taken, start=1):
         info = candidate.frame.info
         info["key"] = candidate.key
-        info["split"] = "train" if count % settings.validation_every else "validation"
+        info["split"] = _split(count, settings)
         info.setdefault("score", _score(candidate, domain))
     return Selection([candidate.frame for candidate in taken], dict(+fates))
+
+
+def select_diverse(
+    reservoir: Sample,
+    labelled: Sample,
+    domain: Domain,
+    settings: SelectionSettings,
+    *,
+    number: int,
+) -> list[Atoms]:
+    """Random frames that differ most from labelled ones and from each other.
+
+    They are for a model that is calm but wrong: it sees no trouble, so that there are no
+    candidates to learn from.
+
+    Args:
+        reservoir: random frames of the dynamics with `draw` in `info`.
+        labelled: frames that have a record already, or will have one.
+        domain: of the model that predicted; its classes.
+        settings: how many join the validation set; least difference of frames; force cap.
+        number: of frames to take.
+
+    Returns:
+        At most `number` frames. Their `info` gains `split`, `key`, `reason` and `fps_distance`.
+    """
+    known_keys = {structure_key(frame) for frame in labelled.frames}
+    neighbours = _Neighbours(labelled.frames)
+    different = []
+    for i in np.argsort([frame.info["draw"] for frame in reservoir.frames], kind="stable"):
+        frame = reservoir.frames[i]
+        values = reservoir.descriptors[i], reservoir.node_energy[i]
+        candidate = _Candidate(frame, structure_key(frame), *values)
+        distance = neighbours.nearest(frame, pair_distances(frame))
+        too_large = np.linalg.norm(reservoir.forces[i], axis=1).max() > settings.force_cap_eV_per_A
+        if candidate.key in known_keys or distance < settings.min_difference_A or too_large:
+            continue
+        known_keys.add(candidate.key)
+        different.append(candidate)
+    taken = _spread(different, labelled, domain, max(0, number))
+    for count, candidate in enumerate(taken, start=1):
+        split = _split(count, settings)
+        candidate.frame.info |= {"key": candidate.key, "reason": "diverse", "split": split}
+    return [candidate.frame for candidate in taken]
+
+
+def _split(count: int, settings: SelectionSettings) -> str:
+    """Set that a selected frame joins, by its number, counted from 1."""
+    return "train" if count % settings.validation_every else "validation"
 
 
 def _physical(

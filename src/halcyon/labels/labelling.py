@@ -34,7 +34,14 @@ from ase import Atoms
 
 from halcyon import jsonl
 from halcyon.errors import Interrupted
-from halcyon.frames import canonical_order, read_frames, structure_key, structure_only
+from halcyon.frames import (
+    PER_ATOM,
+    VECTORS,
+    canonical_order,
+    read_frames,
+    structure_key,
+    structure_only,
+)
 from halcyon.labels import journal, systemic
 from halcyon.labels.journal import Journal
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
@@ -224,10 +231,16 @@ def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
     return frames
 
 
+NOT_STORED = ("energy", "split", "role", "draw", "model_energy")
+"""Entries of `info` that a label is not stored with: they belong to a campaign, or to a model."""
+PREDICTED = (*(name for name in VECTORS if name != "forces"), *PER_ATOM)
+"""Arrays of the model that visited a frame, which stay with it; labels are stored without them."""
+
+
 def _labelled(frame: Atoms, record: Record, origin: dict[str, str]) -> Atoms:
     """A new frame that carries its record and its origin."""
     labelled = structure_only(frame)
-    labelled.info = {k: v for k, v in frame.info.items() if k not in ("energy", "split")} | origin
+    labelled.info = {k: v for k, v in frame.info.items() if k not in NOT_STORED} | origin
     labelled.info |= {
         "status": record.status.value,
         "message": record.message,
@@ -261,7 +274,7 @@ RECORD_KEYS = (  # entries of `info` that belong to the record, not to the frame
 
 def _with_record(frame: Atoms, stored: Atoms, paid: float) -> Atoms:
     """The frame, in its own order of atoms, with the record of its structure."""
-    labelled = structure_only(frame)
+    labelled = _with_predictions(frame)
     labelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
     labelled.info |= {k: stored.info[k] for k in RECORD_KEYS if k in stored.info} | {"paid": paid}
     if "forces" in stored.arrays:
@@ -273,8 +286,17 @@ def _with_record(frame: Atoms, stored: Atoms, paid: float) -> Atoms:
 
 def _not_computed(frame: Atoms, key: str, level: str) -> Atoms:
     """The frame with a record that says that the budget did not reach it."""
-    unlabelled = structure_only(frame)
+    unlabelled = _with_predictions(frame)
     unlabelled.info = {k: v for k, v in frame.info.items() if k not in RECORD_KEYS}
     unlabelled.info |= {"key": key, "level": level, "status": NOT_COMPUTED, "paid": 0.0}
     unlabelled.info["message"] = "the budget of core-hours was spent (limits.core_hours)"
     return unlabelled
+
+
+def _with_predictions(frame: Atoms) -> Atoms:
+    """Copy of a frame without its label, but with what the model that visited it predicted."""
+    copy = structure_only(frame)
+    for name in PREDICTED:
+        if name in frame.arrays:
+            copy.arrays[name] = frame.arrays[name].copy()
+    return copy

@@ -16,6 +16,7 @@ Not for: looking labels up (`reference.dataset`), or choosing frames worth a lab
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -102,12 +103,39 @@ def _ordered(
         yield published, order
 
 
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published set as a campaign in retrospect uses it.
+
+    Attributes:
+        pools: frames by structure, from `frames_like`.
+        max_difference_A: frames that differ more than this from all of the set are left out, Å.
+    """
+
+    pools: Mapping[str, Sequence[Atoms]]
+    max_difference_A: float
+
+    def nearest(
+        self, frames: Sequence[Atoms], labelled: Sequence[Atoms], *, again: bool = False
+    ) -> list[Atoms]:
+        """The most similar frames of the set in place of these; see the function `nearest`.
+
+        Args:
+            frames: with `info["structure"]`.
+            labelled: frames that have a record already, with `info["key"]`.
+            again: see the function.
+        """
+        taken = {frame.info["key"] for frame in labelled}
+        return nearest(frames, self.pools, taken, max_difference=self.max_difference_A, again=again)
+
+
 def nearest(
     frames: Sequence[Atoms],
     pools: Mapping[str, Sequence[Atoms]],
     taken: set[str],
     *,
     max_difference: float = np.inf,
+    again: bool = False,
 ) -> list[Atoms]:
     """Replace frames by the most similar ones of a pool, each at most once.
 
@@ -120,6 +148,8 @@ def nearest(
         taken: keys that have a record already.
         max_difference: a frame that differs more than this from every frame of the pool that is
             not taken is left out, Å.
+        again: whether a frame of the pool may stand for several of these frames, where none is
+            left that does not.
 
     Returns:
         For each frame a frame of the pool, with key and reason of its own and the rest of the
@@ -129,7 +159,7 @@ def nearest(
     Raises:
         InputError: the pool has no frame of a structure at all.
     """
-    taken = set(taken)
+    before, taken = set(taken), set(taken)
     by_structure: dict[str, tuple[np.ndarray, list[str]]] = {}
     replacements = []
     for frame in frames:
@@ -144,9 +174,13 @@ def nearest(
             )
         distances, keys = by_structure[structure]
         differences = rms_difference(sorted_pair_distances(frame), distances)
-        best = next((int(i) for i in np.argsort(differences) if keys[i] not in taken), None)
-        if best is None or differences[best] > max_difference:
+        order = [int(i) for i in np.argsort(differences) if differences[i] <= max_difference]
+        allowed = [i for i in order if keys[i] not in taken]
+        if not allowed and again:
+            allowed = [i for i in order if keys[i] not in before]
+        if not allowed:
             continue
+        best = allowed[0]
         taken.add(keys[best])
         chosen = pool[best].copy()
         chosen.info = {k: v for k, v in frame.info.items() if k not in ("atom", "energy")}

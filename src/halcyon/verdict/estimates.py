@@ -30,6 +30,7 @@ class Outcome(StrEnum):
     NOT_REACHED = "not reached"
     NOT_ENOUGH_FAILURES = "not enough failures"
     NOT_ENOUGH_SURVIVORS = "not enough survivors"
+    NOT_ENOUGH_DATA = "not enough data"
 
 
 @dataclass(frozen=True, kw_only=True)

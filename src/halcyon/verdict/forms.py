@@ -180,6 +180,20 @@ class ExplorationSummary(File):
     )
 
 
+class SelectionSummary(File):
+    """`selection.json`: what became of an exploration's frames, and by what they were judged."""
+
+    candidates: int = Field(description="Frames where the index saw trouble.")
+    fates: dict[str, int] = Field(description="Their number by what became of them.")
+    random: dict[str, int] = Field(
+        {}, description="Number of random frames by what became of them: audit, diverse, ..."
+    )
+    deciding: str = Field("node_energy", description="Signal that the index counts by.")
+    signal_limits: dict[str, float] = Field(
+        {}, description="Raw distance over which an atom is outside, by signal."
+    )
+
+
 class LabelCounts(Form):
     """Frames of the campaign so far."""
 

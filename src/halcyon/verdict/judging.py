@@ -14,11 +14,11 @@ Not for: the rule of the decision (`saturation.decide`), or the statistics (`eve
 `runs`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from halcyon.config import Settings
 from halcyon.verdict import saturation
-from halcyon.verdict.forms import Audit, CoreHours, LabelCounts, Verdict
+from halcyon.verdict.forms import Audit, CoreHours, LabelCounts, SignalReport, Verdict
 from halcyon.verdict.runs import Run, critical_clis, failures
 
 
@@ -31,6 +31,7 @@ def judge(
     labels: LabelCounts,
     core_hours: float,
     audit: Audit | None = None,
+    signals: Sequence[SignalReport] = (),
 ) -> Verdict:
     """The verdict of a generation.
 
@@ -42,6 +43,7 @@ def judge(
         labels: frames of the campaign so far.
         core_hours: spent by the whole campaign so far.
         audit: of this generation.
+        signals: how well each signal did on the audit's frames.
     """
     limits, confidence = settings.limits, settings.saturation.confidence
     run = runs[generation]
@@ -67,6 +69,7 @@ def judge(
         explored=saturation.explored(settings),
         saturation=assessment,
         audit=audit,
+        signals=list(signals),
         failures=failures(run.replicas, confidence=confidence),
         critical_cli=critical_clis(runs, confidence=confidence),
     )

@@ -15,7 +15,12 @@ from pathlib import Path
 
 ENDINGS = {
     "models": (".model",),
-    "labels and frames": ("frames.parquet", "selected.parquet", "candidates.parquet"),
+    "labels and frames": (
+        "frames.parquet",
+        "selected.parquet",
+        "candidates.parquet",
+        "reservoir.parquet",
+    ),
     "traces": ("traces.parquet", "parity.parquet"),
     "trajectories": ("trajectory.parquet",),
     "pages": (".html",),

@@ -1,0 +1,187 @@
+"""Frames drawn at random from the dynamics: what the audit is labelled from.
+
+Every so many steps each running replica offers its frame, and the frame gets a number between 0
+and 1 that follows from seed, replica and step alone. Of each structure at each temperature, the
+frames with the least numbers are kept. That is a uniform draw, without replacement, of all frames
+that were visited (J. S. Vitter, ACM Trans. Math. Softw. 11, 37, 1985, for the class of methods). It
+depends neither on which replicas share a batch nor on when a run was stopped.
+
+    from halcyon.exploration.reservoir import audit_frames, draw_of
+
+    draw_of(seed=1, replica=3, step=400)  # the same number each time
+    audit = audit_frames(reservoir, 10, limit=20)  # those with the least numbers
+
+What a replica does while it equilibrates is not offered, nor what follows a failure.
+
+Not for: frames where something happened (see `candidates`).
+"""
+
+import hashlib
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ase import Atoms
+
+from halcyon.config import AuditSettings
+from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.schedule import Schedule
+from halcyon.frames import structure_only
+
+
+def draw_of(*, seed: int, replica: int, step: int) -> float:
+    """A pseudo-random number in [0, 1) that belongs to a replica's step.
+
+    Args:
+        seed: of the run.
+        replica: number of the replica.
+        step: counted from the replica's start.
+    """
+    digest = hashlib.sha256(f"reservoir {seed} {replica} {step}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A frame of the reservoir.
+
+    Attributes:
+        draw: its random number.
+        member: index of the replica among all of the run.
+        step: counted from the replica's start.
+        positions: shape (n, 3), Å.
+        cell: shape (3, 3), Å, vectors in columns.
+    """
+
+    draw: float
+    member: int
+    step: int
+    positions: torch.Tensor
+    cell: torch.Tensor
+
+    def __lt__(self, other: "Kept") -> bool:
+        # The heap's first is the one that gives way: the greatest draw.
+        return (self.draw, self.member, self.step) > (other.draw, other.member, other.step)
+
+
+class Reservoir:
+    """The frames with the least draws of each structure at each temperature."""
+
+    def __init__(self, settings: AuditSettings | None, schedule: Schedule, *, seed: int) -> None:
+        """Begin without frames.
+
+        Args:
+            settings: number of frames, and the time from which on they are offered. None: none is
+                kept.
+            schedule: of the run.
+            seed: of the run.
+        """
+        self.most = settings.reservoir if settings else 0
+        self.begin = round(settings.equilibration * schedule.steps) if settings else 0
+        self.timestep_ps, self.seed = schedule.timestep_ps, seed
+        self._heaps: dict[tuple[str, float], list[Kept]] = defaultdict(list)
+
+    def offer(
+        self,
+        member: int,
+        replica: Replica,
+        step: int,
+        positions: torch.Tensor,
+        cell: torch.Tensor,
+    ) -> None:
+        """Keep a frame if its draw is among the least.
+
+        Args:
+            member: index of the replica among all of the run.
+            replica: the replica.
+            step: counted from the replica's start.
+            positions: shape (n, 3), Å.
+            cell: shape (3, 3), Å, vectors in columns.
+        """
+        if not self.most or step < self.begin:
+            return
+        heap = self._heaps[_group(replica)]
+        draw = draw_of(seed=self.seed, replica=replica.number, step=step)
+        if len(heap) == self.most and draw >= heap[0].draw:
+            return
+        # Copied only here: most frames are not kept, and the copy waits for the device.
+        frame = (tensor.double().cpu().clone() for tensor in (positions, cell))
+        kept = Kept(draw, member, step, *frame)
+        if len(heap) == self.most:
+            heapq.heapreplace(heap, kept)
+        else:
+            heapq.heappush(heap, kept)
+
+    def _entries(self) -> list[Kept]:
+        kept = [entry for heap in self._heaps.values() for entry in heap]
+        return sorted(kept, key=lambda entry: (entry.draw, entry.member, entry.step))
+
+    def state(self) -> list[dict[str, Any]]:
+        """What a checkpoint must hold."""
+        return [vars(entry) for entry in self._entries()]
+
+    def restore(self, state: Sequence[dict[str, Any]], replicas: Sequence[Replica]) -> None:
+        """Go on from a `state`; `replicas` are all of the run."""
+        self._heaps.clear()
+        for values in state:
+            tensors = {name: values[name].cpu() for name in ("positions", "cell")}
+            entry = Kept(**values | tensors)
+            heapq.heappush(self._heaps[_group(replicas[entry.member])], entry)
+
+    def frames(self, replicas: Sequence[Replica]) -> list[Atoms]:
+        """What is kept, as frames, least draws first; `replicas` are all of the run."""
+        frames = []
+        for entry in self._entries():
+            replica = replicas[entry.member]
+            frame = structure_only(replica.start)
+            frame.positions = entry.positions.numpy()
+            if frame.pbc.any():
+                frame.cell = entry.cell.numpy().T
+            frame.info |= {
+                "replica": replica.number,
+                "temperature": replica.temperature_K,
+                "time": entry.step * self.timestep_ps,
+                "draw": entry.draw,
+            }
+            frames.append(frame)
+        return frames
+
+
+def audit_frames(reservoir: Sequence[Atoms], number: int, *, limit: int) -> list[Atoms]:
+    """The frames that are labelled to measure the model's errors: those with the least draws.
+
+    Args:
+        reservoir: frames with structure, temperature and draw in `info`; it is not changed.
+        number: of frames of each structure and temperature.
+        limit: number of labels that the budget still allows. Where it is short, structures and
+            temperatures take turns.
+
+    Returns:
+        Copies, with `role` and `reason`, and in `split` validation and train in turn: half of
+        them calibrate, and the model learns from the others.
+    """
+    groups: dict[tuple[str, float], list[Atoms]] = defaultdict(list)
+    for frame in sorted(reservoir, key=lambda frame: frame.info["draw"]):
+        groups[frame.info["structure"], frame.info["temperature"]].append(frame)
+    turns = [
+        (turn, name, frame)
+        for name, frames in groups.items()
+        for turn, frame in enumerate(frames[:number])
+    ]
+    taken = []
+    for turn, _, frame in sorted(turns, key=lambda entry: entry[:2])[: max(0, limit)]:
+        copy = frame.copy()
+        copy.info = frame.info | {
+            "role": "audit",
+            "reason": "audit",
+            "split": "train" if turn % 2 else "validation",
+        }
+        taken.append(copy)
+    return taken
+
+
+def _group(replica: Replica) -> tuple[str, float]:
+    return replica.start.info["structure"], replica.temperature_K
