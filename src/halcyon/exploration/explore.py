@@ -38,7 +38,7 @@ from torch_sim.models.interface import ModelInterface
 from halcyon.config import ExplorationSettings
 from halcyon.errors import InputError, Interrupted
 from halcyon.exploration.blocks import DECIDING, Judged, Step
-from halcyon.exploration.candidates import Candidates, Snapshot
+from halcyon.exploration.candidates import Candidates, Slot, Snapshot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.monitoring import Monitoring
 from halcyon.exploration.replicas import ReplicaBatch, keep_freed_memory, variables
@@ -223,6 +223,7 @@ class _Loop:
             Traces(list(running.signals), variables=variables(settings)),
             Candidates(settings.candidates_per_replica, self.schedule.timestep_ps),
             Trajectory(files.with_name(f"{files.name}.trajectory")),
+            watches={} if running.monitoring.system_kind == "reactive" else None,
         )
 
     def go(self, control: RunControl) -> None:
@@ -237,6 +238,7 @@ class _Loop:
             state.restore(saved_run)
         else:
             state.let_in(range(len(state.roster.replicas)))
+            self._look_at_bonds()
         saved = reported = begun = time.monotonic()
         steps_before = state.replica_steps
         while state.step < schedule.steps and (len(state.running) or state.roster.waiting):
@@ -252,6 +254,7 @@ class _Loop:
                 reported = now
                 control.report(self._progress(now - begun, state.replica_steps - steps_before))
         self._close_intervals()
+        self._look_at_bonds()
         state.save(self.checkpoint)
 
     def ends(self) -> list[ReplicaEnd]:
@@ -280,6 +283,7 @@ class _Loop:
             if state.roster.waiting and state.step < schedule.steps:
                 state.let_in(state.roster.waiting)
                 state.roster.waiting = []
+            self._look_at_bonds()
         if state.step % schedule.recent_every == 0:
             self._keep_recent_frames()
         if schedule.write_every and state.step % schedule.write_every == 0:
@@ -354,6 +358,16 @@ class _Loop:
         for _, slot, atoms in self.state.places():
             slot.close_interval(self.state.index.cli[DECIDING, atoms], self.state.candidates)
 
+    def _look_at_bonds(self) -> None:
+        """See which bonds of the running replicas have formed and broken, in a reactive system."""
+        if self.state.watches is None:
+            return
+        for i, slot, atoms in self.state.places():
+            self.state.watches[slot.member].look(
+                self._frame_now(i, slot, atoms),
+                time_ps=(self.state.step - slot.began) * self.schedule.timestep_ps,
+            )
+
     def _keep_recent_frames(self) -> None:
         """Remember the present frame of each replica for a while: it may fail soon."""
         running, cli = self.state.running, self.state.index.cli[DECIDING]
@@ -374,15 +388,21 @@ class _Loop:
             self.state.roster.fail(slot.member, time_ps=time_ps, reason=reason, cli=cli)
         running.keep([i for i in range(len(running)) if i not in block.failed])
 
+    def _frame_now(self, i: int, slot: Slot, atoms: slice) -> Atoms:
+        """The replica at place i as a frame without labels."""
+        state = self.state.running.state
+        frame = structure_only(self.state.roster.replicas[slot.member].start)
+        frame.positions = state.positions[atoms].double().cpu().numpy()
+        if frame.pbc.any():
+            frame.cell = state.cell[i].double().cpu().numpy().T
+        return frame
+
     def _frames_now(self) -> list[Atoms]:
         """The running replicas as frames of the trajectory."""
         frames = []
         for i, slot, atoms in self.state.places():
             state, replica = self.state.running.state, self.state.roster.replicas[slot.member]
-            frame = structure_only(replica.start)
-            frame.positions = state.positions[atoms].double().cpu().numpy()
-            if frame.pbc.any():
-                frame.cell = state.cell[i].double().cpu().numpy().T
+            frame = self._frame_now(i, slot, atoms)
             frame.arrays["forces"] = state.forces[atoms].double().cpu().numpy()
             frame.info |= {
                 "energy": float(state.energy[i]),

@@ -23,6 +23,7 @@ from halcyon.domain.index import CliIndex
 from halcyon.exploration.blocks import DECIDING
 from halcyon.exploration.candidates import Candidates, Slot
 from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.reactions import BondWatch
 from halcyon.exploration.replicas import ReplicaBatch
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
@@ -179,6 +180,8 @@ class RunState:
         running: those that are running now.
         traces: points so far.
         candidates: frames so far.
+        watches: of the bonds of each replica, by member number; None: the system is not reactive,
+            or it goes on from a checkpoint of an early release.
         trajectory: written only if the settings ask for it.
         step: steps made.
         replica_steps: steps made, summed over replicas, up to each one's failure.
@@ -189,6 +192,7 @@ class RunState:
     traces: Traces
     candidates: Candidates
     trajectory: Trajectory
+    watches: dict[int, BondWatch] | None = None
     step: int = 0
     replica_steps: int = 0
 
@@ -206,6 +210,8 @@ class RunState:
         replicas = [self.roster.replicas[member] for member in members]
         self.running.enter(members, replicas, step=self.step)
         self.roster.began |= dict.fromkeys(members, self.step)
+        if self.watches is not None:
+            self.watches |= {m: BondWatch(self.roster.replicas[m].start.numbers) for m in members}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in place of the last one."""
@@ -216,6 +222,7 @@ class RunState:
             **self.roster.state(),
             "batch": self.running.checkpoint(),
             "book": self.candidates.state(),
+            "watches": self.watches and {m: w.state() for m, w in self.watches.items()},
             "traces": self.traces.state(),
             "trajectory_parts": parts,
         }
@@ -230,6 +237,8 @@ class RunState:
         self.roster.restore(saved)
         self.running.restore(saved["batch"], self.roster.replicas)
         self.candidates.restore(saved["book"])
+        watches = saved.get("watches")  # older checkpoints lack it
+        self.watches = watches and {m: BondWatch.restored(w) for m, w in watches.items()}
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
 
@@ -252,6 +261,7 @@ class RunState:
             replica = self.roster.replicas[member]
             run_out = (steps - began) * timestep_ps, None
             time_ps, failure = self.roster.failures.get(member, run_out)
+            watch = self.watches[member] if self.watches else None
             ends.append(
                 ReplicaEnd(
                     replica=replica.number,
@@ -261,6 +271,8 @@ class RunState:
                     began_ps=began * timestep_ps,
                     time_ps=time_ps,
                     failure=failure,
+                    bonds_changed=watch.changes if watch else None,
+                    products=watch.products() if watch else [],
                     cli_atoms_ps=cli[member].tolist() if member in cli else None,
                 )
             )

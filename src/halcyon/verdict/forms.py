@@ -124,6 +124,18 @@ class Ended(Protocol):
         """Why the replica failed; None if it did not."""
 
 
+class Product(Form):
+    """A kind of molecule that came about in a replica of a reactive system."""
+
+    formula: str = Field(description="In Hill's order.")
+    graph: str = Field(
+        description="Its atoms and bonds as SMILES, all bonds single: isomers differ here."
+    )
+    formed: int = Field(description="How often one came about and was there for two looks.")
+    first_ps: float = Field(description="When the first one was seen, in the replica's own time.")
+    at_end: int = Field(description="How many of them there were at the end.")
+
+
 class ReplicaEnd(Form):
     """How one replica of an exploration ended."""
 
@@ -143,6 +155,14 @@ class ReplicaEnd(Form):
         None,
         description="Begin and end of the times during which some atom was unreliable, in the "
         "replica's own time; null in files of early releases.",
+    )
+    bonds_changed: int | None = Field(
+        None,
+        description="Bonds that formed or broke; null: it was not watched, since the system is not "
+        "reactive or an early release ran it.",
+    )
+    products: list[Product] = Field(
+        [], description="Molecules unlike any before the first change of a bond."
     )
     cli_atoms_ps: list[float] | None = Field(
         None, description="CLI of each atom at the end; null in files of early releases."
