@@ -9,11 +9,13 @@ from ase import Atoms
 from test_explore import SETTINGS, after, dimer, run, same
 from torch_sim.models.interface import ModelInterface
 
+from halcyon.config import SaturationSettings
 from halcyon.errors import Interrupted
 from halcyon.exploration.explore import Replica
 from halcyon.exploration.reactions import BREAKS, FORMS, BondWatch
 from halcyon.frames import read_frames
-from halcyon.verdict.forms import Product
+from halcyon.verdict.forms import Assessment, Finding, Product, ReplicaEnd
+from halcyon.verdict.reactions import ProductSeen, bonds_changed, products_seen, with_reactions
 
 APART = 4.0
 
@@ -169,3 +171,62 @@ def test_what_a_replica_counts_does_not_depend_on_the_others(tmp_path, swinging)
     alone = run(tmp_path / "alone", Swing(), **first)
     assert alone.replicas[0].bonds_changed == together.replicas[0].bonds_changed
     assert alone.replicas[0].products == together.replicas[0].products
+
+
+def end(number, changes, *products):
+    return ReplicaEnd(
+        replica=number,
+        structure="mixture",
+        temperature_K=1500.0,
+        atoms=12,
+        time_ps=2.0,
+        failure=None,
+        bonds_changed=changes,
+        products=list(products),
+    )
+
+
+def assessment(finding):
+    return Assessment(finding=finding, reason="of the index", confidence=0.95, replicas=8, failed=0)
+
+
+def test_calm_dynamics_without_reactions_are_not_enough_data():
+    still, settings = [end(n, 0) for n in range(8)], SaturationSettings()
+    calm = assessment(Finding.SATURATED)
+    judged = with_reactions(calm, still, settings)
+    assert judged.finding is Finding.NOT_ENOUGH_DATA
+    assert judged.reason.startswith("no bond changed in 16 ps")
+    assert judged.bonds_changed == 0
+    unasked = with_reactions(calm, still, SaturationSettings(reactions_needed=False))
+    assert unasked.finding is Finding.SATURATED
+    assert unasked.reason == "of the index; no bond changed in 16 ps"
+    active = with_reactions(assessment(Finding.NOT_SATURATED), still, settings)
+    assert active.finding is Finding.NOT_SATURATED
+    assert active.reason == "of the index; no bond changed in 16 ps"
+    reacting = with_reactions(calm, [*still, end(8, 2)], settings)
+    assert (reacting.finding, reacting.reason) == (Finding.SATURATED, "of the index")
+    assert reacting.bonds_changed == 2
+    not_reactive = [end(n, None) for n in range(8)]
+    assert with_reactions(calm, not_reactive, settings) == calm
+
+
+def test_products_of_all_replicas_are_counted_by_formula_and_graph():
+    peroxide, oxywater = "[H][O][O][H]", "[H][O]([H])[O]"
+    water = "[H][O][H]"
+
+    def product(graph, formed, first_ps, at_end, formula="H2O2"):
+        return Product(
+            formula=formula, graph=graph, formed=formed, first_ps=first_ps, at_end=at_end
+        )
+
+    replicas = [
+        end(0, 4, product(peroxide, 1, 0.4, 1), product(water, 3, 0.6, 2, formula="H2O")),
+        end(1, 2, product(peroxide, 1, 0.2, 0), product(oxywater, 1, 1.0, 0)),
+        end(2, 0),
+    ]
+    assert products_seen(replicas) == [
+        ProductSeen("H2O", water, formed=3, replicas=1, first_ps=0.6, at_end=2),
+        ProductSeen("H2O2", peroxide, formed=2, replicas=2, first_ps=0.2, at_end=1),
+        ProductSeen("H2O2", oxywater, formed=1, replicas=1, first_ps=1.0, at_end=0),
+    ]
+    assert bonds_changed(replicas) == 6

@@ -64,6 +64,11 @@ class SaturationSettings(Section):
         description="Least simulated time of each structure and temperature, in decorrelation "
         "times of the index; with less, nothing can be said.",
     )
+    reactions_needed: bool = Field(
+        True,
+        description="With `kind: reactive`, whether an exploration in which no bond changed is not "
+        "enough data: calm molecules say nothing of their reactions.",
+    )
 
 
 class LimitSettings(Section):

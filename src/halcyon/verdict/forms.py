@@ -267,6 +267,9 @@ class Assessment(Form):
     )
     replicas: int
     failed: int = Field(description="Replicas that failed.")
+    bonds_changed: int | None = Field(
+        None, description="Bonds that formed or broke in a reactive system; null: not watched."
+    )
     excursions: int | None = None
     atom_time_ps: float | None = None
     rate_per_atom_ps: float | None = None
