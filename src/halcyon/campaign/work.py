@@ -153,7 +153,7 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
     spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
     if generation is not None:
         return labels(plan, generation) * max(spins[name] for name in plan.explored)
-    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.sampled)
+    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.labelled)
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:
@@ -166,7 +166,7 @@ def learned_frames(plan: SystemPlan, generation: int) -> int:
     """Frames that the model of a generation is trained on, at most."""
     selected = labels_before(plan, generation) - plan.seed_labels
     held_out = selected // plan.settings.selection.validation_every
-    return plan.settings.seed_labels.train * len(plan.sampled) + selected - held_out
+    return plan.settings.seed_labels.train * len(plan.labelled) + selected - held_out
 
 
 def pretrained_frames(plan: SystemPlan) -> int:
