@@ -18,12 +18,14 @@ def main(job: stage.Job) -> None:
     torch.set_num_threads(args.threads)
     device, dtype = settings.resources.device, settings.model.dtype
     teacher = read_frames(args.teacher) if settings.pretraining.enabled else []
+    classes = job.plan.classes_of_domain()
+    taught = pretraining_frames(teacher, structures, read_frames(args.seed))
     domain = find_domain(
         mace.load(args.model, device=device, dtype=dtype),
         gather(args.labels),
-        pretraining_frames(teacher, structures, read_frames(args.seed)),
-        classes={name: job.plan.classes(name) for name in structures},
-        bonded={name: job.plan.bonds(name) for name in job.plan.sampled},
+        [atoms for atoms in taught if atoms.info["structure"] in classes],
+        classes=classes,
+        bonded={name: job.plan.bonds(name) for name in job.plan.labelled},
         settings=settings.domain,
         seed=job.seed(),
         committee=mace.load_committee(

@@ -21,7 +21,7 @@ def main(job: stage.Job) -> None:
         certificate=args.certificate,
     )
     result = read_result(sources, job.plan.settings, store=job.campaign.settings.label_store)
-    starts = {name: job.plan.start(name) for name in job.plan.structures}
+    starts = {name: job.plan.start(name) for name, s in job.plan.structures.items() if s.label}
     folder.clear(final)
     folder.copy(result.unchanged, final)
     folder.write_labels(result.frames, final)

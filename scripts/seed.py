@@ -12,7 +12,7 @@ from halcyon.labels.pool import bonded_otherwise
 
 
 def main(job: stage.Job) -> None:
-    settings, structures = job.plan.settings.seed_labels, job.plan.sampled
+    settings, structures = job.plan.settings.seed_labels, job.plan.labelled
     seeds = {structure: job.seed(structure) for structure in structures}
     published = job.campaign.reference().pool
     if published is None:

@@ -108,6 +108,20 @@ def test_a_published_set_of_other_molecules_is_refused(attempt, published):
     assert attempt(published(molecule("H2O"), apart, molecule("CH3OH")))
 
 
+def test_a_published_set_need_not_have_what_is_not_labelled(attempt, published):
+    def with_water(**more):
+        def change(system):
+            water = {"name": "water", "smiles": "O", "box_A": 8.0, "explore": False}
+            system["structures"].append(water | more)
+
+        return change
+
+    campaign = published(molecule("CH3OH"))
+    with pytest.raises(InputError, match=r"structure water: H2O.*not in the data set"):
+        attempt(campaign, with_water())
+    assert attempt(campaign, with_water(label=False))
+
+
 def test_where_bonds_break_a_published_set_has_no_classes_by_symmetry(attempt, published):
     def change(campaign):
         published(molecule("CH3OH"))(campaign)

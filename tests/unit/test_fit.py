@@ -179,3 +179,21 @@ def test_a_domain_holds_what_its_model_learned(fitted, frames):
     )
     assert teacher.label == domain.label
     assert any(teacher.guard[name] != domain.guard[name] for name in domain.guard)
+    hydrogen = springs("H2", 3, energy_zero=-30.0, seed=2, stiffness=2.5)
+    for atoms in hydrogen:
+        atoms.info["structure"] = "hydrogen"
+    unlabelled = find_domain(
+        model,
+        frames,
+        hydrogen,
+        classes=classes | {"hydrogen": ["H", "H"]},
+        bonded={},
+        settings=DomainSettings(),
+        seed=1,
+    )
+    assert list(unlabelled.classes) == ["methanol"]
+    assert unlabelled.label == domain.label
+    energies = np.array(mace.evaluate(model, hydrogen).node_energy)
+    assert unlabelled.guard["H"][0] == pytest.approx(min(domain.guard["H"][0], energies.min()))
+    assert unlabelled.guard["H"][1] == pytest.approx(max(domain.guard["H"][1], energies.max()))
+    assert unlabelled.guard["H"] != domain.guard["H"]

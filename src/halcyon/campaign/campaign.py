@@ -134,6 +134,16 @@ class SystemPlan:
             mode = "element"
         return atom_classes(self.start(structure), self.bonds(structure), mode)
 
+    def classes_of_domain(self) -> dict[str, list[str]]:
+        """Class of each atom, of the structures whose atoms labels can tell of.
+
+        These are the labelled structures, and others that have no class of their own.
+        """
+        of_labelled = {name: self.classes(name) for name in self.labelled}
+        known = {group for classes in of_labelled.values() for group in classes}
+        others = {name: self.classes(name) for name in self.sampled if name not in of_labelled}
+        return of_labelled | {name: c for name, c in others.items() if known.issuperset(c)}
+
     @cached_property
     def atoms(self) -> dict[str, int]:
         """Number of atoms of each structure."""
@@ -154,12 +164,20 @@ class SystemPlan:
 
     @property
     def sampled(self) -> list[str]:
-        """Names of the structures that frames are drawn of: those of more than one atom."""
+        """Names of the structures that the teacher draws frames of.
+
+        They have more than one atom, and are labelled or pre-trained on.
+        """
         return [
             name
             for name, structure in self.structures.items()
-            if structure.pack or self.atoms[name] > 1
+            if (structure.pack or self.atoms[name] > 1) and (structure.label or structure.pretrain)
         ]
+
+    @property
+    def labelled(self) -> list[str]:
+        """Names of the structures that frames are labelled of, `sampled` all of them."""
+        return [name for name in self.sampled if self.structures[name].label]
 
     @property
     def elements(self) -> list[int]:
@@ -169,7 +187,7 @@ class SystemPlan:
     @property
     def seed_labels(self) -> int:
         """Labels that the seed takes."""
-        return self.settings.seed_labels.frames * len(self.sampled)
+        return self.settings.seed_labels.frames * len(self.labelled)
 
 
 @dataclass(frozen=True)

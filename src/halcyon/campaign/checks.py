@@ -53,7 +53,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         with _naming(path):
             starts = [plan.start(structure) for structure in plan.structures]
             check_states(plan, starts)
-        all_starts += starts
+        all_starts += [start for start in starts if start.info["structure"] in plan.labelled]
         check_bias(plan, starts, source)
         with _naming(path):
             check_teacher(plan)
@@ -186,7 +186,7 @@ def check_numbers(plan: SystemPlan, source: str) -> None:
 
 
 def _check_structures(plan: SystemPlan, source: str) -> None:
-    """Refuse to explore a single atom, or to pre-train on nothing."""
+    """Refuse to explore a single atom, to pre-train on nothing, and elements without a label."""
     name, settings = plan.system.name, plan.settings
     if single := [structure for structure in plan.explored if structure not in plan.sampled]:
         raise InputError(
@@ -198,6 +198,15 @@ def _check_structures(plan: SystemPlan, source: str) -> None:
             f"{source}: system {name}: nothing to pre-train on: give the molecules that are packed "
             "as structures with `pretrain: true`, or set pretraining.enabled to false"
         )
+
+    of_labels = {symbol for s in plan.labelled for symbol in plan.start(s).symbols}
+    for structure in plan.sampled:
+        if missing := sorted({*plan.start(structure).symbols} - of_labels):
+            raise InputError(
+                f"{source}: system {name}: structure {structure}: label = false: no structure that "
+                f"is labelled has {', '.join(missing)}: the energy of this element would not be "
+                "learned. Label this structure, or add one that has the element"
+            )
 
 
 def _check_seed(plan: SystemPlan, source: str) -> None:
@@ -306,7 +315,7 @@ def check_pool(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: str) ->
         return
     from halcyon.labels.pool import bonded_otherwise, bonds_in_words, frames_like
 
-    for structure in plan.sampled:
+    for structure in plan.labelled:
         start, bonds = plan.start(structure), plan.bonds(structure)
         others = bonded_otherwise(pool, start, bonds)
         if others and not frames_like(pool, start, bonds):

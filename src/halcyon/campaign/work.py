@@ -208,7 +208,7 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
     spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
     if generation is not None:
         return labels(plan, generation) * max(spins[name] for name in plan.explored)
-    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.sampled)
+    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.labelled)
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:
@@ -223,7 +223,7 @@ def learned_frames(plan: SystemPlan, generation: int) -> int:
     audited = min(new, generation * audit_frames(plan))  # they have the first claim
     # Every second of them is held out, the first of each structure and temperature among these.
     held_out = audited - audited // 2 + (new - audited) // plan.settings.selection.validation_every
-    return plan.settings.seed_labels.train * len(plan.sampled) + new - held_out
+    return plan.settings.seed_labels.train * len(plan.labelled) + new - held_out
 
 
 def pretrained_frames(plan: SystemPlan) -> int:

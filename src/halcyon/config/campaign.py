@@ -65,6 +65,11 @@ class SaturationSettings(Section):
         "times of the index (twice its integrated autocorrelation time); with less, nothing can "
         "be said.",
     )
+    reactions_needed: bool = Field(
+        True,
+        description="With `kind: reactive`, whether an exploration in which no bond changed is not "
+        "enough data: calm molecules say nothing of their reactions.",
+    )
 
     @model_validator(mode="before")
     @classmethod

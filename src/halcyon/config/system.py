@@ -54,13 +54,25 @@ class StructureSettings(Section):
         "For a packed structure the default is false; its single molecules are pre-trained on "
         "instead.",
     )
-    explore: bool = Field(True, description="Whether it is explored by molecular dynamics.")
+    label: bool = Field(
+        True,
+        description="Whether frames of it are labelled. false: it is sampled by the teacher and "
+        "pre-trained on, but neither labelled nor explored, e.g. a single species that a published "
+        "set lacks.",
+    )
+    explore: bool = Field(
+        True,
+        description="Whether it is explored by molecular dynamics. With `label: false` the default "
+        "is false.",
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _single_molecules_teach(cls, data: Any) -> Any:
+    def _defaults(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("pack"):
-            return {"pretrain": False} | data
+            data = {"pretrain": False} | data
+        if isinstance(data, dict) and data.get("label") is False:
+            data = {"explore": False} | data
         return data
 
     @model_validator(mode="after")
@@ -73,6 +85,10 @@ class StructureSettings(Section):
             raise ValueError(
                 f"{where}: multiplicities = {scan}: expected different ones, `multiplicity` = "
                 f"{self.multiplicity} among them"
+            )
+        if self.explore and not self.label:
+            raise ValueError(
+                f"{where}: label = false: expected `explore: false`: what is explored is labelled"
             )
         if self.density_g_per_cm3 is not None and not self.pack:
             raise ValueError(f"{where}: density_g_per_cm3: only for `pack`; give `box_A`")
@@ -200,6 +216,13 @@ class System(Section):
                 raise ValueError(
                     f"structure {structure.name}: pack: {', '.join(unknown)}: expected structures "
                     f"of this file that are not packed themselves: {', '.join(single) or 'none'}"
+                )
+        packed = {name for structure in self.structures for name in structure.pack}
+        for structure in self.structures:
+            if not (structure.label or structure.pretrain or structure.name in packed):
+                raise ValueError(
+                    f"structure {structure.name}: label = false, pretrain = false, and no `pack` "
+                    "has it: nothing would be done with it"
                 )
         for key in ("charge_files", "prmtop", "top"):
             named = getattr(self.forcefield, key, None) or {}

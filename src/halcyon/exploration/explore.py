@@ -39,7 +39,7 @@ from halcyon.config import AuditSettings, ExplorationSettings
 from halcyon.errors import InputError, Interrupted
 from halcyon.exploration.activity import Activity
 from halcyon.exploration.blocks import DECIDING, Judged, Step
-from halcyon.exploration.candidates import Candidates, Snapshot
+from halcyon.exploration.candidates import Candidates, Slot, Snapshot
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.monitoring import Monitoring
 from halcyon.exploration.replicas import ReplicaBatch, keep_freed_memory, variables
@@ -238,6 +238,7 @@ class _Loop:
             Activity(self.schedule.timestep_ps),
             Trajectory(files.with_name(f"{files.name}.trajectory")),
             step=-self.schedule.equilibration,
+            watches={} if running.monitoring.system_kind == "reactive" else None,
         )
 
     def go(self, control: RunControl) -> None:
@@ -252,6 +253,7 @@ class _Loop:
             state.restore(saved_run)
         else:
             self._let_in(range(len(state.roster.replicas)))
+            self._look_at_bonds()
         saved = reported = begun = time.monotonic()
         steps_before = state.replica_steps
         while state.step < schedule.steps and (len(state.running) or state.roster.waiting):
@@ -268,6 +270,7 @@ class _Loop:
                 reported = now
                 control.report(self._progress(now - begun, state.replica_steps - steps_before))
         self._close_intervals()
+        self._look_at_bonds()
         state.save(self.checkpoint)
 
     def ends(self) -> list[ReplicaEnd]:
@@ -308,6 +311,7 @@ class _Loop:
             if state.roster.waiting and state.step + schedule.equilibration < schedule.steps:
                 self._let_in(state.roster.waiting)
                 state.roster.waiting = []
+            self._look_at_bonds()
         if state.step % schedule.recent_every == 0:
             self._keep_recent_frames()
         if schedule.write_every and state.step % schedule.write_every == 0:
@@ -350,7 +354,8 @@ class _Loop:
             # The frame of the failure itself is no candidate.
             worst = block.worst[: block.failed[i][0] if i in block.failed else None, i]
             outside = worst > 0
-            if self.state.activity:
+            # No block goes beyond the end of an equilibration, whose time does not count.
+            if self.state.activity and self.state.step >= slot.began:
                 self.state.activity.note(slot.member, self.state.step + 1 - slot.began, outside)
             if not outside.any():
                 slot.outside = False
@@ -411,6 +416,18 @@ class _Loop:
             step = self.state.step - slot.began
             self.state.reservoir.offer(slot.member, replicas[slot.member], step, *frame)
 
+    def _look_at_bonds(self) -> None:
+        """See which bonds of the running replicas have formed and broken, in a reactive system."""
+        if self.state.watches is None:
+            return
+        for i, slot, atoms in self.state.places():
+            if self.state.step < slot.began:
+                continue  # it is equilibrated still
+            self.state.watches[slot.member].look(
+                self._frame_now(i, slot, atoms),
+                time_ps=(self.state.step - slot.began) * self.schedule.timestep_ps,
+            )
+
     def _keep_recent_frames(self) -> None:
         """Remember the present frame of each replica for a while: it may fail soon."""
         running, cli = self.state.running, self.state.index.cli[DECIDING]
@@ -440,6 +457,15 @@ class _Loop:
             )
         running.keep([i for i in range(len(running)) if i not in block.failed])
 
+    def _frame_now(self, i: int, slot: Slot, atoms: slice) -> Atoms:
+        """The replica at place i as a frame without labels."""
+        state = self.state.running.state
+        frame = structure_only(self.state.roster.replicas[slot.member].start)
+        frame.positions = state.positions[atoms].double().cpu().numpy()
+        if frame.pbc.any():
+            frame.cell = state.cell[i].double().cpu().numpy().T
+        return frame
+
     def _frames_now(self) -> list[Atoms]:
         """The running replicas as frames of the trajectory."""
         frames = []
@@ -447,10 +473,7 @@ class _Loop:
             if self.state.step <= slot.began:
                 continue  # it is equilibrated still
             state, replica = self.state.running.state, self.state.roster.replicas[slot.member]
-            frame = structure_only(replica.start)
-            frame.positions = state.positions[atoms].double().cpu().numpy()
-            if frame.pbc.any():
-                frame.cell = state.cell[i].double().cpu().numpy().T
+            frame = self._frame_now(i, slot, atoms)
             frame.arrays["forces"] = state.forces[atoms].double().cpu().numpy()
             frame.info |= {
                 "energy": float(state.energy[i]),

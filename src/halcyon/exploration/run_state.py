@@ -24,6 +24,7 @@ from halcyon.exploration.activity import Activity
 from halcyon.exploration.blocks import DECIDING
 from halcyon.exploration.candidates import Candidates, Slot
 from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.reactions import BondWatch
 from halcyon.exploration.replicas import ReplicaBatch
 from halcyon.exploration.reservoir import Reservoir
 from halcyon.exploration.traces import Traces
@@ -186,6 +187,8 @@ class RunState:
         reservoir: frames drawn at random so far.
         activity: when each replica was unreliable; None: it goes on from a checkpoint of an early
             release, which did not note that.
+        watches: of the bonds of each replica, by member number; None: the system is not reactive,
+            or it goes on from a checkpoint of an early release.
         trajectory: written only if the settings ask for it.
         step: that the run has reached; below 0 while the first replicas are equilibrated.
         replica_steps: steps made, summed over replicas, up to each one's failure; those of
@@ -200,6 +203,7 @@ class RunState:
     activity: Activity | None
     trajectory: Trajectory
     step: int
+    watches: dict[int, BondWatch] | None = None
     replica_steps: int = 0
 
     @property
@@ -217,6 +221,8 @@ class RunState:
         began = self.step + equilibration
         self.running.enter(members, replicas, began=began)
         self.roster.began |= dict.fromkeys(members, began)
+        if self.watches is not None:
+            self.watches |= {m: BondWatch(self.roster.replicas[m].start.numbers) for m in members}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in place of the last one."""
@@ -229,6 +235,7 @@ class RunState:
             "book": self.candidates.state(),
             "reservoir": self.reservoir.state(),
             "activity": self.activity and self.activity.state(),
+            "watches": self.watches and {m: w.state() for m, w in self.watches.items()},
             "traces": self.traces.state(),
             "trajectory_parts": parts,
         }
@@ -248,6 +255,8 @@ class RunState:
             self.activity = None
         else:
             self.activity.restore(saved["activity"])
+        watches = saved.get("watches")  # older checkpoints lack it
+        self.watches = watches and {m: BondWatch.restored(w) for m, w in watches.items()}
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
 
@@ -270,6 +279,7 @@ class RunState:
             replica = self.roster.replicas[member]
             run_out = (steps - began) * timestep_ps, None
             time_ps, failure = self.roster.failures.get(member, run_out)
+            watch = self.watches[member] if self.watches else None
             ends.append(
                 ReplicaEnd(
                     replica=replica.number,
@@ -281,6 +291,8 @@ class RunState:
                     failure=failure,
                     molecules=number_of_molecules(replica.start),
                     activity_ps=self.activity and self.activity.of(member),
+                    bonds_changed=watch.changes if watch else None,
+                    products=watch.products() if watch else [],
                     cli_atoms_ps=cli[member].tolist() if member in cli else None,
                 )
             )

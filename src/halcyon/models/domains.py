@@ -12,6 +12,7 @@ Not for: what a domain is, or its statistics (see `halcyon.domain`).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from ase import Atoms
@@ -61,7 +62,7 @@ def find_domain(
     def sample(frames: Sequence[Atoms]) -> Sample:
         return Sample.of(frames, mace.evaluate(model, frames))
 
-    return fit_domain(
+    domain = fit_domain(
         Samples(
             train=sample(labels["train"]),
             teacher=sample(teacher),
@@ -80,3 +81,5 @@ def find_domain(
         committee=committee,
         accuracy=accuracy,
     )
+    known = {atoms.info["structure"] for atoms in labels["train"]}
+    return replace(domain, classes={k: v for k, v in domain.classes.items() if k in known})

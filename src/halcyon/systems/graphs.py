@@ -8,7 +8,7 @@
     order = matching_order([8, 1, 1], bonds, water)
     water[order].get_chemical_symbols()  # ["O", "H", "H"]
     (only,) = species(water.numbers, pairs_of(bond_matrix(water, 1.25)))
-    only.formula, only.graph  # ("H2O", "[H]O[H]")
+    only.formula, only.graph  # ("H2O", "[H][O][H]")
 
 All bonds are single: only which atoms are bonded counts.
 
@@ -38,7 +38,7 @@ class Species:
 
     Attributes:
         formula: in Hill's order.
-        graph: its elements and bonds as canonical SMILES, all bonds single, e.g. `[H]O[H]`.
+        graph: its elements and bonds as canonical SMILES, all bonds single, e.g. `[H][O][H]`.
         members: indices of its atoms, ascending.
     """
 
@@ -173,7 +173,7 @@ def species(numbers: Sequence[int] | np.ndarray, bonds: Bonds) -> list[Species]:
     return [
         Species(
             formula=Atoms(numbers[members]).get_chemical_formula(),
-            graph=Chem.MolToSmiles(graph),
+            graph=Chem.MolToSmiles(graph, allHsExplicit=True),
             members=tuple(members.tolist()),
         )
         for members, graph in molecule_graphs(numbers, bonds)

@@ -140,6 +140,18 @@ class Ended(Protocol):
         """Begin and end of each activity, ps; None in files of early releases."""
 
 
+class Product(Form):
+    """A kind of molecule that came about in a replica of a reactive system."""
+
+    formula: str = Field(description="In Hill's order.")
+    graph: str = Field(
+        description="Its atoms and bonds as SMILES, all bonds single: isomers differ here."
+    )
+    formed: int = Field(description="How often one came about and was there for two looks.")
+    first_ps: float = Field(description="When the first one was seen, in the replica's own time.")
+    at_end: int = Field(description="How many of them there were at the end.")
+
+
 class ReplicaEnd(Form):
     """How one replica of an exploration ended."""
 
@@ -159,6 +171,14 @@ class ReplicaEnd(Form):
         None,
         description="Begin and end of the times during which some atom was unreliable, in the "
         "replica's own time; null in files of early releases.",
+    )
+    bonds_changed: int | None = Field(
+        None,
+        description="Bonds that formed or broke; null: it was not watched, since the system is not "
+        "reactive or an early release ran it.",
+    )
+    products: list[Product] = Field(
+        [], description="Molecules unlike any before the first change of a bond."
     )
     cli_atoms_ps: list[float] | None = Field(
         None, description="CLI of each atom at the end; null in files of early releases."
@@ -310,6 +330,9 @@ class Assessment(Form):
     )
     replicas: int
     failed: int = Field(description="Replicas that failed.")
+    bonds_changed: int | None = Field(
+        None, description="Bonds that formed or broke in a reactive system; null: not watched."
+    )
     excursions: int | None = None
     atom_time_ps: float | None = None
     rate_per_atom_ps: float | None = None

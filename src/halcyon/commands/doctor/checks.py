@@ -389,7 +389,7 @@ def _reference(campaign: Campaign) -> Check:
     name = f"reference {campaign.settings.reference.backend}"
     try:
         reference = campaign.reference()
-        starts = [plan.start(s) for plan in campaign.systems.values() for s in plan.structures]
+        starts = [plan.start(s) for plan in campaign.systems.values() for s in plan.labelled]
         reference.check(starts)
     except InputError as error:
         return Check(name, FAULT, str(error), _remedy(campaign, str(error)))

@@ -304,7 +304,7 @@ def label(campaign: Campaign, plan: SystemPlan, *, threads: int, tiny: bool) -> 
     reference = campaign.reference()
     if reference.pool is not None:
         return {"core_seconds": 0.0, "about": f"{len(reference.pool)} published frames"}
-    by_size = _smallest(plan)
+    by_size = [name for name in _smallest(plan) if name in plan.labelled]
     atoms = plan.start(by_size[0] if tiny else by_size[-1])
     if tiny and isinstance(campaign.settings.reference, config.Cp2kReference):
         atoms = _hydrogen(plan) or atoms

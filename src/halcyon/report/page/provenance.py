@@ -57,6 +57,7 @@ def provenance(report: SystemReport) -> dict[str, str]:
         "Force field": _forcefield(report.plan.system.forcefield),
         "Structures": "; ".join(
             f"{s.name}: {_source(s)}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
+            + ("" if s.label else ", pre-trained on, but not labelled")
             for s in report.plan.system.structures
         ),
         "Seed": str(report.seed),
