@@ -180,6 +180,10 @@ class Certificate(File):
         "with sorted keys. It guards against damage; it is no signature.",
     )
 
+    def content(self) -> dict[str, Any]:
+        """The certificate as plain JSON; an early release's keys, and no more, if it is of one."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=self.schema_version == 1)
+
     def checksum_now(self) -> str:
         """The checksum of the certificate as it is now."""
         text = json.dumps(self.content() | {"checksum": ""}, sort_keys=True, separators=(",", ":"))
@@ -259,6 +263,9 @@ def conclude(
         reason = f"{run.ensemble}: {failures.failures} of {run.overall.replicas} replicas failed"
         reason += f" {rate_text(failures)}"
         (against if failures.failures else in_favour).append(reason)
+    for findings in runs[0].findings[1:]:
+        if findings.excursions is not None:
+            _add_excursions(findings, criteria, restless, undecided, in_favour)
     for part in runs[0].overall.calm:
         place = f"nvt, {part.structure} at {part.temperature_K:g} K"
         if part.finding is Finding.SATURATED:
@@ -273,7 +280,7 @@ def conclude(
         return Conclusion.NOT_STABLE, against + restless + undecided + in_favour
     if restless:
         return Conclusion.NOT_CALM, restless + undecided + in_favour
-    if undecided or not runs[0].overall.calm:
+    if undecided:
         return Conclusion.NOT_ENOUGH_DATA, undecided + in_favour
     return Conclusion.STABLE, in_favour
 
@@ -293,6 +300,30 @@ def _restless(part: Calm, criteria: Criteria) -> str | None:
     if part.window_ps > 0 and not part.calm_ps > 0:
         return part.reason
     return None
+
+
+def _add_excursions(
+    findings: Findings,
+    criteria: Criteria,
+    restless: list[str],
+    undecided: list[str],
+    in_favour: list[str],
+) -> None:
+    """Add what an early release's certificate says of excursions to the list where it belongs."""
+    excursions, limit = findings.excursions, criteria.max_rate_per_atom_ps or 0.0
+    if excursions is None:
+        return
+    lower = excursions.rate_lower_bound_per_atom_ps
+    place = f"nvt, {findings.temperature_K:g} K"
+    if excursions.finding == Finding.SATURATED:
+        in_favour.append(f"{place}: {excursions.reason}")
+    elif lower is not None and lower > limit:
+        restless.append(
+            f"{place}: excursions out of the label domain at {lower:.3g}/ps per atom at least, "
+            f"over {limit:g}/ps"
+        )
+    elif not findings.failures.failures:
+        undecided.append(f"{place}: {excursions.reason}")
 
 
 def audit_words(audit: Audit | None) -> list[str]:

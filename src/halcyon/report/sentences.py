@@ -247,7 +247,11 @@ def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     # Without a thermostat a replica is as hot as the strain of its first frame makes it.
     if (hot := _failed_at(report, certificate)) > 1.1 * max(temperatures):
         temperatures.add(math.ceil(hot / 50) * 50.0)
-    calm = all(part.finding is Finding.SATURATED for part in nvt.overall.calm)
+    calm = all(part.finding is Finding.SATURATED for part in nvt.overall.calm) and all(
+        findings.excursions.finding == Finding.SATURATED
+        for findings in nvt.findings[1:]
+        if findings.excursions is not None
+    )
     changes = []
     if not calm or temperatures == explored:
         # Runs as long as the certificate's can miss what those saw: twice the time explored.
