@@ -1,0 +1,196 @@
+"""A cell of `signal_truth`: one model at one place, every signal against the errors of its forces.
+
+    content = judged(case, frames, work, plan)
+    content["signals"]["latent"]["0.5 eV/A"]["auroc"]["value"]
+
+Not for: what cells say together (see `summary`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from halcyon.domain.states import State
+from halcyon.models import mace
+from halcyon.models.batched import BatchedMace
+from signals.described import Described, described
+from signals.distances import MORE, SIGNALS, Known, committee
+from signals.systems import Frames, seed_of, with_labels
+from signals.visits import Case, model_of, visited
+from validity.detection import detection
+
+FALSE_ALARMS = 0.05
+REPEATS = 5
+"""Timings of a signal: the median counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every cell shares.
+
+    Attributes:
+        resamples: bootstrap samples of each interval.
+        committee: names of systems whose committee is watched.
+        seeds: models of a recipe; those of a committee are these.
+        timed: frames at once where costs are measured.
+    """
+
+    resamples: int = 300
+    committee: tuple[str, ...] = ("ethanol", "channel-11", "channel-15")
+    seeds: int = 3
+    timed: int = 64
+
+
+def judged(case: Case, frames: Frames, work: Path, plan: Plan) -> dict[str, Any]:
+    """Train, visit, label, measure: the content of a cell."""
+    begun = time.monotonic()
+    path = model_of(case, frames, work)
+    visit = visited(case, frames, work)
+    model = mace.load(path, device="cpu")
+
+    def seen(some: list[Atoms]) -> Described:
+        return described(model, some, frames.classes)
+
+    new = seen(visit.frames)
+    known = Known(
+        seen(frames.train[: case.labels]),
+        seen(frames.validation),
+        seen(frames.teacher) if case.group == "pretrained" else None,
+        seed_of(case.name),
+    )
+    measures: dict[str, Callable[[Described], np.ndarray]] = {
+        name: make(known)
+        for name, make in SIGNALS.items()
+        if name != "guard" or known.teacher is not None
+    }
+    some = [visit.frames[i] for i in range(min(plan.timed, len(visit.frames)))]
+    step_s = _step_s(BatchedMace(model), some)
+    values, costs = {}, {}
+    few = seen(some)
+    for name, measure in measures.items():
+        values[name] = measure(new)
+        costs[name] = _cost(measure, few, step_s)
+    more = _more(case, frames, work, plan)
+    for name, forces in more.items():
+        found = forces(visit.frames)
+        if found is None:
+            continue
+        values[name] = found if name == "second_opinion" else committee(new, found)
+        if name == "second_opinion":
+            values[name] = np.linalg.norm(new.forces - found, axis=1)
+        costs[name] = _cost(lambda d, forces=forces: forces(d.frames), few, step_s)
+    replica = np.array([atoms.info["replica"] for atoms in visit.frames])[new.frame]
+    errors = new.errors
+    limits = thresholds(errors)
+    return {
+        "errors": {
+            "median_eV_per_A": float(np.median(errors)),
+            "validation_median_eV_per_A": float(np.median(known.validation.errors)),
+            **mace.errors(mace.evaluate(model, visit.frames), visit.frames),
+        },
+        "frames": len(visit.frames),
+        "atoms": len(errors),
+        "labels_failed": visit.failed,
+        "replicas_failed": list(visit.ended),
+        "bad_atoms": {name: int((errors > limit).sum()) for name, limit in limits.items()},
+        "signals": {
+            name: {
+                threshold: detected(value, errors > limit, replica, plan)
+                for threshold, limit in limits.items()
+            }
+            | {"cost_fraction": costs[name]}
+            for name, value in values.items()
+        },
+        "step_s": step_s / len(some),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def thresholds(errors: np.ndarray) -> dict[str, float]:
+    """What counts as a wrong force, eV/Å, by name."""
+    return {"0.5 eV/A": 0.5, "1 eV/A": 1.0, "3 medians": 3 * float(np.median(errors))}
+
+
+def detected(value: np.ndarray, bad: np.ndarray, replica: np.ndarray, plan: Plan) -> dict[str, Any]:
+    """AUROC, and recall at a false-alarm rate of 5 %, with intervals over replicas."""
+    finite = np.nan_to_num(value, nan=np.inf, posinf=1e12, neginf=-1e12)
+    found = detection(
+        finite,
+        bad,
+        replica,
+        false_alarm_rate=FALSE_ALARMS,
+        seed=1,
+        resamples=plan.resamples,
+    )
+    return {"auroc": _short(found.auroc), "recall": _short(found.hit_rate)}
+
+
+def _short(estimate: Any) -> dict[str, Any]:
+    content = asdict(estimate)
+    return {
+        "outcome": str(content["outcome"]),
+        **{
+            name: None if content[name] is None else round(content[name], 4)
+            for name in ("value", "low", "high")
+        },
+    }
+
+
+def _step_s(model: BatchedMace, frames: list[Atoms]) -> float:
+    """Wall time of a forward pass with forces over some frames, s."""
+    parts = [State.of([atoms], device=model.device, dtype=model.dtype) for atoms in frames[:1]]
+    model(parts[0])
+    state = State.of(frames, device=model.device, dtype=model.dtype)
+    return _median_s(lambda: model(state))
+
+
+def _cost(
+    measure: Callable[[Described], Any], frames: Described, step_s: float
+) -> dict[str, float]:
+    """Time of a signal over that of a step of the same frames, with the range of the repeats."""
+    times = _times(lambda: measure(replace(frames)))
+    low, middle, high = np.quantile(times, [0, 0.5, 1]) / step_s
+    return {"value": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def _times(work: Callable[[], Any]) -> list[float]:
+    times: list[float] = []
+    while len(times) < REPEATS and (not times or sum(times) < 20):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def _median_s(work: Callable[[], Any]) -> float:
+    return float(np.median(_times(work)))
+
+
+def _more(
+    case: Case, frames: Frames, work: Path, plan: Plan
+) -> dict[str, Callable[[list[Atoms]], Any]]:
+    """Forces of other models, and of another Hamiltonian."""
+    found: dict[str, Callable[[list[Atoms]], Any]] = {}
+    if case.system.name in plan.committee:
+        seeds = [seed for seed in range(1, plan.seeds + 1) if seed != case.seed]
+        others = [
+            mace.load(model_of(replace(case, seed=seed), frames, work), device="cpu")
+            for seed in seeds
+        ]
+        found[MORE[0]] = lambda some: [
+            np.concatenate(mace.evaluate(other, some).forces) for other in others
+        ]
+    published = case.system.channel and not case.system.relabelled
+    method = "GFN2-xTB" if published else "GFN1-xTB"
+
+    def second(some: list[Atoms]) -> np.ndarray | None:
+        labelled, failed = with_labels(some, method)
+        return None if failed else np.concatenate([a.arrays["forces"] for a in labelled])
+
+    found[MORE[1]] = second
+    return found
