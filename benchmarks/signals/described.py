@@ -138,14 +138,14 @@ def described(
         frames: with `info["structure"]`.
         classes: class of every atom, by structure.
     """
-    found = mace.evaluate(model, frames)
+    predictions = mace.evaluate(model, frames)
     return Described(
         frames=frames,
         model=model,
         classes=np.concatenate([np.array(classes[a.info["structure"]]) for a in frames]),
-        forces=np.concatenate(found.forces),
-        node_energy=np.concatenate(found.node_energy),
-        descriptors=np.concatenate(found.descriptors).astype(float),
+        forces=np.concatenate(predictions.forces),
+        node_energy=np.concatenate(predictions.node_energy),
+        descriptors=np.concatenate(predictions.descriptors).astype(float),
     )
 
 

@@ -11,13 +11,18 @@ Not for: thresholds, or signals in a run (see `halcyon.domain.signals`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.mixture import GaussianMixture
 
+from halcyon.config import XtbReference
 from halcyon.domain.calibration import fit_normal
 from halcyon.domain.environments import descriptor_scale, environment_classes, fit_environments
+from halcyon.labels.reference.xtb import Xtb
+from halcyon.models import mace
 from signals.described import Described
 
 
@@ -195,14 +200,14 @@ def heads(known: Known, ridge: float = 1e-4) -> np.ndarray:
     reference = np.concatenate([atoms.arrays["forces"] for atoms in train.frames])
     residual = (reference - train.forces).ravel()
     flat = -train.slopes.reshape(-1, train.slopes.shape[2])
-    found = []
+    changes = []
     for _ in range(HEADS):
         drawn = np.bincount(random.integers(len(sizes), size=len(sizes)), minlength=len(sizes))
         weights = drawn.astype(float)
         of_component = np.repeat(weights[train.frame] / (3 * sizes[train.frame]), 3)
         curvature = _curvature(train, ridge, weights)
-        found.append(np.linalg.solve(curvature, flat.T @ (of_component * residual)))
-    return np.array(found)
+        changes.append(np.linalg.solve(curvature, flat.T @ (of_component * residual)))
+    return np.array(changes)
 
 
 def ensemble_energy(known: Known) -> Measure:
@@ -253,15 +258,39 @@ def pair_novelty(known: Known, width_A: float = 0.05) -> Measure:
     return measure
 
 
-def committee(frames: Described, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Standard deviation over models of the force on each atom, eV/Å, shape (N,).
+def committee(others: Sequence[Any]) -> Measure:
+    """Standard deviation over models of the force on each atom, eV/Å.
 
     Args:
-        frames: described by the first model.
-        others: forces of the others, each (N, 3).
+        others: models of the same recipe, as MACE loads them.
     """
-    forces = np.stack([frames.forces, *others])
-    return np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+
+    def measure(frames: Described) -> np.ndarray:
+        members = [np.concatenate(mace.evaluate(other, frames.frames).forces) for other in others]
+        forces = np.stack([frames.forces, *members])
+        return np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
+
+    return measure
+
+
+def second_opinion(method: str) -> Measure:
+    """Difference of the force on each atom from tight binding's, eV/Å; infinite where that fails.
+
+    Args:
+        method: e.g. `GFN1-xTB`.
+    """
+    reference = Xtb(XtbReference(backend="xtb", method=method))
+
+    def measure(frames: Described) -> np.ndarray:
+        forces = [
+            np.full((len(atoms), 3), np.inf) if record.forces is None else record.forces
+            for atoms, record in zip(
+                frames.frames, reference.label(frames.frames, Path(), 1), strict=True
+            )
+        ]
+        return np.linalg.norm(frames.forces - np.concatenate(forces), axis=1)
+
+    return measure
 
 
 def scaled(measure: Measure, known: Known) -> Measure:
@@ -398,5 +427,3 @@ SIGNALS: dict[str, Callable[[Known], Measure]] = {
     "latent_heads": lambda k: product(scaled(latent(k), k), ensemble_force(k)),
 }
 """Every signal that needs the model alone; from the cheapest ideas to the dearest."""
-MORE = ("committee", "second_opinion")
-"""Signals that need other models, or another Hamiltonian."""

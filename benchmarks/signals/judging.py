@@ -19,8 +19,8 @@ from halcyon.domain.states import State
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
 from signals.described import Described, described
-from signals.distances import MORE, SIGNALS, Known, committee
-from signals.systems import Frames, seed_of, with_labels
+from signals.distances import SIGNALS, Known, Measure, committee, second_opinion
+from signals.systems import Frames, seed_of
 from signals.visits import Case, model_of, visited
 from validity.detection import detection
 
@@ -63,7 +63,7 @@ def judged(case: Case, frames: Frames, work: Path, plan: Plan) -> dict[str, Any]
         seen(frames.teacher) if case.group == "pretrained" else None,
         seed_of(case.name),
     )
-    measures: dict[str, Callable[[Described], np.ndarray]] = {
+    measures: dict[str, Measure] = {
         name: make(known)
         for name, make in SIGNALS.items()
         if name != "guard" or known.teacher is not None
@@ -72,18 +72,10 @@ def judged(case: Case, frames: Frames, work: Path, plan: Plan) -> dict[str, Any]
     step_s = _step_s(BatchedMace(model), some)
     values, costs = {}, {}
     few = seen(some)
+    measures |= _dearer(case, frames, work, plan)
     for name, measure in measures.items():
         values[name] = measure(new)
         costs[name] = _cost(measure, few, step_s)
-    more = _more(case, frames, work, plan)
-    for name, forces in more.items():
-        found = forces(visit.frames)
-        if found is None:
-            continue
-        values[name] = found if name == "second_opinion" else committee(new, found)
-        if name == "second_opinion":
-            values[name] = np.linalg.norm(new.forces - found, axis=1)
-        costs[name] = _cost(lambda d, forces=forces: forces(d.frames), few, step_s)
     replica = np.array([atoms.info["replica"] for atoms in visit.frames])[new.frame]
     errors = new.errors
     limits = thresholds(errors)
@@ -119,7 +111,7 @@ def thresholds(errors: np.ndarray) -> dict[str, float]:
 def detected(value: np.ndarray, bad: np.ndarray, replica: np.ndarray, plan: Plan) -> dict[str, Any]:
     """AUROC, and recall at a false-alarm rate of 5 %, with intervals over replicas."""
     finite = np.nan_to_num(value, nan=np.inf, posinf=1e12, neginf=-1e12)
-    found = detection(
+    detected_atoms = detection(
         finite,
         bad,
         replica,
@@ -127,7 +119,7 @@ def detected(value: np.ndarray, bad: np.ndarray, replica: np.ndarray, plan: Plan
         seed=1,
         resamples=plan.resamples,
     )
-    return {"auroc": _short(found.auroc), "recall": _short(found.hit_rate)}
+    return {"auroc": _short(detected_atoms.auroc), "recall": _short(detected_atoms.hit_rate)}
 
 
 def _short(estimate: Any) -> dict[str, Any]:
@@ -143,15 +135,12 @@ def _short(estimate: Any) -> dict[str, Any]:
 
 def _step_s(model: BatchedMace, frames: list[Atoms]) -> float:
     """Time of a forward pass with forces over some frames, s."""
-    parts = [State.of([atoms], device=model.device, dtype=model.dtype) for atoms in frames[:1]]
-    model(parts[0])
     state = State.of(frames, device=model.device, dtype=model.dtype)
-    return _median_s(lambda: model(state))
+    model(state)  # the first one prepares the batch
+    return float(np.median(_times(lambda: model(state))))
 
 
-def _cost(
-    measure: Callable[[Described], Any], frames: Described, step_s: float
-) -> dict[str, float]:
+def _cost(measure: Measure, frames: Described, step_s: float) -> dict[str, float]:
     """Time of a signal over that of a step of the same frames, with the range of the repeats."""
     times = _times(lambda: measure(replace(frames)))
     low, middle, high = np.quantile(times, [0, 0.5, 1]) / step_s
@@ -168,30 +157,12 @@ def _times(work: Callable[[], Any]) -> list[float]:
     return times
 
 
-def _median_s(work: Callable[[], Any]) -> float:
-    return float(np.median(_times(work)))
-
-
-def _more(
-    case: Case, frames: Frames, work: Path, plan: Plan
-) -> dict[str, Callable[[list[Atoms]], Any]]:
-    """Forces of other models, and of another Hamiltonian."""
-    found: dict[str, Callable[[list[Atoms]], Any]] = {}
+def _dearer(case: Case, frames: Frames, work: Path, plan: Plan) -> dict[str, Measure]:
+    """Signals that need other models, or another Hamiltonian."""
+    published = case.system.channel and not case.system.relabelled
+    measures = {"second_opinion": second_opinion("GFN2-xTB" if published else "GFN1-xTB")}
     if case.system.name in plan.committee:
         seeds = [seed for seed in range(1, plan.seeds + 1) if seed != case.seed]
-        others = [
-            mace.load(model_of(replace(case, seed=seed), frames, work), device="cpu")
-            for seed in seeds
-        ]
-        found[MORE[0]] = lambda some: [
-            np.concatenate(mace.evaluate(other, some).forces) for other in others
-        ]
-    published = case.system.channel and not case.system.relabelled
-    method = "GFN2-xTB" if published else "GFN1-xTB"
-
-    def second(some: list[Atoms]) -> np.ndarray | None:
-        labelled, failed = with_labels(some, method)
-        return None if failed else np.concatenate([a.arrays["forces"] for a in labelled])
-
-    found[MORE[1]] = second
-    return found
+        paths = [model_of(replace(case, seed=seed), frames, work) for seed in seeds]
+        measures["committee"] = committee([mace.load(path, device="cpu") for path in paths])
+    return measures

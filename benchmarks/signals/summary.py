@@ -63,11 +63,11 @@ def summarised(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
             summary[measure][name] = {}
             for place in places:
                 of_place = [c for c in cells if place_of(c) == place and name in c["signals"]]
-                found = {
+                by_threshold = {
                     threshold: combined([c["signals"][name][threshold][measure] for c in of_place])
                     for threshold in THRESHOLDS
                 }
-                summary[measure][name][place] = found
+                summary[measure][name][place] = by_threshold
         costs = {
             place: [
                 c["signals"][name]["cost_fraction"]
@@ -78,12 +78,12 @@ def summarised(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
         summary["cost_fraction"][name] = {
             place: {
-                "value": float(np.median([c["value"] for c in found])),
-                "low": min(c["low"] for c in found),
-                "high": max(c["high"] for c in found),
+                "value": float(np.median([c["value"] for c in of_place])),
+                "low": min(c["low"] for c in of_place),
+                "high": max(c["high"] for c in of_place),
             }
-            for place, found in costs.items()
-            if found
+            for place, of_place in costs.items()
+            if of_place
         }
         summary["overall"][name] = _overall(summary["auroc"][name])
     summary["places"] = {
@@ -102,21 +102,21 @@ def summarised(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _overall(by_place: dict[str, Any]) -> dict[str, Any]:
     """Least and median AUROC over places, by what counts as wrong."""
-    found = {}
+    overall = {}
     for threshold in THRESHOLDS:
         values = [p[threshold]["value"] for p in by_place.values() if p[threshold]]
-        found[threshold] = {
+        overall[threshold] = {
             "least": min(values, default=None),
             "median": float(np.median(values)) if values else None,
             "places": len(values),
             "reached": sum(value >= REACH for value in values),
         }
-    return found
+    return overall
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
     """For the terminal: AUROC of each signal at each place, and over all."""
-    found = []
+    shown = []
     for threshold in THRESHOLDS:
         table = Table(title=f"AUROC, force error above {threshold}")
         places = [
@@ -138,8 +138,8 @@ def tables(summary: dict[str, Any]) -> list[Table]:
                 ),
                 f"{np.median(costs):.1%}",
             )
-        found.append(table)
-    return found
+        shown.append(table)
+    return shown
 
 
 def _shown(estimate: dict[str, Any] | None) -> str:

@@ -132,8 +132,8 @@ def visited(case: Case, frames: Frames, work: Path) -> Visit:
         labelled, failed = with_labels(seen)
         write_frames(kept, labelled)
         files.write_json(counts, {"failed": failed, "ended": ended})
-    found = files.read_json(counts)
-    return Visit(read_frames(kept), found["failed"], tuple(found["ended"]))
+    counted = files.read_json(counts)
+    return Visit(read_frames(kept), counted["failed"], tuple(counted["ended"]))
 
 
 def _explored(case: Case, frames: Frames, work: Path) -> tuple[list[Atoms], tuple[int, int]]:
@@ -154,7 +154,7 @@ def _explored(case: Case, frames: Frames, work: Path) -> tuple[list[Atoms], tupl
     kelvin = case.temperature_K or 0.0
     seed = seed_of("dynamics", case.name)
     random = np.random.default_rng(seed)
-    found = explore(
+    exploration = explore(
         BatchedMace(model),
         [
             Replica(i, kelvin, structure_only(train[random.integers(len(train))]))
@@ -172,11 +172,11 @@ def _explored(case: Case, frames: Frames, work: Path) -> tuple[list[Atoms], tupl
         seed=seed,
         successor=successors(train, lambda number: seed_of(case.name, number)),
     )
-    seen = [frame for part in found.trajectory for frame in read_frames(part)]
-    ended = sum(end.failure is not None for end in found.replicas)
+    seen = [frame for part in exploration.trajectory for frame in read_frames(part)]
+    ended = sum(end.failure is not None for end in exploration.replicas)
     late = [_unlabelled(frame) for frame in seen if frame.info["time"] > SETTLING_PS]
     drawn = np.sort(random.permutation(len(late))[:JUDGED])
-    return [late[i] for i in drawn], (ended, len(found.replicas))
+    return [late[i] for i in drawn], (ended, len(exploration.replicas))
 
 
 def _unlabelled(frame: Atoms) -> Atoms:

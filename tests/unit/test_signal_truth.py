@@ -90,19 +90,19 @@ def test_detection_is_that_of_scikit_learn(part):
     random = np.random.default_rng(1)
     bad = random.random(600) < 0.2
     value = random.normal(size=600) + bad
-    found = judging.detected(value, bad, np.arange(600) // 6, judging.Plan(resamples=50))
-    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(bad, value), abs=1e-3)
-    assert found["auroc"]["low"] < found["auroc"]["value"] < found["auroc"]["high"]
+    estimates = judging.detected(value, bad, np.arange(600) // 6, judging.Plan(resamples=50))
+    assert estimates["auroc"]["value"] == pytest.approx(roc_auc_score(bad, value), abs=1e-3)
+    assert estimates["auroc"]["low"] < estimates["auroc"]["value"] < estimates["auroc"]["high"]
     limit = np.quantile(value[~bad], 0.95)
-    assert found["recall"]["value"] == pytest.approx((value[bad] > limit).mean(), abs=0.02)
+    assert estimates["recall"]["value"] == pytest.approx((value[bad] > limit).mean(), abs=0.02)
 
 
 def test_few_bad_atoms_are_not_enough(part):
     judging = part("signals.judging")
     bad = np.zeros(50, dtype=bool)
     bad[:2] = True
-    found = judging.detected(np.arange(50.0), bad, np.arange(50), judging.Plan(resamples=50))
-    assert found["auroc"]["value"] is None
+    estimates = judging.detected(np.arange(50.0), bad, np.arange(50), judging.Plan(resamples=50))
+    assert estimates["auroc"]["value"] is None
 
 
 def test_models_are_the_units_of_a_mean(part):
@@ -125,7 +125,7 @@ def test_droplets_are_whole_and_round(part):
     assert atoms.get_all_distances()[np.triu_indices(len(atoms), 1)].min() > 0.9
 
 
-def test_the_list_and_a_missing_folder_are_told(part, tmp_path, capsys):
+def test_the_list_and_a_missing_folder_are_named(part, tmp_path, capsys):
     truth = part("signal_truth")
     truth.main(["--list", "--only", "ethanol", "--cells", str(tmp_path)])
     assert "ethanol_1000K_scratch-50_1" in capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_kept_cells_are_summarised(part, tmp_path, capsys):
     if not list(truth.RESULTS.glob("*.json")):
         pytest.skip("no cells are kept yet")
     truth.main(["--summary", "--json", str(tmp_path / "all.json")])
-    found = json.loads((tmp_path / "all.json").read_text())
+    summary = json.loads((tmp_path / "all.json").read_text())
     for measure in ("auroc", "recall", "cost_fraction"):
-        assert "latent" in found[measure]
+        assert "latent" in summary[measure]
     assert "AUROC" in capsys.readouterr().out
