@@ -177,9 +177,9 @@ def test_a_coarse_grid_is_seen_by_one_frame_on_two(cheap_level):
         reference={"backend": "cp2k", "level": "cheap.yaml", "command": "cp2k.psmp"},
         sanity={"net_force_eV_per_A": None},
     )
+    trial = f"{sys.executable} -m halcyon.commands.plan.trial grid --system water --configfile"
     done = subprocess.run(
-        [sys.executable, "-m", "halcyon.commands.plan.trial", "grid"]
-        + ["--configfile", config, "--system", "water"],
+        [*trial.split(), config],
         cwd=cheap_level.folder,
         env=cheap_level.environment | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
