@@ -4,9 +4,11 @@ Water in a small box; everything else is as shipped. The
 labelled frame starts from the orbitals of another frame, the input by hand from an atomic guess.
 """
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,3 +167,24 @@ def test_label_agrees_with_an_input_written_by_hand(tmp_path, name):
     energy, forces = by_hand(LEVELS[name], tmp_path)
     assert second.energy / Hartree == pytest.approx(energy, abs=1e-6)
     assert np.allclose(second.forces / (Hartree / Bohr), forces, atol=1e-5)
+
+
+def test_a_coarse_grid_is_seen_by_one_frame_on_two(cheap_level):
+    """CP2K's own forces of water at 120 and 180 Ry: eV/Å apart, where 0.01 is asked for."""
+    config = cheap_level.configure(
+        "coarse",
+        systems=["water"],
+        reference={"backend": "cp2k", "level": "cheap.yaml", "command": "cp2k.psmp"},
+        sanity={"net_force_eV_per_A": None},
+    )
+    trial = f"{sys.executable} -m halcyon.commands.plan.trial grid --system water --configfile"
+    done = subprocess.run(
+        [*trial.split(), config],
+        cwd=cheap_level.folder,
+        env=cheap_level.environment | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["largest_force_difference_eV_per_A"] > 0.1

@@ -27,7 +27,12 @@ SMALLER = {
     "pretraining": {"epochs": 2},
     "training": {"epochs": 3},
     "seed_labels": {"train": 6, "validation": 6, "test": 5},
-    "exploration": {"replicas": 4, "time_ps": 0.4, "checkpoint_s": 0.2},
+    "exploration": {
+        "replicas": 4,
+        "time_ps": 0.4,
+        "equilibration_ps": 0.1,
+        "checkpoint_s": 0.2,
+    },
     "selection": {"frames": 4},
     "certificate": {"when": "always", "replicas": 2, "time_ps": 0.1, "nve_time_ps": 0.1},
 }

@@ -42,6 +42,7 @@ SMALL = {
         "temperatures_K": [300.0],
         "replicas": 4,
         "time_ps": 2.0,
+        "equilibration_ps": 0.2,
         "candidate_interval_fs": 20.0,
         "checkpoint_s": 0.5,
     },

@@ -12,6 +12,7 @@ from conftest import ROOT
 from halcyon.commands.doctor import checks as doctor
 from halcyon.commands.main import main
 from halcyon.commands.plan.measure import run_trial
+from halcyon.labels.reference.cp2k.level import read_level
 
 
 @pytest.fixture
@@ -136,3 +137,28 @@ def test_the_command_tells_and_exits(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["faults"] >= 2
     assert {"name", "verdict", "found", "remedy"} == found["checks"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict", "remedy"),
+    [
+        ({"largest_force_difference_eV_per_A": 0.004}, "ok", ""),
+        ({"largest_force_difference_eV_per_A": 0.25}, "warning", "raise CUTOFF"),
+        ({"error": "not done after 300 s", "timeout": True}, "warning", "raise --limit"),
+        ({"error": "crashed"}, "warning", "see the check of the CP2K job"),
+    ],
+)
+def test_a_grid_that_is_too_coarse_is_a_warning(result, verdict, remedy):
+    check = doctor.judged_grid({"about": "it", "trial_s": 3.0} | result)
+    assert check.verdict == verdict
+    assert remedy in check.remedy
+
+
+def test_the_finer_grid_differs_in_its_cutoffs_alone():
+    level = read_level(ROOT / "config/cp2k/pbe-d3-dzvp.yaml")
+    finer = level.finer(1.5)
+    assert level.dft["+MGRID"]["CUTOFF"] == 300, "the level itself stays"
+    assert finer.dft["+MGRID"]["CUTOFF"] == 450
+    assert finer.dft["+MGRID"]["REL_CUTOFF"] == 75
+    finer.dft["+MGRID"] |= {"CUTOFF": 300, "REL_CUTOFF": 50}
+    assert finer.tree == level.tree

@@ -316,7 +316,7 @@ class ExplorationSettings(Section):
         0.1,
         gt=0,
         description="Without a thermostat, a replica has failed when its total energy is further "
-        "than this from its first, eV/atom.",
+        "than this from that at the end of its equilibration, eV/atom; looked at at every step.",
     )
     checkpoint_s: float = Field(
         20.0, gt=0, description="Wall time between two checkpoints, s; a kill loses at most this."

@@ -232,8 +232,9 @@ class Dynamics:
         """
         thermostat = self._thermostat
         assert thermostat is not None  # noqa: S101  # `lay_out` came first
-        free = self.settings.ensemble == "nve"
-        coupled = tuple(not free or step < began for began in thermostat.began)
+        coupled = (True,) * len(thermostat.began)
+        if self.settings.ensemble == "nve":
+            coupled = tuple(step < began for began in thermostat.began)
         if not any(coupled):
             return None
         chunk = step // NOISE_STEPS

@@ -81,7 +81,7 @@ class ReplicaEnd(Form):
     structure: str = Field(description="Start structure.")
     start_key: str = Field(description="Key of the labelled frame that the replica started from.")
     temperature_K: float = Field(
-        description="Temperature of the thermostat or, without one, of the first momenta."
+        description="Temperature of the thermostat or, without one, of its equilibration."
     )
     atoms: int = Field(description="Number of atoms.")
     time_ps: float = Field(description="Simulated time until the replica failed or ended.")

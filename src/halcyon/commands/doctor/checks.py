@@ -32,6 +32,7 @@ from packaging.version import InvalidVersion, Version
 from halcyon import config
 from halcyon.campaign.campaign import Campaign
 from halcyon.commands.plan.measure import run_trial
+from halcyon.commands.plan.trial import GRID
 from halcyon.errors import InputError
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
@@ -44,6 +45,9 @@ COMMAND_S = 20.0
 """Time limit of a command, s."""
 COMFORT_GB = 10.0
 """Less free disk than this is a warning, GB."""
+GRID_EV_PER_A = 0.01
+"""A larger change of a force on a finer grid is a warning, eV/Å: a quarter of 1 kcal/mol/Å, which
+the error of a good model is."""
 PROFILE_FILES = ("profile.yaml", "config.v9+.yaml", "config.v8+.yaml", "config.yaml")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -114,6 +118,9 @@ def examine(
         system = next(iter(campaign.systems))
         for trial in ("forcefield", "model", "label"):
             yield _trial(trial, configfile, campaign, system, limit_s)
+        if isinstance(campaign.settings.reference, config.Cp2kReference):
+            result = run_trial(GRID, configfile, system, threads=1, limit_s=limit_s)
+            yield judged_grid(result)
 
 
 def _python() -> Check:
@@ -415,6 +422,29 @@ def _trial(trial: str, configfile: Path, campaign: Campaign, system: str, limit_
     )
     result = run_trial(trial, configfile, system, threads=1, limit_s=limit_s, tiny=True)
     return judged(name, result, campaign.systems[system].settings.resources.device)
+
+
+def judged_grid(result: dict[str, Any]) -> Check:
+    """Whether CP2K's forces hardly change on a finer grid.
+
+    Args:
+        result: what the trial printed, see `commands.plan.trial.grid`.
+    """
+    if "error" in result:
+        remedy = "see the check of the CP2K job"
+        if result.get("timeout"):
+            remedy = "raise --limit to know it"
+        return Check("CP2K grid", WARNING, result["error"], remedy)
+    if result["largest_force_difference_eV_per_A"] > GRID_EV_PER_A:
+        return Check(
+            "CP2K grid",
+            WARNING,
+            result["about"],
+            "raise CUTOFF (and REL_CUTOFF) in FORCE_EVAL/DFT/MGRID of the level's file until they "
+            f"change by less than {1e3 * GRID_EV_PER_A:g} meV/Å; labels of another cutoff are of "
+            "another level of theory",
+        )
+    return Check("CP2K grid", OK, f"{result['about']}, {result['trial_s']:.0f} s")
 
 
 def judged(name: str, result: dict[str, Any], device: str) -> Check:

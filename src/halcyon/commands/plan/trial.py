@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 TRIALS = ("forcefield", "model", "label")
+GRID = "grid"
+"""A trial of CP2K alone: one frame on the level's grid and on a finer one."""
+FINER = 1.5
+"""By how much the cutoffs of the finer grid are larger."""
 MD_FRAMES = 8
 """Frames of each structure that the trial's model learns from."""
 EPOCHS = 4
@@ -44,7 +48,7 @@ SEED = 1
 def main(command_line: Sequence[str] | None = None) -> int:
     """Parse the command line, run one trial, and print what it measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("trial", choices=TRIALS)
+    parser.add_argument("trial", choices=(*TRIALS, GRID))
     parser.add_argument("--configfile", required=True, type=Path)
     parser.add_argument("--system", required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -76,7 +80,7 @@ def run(
     Args:
         campaign: gives the reference.
         plan: the system, with its settings.
-        trial: one of `TRIALS`.
+        trial: one of `TRIALS`, or `GRID`.
         threads: for PyTorch and the reference.
         tiny: a smaller system where that shows as much.
 
@@ -91,6 +95,8 @@ def run(
             return forcefield(plan, tiny=tiny)
         case "model":
             return model(plan, threads=threads, tiny=tiny)
+        case "grid":
+            return grid(campaign, plan, threads=threads)
         case _:
             return label(campaign, plan, threads=threads, tiny=tiny)
 
@@ -323,6 +329,41 @@ def label(campaign: Campaign, plan: SystemPlan, *, threads: int, tiny: bool) -> 
         "scf_steps": record.scf_steps,
         "about": f"{level.get('program')} {level.get('version', '')}: one label of "
         f"{atoms.get_chemical_formula()}",
+    }
+
+
+def grid(campaign: Campaign, plan: SystemPlan, *, threads: int) -> dict[str, Any]:
+    """Forces of one frame of the smallest structure on CP2K's grid and on a finer one.
+
+    Raises:
+        InputError: the reference is not CP2K, refuses, or a calculation did not end well.
+    """
+    import numpy as np
+
+    from halcyon.labels.reference.base import Status
+    from halcyon.labels.reference.cp2k.backend import Cp2k
+
+    reference = campaign.reference()
+    if not isinstance(reference, Cp2k):
+        raise InputError("only CP2K has a grid")
+    atoms = plan.start(_smallest(plan)[0])
+    # Off the places of symmetry, where errors of the grid may cancel.
+    atoms.positions += np.random.default_rng(SEED).normal(scale=0.05, size=atoms.positions.shape)
+    reference.check([atoms])
+    forces = []
+    for level in (reference, reference.finer(FINER)):
+        with tempfile.TemporaryDirectory(prefix="halcyon-trial-") as temporary:
+            record = next(iter(level.label([atoms], Path(temporary), threads)))
+        if record.status is not Status.OK or record.forces is None:
+            raise InputError(
+                f"reference: {atoms.info['structure']}: {record.status}: {record.message}"
+            )
+        forces.append(record.forces)
+    difference = np.linalg.norm(forces[1] - forces[0], axis=1)
+    return {
+        "largest_force_difference_eV_per_A": float(difference.max()),
+        "about": f"{atoms.info['structure']}: forces change by up to {1e3 * difference.max():.1f} "
+        f"meV/Å with {FINER:g} times the cutoffs",
     }
 
 

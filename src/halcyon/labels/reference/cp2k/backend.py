@@ -10,6 +10,7 @@ solver and the precision.
 Not for: what the input says (`input`), or what the output means (`output`).
 """
 
+import copy
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,12 @@ class Cp2k(Reference):
     def check_grid(self) -> None:
         """Check the level's plane-wave cutoffs; see `Reference.check_grid`."""
         check_grid(self._level.path, self._level.dft, self._level.kinds)
+
+    def finer(self, factor: float) -> "Cp2k":
+        """The same reference on a grid with so many times the cutoffs."""
+        finer = copy.copy(self)
+        finer._level = self._level.finer(factor)  # noqa: SLF001 - its own kind
+        return finer
 
     def order(self, frames: Sequence[Atoms]) -> list[int]:
         """Each frame after one that is most similar to it: its orbitals are the initial guess."""

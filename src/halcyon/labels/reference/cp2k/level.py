@@ -12,13 +12,18 @@ ignored: Halcyon decides what a frame's calculation prints.
 Not for: the input of a frame (`input`), or starting CP2K (`program`).
 """
 
+import copy
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from halcyon.errors import InputError
-from halcyon.labels.reference.cp2k.consistency import check_consistency
+from halcyon.labels.reference.cp2k.consistency import (
+    CP2K_CUTOFF_RY,
+    CP2K_REL_CUTOFF_RY,
+    check_consistency,
+)
 from halcyon.labels.reference.cp2k.entries import Entry, file_sha256, read_entries
 from halcyon.labels.reference.cp2k.tree import Tree, leaves, read_tree, without_print
 
@@ -84,6 +89,14 @@ class Cp2kLevel:
     def molecule_solver(self) -> str:
         """Poisson solver of molecules."""
         return self.dft.get("+POISSON", {}).get("POISSON_SOLVER", MOLECULE_SOLVER)
+
+    def finer(self, factor: float) -> "Cp2kLevel":
+        """The same level on a grid with so many times the CUTOFF and REL_CUTOFF."""
+        finer = Cp2kLevel(self.path, copy.deepcopy(self.tree))
+        grid = finer.dft.setdefault("+MGRID", {})
+        for keyword, default in (("CUTOFF", CP2K_CUTOFF_RY), ("REL_CUTOFF", CP2K_REL_CUTOFF_RY)):
+            grid[keyword] = factor * float(grid.get(keyword, default))
+        return finer
 
     def kind(self, element: str) -> Tree:
         """The KIND section of an element.

@@ -1,0 +1,1 @@
+"""Parts of `signal_truth`: which signals see wrong forces."""
