@@ -144,9 +144,18 @@ def test_a_file_of_schema_1_is_still_read():
     assert found.report.training_frames_values["ethanol:H0"] == 60
 
 
-def test_a_file_of_today_is_written_as_it_was_read(tmp_path):
+def test_a_file_of_schema_2_is_still_read_and_has_no_expected_errors():
     # Written by 0.1.0 for the made-up molecules of test_signals, with all signals.
-    path = ROOT / "tests/data/domain/v2.json"
+    found = Domain.read(ROOT / "tests/data/domain/v2.json")
+    assert found.expected is None
+    assert found.signals["committee"].threshold.n == 400
+    assert len(found.signals["latent_guard"].data.sets) == 2
+    assert [found.report.selected_left_out, found.report.selected_used] == [0, 0]
+
+
+def test_a_file_of_today_is_written_as_it_was_read(tmp_path):
+    # For the made-up molecules of test_signals, with all signals and expected errors.
+    path = ROOT / "tests/data/domain/v3.json"
     Domain.read(path).write(tmp_path / "domain.json")
     assert (tmp_path / "domain.json").read_bytes() == path.read_bytes()
 

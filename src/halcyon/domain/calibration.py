@@ -22,7 +22,7 @@ Not for: the signals themselves (see `signals`), statistics of thresholds (see `
 evaluating a model on frames (see `halcyon.models.domains`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -40,6 +40,7 @@ from halcyon.domain.environments import (
 )
 from halcyon.domain.expected import ExpectedErrors, Pairs, fit_expected
 from halcyon.domain.intervals import (
+    FEWEST_VALUES,
     Bond,
     Calibration,
     ClassEnergies,
@@ -70,6 +71,10 @@ SMALLEST_SPREAD_EV = 1e-3
 TEACHER_HELD_OUT = 5
 """One in so many of the teacher's frames calibrates the distance to the others."""
 FRAMES_AT_ONCE = 32
+OUTLIERS = ("selected", "diverse")
+"""Roles of frames that were labelled because they are unlike others."""
+FEWEST_CALIBRATING = 5
+"""With fewer held-out frames that are no outliers, outliers calibrate, too."""
 DEFAULT_ACCURACY = AccuracySettings()
 
 
@@ -164,6 +169,21 @@ class Samples:
     check: Sample
     earlier: Sequence[Atoms] = ()
 
+    def without_outliers(self) -> "Samples":
+        """Without held-out frames that are outliers, unless fewer than `FEWEST_CALIBRATING` stay.
+
+        Margin and thresholds promise how seldom ordinary motion leaves the domain; frames that were
+        chosen because they are far outside would open it.
+        """
+        ordinary = [i for i, f in enumerate(self.held_out.frames) if not _is_outlier(f)]
+        if len(ordinary) < FEWEST_CALIBRATING:
+            return self
+        return replace(self, held_out=self.held_out.take(ordinary))
+
+
+def _is_outlier(frame: Atoms) -> bool:
+    return frame.info.get("role") in OUTLIERS
+
 
 _UNIT = Margin(value=1.0, low=1.0, high=1.0, method="none", alpha=1.0, n=0)
 
@@ -228,6 +248,7 @@ def fit_domain(
         InputError: no held-out frames, a class without training structures, or a committee
             without models.
     """
+    all_samples, samples = samples, samples.without_outliers()
     environments = {}
     if settings.classes == "environment":
         elements = [classes[atoms.info["structure"]] for atoms in samples.train.frames]
@@ -256,8 +277,13 @@ def fit_domain(
         seed=seed,
         environments=environments,
     )
+    used = sum(map(_is_outlier, samples.held_out.frames))
+    left_out = len(all_samples.held_out.frames) - len(samples.held_out.frames)
     domain = calibrate(
-        domain,
+        replace(
+            domain,
+            report=replace(domain.report, selected_left_out=left_out, selected_used=used),
+        ),
         samples,
         ["latent", *settings.signals],
         alpha=settings.alpha,
@@ -267,7 +293,7 @@ def fit_domain(
     return replace(
         domain,
         expected=_expected(
-            domain, samples, accuracy.atom_force_eV_per_A, seed=seed, committee=committee
+            domain, all_samples, accuracy.atom_force_eV_per_A, seed=seed, committee=committee
         ),
     )
 
@@ -455,6 +481,10 @@ def _latent_set(
         of_labels: whether these are labelled frames: each environment then has a distribution of
             its own, and the radius must hold all of `train`. The teacher's frames leave the
             surroundings that the labels have: they have one distribution per class.
+
+    Returns:
+        Distributions; that of a class of fewer than `FEWEST_VALUES` values is widened until it
+        holds what is known of the class.
     """
     pooled: dict[tuple[str, str], list[np.ndarray]] = {}
     environments = domain.environments if of_labels else {}
@@ -472,9 +502,39 @@ def _latent_set(
     unscaled = LatentSet(radius=_UNIT, normals=normals)
     calibration = Calibration(threshold=_UNIT, data=SignalData(sets=[unscaled]))
     signal = Latent("latent", calibration, domain.classes)
-    floor = max(float(v.max()) for v in distances(signal, train)) if of_labels else 0.0
-    radius = calibrate_margin(distances(signal, held_out), alpha, seed=seed, floor=floor)
+    # A class of few values hardly knows its own spread: it must not widen the others' radius.
+    few = {
+        group
+        for group in normals
+        if sum(len(values) for (of, _), values in pooled.items() if of == group) < FEWEST_VALUES
+    }
+    calibrating = set(normals) - few
+    if not _distances_of(calibrating, signal, held_out):
+        few, calibrating = set(), set(normals)
+    reached = _distances_of(calibrating, signal, train) if of_labels else []
+    radius = calibrate_margin(
+        _distances_of(calibrating, signal, held_out),
+        alpha,
+        seed=seed,
+        floor=max((float(values.max()) for values in reached), default=0.0),
+    )
+    for group in few:
+        own = [*_distances_of({group}, signal, train), *_distances_of({group}, signal, held_out)]
+        wider = max(1.0, max(float(values.max()) for values in own) / radius.value)
+        normals[group] = [
+            replace(n, whiten=PackedArray.of(n.whiten.unpacked() / wider)) for n in normals[group]
+        ]
     return replace(unscaled, radius=radius)
+
+
+def _distances_of(groups: Collection[str], signal: Latent, sample: Sample) -> list[np.ndarray]:
+    """Raw distances of the atoms of these classes, of each frame that has any."""
+    per_frame = []
+    for atoms, values in zip(sample.frames, distances(signal, sample), strict=True):
+        chosen = np.array([name in groups for name in signal.classes[atoms.info["structure"]]])
+        if chosen.any():
+            per_frame.append(values[chosen])
+    return per_frame
 
 
 def fit_normal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

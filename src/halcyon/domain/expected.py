@@ -56,6 +56,8 @@ FEWEST_BAD_FRAMES = 5
 RESAMPLES = 200
 SMALLEST_ERROR_EV_PER_A = 1e-4
 """Least error whose logarithm is taken, eV/Å."""
+LARGEST_ERROR_EV_PER_A = 1e6
+"""Stands for infinity in intervals, which are written to a file."""
 COMPARED_ONLY = ("bond_stretch", "potential_energy")
 """Signals that never decide: monitors for comparison, which know no environment of an atom."""
 COMBINED = "combination"
@@ -126,7 +128,7 @@ class Curve:
     def at(self, distance: np.ndarray) -> np.ndarray:
         """Expected error, eV/Å, of the shape of the distances."""
         start, slope = self.lines()
-        piece = np.searchsorted(self.distance, distance, side="right")
+        piece = np.searchsorted(self.distance, distance)
         return start[piece] + slope[piece] * distance
 
     def lines(self) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +145,18 @@ class Curve:
         return np.array([y[0], *start, last[0]]), np.array([0.0, *slope, last[1]])
 
     def between(self, drawn: Sequence[np.ndarray]) -> "Curve":
-        """The curve with its interval, from the errors at its knots in each resample."""
-        low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
-        return replace(self, low=low.tolist(), high=high.tolist())
+        """The curve with its interval, from the errors at its knots in each resample.
+
+        A resample pools other pairs than the whole: its errors may be all on one side of the
+        curve's. The interval reaches as far as the curve.
+        """
+        finite = np.minimum(drawn, LARGEST_ERROR_EV_PER_A)
+        low, high = np.quantile(finite, [0.05, 0.95], axis=0)
+        return replace(
+            self,
+            low=np.minimum(low, self.error).tolist(),
+            high=np.maximum(high, self.error).tolist(),
+        )
 
     def limited(self, tolerance_eV_per_A: float) -> "Curve":
         """The curve with its limit, and how far that is beyond the greatest knot."""

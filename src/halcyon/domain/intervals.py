@@ -47,6 +47,8 @@ SCHEMA_VERSION = 3
 """Schema 1 had neither environments nor signals, schema 2 no expected errors; both are read."""
 SMALLEST_WIDTH_EV = 1e-3
 """Width given to a class whose training values coincide, e.g. a single value, eV."""
+FEWEST_VALUES = 10
+"""The range of fewer training values says little: distances outside it, in widths, are huge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,9 @@ class DomainReport:
     Attributes:
         training_frames_values: per class, number of training values.
         held_out_frames: number of frames that the margin rests on.
+        selected_left_out: number of held-out frames that it does not rest on, because the index
+            or their strangeness selected them: outliers would open the domain.
+        selected_used: number of such frames that it does rest on, since too few others are there.
         check_frames: number of frames that the exceedances rest on.
         exceedance_bare: how often atoms of these are outside the intervals without margin.
         exceedance_with_margin: how often they are outside the label domain.
@@ -145,6 +150,8 @@ class DomainReport:
 
     training_frames_values: dict[str, int] = field(default_factory=dict)
     held_out_frames: int = 0
+    selected_left_out: int = 0
+    selected_used: int = 0
     check_frames: int = 0
     exceedance_bare: Exceedance | None = None
     exceedance_with_margin: Exceedance | None = None
@@ -219,6 +226,12 @@ class Domain:
         """
         if self.expected:
             yield from self.expected.lines()
+        if self.report.selected_used:
+            yield (
+                f"{self.report.selected_used} of the {self.report.held_out_frames} held-out frames "
+                "that calibrate were selected as outliers, since there are too few others: "
+                "thresholds may be too wide. A larger seed_labels.validation mends that"
+            )
         for name, signal in self.signals.items():
             threshold = signal.threshold
             yield (
@@ -405,8 +418,10 @@ def build(
     """Intervals of both tiers with a calibrated margin.
 
     1. Of each class, the bare interval is the range of its energies on the training structures.
-    2. The margin, in widths of these intervals, is calibrated on the held-out frames.
-    3. The label domain is the bare intervals, widened by the margin on both sides.
+    2. The margin, in widths of these intervals, is calibrated on the held-out frames, by classes of
+       at least `FEWEST_VALUES` training values that do not coincide (by all if there is none).
+    3. The label domain is the bare intervals, widened by the margin on both sides; those of other
+       classes reach at least as far as their held-out values.
     4. The guard domain is the label domain, widened to hold the teacher's structures.
     5. How often atoms are outside is measured on the check frames.
 
@@ -426,13 +441,28 @@ def build(
     if missing := sorted(names - train.keys()):
         raise no_training_frames(missing)
     bare = {name: bare_interval(train[name]) for name in sorted(names)}
+    sampled = {name for name in bare if _is_sampled(train[name])}
+    if not any(sampled & frame.keys() for frame in energies.held_out):
+        sampled = set(bare)
     margin = calibrate_margin(
-        [_scores(frame, bare) for frame in energies.held_out], alpha, seed=seed
+        [
+            _scores({name: values for name, values in frame.items() if name in sampled}, bare)
+            for frame in energies.held_out
+            if sampled & frame.keys()
+        ],
+        alpha,
+        seed=seed,
     )
-    label = {
-        name: (low - margin.value * (high - low), high + margin.value * (high - low))
-        for name, (low, high) in bare.items()
-    }
+    label = {}
+    for name, (low, high) in bare.items():
+        margins = [margin.value]
+        if name not in sampled:
+            margins += [
+                float(signed_scores(frame[name], low, high).max())
+                for frame in energies.held_out
+                if name in frame
+            ]
+        label[name] = (low - max(margins) * (high - low), high + max(margins) * (high - low))
     guard = {}
     for name, (low, high) in label.items():
         taught = energies.teacher.get(name, np.empty(0))
@@ -465,6 +495,11 @@ def _class_names(classes: dict[str, list[str]], environments: dict[str, Environm
     if missing := sorted(names - environments.keys()):
         raise no_training_frames(missing)
     return {f"{e}/{i}" for e in names for i in range(len(environments[e].centroids))}
+
+
+def _is_sampled(values: np.ndarray) -> bool:
+    """Whether the range of these training values says enough of their class."""
+    return len(values) >= FEWEST_VALUES and float(np.ptp(values)) > SMALLEST_WIDTH_EV
 
 
 def _scores(frame: dict[str, np.ndarray], bounds: dict[str, tuple[float, float]]) -> np.ndarray:

@@ -35,7 +35,7 @@ class Margin(Interval):
 
     Attributes:
         value: the threshold, ≥ 0; of the label domain: its margin m/(u - l).
-        method: `peaks-over-threshold` or `conformal`.
+        method: `peaks-over-threshold`, `conformal` or `quantile`.
         alpha: exceedance per atom it is made for: as asked, or, where the sample is too small for
             that, 1/(n + 1).
         n: number of held-out atomic energies it rests on.
@@ -84,8 +84,9 @@ def calibrate_margin(
        threshold is its quantile that a score exceeds with probability `alpha`.
     3. Where the tail has too few points, split conformal: the threshold is the greatest score,
        which a further draw exceeds with probability 1/(n + 1).
-    4. Its interval comes from a bootstrap over frames.
-    5. Threshold and interval are raised to `floor`.
+    4. Where `alpha` is 15 % or more, it is not in the tail: the threshold is the scores' quantile.
+    5. Its interval comes from a bootstrap over frames.
+    6. Threshold and interval are raised to `floor`.
 
     Args:
         scores: per held-out frame, the raw scores of its atoms, e.g. `intervals.signed_scores`.
@@ -107,7 +108,7 @@ def calibrate_margin(
     if fitted is None:
         method, alpha, value = "conformal", 1 / (len(pooled) + 1), float(pooled.max())
     else:
-        method, value = "peaks-over-threshold", fitted
+        method, value = "quantile" if alpha >= TAIL else "peaks-over-threshold", fitted
     rng = np.random.default_rng(seed)
     bootstrap = []
     for _ in range(resamples):
@@ -127,11 +128,13 @@ def calibrate_margin(
 
 
 def _tail_quantile(scores: np.ndarray, alpha: float) -> float | None:
-    """Score exceeded with probability alpha; None where the tail has too few points.
+    """Score exceeded with probability alpha; None where there are too few points for it.
 
     With l₁ and l₂ the first two L-moments of the excesses over the tail's begin, the shape is
     2 - l₁/l₂ and the scale l₁ · (1 - shape).
     """
+    if alpha >= TAIL and len(scores) >= FEWEST_TAIL_POINTS:
+        return float(np.quantile(scores, 1 - alpha))
     in_tail = int(TAIL * len(scores))
     if in_tail < FEWEST_TAIL_POINTS:
         return None

@@ -425,18 +425,13 @@ class _Lines:
             number = len(curve.distance)
             knots[row, :number] = curve.distance
             start[row, : number + 1], slope[row, : number + 1] = curve.lines()
-            # A distance of infinity is beyond the knots that only fill up.
-            start[row, number + 1 :], slope[row, number + 1 :] = (
-                start[row, number],
-                slope[row, number],
-            )
         self._knots, self._start, self._slope = (
             torch.as_tensor(table, device=device) for table in (knots, start, slope)
         )
 
     def at(self, distance: torch.Tensor) -> torch.Tensor:
         """Shape (G, most) → the same."""
-        piece = torch.searchsorted(self._knots, distance.contiguous(), right=True)
+        piece = torch.searchsorted(self._knots, distance.contiguous())
         return self._start.gather(1, piece) + self._slope.gather(1, piece) * distance
 
 
@@ -488,8 +483,8 @@ def make_signals(
             has no models.
     """
     always = [name for name in ALWAYS if name in TIERS or name in domain.signals]
-    more = [make_signal(domain, name, committee) for name in dict.fromkeys((*always, *names))]
-    signals = [ExpectedError(domain, committee), *more]
+    unique = dict.fromkeys((ExpectedError.name, *always, *names))
+    signals = [make_signal(domain, name, committee) for name in unique]
     return {signal.column: signal for signal in signals}
 
 
@@ -516,6 +511,8 @@ def no_expected_errors() -> InputError:
 
 def make_signal(domain: Domain, name: str, committee: Sequence[Model]) -> Signal:
     """One signal; see `make_signals`."""
+    if name == ExpectedError.name:
+        return ExpectedError(domain, committee)
     if name in TIERS:
         return NodeEnergy(domain, TIERS[name])
     if name == "committee" and not committee:
