@@ -179,7 +179,7 @@ class Fabricator:
         folder = system / batch
         self.put(folder / "model.model", model)
         self.put(folder / "parity.parquet", self.shard)
-        tables = ("traces.parquet", "candidates.parquet")
+        tables = ("traces.parquet", "candidates.parquet", "reservoir.parquet")
         for output in ("metrics.json", "drift.json", "domain.json", *tables, "exploration.json"):
             self.put(folder / output, self.shard if output in tables else {})
         self.put(folder / "selection.json", {"candidates": 0, "fates": {}})

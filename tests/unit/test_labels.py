@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from halcyon.errors import Interrupted
-from halcyon.frames import structure_key
+from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.labelling import Labeller, SystemicFailure, gather
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.labels.store import LabelStore, level_hash
@@ -217,3 +217,51 @@ def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):
         "bad": 1,
         "not_computed": 0,
     }
+
+
+def foretold(frames):
+    """Frames with what the model that visited them predicted, each atom's values its own."""
+    for number, frame in enumerate(frames):
+        n = len(frame)
+        frame.info |= {
+            "role": "audit",
+            "draw": 0.1 * number,
+            "model_energy": -1.0,
+            "split": "train",
+        }
+        frame.arrays["model_forces"] = np.arange(3.0 * n).reshape(n, 3) + number
+        for name in ("distance_latent", "expected_error", "scores"):
+            frame.arrays[name] = np.arange(float(n)) + number
+    return frames
+
+
+def test_what_the_model_predicted_stays_with_the_frame_and_out_of_the_store(
+    label, rattled, tmp_path
+):
+    frames = foretold(rattled(3))
+    reference = Counted(fail=lambda n: Status.CRASHED if n == 2 else None)
+    write_frames(tmp_path / "labels.parquet", label(frames, reference))
+    labelled = read_frames(tmp_path / "labels.parquet")
+    assert [f.info["status"] for f in labelled] == ["ok", "crashed", "ok"]
+    names = ("model_forces", "distance_latent", "expected_error", "scores")
+    for frame, other in zip(frames, labelled, strict=True):
+        assert {"role", "draw", "model_energy"} <= other.info.keys()
+        for name in names:
+            np.testing.assert_array_equal(other.arrays[name], frame.arrays[name])
+    store = LabelStore(tmp_path / "store", reference.level)
+    columns = {name for table in store.stream() for name in table.column_names}
+    assert columns & {*names, "role", "draw", "model_energy"} == set()
+    assert {"forces", "energy", "key"} <= columns
+    # Another order of the atoms: the label is the store's, the predictions are the frame's own.
+    turned = frames[0][[2, 0, 1]]
+    turned.info = dict(frames[0].info)
+    (again,) = label([turned], reference, work="b")
+    np.testing.assert_array_equal(again.arrays["model_forces"], turned.arrays["model_forces"])
+    np.testing.assert_array_equal(again.arrays["forces"], labelled[0].arrays["forces"][[2, 0, 1]])
+
+
+def test_frames_that_the_budget_does_not_reach_keep_the_predictions(label, rattled):
+    (frame,) = label(foretold(rattled(1)), Counted(), may_start=lambda: False)
+    assert frame.info["status"] == "not computed"
+    assert frame.info["model_energy"] == -1.0
+    assert "model_forces" in frame.arrays

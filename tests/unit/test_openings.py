@@ -52,6 +52,7 @@ from halcyon.config import (
 from halcyon.domain.calibration import Sample, Samples, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.generation import Watched
 from halcyon.final.evidence import ReplicaEnd
 from halcyon.final.folder import write_structures
 from halcyon.frames import structure_key, structure_only
@@ -365,6 +366,24 @@ def replica_ends(request):
 @prepares("halcyon.exploration.selection")
 def selection(_request):
     return {"settings": SelectionSettings(), "exploration": ExplorationSettings()}
+
+
+@prepares("halcyon.exploration.reservoir")
+def reservoir(request):
+    frames = request.getfixturevalue("frames")
+    for number, frame in enumerate(frames):
+        frame.info |= {"draw": number / len(frames), "temperature": 500.0, "replica": 0}
+    return {"reservoir": frames}
+
+
+@prepares("halcyon.exploration.generation")
+def generation(request):
+    labelled = request.getfixturevalue("train")
+    for frame in labelled:
+        frame.info["status"] = "ok"
+    model, domain = (request.getfixturevalue(name) for name in ("model", "domain"))
+    watched = Watched(model=model, domain=domain, system_kind="molecule")
+    return reservoir(request) | {"labelled": labelled, "watched": watched, "settings": Settings()}
 
 
 @prepares("halcyon.exploration.monitoring")

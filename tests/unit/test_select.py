@@ -6,8 +6,9 @@ from halcyon.config import ExplorationSettings, SelectionSettings
 from halcyon.domain.calibration import Sample
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
-from halcyon.exploration.selection import Selection, select
+from halcyon.exploration.selection import Selection, select, select_diverse
 from halcyon.frames import read_frames, structure_key, write_frames
+from halcyon.labels.pool import PublishedSet, frames_like
 
 DOMAIN = Domain(
     classes={"water": ["O", "H", "H"], "ammonia": ["N", "H", "H", "H"]},
@@ -316,7 +317,8 @@ def test_published_frames_take_the_place_of_the_selected_ones(candidates, water)
     far = copied(water)
     far.positions[0] += 0.5
     taken = copied(near[0], key=structure_key(near[0]))
-    replaced = selection.replaced([*near, far], {"water": water}, [taken], max_difference_A=0.05)
+    published = PublishedSet({"water": frames_like([*near, far], water)}, max_difference_A=0.05)
+    replaced = selection.replaced(published, [taken])
     assert len(selection.frames) == 6
     assert {f.info["key"] for f in replaced.frames} == {structure_key(f) for f in near[1:]}
     assert all("nearest in the set" in frame.info["reason"] for frame in replaced.frames)
@@ -325,3 +327,24 @@ def test_published_frames_take_the_place_of_the_selected_ones(candidates, water)
         "left: nothing like it in the data set": 3,
     }
     assert selection.fates["selected"] == 6  # the selection itself stays
+
+
+def test_diverse_frames_are_the_farthest_of_the_random_ones(candidates, seed):
+    for number, frame in enumerate(candidates):
+        frame.info["draw"] = 0.05 * number
+    labelled = predicted(copied(candidates[9], split="train"), place=9)
+    predicted(candidates[11], place=14)
+    twin = predicted(turned(candidates[11], draw=0.9), place=14)  # 11 itself, only turned
+    fierce = predicted(copied(candidates[3], draw=0.01), place=99)
+    fierce.positions[1] += 0.01
+    fierce.arrays["forces"][:] = 60.0
+    frames = [*candidates, twin, fierce]
+    settings = SETTINGS.model_copy(update={"min_difference_A": 1e-4})
+    known = sample([seed, labelled])
+    taken = select_diverse(sample(frames), known, DOMAIN, settings, number=2)
+    # Learned: 0 and 9. The farthest is 11, at place 14, then 4, whose draw comes before that of 5.
+    assert [round(10 * f.info["time"]) for f in taken] == [11, 4]
+    assert [f.info["split"] for f in taken] == ["train", "train"]
+    assert {f.info["reason"] for f in taken} == {"diverse"}
+    assert all(f.info["key"] == structure_key(f) for f in taken)
+    assert select_diverse(sample(frames), known, DOMAIN, settings, number=0) == []

@@ -55,10 +55,10 @@ def test_work_in_atoms_is_counted_by_hand(tmp_path):
     assert plan.atoms == {"water": 3, "box": 24}
     assert atom_units(plan, "explore", 0) == 6 * 4000 * 24  # of the box alone
     assert atom_units(plan, "label", None) == pytest.approx(7 * 24**1.5)  # 14 × 2 / 4 frames
-    assert atom_units(plan, "label", 3) == pytest.approx(3 * 24**1.5)  # ceil(10 / 4)
+    assert atom_units(plan, "label", 3) == pytest.approx(5 * 24**1.5)  # (10 + 10 of the audit) / 4
     assert atom_units(plan, "train", 0) == 6 * 7 * 24  # learned × epochs × atoms of the largest
-    assert atom_units(plan, "train", 3) == (6 + 3 * 10 - 6) * 7 * 24
-    assert atom_units(plan, "final", None) == (28 + 4 * 10) * 24
+    assert atom_units(plan, "train", 3) == (6 + 3 * (8 + 5)) * 7 * 24
+    assert atom_units(plan, "final", None) == (28 + 4 * 20) * 24
     assert atom_units(plan, "forcefield", None) == 27 * (2 * 2000 + 40 * 50)
 
 

@@ -159,7 +159,7 @@ def frames_to_label(
             frame.info["role"] = role
     frames = [*audit, *selected, *diverse]
     _foretell(frames, watched)
-    return Chosen(frames, selection.fates, dict(counts))
+    return Chosen(frames, selection.fates, dict(+counts))
 
 
 def _audit(

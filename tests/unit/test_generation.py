@@ -1,0 +1,154 @@
+"""The frames of a generation, chosen with a real, untrained model."""
+
+import numpy as np
+import pytest
+from test_batched_mace import random_model
+
+from halcyon.config import Settings
+from halcyon.domain.intervals import Domain
+from halcyon.domain.margins import Margin
+from halcyon.exploration.generation import Visited, Watched, frames_to_label
+from halcyon.frames import read_frames, structure_key, write_frames
+from halcyon.labels.pool import PublishedSet
+from halcyon.models import mace
+
+DOMAIN = Domain(
+    classes={"water": ["O", "H", "H"]},
+    label={"O": (-1.0, 1.0), "H": (-1.0, 1.0)},
+    guard={"O": (-9.0, 9.0), "H": (-9.0, 9.0)},
+    margin=Margin(value=0.1, low=0.1, high=0.1, method="conformal", alpha=0.1, n=9),
+    bonds={"water": [(0, 1, 0.97), (0, 2, 0.97)]},
+)
+
+
+@pytest.fixture(scope="module")
+def watched():
+    return Watched(model=random_model(), domain=DOMAIN, system_kind="molecule")
+
+
+@pytest.fixture
+def visited(rattled):
+    frames = rattled(40)
+    for number, frame in enumerate(frames):
+        frame.info |= {"replica": number % 4, "temperature": 500.0, "time": 0.01 * number}
+    for number, frame in enumerate(frames[:30]):
+        frame.info["draw"] = ((7 * number) % 30) / 30
+    for frame in frames[30:]:
+        frame.info |= {"cli_gain": 0.01, "reason": "excursion", "score": 0.2}
+    return Visited(candidates=frames[30:], reservoir=frames[:30])
+
+
+@pytest.fixture
+def labelled(rattled):
+    frames = rattled(46)[40:]
+    for frame in frames:
+        frame.info |= {"status": "ok", "split": "train", "key": structure_key(frame)}
+    return frames
+
+
+def settings(**sections):
+    base = {"selection": {"frames": 6, "min_difference_A": 0.0}}
+    return Settings(**base | sections)
+
+
+def choose(visited, labelled, watched, made=None, **options):
+    return frames_to_label(
+        visited,
+        labelled,
+        watched,
+        made or settings(),
+        **{"audit_frames_each": 4, "calm": False} | options,
+    )
+
+
+def by_role(chosen):
+    roles = [frame.info["role"] for frame in chosen.frames]
+    return {role: roles.count(role) for role in sorted(set(roles))}
+
+
+def test_random_frames_come_first_then_trouble(visited, labelled, watched):
+    chosen = choose(visited, labelled, watched)
+    assert by_role(chosen) == {"audit": 4, "selected": 6}
+    audit = chosen.frames[:4]
+    assert [f.info["draw"] for f in audit] == sorted(f.info["draw"] for f in visited.reservoir)[:4]
+    assert [f.info["split"] for f in audit] == ["validation", "train"] * 2
+    assert chosen.random == {"audit": 4}
+    assert sum(chosen.fates.values()) == len(visited.candidates)
+
+
+def test_all_carry_what_the_model_predicted_and_it_survives_the_file(
+    visited, labelled, watched, tmp_path
+):
+    chosen = choose(visited, labelled, watched)
+    predicted = mace.evaluate(watched.model, chosen.frames)
+    write_frames(tmp_path / "selected.parquet", chosen.frames)
+    for i, frame in enumerate(read_frames(tmp_path / "selected.parquet")):
+        np.testing.assert_allclose(frame.arrays["model_forces"], predicted.forces[i])
+        assert frame.info["model_energy"] == pytest.approx(predicted.energy[i])
+        half_widths = np.abs(predicted.node_energy[i])  # intervals of 2 eV about 0
+        np.testing.assert_allclose(frame.arrays["distance_node_energy"], half_widths, rtol=1e-5)
+        assert frame.info["key"] == structure_key(frame)
+
+
+def test_a_calm_generation_labels_the_audit_alone(visited, labelled, watched):
+    chosen = choose(visited, labelled, watched, calm=True)
+    assert by_role(chosen) == {"audit": 4}
+    assert chosen.fates == {"left: the index has saturated": 10}
+    assert all("model_forces" in frame.arrays for frame in chosen.frames)
+
+
+def test_calm_but_wrong_it_labels_diverse_frames_as_well(visited, labelled, watched):
+    few = Visited(candidates=visited.candidates[:2], reservoir=visited.reservoir)
+    chosen = choose(few, labelled, watched, calm=True, missed=True)
+    assert by_role(chosen) == {"audit": 4, "diverse": 4, "selected": 2}
+    assert len({frame.info["key"] for frame in chosen.frames}) == 10
+    assert chosen.random == {"audit": 4, "diverse": 4}
+    right = choose(few, labelled, watched)
+    assert by_role(right) == {"audit": 4, "selected": 2}, "only after a missed audit"
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [(0, {}), (3, {"audit": 3}), (6, {"audit": 4, "selected": 2})],
+)
+def test_the_audit_has_the_first_claim_on_the_budget(visited, labelled, watched, left, expected):
+    labelled[0].info["status"] = "not computed"  # costs nothing
+    made = settings(limits={"label_budget": 5 + left})
+    assert by_role(choose(visited, labelled, watched, made)) == expected
+
+
+def test_an_audit_frame_that_is_labelled_already_is_used_and_stays_in_its_set(
+    visited, labelled, watched
+):
+    first = min(visited.reservoir, key=lambda frame: frame.info["draw"])
+    labelled[0].positions[:] = first.positions
+    labelled[0].info |= {"key": structure_key(first), "split": "test"}
+    chosen = choose(visited, labelled, watched, calm=True)
+    assert by_role(chosen) == {"audit": 4}
+    assert chosen.frames[0].info["split"] == "test"
+    assert chosen.random == {"audit": 4, "audit: labelled already": 1}
+
+
+def test_in_retrospect_published_neighbours_are_audited(visited, labelled, watched):
+    near = [frame.copy() for frame in visited.reservoir[:2]]
+    pool = [*near, labelled[0]]
+    for frame in near:
+        frame.info = dict(labelled[0].info)
+        frame.rattle(1e-4, seed=1)
+    published = PublishedSet({"water": pool}, max_difference_A=9.0)
+    chosen = choose(visited, labelled, watched, calm=True, published=published)
+    keys = [frame.info["key"] for frame in chosen.frames]
+    # Two frames of the set have no label yet: each stands for an audit frame, then again.
+    assert len(keys) == 4
+    assert set(keys) == {structure_key(frame) for frame in near}
+    assert len(set(keys[:2])) == 2
+    splits = {frame.info["key"]: frame.info["split"] for frame in chosen.frames}
+    assert all(splits[f.info["key"]] == f.info["split"] for f in chosen.frames)
+    predicted = mace.evaluate(watched.model, chosen.frames)
+    for frame, forces in zip(chosen.frames, predicted.forces, strict=True):
+        np.testing.assert_allclose(frame.arrays["model_forces"], forces)
+        assert "published neighbour" in frame.info["reason"]
+    far = PublishedSet({"water": pool}, max_difference_A=1e-9)
+    nothing = choose(visited, labelled, watched, calm=True, published=far)
+    assert nothing.frames == []
+    assert nothing.random == {"audit: nothing like it in the data set": 4}
