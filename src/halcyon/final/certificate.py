@@ -264,16 +264,8 @@ def conclude(
         reason += f" {rate_text(failures)}"
         (against if failures.failures else in_favour).append(reason)
     for findings in runs[0].findings[1:]:
-        if findings.excursions is not None:
-            _add_excursions(findings, criteria, restless, undecided, in_favour)
-    for part in runs[0].overall.calm:
-        place = f"nvt, {part.structure} at {part.temperature_K:g} K"
-        if part.finding is Finding.SATURATED:
-            in_favour.append(f"{place}: {part.reason}")
-        elif words := _restless(part, criteria):
-            restless.append(f"{place}: {words}")
-        elif not part.failed:
-            undecided.append(f"{place}: {part.reason}")
+        _add_excursions(findings, criteria, restless, undecided, in_favour)
+    _add_events(runs[0].overall, criteria, restless, undecided, in_favour)
     _add_drift(runs[1].overall, criteria, against, undecided, in_favour)
     in_favour += audit_words(audit)
     if against:
@@ -283,6 +275,24 @@ def conclude(
     if undecided:
         return Conclusion.NOT_ENOUGH_DATA, undecided + in_favour
     return Conclusion.STABLE, in_favour
+
+
+def _add_events(
+    findings: Findings,
+    criteria: Criteria,
+    restless: list[str],
+    undecided: list[str],
+    in_favour: list[str],
+) -> None:
+    """Add what the events of each structure and temperature say to the list where it belongs."""
+    for part in findings.calm:
+        place = f"nvt, {part.structure} at {part.temperature_K:g} K"
+        if part.finding is Finding.SATURATED:
+            in_favour.append(f"{place}: {part.reason}")
+        elif words := _restless(part, criteria):
+            restless.append(f"{place}: {words}")
+        elif not part.failed:
+            undecided.append(f"{place}: {part.reason}")
 
 
 def _restless(part: Calm, criteria: Criteria) -> str | None:
