@@ -62,21 +62,11 @@ class CampaignEnd(Form):
     decision: str = Field(description="saturated, max_generations or budget_spent.")
     reason: str = Field(description="The decision in words.")
     generation: int = Field(description="Generation of the verdict and of the model.")
-    audit: Audit | None = Field(
-        None,
-        description="Errors on random frames of its dynamics; null in certificates of early "
-        "releases.",
-    )
 
     @classmethod
     def of(cls, verdict: Verdict) -> "CampaignEnd":
         """The part of a verdict that goes into a certificate or a card."""
-        return cls(
-            decision=verdict.decision,
-            reason=verdict.reason,
-            generation=verdict.generation,
-            audit=verdict.audit,
-        )
+        return cls(decision=verdict.decision, reason=verdict.reason, generation=verdict.generation)
 
 
 class Data(Form):
@@ -166,6 +156,11 @@ class Certificate(File):
     system: str
     created: str = Field(description="Date and time, ISO 8601.")
     verdict: CampaignEnd
+    audit: Audit | None = Field(
+        None,
+        description="Of the campaign's last generation: errors on random frames of its dynamics. "
+        "Null in certificates of early releases.",
+    )
     model: FileHash
     domain: FileHash
     data: Data
@@ -399,13 +394,16 @@ def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs
     return text[0].upper() + text[1:]
 
 
-def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: CampaignEnd) -> list[str]:
+def not_covered(
+    runs: Sequence[Runs], *, structures: Sequence[str], verdict: str, audit: Audit | None
+) -> list[str]:
     """What a certificate says nothing about, a sentence each.
 
     Args:
         runs: with a thermostat, then without.
         structures: names of the structures that were run.
-        end: how the campaign ended.
+        verdict: decision of the campaign's last verdict.
+        audit: of its last generation.
     """
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
@@ -420,7 +418,7 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: Campaig
         "Accuracy: stable dynamics can still be wrong. "
         + (
             "The errors that are quoted are of random frames of the campaign's last generation."
-            if end.audit and end.audit.parts
+            if audit and audit.parts
             else "The model card gives the errors on the test set."
         ),
         "Wrong forces that the index does not see: it expects errors from its signals, as labelled "
@@ -436,6 +434,6 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: Campaig
             f"Production: the runs are shorter than {significant(PRODUCTION_PS)} ps "
             "(certificate.time_ps)."
         )
-    if end.decision != "saturated":
-        limits.append(f"A saturated campaign: this one ended with {end.decision}.")
+    if verdict != "saturated":
+        limits.append(f"A saturated campaign: this one ended with {verdict}.")
     return limits
