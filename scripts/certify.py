@@ -60,6 +60,7 @@ def main(job: stage.Job) -> None:
         criteria,
         labels,
         end=CampaignEnd.of(verdict),
+        audit=verdict.audit,
         software=long_runs.software(model, args.threads),
         folder=folder,
     )

@@ -118,6 +118,7 @@ def made(folder):
         CRITERIA,
         gather(subject.labels),
         end=certificate.CampaignEnd(decision="saturated", reason="calm", generation=1),
+        audit=None,
         software=long_runs.software(Spring(), 1),
         folder=here,
     ).write(here / "certificate.json")
@@ -413,8 +414,7 @@ def test_the_last_audit_is_quoted(tmp_path):
         "audit, dimer at 300 K: forces are wrong by 31 meV/Å on average, by less than 38.2 (95 %), "
         "on 10 random frames of the campaign's last dynamics"
     )
-    end = certificate.CampaignEnd(decision="saturated", reason="", generation=1, audit=audit)
-    limits = certificate.not_covered(runs, structures=["dimer"], end=end)
+    limits = certificate.not_covered(runs, structures=["dimer"], verdict="saturated", audit=audit)
     assert any("random frames of the campaign's last generation" in limit for limit in limits)
 
 

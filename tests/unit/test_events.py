@@ -295,9 +295,16 @@ def test_too_few_decorrelation_times_show_nothing():
     assert part.finding is Finding.NOT_ENOUGH_DATA
     assert part.decorrelation_times == pytest.approx(320 / part.decorrelation_ps)
     assert "320 ps in all are" in part.reason
-    (constant,) = calm_parts(traces.assign(expected_error=0.1), ends, SETTINGS, confidence=0.95)
-    assert constant.finding is Finding.NOT_ENOUGH_DATA
-    assert "never changed" in constant.reason
+    constant = traces.assign(expected_error=0.1)
+    (part,) = calm_parts(constant, ends, SETTINGS, confidence=CONFIDENCE)
+    assert part.finding is Finding.NOT_ENOUGH_DATA
+    assert "nothing changed" in part.reason
+    # Then the potential energy tells.
+    energies = constant.assign(potential_energy=traces["expected_error"])
+    (by_energy,) = calm_parts(energies, ends, SETTINGS, confidence=CONFIDENCE)
+    (part,) = calm_parts(traces, ends, SETTINGS, confidence=CONFIDENCE)
+    assert by_energy.finding is Finding.SATURATED
+    assert by_energy.decorrelation_ps == part.decorrelation_ps
 
 
 def test_files_of_early_releases_show_nothing():

@@ -69,6 +69,18 @@ def test_the_worst_structure_and_temperature_decides():
     assert (failed.failed, failed.finding) == (2, Finding.NOT_SATURATED)
 
 
+def test_a_reactive_exploration_without_reactions_is_not_enough_data():
+    ends = [
+        replica_end(n, 40.0, activity_ps=[], molecules=1, bonds_changed=changes)
+        for n, changes in enumerate([0] * 8)
+    ]
+    still = assess_run(calm_traces(ends), ends, SETTINGS)
+    assert still.finding is Finding.NOT_ENOUGH_DATA
+    assert still.reason.startswith("no bond changed in 320 ps")
+    reacting = [ends[0].model_copy(update={"bonds_changed": 2}), *ends[1:]]
+    assert assess_run(calm_traces(ends), reacting, SETTINGS).finding is Finding.SATURATED
+
+
 def test_saturated_are_those_that_are_calm_and_right():
     decision, reason = decided(CALM)
     assert decision is Decision.SATURATED
@@ -186,6 +198,13 @@ def test_a_saturated_campaign_goes_on_when_more_is_asked(section, values):
 def test_a_saturated_campaign_stays_when_less_is_asked(section, values):
     verdict = made_up_verdict("saturated", explored=explored(Settings()).model_dump(mode="json"))
     assert not goes_on(verdict, Settings.model_validate({section: values}))
+
+
+def test_reactions_that_were_not_needed_were_not_shown():
+    off = Settings(saturation={"reactions_needed": False})
+    verdict = made_up_verdict("saturated", explored=explored(off).model_dump(mode="json"))
+    assert not goes_on(verdict, off)
+    assert goes_on(verdict, Settings())
 
 
 def test_a_goal_that_was_not_asked_for_was_not_shown():

@@ -62,21 +62,11 @@ class CampaignEnd(Form):
     decision: str = Field(description="saturated, max_generations or budget_spent.")
     reason: str = Field(description="The decision in words.")
     generation: int = Field(description="Generation of the verdict and of the model.")
-    audit: Audit | None = Field(
-        None,
-        description="Errors on random frames of its dynamics; null in certificates of early "
-        "releases.",
-    )
 
     @classmethod
     def of(cls, verdict: Verdict) -> "CampaignEnd":
         """The part of a verdict that goes into a certificate or a card."""
-        return cls(
-            decision=verdict.decision,
-            reason=verdict.reason,
-            generation=verdict.generation,
-            audit=verdict.audit,
-        )
+        return cls(decision=verdict.decision, reason=verdict.reason, generation=verdict.generation)
 
 
 class Data(Form):
@@ -166,6 +156,11 @@ class Certificate(File):
     system: str
     created: str = Field(description="Date and time, ISO 8601.")
     verdict: CampaignEnd
+    audit: Audit | None = Field(
+        None,
+        description="Of the campaign's last generation: errors on random frames of its dynamics. "
+        "Null in certificates of early releases.",
+    )
     model: FileHash
     domain: FileHash
     data: Data
@@ -264,16 +259,8 @@ def conclude(
         reason += f" {rate_text(failures)}"
         (against if failures.failures else in_favour).append(reason)
     for findings in runs[0].findings[1:]:
-        if findings.excursions is not None:
-            _add_excursions(findings, criteria, restless, undecided, in_favour)
-    for part in runs[0].overall.calm:
-        place = f"nvt, {part.structure} at {part.temperature_K:g} K"
-        if part.finding is Finding.SATURATED:
-            in_favour.append(f"{place}: {part.reason}")
-        elif words := _restless(part, criteria):
-            restless.append(f"{place}: {words}")
-        elif not part.failed:
-            undecided.append(f"{place}: {part.reason}")
+        _add_excursions(findings, criteria, restless, undecided, in_favour)
+    _add_events(runs[0].overall, criteria, restless, undecided, in_favour)
     _add_drift(runs[1].overall, criteria, against, undecided, in_favour)
     in_favour += audit_words(audit)
     if against:
@@ -283,6 +270,24 @@ def conclude(
     if undecided:
         return Conclusion.NOT_ENOUGH_DATA, undecided + in_favour
     return Conclusion.STABLE, in_favour
+
+
+def _add_events(
+    findings: Findings,
+    criteria: Criteria,
+    restless: list[str],
+    undecided: list[str],
+    in_favour: list[str],
+) -> None:
+    """Add what the events of each structure and temperature say to the list where it belongs."""
+    for part in findings.calm:
+        place = f"nvt, {part.structure} at {part.temperature_K:g} K"
+        if part.finding is Finding.SATURATED:
+            in_favour.append(f"{place}: {part.reason}")
+        elif words := _restless(part, criteria):
+            restless.append(f"{place}: {words}")
+        elif not part.failed:
+            undecided.append(f"{place}: {part.reason}")
 
 
 def _restless(part: Calm, criteria: Criteria) -> str | None:
@@ -389,13 +394,16 @@ def sentence(conclusion: Conclusion, reasons: Sequence[str], runs: Sequence[Runs
     return text[0].upper() + text[1:]
 
 
-def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: CampaignEnd) -> list[str]:
+def not_covered(
+    runs: Sequence[Runs], *, structures: Sequence[str], verdict: str, audit: Audit | None
+) -> list[str]:
     """What a certificate says nothing about, a sentence each.
 
     Args:
         runs: with a thermostat, then without.
         structures: names of the structures that were run.
-        end: how the campaign ended.
+        verdict: decision of the campaign's last verdict.
+        audit: of its last generation.
     """
     nvt, nve = runs
     kelvin = ", ".join(f"{t:g}" for t in nvt.temperatures_K)
@@ -410,7 +418,7 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: Campaig
         "Accuracy: stable dynamics can still be wrong. "
         + (
             "The errors that are quoted are of random frames of the campaign's last generation."
-            if end.audit and end.audit.parts
+            if audit and audit.parts
             else "The model card gives the errors on the test set."
         ),
         "Wrong forces that the index does not see: it expects errors from its signals, as labelled "
@@ -426,6 +434,6 @@ def not_covered(runs: Sequence[Runs], *, structures: Sequence[str], end: Campaig
             f"Production: the runs are shorter than {significant(PRODUCTION_PS)} ps "
             "(certificate.time_ps)."
         )
-    if end.decision != "saturated":
-        limits.append(f"A saturated campaign: this one ended with {end.decision}.")
+    if verdict != "saturated":
+        limits.append(f"A saturated campaign: this one ended with {verdict}.")
     return limits

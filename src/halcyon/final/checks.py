@@ -293,8 +293,7 @@ def agree(old: Any, new: Any) -> bool:
 
 
 def _conclusion(certificate: Certificate) -> Check:
-    audit = certificate.verdict.audit
-    conclusion, reasons = conclude(certificate.runs, certificate.criteria, audit)
+    conclusion, reasons = conclude(certificate.runs, certificate.criteria, certificate.audit)
     same = conclusion == certificate.conclusion and reasons == certificate.reasons
     if same and certificate.sentence == sentence(conclusion, reasons, certificate.runs):
         return Check(f"conclusion: {conclusion}: it follows from these numbers", holds=True)

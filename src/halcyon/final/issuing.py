@@ -15,6 +15,7 @@ from halcyon.final import certificate
 from halcyon.final.certificate import CampaignEnd, Certificate, Data, Runs, Software
 from halcyon.final.evidence import Criteria
 from halcyon.final.long_runs import level_of
+from halcyon.verdict.forms import Audit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ def issue(
     labels: Mapping[str, Sequence[Atoms]],
     *,
     end: CampaignEnd,
+    audit: Audit | None,
     software: Software,
     folder: Path,
 ) -> Certificate:
@@ -60,24 +62,28 @@ def issue(
         criteria: what the model was tested against.
         labels: frames by split, as `labelling.gather` returns them.
         end: how the campaign ended.
+        audit: of its last generation.
         software: versions and machine.
         folder: folder of the certificate, to which the paths in it are relative.
 
     Raises:
         InputError: labels of several levels of theory, or of one that the store does not have.
     """
-    conclusion, reasons = certificate.conclude(runs, criteria, end.audit)
+    conclusion, reasons = certificate.conclude(runs, criteria, audit)
     frames = [frame for split in labels.values() for frame in split]
     return Certificate(
         schema=Certificate.SCHEMA,
         conclusion=conclusion,
         sentence=certificate.sentence(conclusion, reasons, runs),
         reasons=reasons,
-        not_covered=certificate.not_covered(runs, structures=subject.structures, end=end),
+        not_covered=certificate.not_covered(
+            runs, structures=subject.structures, verdict=end.decision, audit=audit
+        ),
         campaign=subject.campaign,
         system=subject.system,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         verdict=end,
+        audit=audit,
         model=certificate.hash_of(subject.model, folder),
         domain=certificate.hash_of(subject.domain, folder),
         data=Data(

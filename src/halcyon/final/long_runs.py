@@ -85,7 +85,7 @@ def criteria_of(
     """
     return Criteria(
         kind=system_kind,
-        **saturation.model_dump(),
+        **saturation.model_dump(include=set(Criteria.model_fields)),
         **exploration.model_dump(
             include={"bond_stretch_A", "min_distance_A", "energy_drift_eV_per_atom"}
         ),

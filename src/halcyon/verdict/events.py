@@ -48,6 +48,8 @@ WINDOW_OF_SOKAL = 5.0
 """Autocorrelations are summed up to this many autocorrelation times."""
 LEAST_TIMES_OF_A_REPLICA = 5.0
 """Each replica must be at least so many integrated autocorrelation times long."""
+CONSTANT = 1e-7
+"""A quantity whose relative changes are smaller, the rounding of float32, does not change."""
 PER_NS = 1000.0
 
 
@@ -334,7 +336,7 @@ def decorrelation_ps(series: Iterable[np.ndarray], interval_ps: float) -> float 
         spectrum = np.fft.rfft(part - mean, 2 * n)
         products[:n] += np.fft.irfft(spectrum * spectrum.conj(), 2 * n)[:n]
         pairs[:n] += np.arange(n, 0, -1)
-    if not products[0] > (1e-9 * mean) ** 2 * pairs[0]:
+    if not products[0] > (CONSTANT * mean) ** 2 * pairs[0]:
         return None
     correlation = products / pairs / (products[0] / pairs[0])
     times = np.maximum(0.5, 0.5 + np.concatenate([[0.0], correlation[1:].cumsum()]))
@@ -466,14 +468,27 @@ def _gain_ps(trace: "pd.DataFrame | None", begin_ps: float) -> float:
 
 
 def _decorrelation(traces: Sequence["pd.DataFrame"], begin_ps: float) -> float | None:
-    """Decorrelation time of the expected error in the late window, ps."""
-    late, intervals = [], []
-    for trace in traces:
-        if "expected_error" in trace and len(trace) > 1:
-            times = trace["time"].to_numpy()
-            late.append(trace["expected_error"].to_numpy()[times > begin_ps])
-            intervals.append(np.diff(times))
-    return decorrelation_ps(late, float(np.median(np.concatenate(intervals)))) if late else None
+    """Decorrelation time of the expected error in the late window, ps.
+
+    Where it is the same all the time, as where signals do not tell good atoms apart, that of the
+    potential energy.
+    """
+    traces = [trace for trace in traces if len(trace) > 1]
+    if not traces:
+        return None
+    times = [trace["time"].to_numpy() for trace in traces]
+    interval = float(np.median(np.concatenate([np.diff(of_replica) for of_replica in times])))
+    for column in ("expected_error", "potential_energy"):
+        late = [
+            trace[column].to_numpy()[of_replica > begin_ps]
+            for trace, of_replica in zip(traces, times, strict=True)
+            if column in trace
+        ]
+        values = np.concatenate([*late, np.empty(0)])
+        values = values[np.isfinite(values)]
+        if len(values) and np.ptp(values) > CONSTANT * np.abs(values).max():
+            return decorrelation_ps(late, interval)
+    return None
 
 
 def judged(
@@ -547,8 +562,8 @@ def _too_short(calm: Calm, settings: SaturationSettings) -> str | None:
     time = f"{significant(calm.time_ps)} ps in all"
     if calm.decorrelation_ps is None or calm.decorrelation_times is None:
         return (
-            f"the expected error did not decorrelate within the late window, or never changed: "
-            f"{time} may be too short"
+            "the expected error did not decorrelate within the late window, or nothing changed in "
+            f"it: {time} may be too short"
         )
     if calm.decorrelation_times < settings.decorrelation_times:
         return (

@@ -253,6 +253,7 @@ class Explored(Form):
     unreliable_fraction: float | None = Field(None, description="saturation.unreliable_fraction.")
     confidence: float | None = Field(None, description="saturation.confidence.")
     decorrelation_times: float | None = Field(None, description="saturation.decorrelation_times.")
+    reactions_needed: bool | None = Field(None, description="saturation.reactions_needed.")
     atom_force_eV_per_A: float | None = Field(None, description="accuracy.atom_force_eV_per_A.")
     forces_mae_meV_per_A: float | None = Field(None, description="accuracy.forces_mae_meV_per_A.")
     energy_mae_meV_per_atom: float | None = Field(

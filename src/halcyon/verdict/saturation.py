@@ -32,6 +32,7 @@ from halcyon.verdict.forms import (
     Finding,
     Verdict,
 )
+from halcyon.verdict.reactions import with_reactions
 from halcyon.wording import count
 
 # Snakemake asks this module whether a campaign goes on: it need not load tables for that.
@@ -89,9 +90,9 @@ def _rank(part: Calm) -> tuple[int, int, float]:
 
 
 def assess_run(traces: "pd.DataFrame", replicas: Sequence[Ended], settings: Settings) -> Assessment:
-    """`assess` for a whole exploration, as its settings say."""
+    """`assess` for a whole exploration, reactions included, as its settings say."""
     parts = calm_parts(traces, replicas, settings, confidence=confidence_spent(settings))
-    return assess(parts, settings)
+    return with_reactions(assess(parts, settings), replicas, settings.saturation)
 
 
 def is_calm(assessment: Assessment) -> bool:
@@ -214,6 +215,8 @@ def asks_for_more(settings: Settings, shown: Explored | None) -> bool:
     if shown.events_per_ns is None:
         return demanded.time_ps > shown.time_ps * (1 + ALIKE)
     if any(getattr(demanded, name) != getattr(shown, name) for name in OTHER_IS_MORE):
+        return True
+    if demanded.reactions_needed and not shown.reactions_needed:
         return True
     signed = [(name, 1) for name in MORE_IS_MORE] + [(name, -1) for name in LESS_IS_MORE]
     return any(
