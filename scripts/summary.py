@@ -50,6 +50,8 @@ def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
             say(f"errors: {report.audit_text(contents)}")
         if seeing := report.signal_text(contents):
             say(f"signals: {seeing}")
+        if reactions := report.reaction_text(last):
+            say(f"reactions: {reactions}")
         if last.failures.bound_per_ps is not None:
             say(f"failure rate {rate_text(last.failures)}")
         out.print(report.summary_table(contents))

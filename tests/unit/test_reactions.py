@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from fabricated import calm_traces, made_up_audit, made_up_verdict, replica_end
 from test_explore import SETTINGS, after, dimer, run, same
 from torch_sim.models.interface import ModelInterface
 
-from halcyon.config import SaturationSettings
+from halcyon.config import SaturationSettings, Settings
 from halcyon.errors import Interrupted
 from halcyon.exploration.explore import Replica
 from halcyon.exploration.reactions import BREAKS, FORMS, BondWatch
 from halcyon.frames import read_frames
-from halcyon.verdict.forms import Assessment, Finding, Product, ReplicaEnd
+from halcyon.verdict.forms import Assessment, AuditFinding, Decision, Finding, Product, ReplicaEnd
 from halcyon.verdict.reactions import ProductSeen, bonds_changed, products_seen, with_reactions
+from halcyon.verdict.saturation import assess_run, decide, explored, goes_on
 
 APART = 4.0
 
@@ -230,3 +232,35 @@ def test_products_of_all_replicas_are_counted_by_formula_and_graph():
         ProductSeen("H2O2", oxywater, formed=1, replicas=1, first_ps=1.0, at_end=0),
     ]
     assert bonds_changed(replicas) == 6
+
+
+def reactive_run(changes, settings):
+    """The assessment of a calm, long, reactive exploration; changes of each replica."""
+    ends = [
+        replica_end(n, 40.0, activity_ps=[], molecules=1, bonds_changed=number)
+        for n, number in enumerate(changes)
+    ]
+    return assess_run(calm_traces(ends), ends, settings)
+
+
+def test_a_reactive_campaign_does_not_saturate_while_nothing_reacts():
+    settings = Settings(exploration={"time_ps": 40.0})
+    unasked = settings.model_copy(update={"saturation": SaturationSettings(reactions_needed=False)})
+    audit = made_up_audit(AuditFinding.PASSED, "forces are right")
+
+    def decided(assessment):
+        return decide(assessment, audit, generation=0, labels=10, settings=settings)
+
+    decision, reason = decided(reactive_run([0] * 8, settings))
+    assert decision is Decision.CONTINUE
+    assert reason.startswith("not enough data: no bond changed in 320 ps")
+    assert decided(reactive_run([0] * 7 + [2], settings))[0] is Decision.SATURATED
+    still = reactive_run([0] * 8, unasked)
+    assert decided(still)[0] is Decision.SATURATED
+    verdict = made_up_verdict(
+        "saturated",
+        saturation=still.model_dump(mode="json"),
+        explored=explored(unasked).model_dump(mode="json"),
+    )
+    assert not goes_on(verdict, unasked)
+    assert goes_on(verdict, settings), "reactions are asked for now"

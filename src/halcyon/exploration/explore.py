@@ -326,6 +326,7 @@ class _Loop:
                 places.append(i)
         if places:
             state.running.release(places)
+            self._look_at_bonds()
 
     def _make_block(self) -> None:
         state, running = self.state, self.state.running

@@ -16,6 +16,7 @@ from halcyon.report.audit_words import audit_text, signal_text
 from halcyon.report.calm_words import calm_text
 from halcyon.report.collected import collect, find_verdicts
 from halcyon.report.contents import BadFrame, Generation, SystemReport
+from halcyon.report.reaction_words import reaction_text
 from halcyon.report.sentences import (
     certificate_sentence,
     conditions,
@@ -43,6 +44,7 @@ __all__ = [
     "label_costs",
     "next_step",
     "number_text",
+    "reaction_text",
     "signal_text",
     "stage_times",
     "summary_table",

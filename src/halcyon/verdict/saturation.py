@@ -157,9 +157,9 @@ def goes_on(verdict: Verdict, settings: Settings) -> bool:
     """Whether a written verdict leads to another generation under the settings that hold now.
 
     A campaign that ended at a limit goes on when that limit is raised. A campaign that has
-    saturated goes on when more is asked than it has shown (`asks_for_more`). The verdict stays as
-    it is; only where core-hours ran out before all frames were computed, it is made again (see
-    `campaign.budget.reopen`).
+    saturated goes on when more is asked than it has shown (`asks_for_more`), reactions included.
+    The verdict stays as it is; only where core-hours ran out before all frames were computed, it
+    is made again (see `campaign.budget.reopen`).
     """
     limits = settings.limits
     allowed = (
@@ -169,7 +169,8 @@ def goes_on(verdict: Verdict, settings: Settings) -> bool:
     )
     if verdict.decision is not Decision.SATURATED:
         return allowed
-    return allowed and asks_for_more(settings, verdict.explored)
+    unreacted = verdict.saturation.bonds_changed == 0 and settings.saturation.reactions_needed
+    return allowed and (unreacted or asks_for_more(settings, verdict.explored))
 
 
 def explored(settings: Settings) -> Explored:

@@ -20,6 +20,7 @@ from halcyon.report import (
     coverage_sentence,
     label_costs,
     next_step,
+    reaction_words,
     survival_words,
     verdict_sentence,
 )
@@ -79,6 +80,7 @@ def render(report: SystemReport) -> str:
         right=audit_words.audit_text(report),
         seeing=audit_words.signal_text(report),
         calm=calm_words.calm_text(report),
+        reactions=reaction_words.reaction_text(report.last),
         fraction=instability.fraction_words(report),
         quarantined=report.quarantined[:MAX_MESSAGES],
         provenance=provenance(report),
@@ -119,6 +121,7 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
         "signals-all": audit_words.signal_rows(report.generations),
         "calm-table": calm_words.calm_rows([report.last]),
         "calm-all": calm_words.calm_rows(report.generations),
+        "products": reaction_words.product_rows(report.last),
         "replicas": tables.replica_rows(report.last),
         "errors": tables.error_rows(report),
         "fates-table": tables.fate_rows(report.generations),
