@@ -1,9 +1,9 @@
-"""Do the claims of a verdict hold? Small campaigns to their ends, and each claim tried on new dynamics.
+"""Do the claims of a verdict hold? Small campaigns to their ends, each claim tried on new dynamics.
 
-Each cell is a campaign of one system and seed. Where it ends `saturated`, its last verdict claims three
-things of the model, each as an upper bound: how often replicas fail, how often events come, and how wrong
-the forces are. The last model then runs 16 new replicas of 50 ps, and 100 frames drawn from them at
-random are labelled. A claim holds if what is seen there is within its bound.
+Each cell is a campaign of one system and seed. Where it ends `saturated`, its last verdict claims
+three things of the model, each as an upper bound: how often replicas fail, how often events come,
+and how wrong the forces are. The last model then runs 16 new replicas of 50 ps, and 100 frames
+drawn from them at random are labelled. A claim holds if what is seen there is within its bound.
 
     python benchmarks/verdict_truth.py --list                 cells, and which are done
     python benchmarks/verdict_truth.py --json found.json      do them, or go on where it stopped
@@ -11,8 +11,8 @@ random are labelled. A claim holds if what is seen there is within its bound.
     python benchmarks/verdict_truth.py --summary              no computing: what the cells say
     python benchmarks/verdict_truth.py --smoke                minutes: does it run at all?
 
-Cells are small JSON files in benchmarks/results/verdict_truth. A killed run goes on when it is started
-again; two runs started at once share the cells.
+Cells are small JSON files in benchmarks/results/verdict_truth. A killed run goes on when it is
+started again; two runs started at once share the cells.
 
 Not for: whether the statistics are right on made-up bursts (see `verdict_simulation`).
 """
@@ -147,7 +147,7 @@ def run_campaign(cell: Cell, effort: Effort, work: Path) -> tuple[Campaign, list
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(config)]
     command += ["--directory", str(ROOT), "--quiet", "rules", "--nolock"]
     with (folder / "log").open("a") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603
+        subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT)
     campaign = Campaign.read(folder / cell.name / "campaign.json")
     paths = sorted((campaign.folder / cell.system).glob("gen*/verdict.json"))
     return campaign, [Verdict.read(path) for path in paths]
