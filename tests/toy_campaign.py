@@ -362,16 +362,21 @@ def make_calm(structure, temperature_K, *, events, **more):
         "molecules": 1,
         "time_ps": 8.0,
         "window_ps": 4.0,
+        "calm_ps": 4.0,
         "quiet_time_ps": 0.2,
         "events": events,
         "active_at_begin": 0,
         "dispersion": 1.0,
+        "shape": 0.5,
         "events_per_ns": 250.0 * events,
         "events_bound_per_ns": 250.0 * events + 21.0,
+        "events_low_per_ns": 50.0 * events,
         "unreliable_fraction": 0.001 * events,
         "unreliable_bound": 0.001 * events + 0.002,
+        "unreliable_low": 0.0,
         "decorrelation_ps": 0.05,
         "decorrelation_times": 160.0,
+        "shortest_ps": 2.0,
     } | more
 
 

@@ -6,7 +6,7 @@ from browser import Browser
 
 from halcyon import report
 from halcyon.report.page import render
-from toy_campaign import write_diagnoses
+from toy_campaign import write_audits, write_diagnoses
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,6 +18,7 @@ pytestmark = [
 def page(toy, rattled, tmp_path):
     campaign, verdicts = toy()
     write_diagnoses(verdicts, rattled)
+    write_audits(verdicts, rattled)
     path = tmp_path / "report.html"
     path.write_text(render(report.collect(campaign, "toy", verdicts)))
     return path

@@ -64,7 +64,7 @@ from halcyon.models.batched import BatchedMace
 from halcyon.models.training import Recipe
 from halcyon.systems import bonds, start_structure
 from halcyon.teacher.forcefield import make_teacher
-from toy_campaign import TIME_PS
+from toy_campaign import TIME_PS, write_audits
 
 SHOWN = {
     "halcyon.final.folder": "model.model ",
@@ -243,9 +243,10 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def results(toy, folder):
+def results(toy, folder, rattled):
     """`results/quickstart`, its system and its verdict files, all made up."""
     campaign, verdicts = toy()
+    write_audits(verdicts, rattled)
     campaign.systems["ethanol"] = campaign.systems["toy"]
     campaign.write()
     (folder / "trial/ethanol").symlink_to("toy")

@@ -254,8 +254,8 @@ CALM = {"finding": "saturated"}
 RESTLESS = {"finding": "not saturated", "parts": [make_calm("water", 500.0, events=3)]}
 SHORT = {
     "finding": "not enough data",
-    "reason": "1.25 decorrelation times, at least 20 are needed",
-    "parts": [make_calm("water", 500.0, events=0, decorrelation_times=1.25)],
+    "reason": "0.25 decorrelation times, at least 20 are needed",
+    "parts": [make_calm("water", 500.0, events=0, decorrelation_times=0.25)],
 }
 WRONG = make_audit([make_audited("water", 500.0, forces=50.0)], finding="missed")
 
@@ -269,7 +269,7 @@ WRONG = make_audit([make_audited("water", 500.0, forces=50.0)], finding="missed"
             "labels diverse",
         ),
         ({"calm": RESTLESS}, "up to 771 events per ns and molecule", "labels what was unreliable"),
-        ({"calm": SHORT}, "but 1.25 decorrelation times", "time_ps from 2 to at least 32"),
+        ({"calm": SHORT}, "but 0.25 decorrelation times", "time_ps from 2 to at least 160"),
     ],
 )
 @pytest.mark.parametrize("decision", ["continue", "max_generations"])
@@ -282,14 +282,24 @@ def test_what_to_do_next_depends_on_what_is_missing(audited, given, verdict, ste
 
 
 def test_the_exposure_that_is_needed_is_said(audited):
-    """4.6 events are compatible with none at 99 %: 46 molecule-ps for 100/ns, where 4 ps were."""
+    """By hand, at 99 %: 4 replicas of 1 late ps, one molecule, rates of the gamma shape 0.5.
+
+    No event has the probability (1 + m/2)^-2 at a mean of m, which is 0.01 at m = 18: 18 events in
+    4 ps are 4,500 per ns, 45 times λ*. With r replicas, (1.2)^(-r/2) is under 0.01 from r = 51 on.
+    """
     short = {"finding": "not enough data", "reason": "too short"}
-    found = collected(audited(("max_generations",), calm=short))
-    needed = -np.log(0.01) / 100 * 1000 / 4
-    assert needed == pytest.approx(11.5, abs=0.1)
-    told = report.next_step(found)
-    assert "exploration.time_ps from 2 to at least 24" in told  # 2 ps × 11.51 = 23.03
-    assert "exploration.replicas from 4 to at least 47" in told  # 4 × 11.51 = 46.05
+    told = report.next_step(collected(audited(("max_generations",), calm=short)))
+    assert "exploration.time_ps from 2 to at least 90" in told
+    assert "exploration.replicas from 4 to at least 51" in told
+
+
+def test_replicas_that_are_too_short_for_themselves_must_be_longer(audited):
+    """Five autocorrelation times are two and a half decorrelation times: 125 ps, and no 2 ps."""
+    part = make_calm("water", 500.0, events=0, decorrelation_ps=50.0)
+    short = {"finding": "not enough data", "reason": "too short", "parts": [part]}
+    told = report.next_step(collected(audited(("max_generations",), calm=short)))
+    assert "exploration.time_ps from 2 to at least 130, limits.max_generations" in told
+    assert "exploration.replicas" not in told
 
 
 def test_errors_that_do_not_fall_ask_for_another_model(audited):

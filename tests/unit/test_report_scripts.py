@@ -75,6 +75,7 @@ def decide(run, campaign, verdict):
     labels = [p for b in batches for p in sorted((folder.parent / b).glob("labels/*.parquet"))]
     options = ("--campaign", campaign.file, "--system", "toy", "--generation", generation)
     options += ("--traces", folder / "traces.parquet", "--summary", folder / "exploration.json")
+    options += ("--selection", folder / "selection.json")
     code, _, complaint = run("verdict.py", *options, "--labels", *labels, "--verdict", verdict)
     assert code == 0, complaint
     return files.read_json(verdict)

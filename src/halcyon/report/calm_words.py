@@ -11,15 +11,21 @@ Not for: counting events (`verdict.events`), or drawing them (`page.calm`).
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from halcyon.config import Settings
 from halcyon.report.contents import Generation, SystemReport
 from halcyon.report.summary import number_text
+from halcyon.verdict.events import LEAST_TIMES_OF_A_REPLICA, least_bound_per_ns
 from halcyon.verdict.forms import Assessment, Calm, Finding
 from halcyon.wording import listed, per_cent, significant
 
 FEW_REPLICAS = 4
 """With fewer replicas of a structure at a temperature the reader is told."""
+MOST_REPLICAS = 100
+"""More than so many times as many replicas are not proposed."""
 
 
 def calm_clause(assessment: Assessment) -> str:
@@ -119,42 +125,74 @@ def _hundredths(fraction: float | None) -> str:
     return number_text(None if fraction is None else 100 * fraction)
 
 
-def factor_needed(assessment: Assessment, settings: Settings) -> float | None:
-    """By how much more must be simulated for a generation without any event to be called calm.
+@dataclass(frozen=True)
+class Needed:
+    """By how much more must be simulated so that enough is explored, at least.
 
-    Over all structures and temperatures the greatest of: decorrelation times asked for over those
-    that were simulated; and the exposure (molecules × late window) at which no event at all gives
-    the bound λ*, over the exposure there was. None: too little is known to say.
+    Attributes:
+        time: factor of the time of each replica.
+        replicas: factor of their number, if the time stays; None: more replicas do not help.
     """
-    if assessment.events_limit_per_ns is None:
-        needed = -math.log(1 - assessment.confidence)
+
+    time: float
+    replicas: float | None
+
+
+def needed(assessment: Assessment, settings: Settings) -> Needed | None:
+    """What it takes, at the worst structure and temperature; None: too little is known to say.
+
+    That is as much that a late window without any event would show λ*, that the simulated time is
+    as many decorrelation times as asked for, and that no replica is too short for itself.
+    """
+    limit = assessment.events_limit_per_ns
+    if limit is None:  # an early release, which counted excursions
+        level = -math.log(1 - assessment.confidence)
         if not assessment.rate_limit_per_atom_ps or not assessment.atom_time_ps:
             return None
-        return needed / assessment.rate_limit_per_atom_ps / assessment.atom_time_ps
-    level = assessment.confidence_spent or assessment.confidence
-    exposure_ps = -math.log(1 - level) / assessment.events_limit_per_ns * 1000
-    factors = []
+        factor = level / assessment.rate_limit_per_atom_ps / assessment.atom_time_ps
+        return Needed(factor, factor)
+    confidence = assessment.confidence_spent or assessment.confidence
+    time, replicas, longer = [], [], []
     for part in assessment.parts:
-        if not part.window_ps or not part.molecules:
+        if not part.window_ps:
             return None
-        factors.append(exposure_ps / (part.window_ps * part.molecules))
+        window_ps = part.window_ps / part.replicas
+
+        def shown(number: int, part: Calm = part, window_ps: float = window_ps) -> float:
+            """Bound of the rate without any event of so many replicas."""
+            return least_bound_per_ns(
+                number, window_ps=window_ps, molecules=part.molecules, confidence=confidence
+            )
+
+        time.append(shown(part.replicas) / limit)
+        numbers = range(part.replicas, MOST_REPLICAS * part.replicas)
+        enough = next((number for number in numbers if shown(number) < limit), None)
+        replicas.append(np.inf if enough is None else enough / part.replicas)
         if part.decorrelation_times:
-            factors.append(settings.saturation.decorrelation_times / part.decorrelation_times)
-    return max(factors, default=None)
+            times = settings.saturation.decorrelation_times / part.decorrelation_times
+            time.append(times)
+            replicas.append(times)
+        if part.decorrelation_ps and part.shortest_ps:
+            least_ps = LEAST_TIMES_OF_A_REPLICA / 2 * part.decorrelation_ps
+            longer.append(least_ps / part.shortest_ps)
+    if not time:
+        return None
+    helps = max(replicas) < np.inf and max(longer, default=0.0) <= 1
+    return Needed(max(*time, *longer), max(replicas) if helps else None)
 
 
 def more_exploration(report: SystemReport) -> str:
     """What to raise so that enough is explored, with the numbers that it takes at least."""
     exploration = report.plan.settings.exploration
-    factor = factor_needed(report.last.saturation, report.plan.settings)
-    if factor is None or factor <= 1:
+    least = needed(report.last.saturation, report.plan.settings)
+    if least is None or least.time <= 1:
         return "raise exploration.time_ps or exploration.replicas"
-    time_ps = _rounded_up(exploration.time_ps * factor)
-    replicas = math.ceil(exploration.replicas * factor)
-    return (
-        f"raise exploration.time_ps from {exploration.time_ps:g} to at least {time_ps:g}, or "
-        f"exploration.replicas from {exploration.replicas} to at least {replicas:,}"
-    )
+    time_ps = _rounded_up(exploration.time_ps * least.time)
+    text = f"raise exploration.time_ps from {exploration.time_ps:g} to at least {time_ps:g}"
+    if least.replicas is None:
+        return text
+    replicas = math.ceil(exploration.replicas * least.replicas)
+    return f"{text}, or exploration.replicas from {exploration.replicas} to at least {replicas:,}"
 
 
 def _rounded_up(value: float) -> float:

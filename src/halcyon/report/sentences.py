@@ -247,13 +247,11 @@ def _as_certified(report: SystemReport, certificate: Certificate) -> str:
     # Without a thermostat a replica is as hot as the strain of its first frame makes it.
     if (hot := _failed_at(report, certificate)) > 1.1 * max(temperatures):
         temperatures.add(math.ceil(hot / 50) * 50.0)
-    calm = all(part.finding is Finding.SATURATED for part in nvt.overall.calm) and all(
-        findings.excursions.finding == Finding.SATURATED
-        for findings in nvt.findings[1:]
-        if findings.excursions is not None
-    )
+    shown = [part.finding for part in nvt.overall.calm]
+    shown += [f.excursions.finding for f in nvt.findings[1:] if f.excursions is not None]
+    restless = Finding.NOT_SATURATED in shown
     changes = []
-    if not calm or temperatures == explored:
+    if restless or temperatures == explored:
         # Runs as long as the certificate's can miss what those saw: twice the time explored.
         time_ps = max(nvt.time_ps, 2 * last.explored_ps)
         changes.append(f"exploration.time_ps to {significant(time_ps)}")
