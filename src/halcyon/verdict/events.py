@@ -253,8 +253,9 @@ def bounds(
 
     The bound of the unreliable fraction takes what each replica gained as a Poisson number of
     equal portions, as large as replicas with a gain show them (M. P. Fay, E. J. Feuer, Stat. Med.
-    16, 791, 1997). It is at least what the bound on events allows if each makes one atom unreliable
-    for the quiet time: without any event nothing is known of their size.
+    16, 791, 1997). It is at least what the bound on events allows if each is as large as those seen
+    on average. Without any event nothing is known of their size: each is then taken to make one
+    atom unreliable for the quiet time.
 
     Args:
         windows: of the replicas.
@@ -290,7 +291,8 @@ def bounds(
             scale = portion / total
             unreliable_high = scale * float(special.gammaincinv(portions + 1, confidence))
             unreliable_low = scale * float(special.gammaincinv(portions, 1 - confidence))
-        unseen = high / PER_NS * quiet_ps * molecules / atoms if high is not None else 1.0
+        size_ps = float(gains.sum()) / events if events else quiet_ps / atoms
+        unseen = high / PER_NS * molecules * size_ps if high is not None else 1.0
         unreliable_high = min(1.0, max(unreliable_high, unseen))
     return Bounds(
         events_per_ns=rate,
