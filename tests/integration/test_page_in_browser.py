@@ -94,13 +94,13 @@ def test_the_legend_hides_generations_and_the_parity_shows_one(page):
         tab.evaluate("document.getElementById('logarithmic').click()")
         tab.until("document.getElementById('cli-label').layout.yaxis.type === 'log'")
         # The table under a figure has the figure's numbers.
-        tab.evaluate("document.querySelector('[data-of=\"excursions\"]').open = true")
-        tab.until("document.querySelectorAll('[data-of=\"excursions\"] tbody tr').length === 2")
+        tab.evaluate("document.querySelector('[data-of=\"events\"]').open = true")
+        tab.until("document.querySelectorAll('[data-of=\"events\"] tbody tr').length === 2")
         rows = tab.evaluate(
-            "[...document.querySelectorAll('[data-of=\"excursions\"] tbody tr')]"
+            "[...document.querySelectorAll('[data-of=\"events\"] tbody tr')]"
             ".map((r) => [...r.cells].map((c) => c.textContent))"
         )
-        assert rows == [["generation 0", "0", "0.0123"], ["generation 1", "1", "0.0123"]]
+        assert rows == [["generation 0", "0", "500"], ["generation 1", "1", "0"]]
         assert tab.errors == []
 
 
