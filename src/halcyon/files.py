@@ -86,7 +86,7 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged: not valid JSON ({error}). {REMADE}") from error
+        raise InputError(f"{path}: not valid JSON ({error}). {REMADE}") from error
 
 
 def read_object(path: Path | str, keys: Collection[str] = ()) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     from pathlib import Path
     from halcyon import tables
 
-    traces = tables.read(Path("gen000/traces.parquet")).to_pandas()
-    tables.read(Path("seed/labels/000.parquet"), ["status"])["status"].to_pylist()
+    folder = Path("results/quickstart/ethanol")
+    traces = tables.read(folder / "gen000/traces.parquet").to_pandas()
+    tables.read(folder / "seed/labels/000.parquet", ["status"])["status"].to_pylist()
 
 All of the library reads a campaign's tables through this function. The label store has its own
 way, since it repairs what is damaged.

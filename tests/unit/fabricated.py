@@ -1,11 +1,15 @@
 """A campaign whose files are there, in the order of their times, without any job having run."""
 
+import io
 import itertools
 import os
 import time
+import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from conftest import ROOT
@@ -19,6 +23,20 @@ CONTENT = {
     "reference": {"backend": "xtb"},
     "limits": {"max_generations": 4, "label_budget": 200},
 }
+
+
+def _of(write):
+    content = io.BytesIO()
+    write(content)
+    return content.getvalue()
+
+
+WHOLE = {
+    ".json": b"{}",
+    ".parquet": _of(lambda content: pq.write_table(pa.table({"key": []}), content)),
+    ".model": _of(lambda content: zipfile.ZipFile(content, "w").close()),
+}
+"""Content of files that are whole, and empty otherwise, by their endings."""
 
 
 def campaign(folder, **changes):
@@ -112,7 +130,7 @@ def finish(found, generations, decision="continue"):
     for job in jobs:
         for path in (*job.outputs, job.log):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+            path.write_bytes(WHOLE.get(path.suffix, b""))
             if job.stage == "verdict" and path.suffix == ".json":
                 labels = {"train": 20, "validation": 15, "test": 20, "bad": 0}
                 labels["spent"] = 55 + 20 * (job.generation + 1)

@@ -253,7 +253,9 @@ def test_a_damaged_campaign_file_is_written_anew_and_a_damaged_identity_refused(
     made.write()
     assert Campaign.read(made.file) == made
     garbage(made.folder / "identity.json")
-    with pytest.raises(InputError, match=r"identity\.json: damaged.*the campaign began with"):
+    with pytest.raises(
+        InputError, match=r"identity\.json: not valid JSON.*the campaign began with"
+    ):
         identity.check_identity(made, "0123")
 
 

@@ -108,7 +108,7 @@ def test_every_folder_of_the_library_is_a_room():
 
 
 def test_the_entrance_stays_small():
-    assert len(list((SOURCE / "halcyon").glob("*.py"))) <= 8
+    assert len(list((SOURCE / "halcyon").glob("*.py"))) <= 9
 
 
 RIDDLES = {"told", "said", "mine", "found", "asked", "wanted", "one", "book"}

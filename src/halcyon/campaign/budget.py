@@ -17,7 +17,7 @@ Not for: the account that a person reads (`accounts`), or whether the campaign g
 from pathlib import Path
 from typing import Any
 
-from halcyon import jsonl, tables
+from halcyon import files, jsonl, tables
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import LimitSettings
@@ -25,7 +25,7 @@ from halcyon.errors import InputError
 from halcyon.labels import journal
 from halcyon.labels.finite_difference import CheckedForces
 from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.verdict.forms import Decision, Verdict
+from halcyon.verdict.forms import Decision
 
 
 class Spent:
@@ -107,7 +107,10 @@ def reopen(campaign: Campaign) -> list[str]:
         if not waiting or not Spent(campaign, limits).may_start():
             continue
         verdicts = sorted((campaign.folder / system).glob("gen*/verdict.json"))
-        if any(Verdict.read(path).decision == Decision.SATURATED for path in verdicts):
+        if any(
+            files.read_object(path, ["decision"])["decision"] == Decision.SATURATED
+            for path in verdicts
+        ):
             continue
         seed = any(path.parents[1].name == "seed" for path in waiting)
         first = "" if seed else min(path.parents[1].name for path in waiting)

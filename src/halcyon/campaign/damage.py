@@ -1,10 +1,12 @@
 """Files of a campaign that a disk, a full quota or a person has damaged, found before any job runs.
 
-    from halcyon.campaign.damage import damaged_outputs, refuse_damaged, renew_products
+    from halcyon.campaign.damage import damaged_outputs, renew_products
 
-    damaged_outputs(campaign)  # {Path(".../gen002/traces.parquet"): "its end is missing"}
-    refuse_damaged(campaign)  # one message that names them all, and the way out
+    for path, fault in damaged_outputs(campaign).items():
+        print(path, fault)  # e.g. .../gen002/traces.parquet not a whole Parquet file: …
     renew_products(campaign)  # a final folder that lacks a file is made again
+
+`refuse_damaged` makes one message of them, with the way out.
 
 Snakemake deletes a job's outputs before it runs the job again. Where an input turns out to be
 unreadable only then, the good results that rested on it are gone. So all outputs are looked at

@@ -1,10 +1,12 @@
 """A small periodic cell, repeated until the force field's cutoff has room.
 
+    from ase import Atoms
     from halcyon.teacher.supercell import Supercell
 
-    supercell = Supercell.of(atoms, bonds, repeats=(2, 2, 2))
-    len(supercell.repeated(atoms))  # 8 times the atoms
-    supercell.repeated(atoms).cell  # Å, twice as long in each direction
+    water = Atoms("OH2", positions=[[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    water.cell, water.pbc = [4.0, 4.0, 4.0], True
+    supercell = Supercell.of(water, [(0, 1), (0, 2)], repeats=(2, 2, 2))
+    len(supercell.repeated(water))  # 24
 
 OpenMM sees of each atom only the nearest image, so that a cutoff may be half the cell at most. In
 a cell of four waters that is 2.4 Å, inside the walls of the potential: energies were wrong by 40 %
