@@ -302,6 +302,13 @@ def test_replicas_that_are_too_short_for_themselves_must_be_longer(audited):
     assert "exploration.replicas" not in told
 
 
+def test_where_nothing_reacted_the_next_step_says_so(audited):
+    quiet = {"finding": "not enough data", "reason": "no bond changed", "bonds_changed": 0}
+    told = report.next_step(collected(audited(("continue",), calm=quiet)))
+    assert "nothing reacted: raise exploration.time_ps or temperatures_K" in told
+    assert "saturation.reactions_needed" in told
+
+
 def test_errors_that_do_not_fall_ask_for_another_model(audited):
     """The audit's error was 90 meV/Å in generation 0."""
     for forces, advice in ((50.0, "falls (90 meV/Å, then 50)"), (88.0, "hardly falls (90 meV/Å")):

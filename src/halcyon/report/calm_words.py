@@ -183,8 +183,14 @@ def needed(assessment: Assessment, settings: Settings) -> Needed | None:
 
 def more_exploration(report: SystemReport) -> str:
     """What to raise so that enough is explored, with the numbers that it takes at least."""
-    exploration = report.plan.settings.exploration
-    least = needed(report.last.saturation, report.plan.settings)
+    exploration, assessment = report.plan.settings.exploration, report.last.saturation
+    calm = all(part.finding is Finding.SATURATED for part in assessment.parts)
+    if calm and assessment.bonds_changed == 0:
+        return (
+            "nothing reacted: raise exploration.time_ps or temperatures_K, or drive reactions by "
+            "exploration.bias; if none are needed, set saturation.reactions_needed to false"
+        )
+    least = needed(assessment, report.plan.settings)
     if least is None or least.time <= 1:
         return "raise exploration.time_ps or exploration.replicas"
     time_ps = _rounded_up(exploration.time_ps * least.time)
