@@ -21,7 +21,7 @@ from halcyon.wording import count, listed, per_cent, significant
 FEW_FRAMES = 10
 """With fewer labelled audit frames of a structure and temperature the reader is told."""
 FEW_REPLICAS = 4
-"""So with frames of fewer replicas: intervals come from resampling those."""
+"""So with frames of fewer replicas: intervals come from the spread between those."""
 FEW_BAD_ATOMS = 10
 """So with fewer bad atoms, on which a signal's report rests."""
 NOT_AUDITED = (
@@ -95,8 +95,7 @@ def _caveats(audit: Audit) -> list[str]:
         caveats.append(
             "Few replicas: "
             + listed(f"{part.replicas} of {place(part)}" for part in alike)
-            + "; frames of one replica are alike, and intervals from so few replicas are too "
-            "narrow rather than too wide."
+            + "; frames of one replica are alike, and how far replicas differ is hardly known."
         )
     if bad := sum(part.bad for part in audit.parts):
         frames = sum(part.frames + part.bad for part in audit.parts)
