@@ -31,7 +31,7 @@ for handler in logging.getLogger("snakemake.logging").handlers:
     if type(handler).__name__ == "ColorizingTextHandler":
         handler.addFilter(is_shown)
 
-if workflow.is_main_process and workflow.dryrun:
+if workflow.is_main_process and workflow.output_settings.dryrun:
     for name, plan in CAMPAIGN.systems.items():
         print(f"{name}: {audit_text(plan)}", file=sys.stderr)
 
