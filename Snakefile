@@ -38,6 +38,7 @@ from halcyon.campaign.paths import (
     generation_of,
 )
 from halcyon.campaign.sizes import JobSizes
+from halcyon.campaign.work import audit_text
 from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
 from halcyon.verdict.forms import Verdict

@@ -7,7 +7,7 @@ from ase import Atoms
 from halcyon.config import AccuracySettings, Settings
 from halcyon.verdict.audit import assess_audit, audit_of, mean_interval, missed, signal_reports
 from halcyon.verdict.estimates import Outcome
-from halcyon.verdict.forms import AuditFinding
+from halcyon.verdict.forms import AuditFinding, SelectionSummary
 
 GOALS = AccuracySettings(forces_mae_meV_per_A=43.0, energy_mae_meV_per_atom=5.0)
 
@@ -122,6 +122,13 @@ def test_the_worst_part_decides_and_is_named():
     assert audit.reason.startswith("water at 900 K: ")
     few = assess_audit(even() + hot[:3], GOALS, confidence=0.95)
     assert few.finding is AuditFinding.NOT_ENOUGH_DATA
+
+
+def test_in_retrospect_the_reason_says_what_was_measured():
+    reason = "audit, by a published neighbour: nearest in the set: 0.100 Å away"
+    audit = assess_audit(even(reason=reason), GOALS, confidence=0.95)
+    assert "published frames nearest" in audit.reason
+    assert "published" not in assess_audit(even(), GOALS, confidence=0.95).reason
 
 
 def test_only_the_audits_frames_of_the_generation_count():
@@ -269,3 +276,12 @@ def test_without_bad_atoms_nothing_is_said_of_a_signal():
     assert guard.flagged.outcome is Outcome.NOT_ENOUGH_DATA
     assert guard.false_alarms.value == 0.0
     assert not guard.blind
+
+
+def test_counts_of_an_early_selection_are_read_and_no_signal_is_judged_by_them(tmp_path):
+    path = tmp_path / "selection.json"
+    path.write_text('{"candidates": 3, "fates": {"selected": 3}}')
+    selection = SelectionSummary.read(path)
+    assert (selection.candidates, selection.deciding) == (3, "node_energy")
+    limits = selection.signal_limits
+    assert signal_reports(even(), limits, tolerance_eV_per_A=0.3, deciding="node_energy") == []

@@ -139,6 +139,16 @@ def test_the_audit_is_smaller_where_labels_are_dear_or_few(tmp_path):
     assert audited(tmp_path, 192, limits=some, audit={"frames": 3}) == 3
 
 
+def test_how_large_the_audit_is_is_said_before_the_campaign_begins(tmp_path):
+    made = campaign(tmp_path, exploration={"temperatures_K": [300.0, 500.0]})
+    (system,) = forecast(made, {}, start_s=1.0)["systems"]
+    assert system["audit"].startswith("audit: 18 labels a generation, 9 random frames of each")
+    made = campaign(tmp_path, audit={"frames": 4})
+    (system,) = forecast(made, {}, start_s=1.0)["systems"]
+    assert "4 labels a generation, 4 random frames" in system["audit"]
+    assert "as audit.frames says" in system["audit"]
+
+
 OLD_LEDGER = ROOT / "tests/data/ledger/quickstart.jsonl"
 """Of a real run, when work was counted in another way under the name `work`."""
 

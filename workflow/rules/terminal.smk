@@ -31,6 +31,10 @@ for handler in logging.getLogger("snakemake.logging").handlers:
     if type(handler).__name__ == "ColorizingTextHandler":
         handler.addFilter(is_shown)
 
+if workflow.is_main_process and workflow.output_settings.dryrun:
+    for name, plan in CAMPAIGN.systems.items():
+        print(f"{name}: {audit_text(plan)}", file=sys.stderr)
+
 SUMMARY = f"python {quote(str(SCRIPTS / 'summary.py'))} --campaign {quote(str(CAMPAIGN.file))}"
 
 

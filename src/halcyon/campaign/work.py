@@ -185,6 +185,18 @@ def audit_frames_each(plan: SystemPlan) -> int:
     return max(least, min(most, by_budget, by_cost))
 
 
+def audit_text(plan: SystemPlan) -> str:
+    """What the audit takes of each generation's labels, in a sentence."""
+    each, number = audit_frames_each(plan), audit_frames(plan)
+    source = "as audit.frames says"
+    if not plan.settings.audit.frames:
+        source = "audit.frames = null: at most 10 each, fewer where labels are dear or few"
+    return (
+        f"audit: {number} labels a generation, {each} random frames of each structure and "
+        f"temperature ({source})"
+    )
+
+
 def _explored_groups(plan: SystemPlan) -> int:
     """Structures × temperatures that have a replica."""
     exploration = plan.settings.exploration

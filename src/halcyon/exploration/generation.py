@@ -38,6 +38,7 @@ from halcyon.frames import structure_key
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.pool import PublishedSet
 from halcyon.models import mace
+from halcyon.verdict.audit import PUBLISHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +174,7 @@ def _audit(
     if published:
         frames = published.nearest(frames, labelled, again=True)
         for frame in frames:
-            frame.info["reason"] = f"audit, by a published neighbour: {frame.info['reason']}"
+            frame.info["reason"] = f"{PUBLISHED}: {frame.info['reason']}"
         counts["audit: nothing like it in the data set"] += len(drawn) - len(frames)
     splits = {frame.info["key"]: frame.info["split"] for frame in labelled if "key" in frame.info}
     for frame in frames:

@@ -30,6 +30,8 @@ from halcyon.verdict.saturation import confidence_spent
 
 ROLE = "audit"
 """`role` of the frames that were drawn at random."""
+PUBLISHED = "audit, by a published neighbour"
+"""Beginning of the `reason` of frames that stand for the audit's in a campaign in retrospect."""
 DISTANCE = "distance_"
 """Beginning of the names of arrays with a signal's distances."""
 EXPECTED = "error"
@@ -154,6 +156,8 @@ def _part(
         finding, reason = _judged(errors, accuracy)
         basis = f"{100 * confidence:.4g} %, {len(good)} frames of {number} replicas"
         reason += f" ({basis}, {bad} without a label)" if bad else f" ({basis})"
+    if any(frame.info.get("reason", "").startswith(PUBLISHED) for frame in frames):
+        reason += "; measured on the published frames nearest to the random ones"
     return Audited(
         structure=structure,
         temperature_K=temperature_K,

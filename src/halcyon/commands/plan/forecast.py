@@ -83,6 +83,7 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
         parts.append(part | {"disk_GB": [factor * size / 1e9 for factor in DISK_FACTORS]})
     entry: dict[str, Any] = {
         "system": name,
+        "audit": work.audit_text(campaign.systems[name]),
         "rates": [
             {
                 "stage": stage,
@@ -173,7 +174,8 @@ def _disk(plan: SystemPlan, batch: Batch, trials: Trials) -> float:
     if generation is None:
         return float(size + work.units(plan, "domain", 0) * frame + model)
     points = explored.replicas * explored.time_ps * explored.trace_points_per_ps
-    size += model + points * TRACE_POINT_BYTES + work.candidates(plan) * frame / 4
+    kept = work.candidates(plan) + work.reservoir(plan)
+    size += model + points * TRACE_POINT_BYTES + kept * frame / 4
     if explored.trajectory_every_fs:
         size += explored.replicas * explored.time_ps * 1000 / explored.trajectory_every_fs * frame
     return float(size)
