@@ -5,6 +5,7 @@ Not for: the examples, and a model with sensible forces (`tests/integration/test
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from test_mace_model import fit, springs
 from conftest import ROOT
 from halcyon.config import FitSettings
 from halcyon.domain import intervals as domains
+from halcyon.domain.expected import Curve, ExpectedErrors
 from halcyon.domain.intervals import Domain, by_class
 from halcyon.errors import InputError
 from halcyon.final import folder as product
@@ -148,6 +150,36 @@ def test_the_monitor_counts_every_step_once_and_nothing_else(atoms):
     np.testing.assert_array_equal(monitor.watch.excursions[0], begun.sum(axis=0))
     assert monitor.watch.rate[0] == pytest.approx(steps.sum() / 6 / 200)
     assert monitor.summary()["cli_label_ps"] == pytest.approx(0.0005 * steps.sum() / 6)
+
+
+def test_expected_errors_decide_where_the_domain_has_them(atoms, folder):
+    curve = Curve(distance=[1.0], error=[0.3], source="class", pairs=9)
+    expected = ExpectedErrors(
+        tolerance_eV_per_A=0.2,
+        signals=["node_energy"],
+        curves={"node_energy": dict.fromkeys(CLASSES, curve)},
+    )
+    domain = replace(Domain.read(folder / "domain.json"), expected=expected)
+    atoms.calc = MonitoredMace(folder, domain)
+    dynamics = hot(atoms, 1000)
+    monitor = CliMonitor(atoms, dynamics, frame=None, action="warn", **NEVER)
+    # By hand: 0.3 eV/Å within the interval and 0.3 times the distance beyond, 0.2 tolerated.
+    with pytest.warns(UnreliableDynamicsWarning, match="expected to be wrong by more than"):
+        dynamics.run(210)
+    results = atoms.calc.results
+    assert results["score_error"].min() == pytest.approx(0.5)
+    beyond = 1 + 2 * results["score_label"]  # half widths from the middle
+    np.testing.assert_allclose(results["score_error"], beyond * 0.3 / 0.2 - 1, rtol=1e-4)
+    summary = monitor.summary()
+    assert summary["decides"] == "error"
+    assert summary["rate_error"] == 1
+    assert summary["cli_error_ps"] == pytest.approx(210 * 0.0005)
+
+
+def test_a_domain_of_an_early_release_is_watched_by_intervals_and_says_so(folder, caplog, atoms):
+    MonitoredMace(folder)
+    assert "goes by the intervals of atomic energies" in caplog.text
+    assert CliMonitor(atoms, hot(atoms, 300)).summary()["decides"] == "label"
 
 
 def test_watched_it_is_the_same_run_until_the_first_step_with_a_broken_bond(folder, tmp_path):

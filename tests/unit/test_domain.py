@@ -100,6 +100,31 @@ def test_a_single_training_value_gives_a_narrow_but_finite_interval():
     assert high - low >= intervals.SMALLEST_WIDTH_EV
 
 
+def test_a_class_of_few_values_is_as_wide_as_it_needs_and_opens_no_other():
+    three = {"O": np.array([-5.0, -4.999, -5.001])}  # in truth they spread by 0.1
+    opened = build(train=pooled(frames(50, seed=1)) | three)
+    alone = build(
+        train={"H": pooled(frames(50, seed=1))["H"]},
+        classes={"water": ["H", "H"]},
+        held_out=[{"H": frame["H"]} for frame in frames(200, seed=2)],
+        check=[],
+    )
+    assert opened.margin == alone.margin
+    assert opened.label["H"] == alone.label["H"]
+    oxygen = [frame["O"] for frame in frames(200, seed=2)]
+    assert opened.label["O"][0] <= np.min(oxygen) < np.max(oxygen) <= opened.label["O"][1]
+
+
+@pytest.mark.parametrize("alpha", [0.15, 0.3, 0.45])
+def test_a_large_alpha_is_the_quantile_of_the_scores(alpha):
+    drawn = [np.random.default_rng(n).exponential(size=9) for n in range(200)]
+    margin = margins.calibrate_margin(drawn, alpha, seed=0)
+    # Of the exponential distribution, -ln(alpha) is exceeded with probability alpha.
+    assert margin.value == pytest.approx(-np.log(alpha), rel=0.1)
+    assert margin.low < margin.value < margin.high
+    assert margin.method == "quantile"
+
+
 def test_a_class_without_training_structures_is_an_error_that_names_it():
     with pytest.raises(InputError, match="class O"):
         build(train={"H": np.array([1.0, 2.0])})

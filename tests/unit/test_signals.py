@@ -14,8 +14,10 @@ from halcyon.domain import calibration, signals
 from halcyon.domain.calibration import Sample, Samples
 from halcyon.domain.environments import environment_classes
 from halcyon.domain.intervals import Domain
+from halcyon.domain.scoring import scores_of
 from halcyon.domain.states import State
 from halcyon.errors import InputError
+from halcyon.frames import PER_ATOM
 
 NAMES = get_args(SignalName)
 THRESHOLDED = [name for name in NAMES if name not in signals.TIERS]
@@ -108,6 +110,7 @@ def fit(**changed):
         "committee": COMMITTEE,
     }
     samples = {"train": TRAIN, "teacher": TEACHER, "held_out": HELD_OUT, "check": CHECK}
+    samples |= {"earlier": ()}
     samples |= {name: changed.pop(name) for name in samples if name in changed}
     return calibration.fit_domain(Samples(**samples), **(arguments | changed))
 
@@ -258,6 +261,72 @@ def test_a_domain_of_an_early_release_is_refused_with_the_way_out():
         signals.make_signals(early, [])
 
 
+# Which frames calibrate, and which say what errors to expect.
+
+
+def with_roles(part, roles):
+    part = dataclasses.replace(part, frames=[atoms.copy() for atoms in part.frames])
+    for atoms, role in zip(part.frames, roles, strict=True):
+        if role:
+            atoms.info["role"] = role
+    return part
+
+
+def test_selected_frames_do_not_calibrate_but_say_what_errors_to_expect():
+    plain = fit(held_out=HELD_OUT.take(range(100)))
+    roles = [None] * 50 + ["audit"] * 50 + ["selected"] * 25 + ["diverse"] * 25
+    mixed = fit(held_out=with_roles(HELD_OUT, roles))
+    assert mixed.margin == plain.margin
+    assert mixed.signals == plain.signals
+    assert (mixed.report.held_out_frames, mixed.report.selected_left_out) == (100, 50)
+    assert (plain.expected.frames, mixed.expected.frames) == (100, 150)
+
+
+def test_where_too_few_others_are_there_selected_frames_calibrate_and_the_domain_says_so():
+    few = calibration.FEWEST_CALIBRATING - 1
+    roles = [None] * few + ["selected"] * (150 - few)
+    mixed = fit(held_out=with_roles(HELD_OUT, roles))
+    assert mixed.margin == DOMAINS["element"].margin
+    assert mixed.report.selected_used == 150 - few
+    assert any("146 of the 150 held-out frames that calibrate" in line for line in mixed.lines())
+
+
+def earlier(number, *, error, generation):
+    """Frames that an earlier model visited, all of whose errors are the same."""
+    found = frames(number, seed=31)
+    for i, atoms in enumerate(found):
+        atoms.info |= {"generation": generation, "key": f"{generation} {i}"}
+        atoms.arrays["model_forces"] = atoms.arrays["forces"] + [0.0, 0.0, error]
+        atoms.arrays["distance_latent"] = np.full(len(atoms), 9.0, dtype=np.float32)
+    return found
+
+
+def test_frames_of_earlier_generations_say_what_errors_to_expect():
+    more = [*earlier(20, error=4.0, generation=1), *earlier(20, error=1.0, generation=3)]
+    found = fit(earlier=more, settings={"signals": []}).expected
+    assert found.signals == ["latent"]
+    assert (found.frames, found.pairs) == (190, 400 + 54 + 54)
+    # At a distance of 9 by hand: the older ones count a quarter of the newer ones.
+    for curve in found.curves["latent"].values():
+        assert curve.at(np.array([9.0]))[0] == pytest.approx((0.25 * 4 + 1) / 1.25)
+
+
+def test_all_that_a_domain_says_of_frames(domain):
+    values = scores_of(CHECK, domain, COMMITTEE)
+    assert len(values) == 300
+    names = {f"distance_{name}" for name in NAMES} | {"expected_error"}
+    for atoms, of_frame in zip(CHECK.frames, values, strict=True):
+        assert of_frame.keys() == names <= PER_ATOM.keys()
+        assert all(array.shape == (len(atoms),) for array in of_frame.values())
+    score = signals.ExpectedError(domain).for_batch(CHECK.frames, CPU)
+    state = state_of(CHECK.frames)
+    beyond = np.concatenate([v["expected_error"] for v in values]) / 0.3 - 1
+    np.testing.assert_allclose(score(state, Toy()(state)), np.maximum(beyond, 0), atol=1e-9)
+    assert "distance_committee" not in scores_of(CHECK, domain)[0]
+    early = dataclasses.replace(domain, expected=None)
+    assert "expected_error" not in scores_of(CHECK, early)[0]
+
+
 # Known answers.
 
 BATCH = frames(6, seed=21, spread=0.2)
@@ -329,6 +398,34 @@ def test_latent_is_the_mahalanobis_distance_over_its_radius():
     found = scores(make(domain, "latent"), BATCH).numpy()
     assert found.max() > 0
     np.testing.assert_allclose(found, expected(by_hand), rtol=1e-6, atol=1e-9)
+
+
+def test_a_class_of_few_values_does_not_widen_the_radius_of_others():
+    # Three molecules have the only hydroxyls: their class has three values for seven descriptors.
+    classes = {"water": ["O", "H", "H"], "hydroxyl": ["O'", "H'"]}
+    numbers = {
+        name: [i for i, f in enumerate(TRAIN.frames) if f.info["structure"] == name]
+        for name in CLASSES
+    }
+    few = TRAIN.take([*numbers["water"], *numbers["hydroxyl"][:3]])
+    mixed = fit(train=few, classes=classes).signals["latent"].data.sets[0]
+    water = [i for i, f in enumerate(HELD_OUT.frames) if f.info["structure"] == "water"]
+    alone = (
+        fit(
+            train=TRAIN.take(numbers["water"]),
+            held_out=HELD_OUT.take(water),
+            check=CHECK.take([]),
+            classes={"water": classes["water"]},
+            settings={"signals": []},
+            teacher=TEACHER.take([]),
+        )
+        .signals["latent"]
+        .data.sets[0]
+    )
+    assert mixed.radius.value == pytest.approx(alone.radius.value)
+    domain = fit(train=few, classes=classes)
+    held_out = [atoms for atoms in HELD_OUT.frames if atoms.info["structure"] == "hydroxyl"]
+    assert float(scores(make(domain, "latent"), held_out).max()) < 1e-9  # wide enough for them
 
 
 def test_latent_guard_is_outside_of_both_the_labels_and_the_teacher():

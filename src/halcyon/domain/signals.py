@@ -11,8 +11,8 @@ the batch, not on its size or order; when replicas leave, make a new one: it is 
 
     from halcyon.domain.signals import make_signals
 
-    signals = make_signals(domain, ["bond_stretch"])  # beside `error` and those of `ALWAYS`
-    score = signals["latent"].for_batch(starts, device)
+    signals = make_signals(domain, [])  # `error` and those of `ALWAYS`, and none besides
+    score = signals["error"].for_batch(starts, device)
     score(state, output)  # at one step; shape (N,), float64, on the device
 
 Not for: what a score means for a campaign (see `halcyon.verdict.saturation`).

@@ -34,6 +34,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from halcyon import files
 from halcyon.domain.intervals import Domain
+from halcyon.domain.signals import deciding_alone
 from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.final.card import Card
@@ -125,6 +126,12 @@ class MonitoredMace(Calculator):
                 "(domain=…)"
             )
         self.domain = domain if isinstance(domain, Domain) else Domain.read(domain)
+        if deciding_alone(self.domain).column == "label":
+            logger.warning(
+                "the monitor goes by the intervals of atomic energies (the label domain): this "
+                "domain has no expected force errors that the model alone could give. A domain of "
+                "this release, without the signal `committee`, has them"
+            )
         self._mace = BatchedMace(load(model, device=device, dtype=dtype))
         self._with_stress = BatchedMace(self._mace.model, compute_stress=True)
         self._watched: WatchedAtoms | None = None
