@@ -36,7 +36,7 @@ TINY = {
         "checkpoint_s": 0.5,
     },
     "selection": {"frames": 6},
-    "saturation": {"max_rate_per_atom_ps": 1.0},
+    "saturation": {"events_per_ns": 20000.0},
     "limits": {"max_generations": 2, "label_budget": 60},
     "resources": {"train_cores": 1, "explore_cores": 1},
 }

@@ -220,7 +220,21 @@ BAD = {
         ["campaign.yaml", "bad.yaml", "dfft"],
     ),
     "disk": (section("limits", min_free_disk_GB=1e9), None, ["min_free_disk_GB", "1e+09 GB"]),
-    "never saturates": (section("exploration", time_ps=0.01), None, ["never saturate", "time_ps"]),
+    "never saturates": (
+        section("exploration", time_ps=0.01),
+        None,
+        ["never saturate", "exploration.time_ps to ", "events per ns and molecule", "is 100"],
+    ),
+    "one replica never saturates": (
+        section("exploration", replicas=1),
+        None,
+        ["never saturate", "of 1 replica with 1 molecule each", "exploration.replicas to 8"],
+    ),
+    "a limit of early releases": (
+        section("saturation", max_rate_per_atom_ps=0.1),
+        None,
+        ["max_rate_per_atom_ps = 0.1", "saturation.events_per_ns", "unreliable_fraction"],
+    ),
     "budget": (section("limits", label_budget=5), None, ["label_budget", "5", "19"]),
     "few teacher frames": (section("teacher", md_frames=9), None, ["md_frames", "19", "9"]),
     "few replicas": (
