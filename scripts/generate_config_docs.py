@@ -43,7 +43,7 @@ UNITS = {
     "_meV_per_atom": "meV/atom",
     "_eV_per_A": "eV/Å",
     "_eV_per_atom": "eV/atom",
-    "_per_ns": "1/ns",
+    "_per_ns": "per ns",
     "_per_ps": "1/ps",
     "_ps": "ps",
     "_fs": "fs",
@@ -93,7 +93,7 @@ def unit(key: str) -> str:
     """Unit that a key's name ends in; empty where it has none.
 
     >>> unit("time_ps"), unit("events_per_ns"), unit("replicas")
-    ('ps', '1/ns', '')
+    ('ps', 'per ns', '')
     """
     return next((name for ending, name in UNITS.items() if key.endswith(ending)), "")
 
