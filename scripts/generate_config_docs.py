@@ -39,9 +39,11 @@ EXAMPLES = {
 """Values in config.yaml of keys that have no default."""
 UNITS = {
     "_meV_per_atom_ps": "meV/(atom ps)",
-    "_per_atom_ps": "1/(atom ps)",
+    "_meV_per_A": "meV/Å",
+    "_meV_per_atom": "meV/atom",
     "_eV_per_A": "eV/Å",
     "_eV_per_atom": "eV/atom",
+    "_per_ns": "per ns",
     "_per_ps": "1/ps",
     "_ps": "ps",
     "_fs": "fs",
@@ -90,8 +92,8 @@ class _Schema(GenerateJsonSchema):
 def unit(key: str) -> str:
     """Unit that a key's name ends in; empty where it has none.
 
-    >>> unit("time_ps"), unit("max_rate_per_atom_ps"), unit("replicas")
-    ('ps', '1/(atom ps)', '')
+    >>> unit("time_ps"), unit("events_per_ns"), unit("replicas")
+    ('ps', 'per ns', '')
     """
     return next((name for ending, name in UNITS.items() if key.endswith(ending)), "")
 

@@ -21,7 +21,7 @@ def verdict(checkout, name, generation):
 
 
 def test_a_spent_budget_ends_the_campaign_and_a_raised_one_makes_up_for_it(checkout, monkeypatch):
-    own = {"label_store": "results/purse-labels", "saturation": {"max_rate_per_atom_ps": 0.51}}
+    own = {"label_store": "results/purse-labels"}
     config = checkout.configure("purse", limits={"max_generations": 1}, **own)
     checkout.run(config)
     first = verdict(checkout, "purse", 0)

@@ -220,7 +220,21 @@ BAD = {
         ["campaign.yaml", "bad.yaml", "dfft"],
     ),
     "disk": (section("limits", min_free_disk_GB=1e9), None, ["min_free_disk_GB", "1e+09 GB"]),
-    "never saturates": (section("exploration", time_ps=0.01), None, ["never saturate", "time_ps"]),
+    "never saturates": (
+        section("exploration", time_ps=0.01),
+        None,
+        ["never saturate", "exploration.time_ps to ", "events per ns and molecule", "is 100"],
+    ),
+    "one replica never saturates": (
+        section("exploration", replicas=1),
+        None,
+        ["never saturate", "of 1 replica with 1 molecule each", "exploration.replicas to 8"],
+    ),
+    "a limit of early releases": (
+        section("saturation", max_rate_per_atom_ps=0.1),
+        None,
+        ["max_rate_per_atom_ps = 0.1", "saturation.events_per_ns", "unreliable_fraction"],
+    ),
     "budget": (section("limits", label_budget=5), None, ["label_budget", "5", "19"]),
     "few teacher frames": (section("teacher", md_frames=9), None, ["md_frames", "19", "9"]),
     "few replicas": (
@@ -249,6 +263,7 @@ def test_isomers_that_try_the_same_spins_are_one_state(attempt):
         content["structures"].append(
             thing | {"name": "diradical", "multiplicity": 3, "multiplicities": [3, 1]}
         )
+        content["overrides"] = {"exploration": {"replicas": 16}}
 
     # GFN-xTB compares no spins; EMT is imported only.
     emt = reference(backend="ase", calculator="ase.calculators.emt.EMT")
@@ -279,6 +294,7 @@ def test_bad_input_is_one_clear_message(attempt, fault, tmp_path, monkeypatch):
 def test_what_is_prepared_at_the_start_is_found_by_the_jobs(attempt, monkeypatch):
     def system(content):
         content.pop("forcefield")
+        content["overrides"] = {"exploration": {"replicas": 16}}
         boxed()(content)
 
     campaign = attempt(system=system)
@@ -295,7 +311,7 @@ def test_what_is_prepared_at_the_start_is_found_by_the_jobs(attempt, monkeypatch
 
 def test_a_campaign_keeps_its_identity(attempt):
     attempt()
-    attempt(section("exploration", time_ps=3.0))  # may change
+    attempt(section("exploration", time_ps=33.0))  # may change
     for change in (
         lambda c: c.update(seed=1),
         section("resources", label_shards=3),
@@ -323,9 +339,9 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_overrides_hold_for_their_system(attempt):
-    campaign = attempt(system=lambda s: s.update(overrides={"exploration": {"time_ps": 9.0}}))
-    assert campaign.systems["thing"].settings.exploration.time_ps == 9.0
-    assert campaign.settings.exploration.time_ps == 2.0
+    campaign = attempt(system=lambda s: s.update(overrides={"exploration": {"time_ps": 45.0}}))
+    assert campaign.systems["thing"].settings.exploration.time_ps == 45.0
+    assert campaign.settings.exploration.time_ps == 30.0
     assert Campaign.read(campaign.file) == campaign
     with pytest.raises(InputError, match=r"thing\.yaml: overrides.*time_fs"):
         attempt(system=lambda s: s.update(overrides={"exploration": {"time_fs": 9.0}}))

@@ -158,3 +158,11 @@ def test_molecules_are_counted_over_periodic_boundaries_and_a_crystal_is_one(wat
     assert number_of_molecules(both) == 2
     chain = Atoms("C", positions=[[0, 0, 0]], cell=[1.5, 10, 10], pbc=True)
     assert number_of_molecules(chain) == 1
+
+
+def test_an_ion_is_not_bonded_to_the_water_that_touches_it():
+    water = Atoms("OH2", positions=[[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
+    other = water.copy()
+    other.positions += [0, 0, 4.8]
+    # 2.4 Å from either oxygen, where 1.2 times the sum of the covalent radii are 2.8 Å.
+    assert number_of_molecules(water + Atoms("Na", positions=[[0, 0, 2.4]]) + other) == 3

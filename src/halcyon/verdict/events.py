@@ -120,7 +120,7 @@ def quiet_time_ps(gaps_ps: Sequence[float] | np.ndarray, least_ps: float) -> flo
 def gaps_ps(activity_ps: Sequence[tuple[float, float]]) -> list[float]:
     """Times without activity between the first and the last activity of a replica, ps."""
     ordered = sorted(activity_ps)
-    ends = np.maximum.accumulate([end for _, end in ordered]) if ordered else []
+    ends = np.maximum.accumulate([end for _, end in ordered]) if ordered else np.empty(0)
     between = [
         begin - end for end, (begin, _) in zip(ends[:-1], ordered[1:], strict=True) if begin > end
     ]

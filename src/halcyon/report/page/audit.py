@@ -118,8 +118,8 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         id=name,
         title=f"{what} error where the dynamics goes",
         caption=f"Mean absolute error (MAE) of {of} on random frames of each generation's own "
-        "dynamics, with its interval (from the spread between replicas); a point for each structure and "
-        f"temperature. {ends}",
+        "dynamics, with its interval (from the spread between replicas); a point for each "
+        f"structure and temperature. {ends}",
         alt=f"{what} error on audit frames by generation; {'; '.join(summary)}. {ends}",
         data=data,
         x=titled("generation", dtick=1, range=[-0.6, report.last.number + 0.6]),
