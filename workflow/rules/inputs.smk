@@ -100,6 +100,27 @@ def certificate_of(wildcards):
     return []
 
 
+def shown(wildcards):
+    """What the page shows of all generations: a file that is missing is made again."""
+    system, folder = wildcards.system, f"{ROOT}/{wildcards.system}"
+    names = (
+        "metrics.json",
+        "domain.json",
+        "traces.parquet",
+        "exploration.json",
+        "selection.json",
+    )
+    paths = [
+        str(Path(verdict).with_name(name))
+        for verdict in unroll(system)(wildcards)
+        for name in names
+    ]
+    paths.append(f"{folder}/teacher/counts.json")
+    if SETTINGS[system].pretraining.enabled:
+        paths.append(f"{folder}/teacher/pretrained.json")
+    return paths
+
+
 def results_of(system):
     """Input function: what a finished campaign's product is made of, so that none goes missing."""
 
