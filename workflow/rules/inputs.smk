@@ -102,7 +102,6 @@ def certificate_of(wildcards):
 
 def shown(wildcards):
     """What the page shows of all generations: a file that is missing is made again."""
-    system, folder = wildcards.system, f"{ROOT}/{wildcards.system}"
     names = (
         "metrics.json",
         "domain.json",
@@ -110,15 +109,11 @@ def shown(wildcards):
         "exploration.json",
         "selection.json",
     )
-    paths = [
+    return [
         str(Path(verdict).with_name(name))
-        for verdict in unroll(system)(wildcards)
+        for verdict in unroll(wildcards.system)(wildcards)
         for name in names
     ]
-    paths.append(f"{folder}/teacher/counts.json")
-    if SETTINGS[system].pretraining.enabled:
-        paths.append(f"{folder}/teacher/pretrained.json")
-    return paths
 
 
 def results_of(system):
