@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
 from sklearn.mixture import GaussianMixture
 
 from halcyon.config import XtbReference
 from halcyon.domain.calibration import fit_normal
 from halcyon.domain.environments import descriptor_scale, environment_classes, fit_environments
+from halcyon.domain.states import State
 from halcyon.labels.reference.xtb import Xtb
-from halcyon.models import mace
-from signals.described import Described
+from halcyon.models.batched import BatchedMace
+from signals.described import FRAMES_AT_ONCE, Described
 
 
 @dataclass(frozen=True)
@@ -264,10 +266,22 @@ def committee(others: Sequence[Any]) -> Measure:
     Args:
         others: models of the same recipe, as MACE loads them.
     """
+    members = [BatchedMace(other) for other in others]
 
     def measure(frames: Described) -> np.ndarray:
-        members = [np.concatenate(mace.evaluate(other, frames.frames).forces) for other in others]
-        forces = np.stack([frames.forces, *members])
+        batches = [
+            State.of(
+                frames.frames[begin : begin + FRAMES_AT_ONCE],
+                device=members[0].device,
+                dtype=members[0].dtype,
+            )
+            for begin in range(0, len(frames.frames), FRAMES_AT_ONCE)
+        ]
+        of_members = [
+            torch.cat([member(batch)["forces"] for batch in batches]).double().numpy()
+            for member in members
+        ]
+        forces = np.stack([frames.forces, *of_members])
         return np.sqrt(((forces - forces.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0))
 
     return measure

@@ -66,6 +66,7 @@ class System:
         tests: kinds of published frames that models are judged on.
         relabelled: whether published structures get labels of GFN2-xTB, so that what the model's
             dynamics visits can be labelled alike.
+        time_ps: of each replica's dynamics, ps; a droplet is slow, and 500 K take it apart.
     """
 
     name: str
@@ -78,6 +79,7 @@ class System:
     channel: str = ""
     tests: tuple[str, ...] = ()
     relabelled: bool = False
+    time_ps: float = 3.0
 
     @property
     def places(self) -> list[str]:
@@ -94,6 +96,7 @@ SYSTEMS = {
             name="water",
             kind="liquid",
             waters=16,
+            time_ps=1.0,
             temperatures_K=(300.0, 500.0),
             labelled_K=(300.0,),
         ),
@@ -101,6 +104,7 @@ SYSTEMS = {
             name="sodium",
             kind="liquid",
             waters=12,
+            time_ps=1.0,
             ion="Na",
             temperatures_K=(300.0, 500.0),
             labelled_K=(300.0,),

@@ -32,7 +32,7 @@ from halcyon.models.batched import BatchedMace
 from halcyon.models.domains import find_domain
 from signals.systems import Frames, System, seed_of, with_labels
 
-REPLICAS, REPLACEMENTS, TIME_PS, EVERY_FS = 8, 40, 3.0, 25.0
+REPLICAS, REPLACEMENTS, EVERY_FS = 8, 40, 25.0
 SETTLING_PS = 0.1
 """Of each replica, not judged: it still shows the start frame."""
 JUDGED = 400
@@ -164,7 +164,7 @@ def _explored(case: Case, frames: Frames, work: Path) -> tuple[list[Atoms], tupl
             temperatures_K=[kelvin],
             replicas=REPLICAS,
             replacements=REPLACEMENTS,
-            time_ps=TIME_PS,
+            time_ps=case.system.time_ps,
             trajectory_every_fs=EVERY_FS,
         ),
         Monitoring(domain=domain, settings=settings, system_kind=case.system.kind),

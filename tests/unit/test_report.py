@@ -4,6 +4,7 @@ import pytest
 
 from halcyon import files, report
 from halcyon.errors import InputError
+from halcyon.report import page
 from toy_campaign import show
 
 
@@ -113,3 +114,14 @@ def test_without_a_generation_there_is_no_report(toy):
     campaign, _ = toy()
     with pytest.raises(InputError, match="no generation is finished"):
         report.collect(campaign, "toy", [])
+
+
+def test_a_page_is_made_without_what_was_deleted_of_the_teacher(toy):
+    campaign, verdicts = toy()
+    system = verdicts[0].parents[1]
+    (system / "teacher/counts.json").unlink()
+    (system / "teacher/pretrained.json").unlink()
+    contents = report.collect(campaign, "toy", verdicts)
+    assert contents.teacher == {}
+    assert contents.pretraining == []
+    assert page.render(contents)

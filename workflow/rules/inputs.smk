@@ -100,6 +100,22 @@ def certificate_of(wildcards):
     return []
 
 
+def shown(wildcards):
+    """What the page shows of all generations: a file that is missing is made again."""
+    names = (
+        "metrics.json",
+        "domain.json",
+        "traces.parquet",
+        "exploration.json",
+        "selection.json",
+    )
+    return [
+        str(Path(verdict).with_name(name))
+        for verdict in unroll(wildcards.system)(wildcards)
+        for name in names
+    ]
+
+
 def results_of(system):
     """Input function: what a finished campaign's product is made of, so that none goes missing."""
 

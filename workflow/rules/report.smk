@@ -4,6 +4,7 @@
 rule report:
     input:
         verdicts=lambda wc: unroll(wc.system)(wc),
+        shown=shown,
         certificate=certificate_of,
     output:
         page=report(

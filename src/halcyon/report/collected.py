@@ -32,7 +32,7 @@ from halcyon.labels.reference.base import Status
 from halcyon.labels.store import DAMAGED
 from halcyon.models import parity
 from halcyon.models.drift import Drift
-from halcyon.models.metrics import Metrics
+from halcyon.models.metrics import Metrics, TrainingProgress
 from halcyon.report.contents import BadFrame, Generation, LabelInfo, SystemReport
 from halcyon.verdict.forms import Verdict
 from halcyon.verdict.runs import Run, critical_clis, failures, read_run
@@ -80,7 +80,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         runs[number] = read_run(path.parent)
         so_far = {batch: infos[batch] for batch in batches[: number + 2]}
         generations.append(_generation(path, so_far, runs, plan.settings))
-    pretrained = plan.settings.pretraining.enabled
+    counts = folder / "teacher/counts.json"  # to make it again would cost all that follows
     levels = sorted({info["level"] for batch in infos.values() for info in batch})
     certificate_file = folder / "certificate/certificate.json"
     certificate = _certificate(certificate_file, generations[-1])
@@ -93,9 +93,9 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         system=system,
         plan=plan,
         generations=generations,
-        teacher=files.read_object(folder / "teacher/counts.json"),
+        teacher=files.read_object(counts) if counts.exists() else {},
         teacher_frames=_frames(folder / "teacher/frames.parquet"),
-        pretraining=Metrics.read(folder / "teacher/pretrained.json").curve if pretrained else None,
+        pretraining=_pretraining(folder) if plan.settings.pretraining.enabled else None,
         label_infos=infos,
         quarantined=[frame for batch in batches for frame in _bad_frames(batch, infos[batch])],
         damaged_shards=[
@@ -124,6 +124,12 @@ def _certificate(path: Path, last: Generation) -> Certificate | None:
         return None
     certificate = Certificate.read(path)
     return certificate if certificate.model.sha256 == last.model_hash else None
+
+
+def _pretraining(folder: Path) -> list[TrainingProgress]:
+    """Learning curve of the pre-training; empty where somebody has deleted the file."""
+    path = folder / "teacher/pretrained.json"
+    return Metrics.read(path).curve if path.exists() else []
 
 
 def _label_infos(folder: Path) -> list[LabelInfo]:
