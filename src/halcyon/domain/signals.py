@@ -43,6 +43,8 @@ Scorer = Callable[[Any, Output], torch.Tensor]
 """(state, output) → a number per atom, shape (N,), float64. Of the torch-sim state, signals read
 `positions` (N, 3) and, where there is one, `moving_cell` (R, 3, 3), vectors in columns: the cells
 where they are no longer those of the start; other models may read all of it."""
+FromDistances = Callable[[Output, Mapping[str, torch.Tensor]], torch.Tensor]
+"""(output, raw distances of a signal's parts by name) → scores, shape (N,)."""
 Model = Callable[[Any], Output]
 
 
@@ -70,9 +72,14 @@ class Signal(ABC):
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """Scorer of a batch, see `for_batch`, that gives the raw distance ≥ 0, in `unit`."""
 
+    @property
+    def parts(self) -> "Sequence[Signal]":
+        """Signals whose raw distances the score is made of."""
+        return (self,)
+
     @abstractmethod
-    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
-        """Scorer of a batch, see `for_batch`, that may give NaN where inputs are not finite."""
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> "FromDistances":
+        """From raw distances to scores of a batch; they may be NaN where inputs are not finite."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -85,10 +92,8 @@ class Signal(ABC):
             starts: a frame of each replica, in the batch's order, with `info["structure"]`.
             device: where the batch is.
         """
-        score = self.raw_score(starts, device)
-        return lambda state, output: torch.nan_to_num_(
-            score(state, output), nan=torch.inf, posinf=torch.inf
-        )
+        together = score_together([self], starts, device)
+        return lambda state, output: together(state, output)[0]
 
     def _cost(self) -> str:
         passes = self.forward_passes
@@ -117,11 +122,16 @@ class NodeEnergy(Signal):
         """One line for people."""
         return f"{self.name}: atomic energies against the {self.tier} domain; {self._cost()}"
 
-    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+    @property
+    def parts(self) -> Sequence[Signal]:
+        """None: a rounded distance from the middle could put the ends of the interval outside."""
+        return ()
+
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> FromDistances:
         """In widths of the interval."""
         bounds = self._bounds(starts, device)
 
-        def score(_: Any, output: Output) -> torch.Tensor:
+        def score(output: Output, _: Mapping[str, torch.Tensor]) -> torch.Tensor:
             energy = output["node_energy"]
             lower, upper, width = bounds(output)
             return (energy - energy.clamp(lower, upper)).abs_() / width
@@ -203,10 +213,14 @@ class Thresholded(Signal):
             f"{self._cost()}"
         )
 
-    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
+    def raw_score(
+        self,
+        starts: Sequence[Atoms],  # noqa: ARG002
+        device: torch.device,  # noqa: ARG002
+    ) -> FromDistances:
         """In thresholds beyond the threshold."""
-        distance, limit = self.distance(starts, device), self.limit
-        return lambda state, output: (distance(state, output) / limit - 1).clamp_(min=0.0)
+        name, limit = self.name, self.limit
+        return lambda _, distances: (distances[name] / limit - 1).clamp_(min=0.0)
 
 
 class Latent(Thresholded):
@@ -379,6 +393,11 @@ class ExpectedError(Signal):
         self._signals = [make_signal(domain, name, committee) for name in self.expected.signals]
         self.forward_passes = sum(signal.forward_passes for signal in self._signals)
 
+    @property
+    def parts(self) -> Sequence[Signal]:
+        """Those that decide."""
+        return self._signals
+
     def describe(self) -> str:
         """One line for people."""
         return (
@@ -388,30 +407,39 @@ class ExpectedError(Signal):
 
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """The expected error, eV/Å."""
+        expected = self._expectation(starts, device)
+        scorers = {signal.name: signal.distance(starts, device) for signal in self.parts}
+        return lambda state, output: expected(
+            {name: scorer(state, output) for name, scorer in scorers.items()}
+        )
+
+    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> FromDistances:
+        """In tolerances over the tolerance."""
+        expected, tolerance = self._expectation(starts, device), self.tolerance_eV_per_A
+        return lambda _, distances: (expected(distances) / tolerance - 1).clamp_(min=0.0)
+
+    def _expectation(
+        self, starts: Sequence[Atoms], device: torch.device
+    ) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
+        """From raw distances of the parts to expected errors, eV/Å."""
         groups = _Groups(self.classes, starts, device)
-        scorers = [signal.distance(starts, device) for signal in self._signals]
         tables = [
             _Lines([self.expected.curves[signal][name] for name in groups.names], device)
             for signal in self.expected.signals
         ]
         combined = _Lines([self.expected.combined], device) if self.expected.combined else None
 
-        def raw(state: Any, output: Output) -> torch.Tensor:
+        def expected(distances: Mapping[str, torch.Tensor]) -> torch.Tensor:
             single = [
-                table.at(groups.pack(scorer(state, output).unsqueeze(1)).squeeze(2))
-                for table, scorer in zip(tables, scorers, strict=True)
+                table.at(groups.pack(distances[signal].unsqueeze(1)).squeeze(2))
+                for table, signal in zip(tables, self.expected.signals, strict=True)
             ]
             if combined is None:
                 return groups.unpack(single[0])
             mean = torch.stack(single).log_().mean(dim=0).exp_()
             return combined.at(groups.unpack(mean).unsqueeze(0)).squeeze(0)
 
-        return raw
-
-    def raw_score(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
-        """In tolerances over the tolerance."""
-        distance, tolerance = self.distance(starts, device), self.tolerance_eV_per_A
-        return lambda state, output: (distance(state, output) / tolerance - 1).clamp_(min=0.0)
+        return expected
 
 
 class _Lines:
@@ -486,6 +514,28 @@ def make_signals(
     unique = dict.fromkeys((ExpectedError.name, *always, *names))
     signals = [make_signal(domain, name, committee) for name in unique]
     return {signal.column: signal for signal in signals}
+
+
+def score_together(
+    signals: Sequence[Signal], starts: Sequence[Atoms], device: torch.device
+) -> Scorer:
+    """Scorer of S signals, of shape (S, N); a distance that several rest on is computed once.
+
+    Args:
+        signals: at least one.
+        starts: a frame of each replica, in the batch's order, with `info["structure"]`.
+        device: where the batch is.
+    """
+    parts = {part.name: part for signal in signals for part in signal.parts}
+    distances = {name: part.distance(starts, device) for name, part in parts.items()}
+    scores = [signal.raw_score(starts, device) for signal in signals]
+
+    def together(state: Any, output: Output) -> torch.Tensor:
+        raw = {name: distance(state, output) for name, distance in distances.items()}
+        rows = torch.stack([score(output, raw) for score in scores])
+        return torch.nan_to_num_(rows, nan=torch.inf, posinf=torch.inf)
+
+    return together
 
 
 def deciding_alone(domain: Domain) -> Signal:

@@ -18,7 +18,7 @@ from torch_sim.integrators.md import MDState
 
 from halcyon.config import ExplorationSettings
 from halcyon.domain.failures import FailureMonitor
-from halcyon.domain.signals import Signal
+from halcyon.domain.signals import Signal, score_together
 from halcyon.domain.states import State
 from halcyon.exploration.monitoring import Monitoring
 
@@ -91,7 +91,7 @@ class BlockMonitor:
         self.cells_move = settings.ensemble == "npt"
         self.pbc = state.pbc
         repeated = list(starts) * n_steps
-        self.scorers = [signal.for_batch(repeated, device) for signal in signals]
+        self.score = score_together(list(signals), repeated, device)
         self.failure = FailureMonitor(
             repeated,
             monitoring.domain.bonds,
@@ -126,7 +126,7 @@ class BlockMonitor:
             pbc=self.pbc,
         )
         outputs = _Outputs([step.output for step in steps])
-        scores = torch.stack([score(state, outputs) for score in self.scorers])
+        scores = self.score(state, outputs)
         energy = torch.cat([step.energy for step in steps])
         forces = torch.cat([step.forces for step in steps])
         room = self.failure.room(state.positions, energy, forces, state.moving_cell)
