@@ -26,6 +26,7 @@ CAMPAIGN = {
     "reference": {"backend": "xtb"},
     "seed_labels": {"train": 8, "validation": 6, "test": 5},
     "teacher": {"md_frames": 90, "temperatures_K": [300.0]},
+    "saturation": {"events_per_ns": 1000.0},
 }
 SYSTEM = {
     "name": "thing",
@@ -228,7 +229,7 @@ BAD = {
     "one replica never saturates": (
         section("exploration", replicas=1),
         None,
-        ["never saturate", "of 1 replica with 1 molecule each", "exploration.replicas to 8"],
+        ["never saturate", "of 1 replica with 1 molecule each", "exploration.replicas to 3"],
     ),
     "a limit of early releases": (
         section("saturation", max_rate_per_atom_ps=0.1),
@@ -305,7 +306,8 @@ def test_what_is_prepared_at_the_start_is_found_by_the_jobs(attempt, monkeypatch
     packing._run.cache_clear()
     start, teacher = plan.start("box"), plan.teacher("box")
     assert teacher.periodic
-    assert len(start) == teacher.system.getNumParticles() == 24
+    assert len(start) == 24
+    assert teacher.system.getNumParticles() == teacher.copies * 24
     assert plan.classes("box")[:2] == ["box:C0", "box:O0"]
 
 
