@@ -265,7 +265,7 @@ WRONG = make_audit([make_audited("water", 500.0, forces=50.0)], finding="missed"
     [
         (
             {"calm": CALM, "audit": WRONG},
-            "are calm; WRONG on 12 random frames: forces wrong by up to 60",
+            "are calm; wrong on 12 random frames: forces wrong by up to 60",
             "labels diverse",
         ),
         ({"calm": RESTLESS}, "up to 771 events per ns and molecule", "labels what was unreliable"),

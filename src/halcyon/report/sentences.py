@@ -61,7 +61,7 @@ def _right(audit: Audit | None) -> str:
         case AuditFinding.NOT_ENOUGH_DATA:
             return f"; whether it is right cannot be said: {audit.reason}"
     frames = count(sum(part.frames for part in audit.parts), "random frame")
-    word = "right" if audit.finding is AuditFinding.PASSED else "WRONG"
+    word = "right" if audit.finding is AuditFinding.PASSED else "wrong"
     return f"; {word} on {frames}: {error_text(audit)}"
 
 
