@@ -47,8 +47,8 @@ def combined(estimates: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     )
     return {
         "value": mean,
-        "low": max(0.0, mean - half),
-        "high": min(1.0, mean + half),
+        "low": max(0.0, float(mean - half)),
+        "high": min(1.0, float(mean + half)),
         "models": n,
     }
 
