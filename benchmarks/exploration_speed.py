@@ -155,9 +155,9 @@ def run_ase(case: Case, steps: int, clock: Clock) -> None:
         clock.tick(step)
 
 
-def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
-    """torch-sim's loop with our model, nothing watched. Returns the atomic energies, eV."""
-    model, node_energies = case.model, []
+def run_bare(case: Case, steps: int, clock: Clock) -> list[dict[str, torch.Tensor]]:
+    """torch-sim's loop with our model, nothing watched. Returns the model's output by step."""
+    model, outputs = case.model, []
     device, dtype = model.device, model.dtype
     torch.manual_seed(SEED)
     state = ts.io.atoms_to_state(case.starts(), device, dtype)
@@ -173,7 +173,7 @@ def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
 
     def kept(*args: Any, **options: Any) -> dict[str, torch.Tensor]:
         output = forward(*args, **options)
-        node_energies.append(output["node_energy"])
+        outputs.append(output)
         return output
 
     forward = model.forward
@@ -182,7 +182,7 @@ def run_bare(case: Case, steps: int, clock: Clock) -> list[torch.Tensor]:
         for step in range(steps):
             state = update(state, kT=kT)
             clock.tick(step)
-    return node_energies
+    return outputs
 
 
 def run_halcyon(case: Case, steps: int, clock: Clock) -> None:

@@ -98,8 +98,8 @@ def test_the_library_knows_where_the_workflows_files_lie(checkout, finished):  #
     jobs += paths.end_jobs(found, "methanol", verdict(checkout, "undisturbed", 1)["decision"])
     assert [(job.name, path) for job in jobs for path in job.outputs if not path.exists()] == []
     assert [job.name for job in jobs if not job.log.exists()] == []
-    # The first generation is over and in order; the last has no successor.
-    assert paths.finished_generations(found, "methanol") == 1
+    # Both generations are over and in order.
+    assert paths.finished_generations(found, "methanol") == 2
 
 
 def test_the_end_of_a_campaign_is_a_model_that_can_be_handed_on(checkout, finished):  # noqa: ARG001

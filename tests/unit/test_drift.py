@@ -110,5 +110,5 @@ def test_parity_is_thinned_and_the_same_each_time(tmp_path, monkeypatch):
 
 def test_another_table_is_no_parity_table(tmp_path):
     (tmp_path / "text").write_text("no table")
-    with pytest.raises(InputError, match="not a readable parity table"):
+    with pytest.raises(InputError, match="not a readable Parquet"):
         parity.read(tmp_path / "text")

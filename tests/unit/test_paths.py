@@ -66,10 +66,18 @@ def test_another_committee_finishes_nothing_where_it_is_watched(tmp_path, signal
     assert paths.finished_generations(made, "methanol") == count
 
 
-def test_a_generation_that_leads_to_no_other_is_not_counted(tmp_path):
+def test_the_generation_that_ends_the_campaign_is_the_last_that_counts(tmp_path):
     made = campaign(tmp_path)
     finish(made, 2, decision="saturated")
-    assert paths.finished_generations(made, "methanol") == 0
+    assert paths.finished_generations(made, "methanol") == 1
+
+
+def test_a_campaign_that_an_early_release_has_finished_stays_as_it_is(tmp_path):
+    made = campaign(tmp_path)
+    finish(made, 2, decision="saturated")
+    for number in (0, 1):  # early releases kept no random frames
+        (made.folder / f"methanol/gen{number:03d}/reservoir.parquet").unlink()
+    assert paths.finished_generations(made, "methanol") == 1
 
 
 def test_the_pattern_leaves_finished_generations_out():

@@ -20,6 +20,8 @@ def unroll(system):
             f"{ROOT}/{system}/gen{number:03d}/verdict.json"
             for number in range(FINISHED[system])
         ]
+        if paths and not goes_on(read_verdict(paths[-1]), settings):
+            return paths
         for number in range(FINISHED[system], settings.limits.max_generations):
             path = checkpoints.verdict.get(system=system, gen=f"{number:03d}").output[0]
             paths.append(path)

@@ -237,8 +237,9 @@ def finished_generations(campaign: Campaign, system: str) -> int:
     """Number of generations, from the first on, that Snakemake has nothing to do for.
 
     All their outputs exist, nothing that a job reads is newer than what it wrote (back to the files
-    that the user named: force field, start model, committee), and their verdict leads to another
-    generation. The job graph can leave them out.
+    that the user named: force field, start model, committee). The one whose verdict ends the
+    campaign is the last of them. The job graph can leave them out: so a campaign that an early
+    release has finished stays as it is, whatever its rules have gained since.
     """
     plan = campaign.systems[system]
     start: dict[str, list[PlannedJob]] = {}
@@ -258,8 +259,10 @@ def finished_generations(campaign: Campaign, system: str) -> int:
             end = _after(read, [job for job in jobs if job.stage == stage])
             if stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
-        if end == inf or not goes_on(Verdict.read(jobs[-1].outputs[0]), plan.settings):
+        if end == inf:
             return number
+        if not goes_on(Verdict.read(jobs[-1].outputs[0]), plan.settings):
+            return number + 1
     return plan.settings.limits.max_generations
 
 
