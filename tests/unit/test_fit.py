@@ -182,7 +182,7 @@ def test_a_domain_holds_what_its_model_learned(fitted, frames):
     hydrogen = springs("H2", 3, energy_zero=-30.0, seed=2, stiffness=2.5)
     for atoms in hydrogen:
         atoms.info["structure"] = "hydrogen"
-        atoms.positions *= 0.4  # squeezed: nothing of the kind is among the labels
+        atoms.positions *= 0.15  # squeezed: nothing of the kind is among the labels
     unlabelled = find_domain(
         model,
         frames,
