@@ -1,5 +1,6 @@
 """Bad input: one message with file, key, value and expectation, before any job."""
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -347,3 +348,17 @@ def test_overrides_hold_for_their_system(attempt):
     assert Campaign.read(campaign.file) == campaign
     with pytest.raises(InputError, match=r"thing\.yaml: overrides.*time_fs"):
         attempt(system=lambda s: s.update(overrides={"exploration": {"time_fs": 9.0}}))
+
+
+def test_the_file_of_an_earlier_release_is_read(tmp_path):
+    """As the release wrote it that counted excursions; a system's overrides have the key, too."""
+    path = ROOT / "tests/data/campaign/campaign-1.json"
+    settings = Campaign.read(path).settings
+    assert (settings.campaign, settings.exploration.replicas) == ("quickstart", 8)
+    content = files.read_json(path)
+    assert content["campaign"]["saturation"]["max_rate_per_atom_ps"] == 0.1
+    content["systems"]["ethanol"]["overrides"] = {"saturation": {"max_rate_per_atom_ps": 0.5}}
+    changed = tmp_path / "campaign.json"
+    changed.write_text(json.dumps(content))
+    plan = Campaign.read(changed).systems["ethanol"]
+    assert plan.settings.saturation.events_per_ns == 100

@@ -304,6 +304,7 @@ class Campaign:
         content = files.read_object(path, ("schema", "campaign", "systems"))
         if content["schema"] != SCHEMA_VERSION:
             raise InputError(f"{path}: not a campaign file of schema {SCHEMA_VERSION}")
+        _drop_former_keys(content)
         settings = config.parse_campaign(content["campaign"], str(path))
         systems = {name: config.System(**entry) for name, entry in content["systems"].items()}
         prepared = settings.results / PREPARED
@@ -318,3 +319,17 @@ class Campaign:
             for name, system in systems.items()
         }
         return cls(settings, plans)
+
+
+FORMER_KEYS = {"saturation": ("max_rate_per_atom_ps",)}
+"""Keys of earlier releases, by section. In a user's file they are refused, since what took their
+place must be chosen; in the file that an earlier release wrote of its settings they are history."""
+
+
+def _drop_former_keys(content: dict[str, Any]) -> None:
+    """Remove keys of earlier releases from the content of a campaign's own file."""
+    overrides = [system.get("overrides") or {} for system in content["systems"].values()]
+    for settings in (content["campaign"], *overrides):
+        for section, keys in FORMER_KEYS.items():
+            for key in keys:
+                settings.get(section, {}).pop(key, None)
