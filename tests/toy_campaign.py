@@ -33,6 +33,7 @@ def make_campaign(
         campaign="trial",
         systems=["toy"],
         reference={"backend": "xtb"},
+        accuracy={"atom_force_eV_per_A": TOLERANCE},
         results=folder,
         label_store=folder / "labels",
         pretraining={"enabled": pretraining},

@@ -176,9 +176,9 @@ def test_expected_errors_decide_where_the_domain_has_them(atoms, folder):
     assert summary["cli_error_ps"] == pytest.approx(210 * 0.0005)
 
 
-def test_a_domain_of_an_early_release_is_watched_by_intervals_and_says_so(folder, caplog, atoms):
-    MonitoredMace(folder)
-    assert "goes by the intervals of atomic energies" in caplog.text
+def test_a_domain_of_an_early_release_is_watched_by_intervals_and_says_so(folder, atoms):
+    with pytest.warns(UserWarning, match="goes by the intervals of atomic energies"):
+        MonitoredMace(folder)
     assert CliMonitor(atoms, hot(atoms, 300)).summary()["decides"] == "label"
 
 

@@ -320,7 +320,8 @@ def test_all_that_a_domain_says_of_frames(domain):
         assert all(array.shape == (len(atoms),) for array in of_frame.values())
     score = signals.ExpectedError(domain).for_batch(CHECK.frames, CPU)
     state = state_of(CHECK.frames)
-    beyond = np.concatenate([v["expected_error"] for v in values]) / 0.3 - 1
+    tolerance = domain.expected.tolerance_eV_per_A
+    beyond = np.concatenate([v["expected_error"] for v in values]) / tolerance - 1
     np.testing.assert_allclose(score(state, Toy()(state)), np.maximum(beyond, 0), atol=1e-9)
     assert "distance_committee" not in scores_of(CHECK, domain)[0]
     early = dataclasses.replace(domain, expected=None)

@@ -20,6 +20,7 @@ def quickstart():
     source = ROOT / "config/quickstart.yaml"
     content = config.read_yaml(source)
     content["systems_folder"] = str(ROOT / "config/systems")
+    content["audit"] = {"frames": 10}
     return Campaign.resolve(content, str(source)).systems["ethanol"]
 
 

@@ -127,10 +127,11 @@ class MonitoredMace(Calculator):
             )
         self.domain = domain if isinstance(domain, Domain) else Domain.read(domain)
         if deciding_alone(self.domain).column == "label":
-            logger.warning(
+            warnings.warn(
                 "the monitor goes by the intervals of atomic energies (the label domain): this "
                 "domain has no expected force errors that the model alone could give. A domain of "
-                "this release, without the signal `committee`, has them"
+                "this release, without the signal `committee`, has them",
+                stacklevel=2,
             )
         self._mace = BatchedMace(load(model, device=device, dtype=dtype))
         self._with_stress = BatchedMace(self._mace.model, compute_stress=True)
