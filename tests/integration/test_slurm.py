@@ -47,6 +47,7 @@ SMALL = {
         "checkpoint_s": 0.5,
     },
     "selection": {"frames": 4},
+    "saturation": {"events_per_ns": 1e5},  # all that such short runs can show
     "limits": {"max_generations": 1, "label_budget": 60},
     "certificate": {"when": "always", "replicas": 4, "time_ps": 1.2, "nve_time_ps": 0.2},
     "resources": {"label_shards": 1},
