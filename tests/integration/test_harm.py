@@ -281,7 +281,7 @@ def repaired(folder, output):
 
 
 def test_twenty_harms_at_random_moments_change_neither_labels_nor_verdict(checkout):
-    undisturbed = Harmed(checkout, "calm")
+    undisturbed = Harmed(checkout, "unharmed")
     assert undisturbed.command().returncode == 0
     expected = labels(undisturbed.folder), verdicts(undisturbed.folder)
     assert len(expected[1]) == GENERATIONS
