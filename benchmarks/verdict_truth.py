@@ -19,14 +19,13 @@ Not for: whether the statistics are right on made-up bursts (see `verdict_simula
 
 import argparse
 import contextlib
-import fcntl
 import json
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
+from halcyon.errors import InputError
 from halcyon.exploration import starts
 from halcyon.exploration.explore import Exploration, Monitoring, RunControl, explore
 from halcyon.frames import read_frames
@@ -421,19 +421,6 @@ def claim_text(tried: dict[str, Any]) -> str:
     return f"{mark} {tried['kind']} {seen} ≤ {bound} {tried['unit']}"
 
 
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may compute a cell: no other is at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Do the cells that are missing, and show all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -457,8 +444,12 @@ def main(words: Sequence[str] | None = None) -> None:
     for cell, path in paths.items():
         if given.summary or path.exists():
             continue
-        with claimed(path) as free:
-            if free and not path.exists():
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(files.only_one(work / f"lock-{cell.name}"))
+            except InputError:
+                continue  # another run is at it
+            if not path.exists():
                 files.write_json(path, compute(cell, effort, work))
     done = [json.loads(path.read_text()) for path in paths.values() if path.exists()]
     show(done, Console())

@@ -356,7 +356,7 @@ class _Loop:
             worst = block.worst[: block.failed[i][0] if i in block.failed else None, i]
             outside = worst > 0
             # No block goes beyond the end of an equilibration, whose time does not count.
-            if self.state.activity and self.state.step >= slot.began:
+            if self.state.step >= slot.began:
                 self.state.activity.note(slot.member, self.state.step + 1 - slot.began, outside)
             if not outside.any():
                 slot.outside = False

@@ -146,7 +146,7 @@ class Roster:
             self._add_successor(member)
         self.waiting, self.began = saved["pending"], saved["began"]
         self.failures = saved["failures"]
-        self.cli_at_failure = saved.get("cli_at_failure", {})  # older checkpoints lack it
+        self.cli_at_failure = saved["cli_at_failure"]
 
 
 def read_checkpoint(
@@ -185,10 +185,8 @@ class RunState:
         traces: points so far.
         candidates: frames so far.
         reservoir: frames drawn at random so far.
-        activity: when each replica was unreliable; None: it goes on from a checkpoint of an early
-            release, which did not note that.
-        watches: of the bonds of each replica, by member number; None: the system is not reactive,
-            or it goes on from a checkpoint of an early release.
+        activity: when each replica was unreliable.
+        watches: of the bonds of each replica, by member number; None: the system is not reactive.
         trajectory: written only if the settings ask for it.
         step: that the run has reached; below 0 while the first replicas are equilibrated.
         replica_steps: steps made, summed over replicas, up to each one's failure; those of
@@ -200,7 +198,7 @@ class RunState:
     traces: Traces
     candidates: Candidates
     reservoir: Reservoir
-    activity: Activity | None
+    activity: Activity
     trajectory: Trajectory
     step: int
     watches: dict[int, BondWatch] | None = None
@@ -234,7 +232,7 @@ class RunState:
             "batch": self.running.checkpoint(),
             "book": self.candidates.state(),
             "reservoir": self.reservoir.state(),
-            "activity": self.activity and self.activity.state(),
+            "activity": self.activity.state(),
             "watches": self.watches and {m: w.state() for m, w in self.watches.items()},
             "traces": self.traces.state(),
             "trajectory_parts": parts,
@@ -250,12 +248,9 @@ class RunState:
         self.roster.restore(saved)
         self.running.restore(saved["batch"], self.roster.replicas)
         self.candidates.restore(saved["book"])
-        self.reservoir.restore(saved.get("reservoir", []), self.roster.replicas)
-        if self.activity is None or saved.get("activity") is None:
-            self.activity = None
-        else:
-            self.activity.restore(saved["activity"])
-        watches = saved.get("watches")  # older checkpoints lack it
+        self.reservoir.restore(saved["reservoir"], self.roster.replicas)
+        self.activity.restore(saved["activity"])
+        watches = saved["watches"]
         self.watches = watches and {m: BondWatch.restored(w) for m, w in watches.items()}
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
@@ -290,7 +285,7 @@ class RunState:
                     time_ps=time_ps,
                     failure=failure,
                     molecules=number_of_molecules(replica.start),
-                    activity_ps=self.activity and self.activity.of(member),
+                    activity_ps=self.activity.of(member),
                     bonds_changed=watch.changes if watch else None,
                     products=watch.products() if watch else [],
                     cli_atoms_ps=cli[member].tolist() if member in cli else None,
