@@ -22,9 +22,10 @@ from test_mace_model import fit, springs
 
 from conftest import ROOT
 from halcyon.config import FitSettings
-from halcyon.domain import intervals as domains
+from halcyon.domain import bounds
+from halcyon.domain.bounds import by_class
 from halcyon.domain.expected import Curve, ExpectedErrors
-from halcyon.domain.intervals import Domain, by_class
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.final import folder as product
 from halcyon.final import lammps_export
@@ -64,8 +65,8 @@ def folder(tmp_path_factory):
     nodes = mace.evaluate(folder / "model.model", frames).node_energy
     groups = [by_class([values], [CLASSES]) for values in nodes]
     lengths = {pair: np.mean([frame.get_distance(*pair) for frame in frames[:8]]) for pair in BONDS}
-    domains.build(
-        domains.ClassEnergies(
+    bounds.build(
+        bounds.ClassEnergies(
             train=by_class(nodes[:8], [CLASSES] * 8),
             teacher={},
             held_out=groups[8:16],

@@ -6,7 +6,7 @@ import pytest
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon.domain import bonds, environments, intervals, margins
+from halcyon.domain import bonds, bounds, environments, margins
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 
@@ -40,7 +40,7 @@ def build(**changed):
         "alpha": 1e-3,
         "seed": 0,
     }
-    return intervals.build(intervals.ClassEnergies(**energies), **(arguments | changed))
+    return bounds.build(bounds.ClassEnergies(**energies), **(arguments | changed))
 
 
 def test_the_bare_interval_is_left_as_often_as_theory_says():
@@ -48,8 +48,8 @@ def test_the_bare_interval_is_left_as_often_as_theory_says():
     outside = []
     for seed in range(2000):
         random = np.random.default_rng(seed)
-        low, high = intervals.bare_interval(random.normal(size=50))
-        outside.append(intervals.signed_scores(random.normal(size=1), low, high)[0] > 0)
+        low, high = bounds.bare_interval(random.normal(size=50))
+        outside.append(bounds.signed_scores(random.normal(size=1), low, high)[0] > 0)
     assert np.mean(outside) == pytest.approx(2 / 51, abs=0.01)
 
 
@@ -58,8 +58,7 @@ def reached(found):
     fresh = frames(50_000, seed=4)
     outside = {
         name: np.mean(
-            intervals.signed_scores(np.concatenate([f[name] for f in fresh]), *found.label[name])
-            > 0
+            bounds.signed_scores(np.concatenate([f[name] for f in fresh]), *found.label[name]) > 0
         )
         for name in ("O", "H")
     }
@@ -97,7 +96,7 @@ def test_a_single_training_value_gives_a_narrow_but_finite_interval():
     train = pooled(frames(50, seed=1)) | {"O": np.array([-5.0])}
     low, high = build(train=train).label["O"]
     assert low < -5.0 < high
-    assert high - low >= intervals.SMALLEST_WIDTH_EV
+    assert high - low >= bounds.SMALLEST_WIDTH_EV
 
 
 def test_a_class_of_few_values_is_as_wide_as_it_needs_and_opens_no_other():

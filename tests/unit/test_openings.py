@@ -49,8 +49,9 @@ from halcyon.config import (
     XtbReference,
     read_yaml,
 )
-from halcyon.domain.calibration import Sample, Samples, fit_domain
+from halcyon.domain.calibration import fit_domain
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample, Samples
 from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.generation import Watched
 from halcyon.final.evidence import ReplicaEnd

@@ -3,9 +3,9 @@ import pytest
 from ase.build import molecule
 
 from halcyon.config import ExplorationSettings, SelectionSettings
-from halcyon.domain.calibration import Sample
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
+from halcyon.domain.samples import Sample
 from halcyon.exploration.selection import Selection, select, select_diverse
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.pool import PublishedSet, frames_like

@@ -10,10 +10,10 @@ import torch
 from ase import Atoms
 
 from halcyon.config import DomainSettings, SignalName
-from halcyon.domain import calibration, signals
-from halcyon.domain.calibration import Sample, Samples
+from halcyon.domain import calibration, samples, signals
 from halcyon.domain.environments import environment_classes
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample, Samples
 from halcyon.domain.scoring import scores_of
 from halcyon.domain.states import State
 from halcyon.errors import InputError
@@ -283,7 +283,7 @@ def test_selected_frames_do_not_calibrate_but_say_what_errors_to_expect():
 
 
 def test_where_too_few_others_are_there_selected_frames_calibrate_and_the_domain_says_so():
-    few = calibration.FEWEST_CALIBRATING - 1
+    few = samples.FEWEST_CALIBRATING - 1
     roles = [None] * few + ["selected"] * (150 - few)
     mixed = fit(held_out=with_roles(HELD_OUT, roles))
     assert mixed.margin == DOMAINS["element"].margin

@@ -1,6 +1,6 @@
 """Thresholds of signals, from frames: the whole domain of a model.
 
-1. The intervals of the two tiers and their margin are found (see `intervals.build`).
+1. The intervals of the two tiers and their margin are found (see `bounds.build`).
 2. Each other signal gets what it needs besides a threshold: distributions of descriptors, or mean
    energies of structures.
 3. Its distances on the held-out frames are computed, by the code that runs at every step.
@@ -12,7 +12,8 @@
    them predicted them, before any model learned from them.
 
     from halcyon.config import DomainSettings
-    from halcyon.domain.calibration import Samples, fit_domain
+    from halcyon.domain.calibration import fit_domain
+    from halcyon.domain.samples import Samples
 
     samples = Samples(train=labelled, teacher=labelled, held_out=candidates, check=candidates)
     bonds = {"water": [(0, 1, 0.97), (0, 2, 0.97)]}
@@ -22,9 +23,8 @@ Not for: the signals themselves (see `signals`), statistics of thresholds (see `
 evaluating a model on frames (see `halcyon.models.domains`).
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from ase import Atoms
 from sklearn.covariance import ledoit_wolf
 
 from halcyon.config import AccuracySettings, DomainSettings
+from halcyon.domain.bounds import FEWEST_VALUES, ClassEnergies, build, by_class
 from halcyon.domain.environments import (
     Environments,
     descriptor_scale,
@@ -40,149 +41,32 @@ from halcyon.domain.environments import (
 )
 from halcyon.domain.expected import ExpectedErrors, Pairs, fit_expected
 from halcyon.domain.intervals import (
-    FEWEST_VALUES,
     Bond,
     Calibration,
-    ClassEnergies,
     Domain,
     LatentSet,
     Normal,
     PackedArray,
     SignalData,
-    build,
-    by_class,
 )
 from halcyon.domain.margins import Margin, calibrate_margin, exceedance
+from halcyon.domain.samples import Sample, Samples, is_outlier
 from halcyon.domain.signals import (
     TIERS,
     Committee,
     Latent,
     Model,
-    Output,
     PotentialEnergy,
     Signal,
     Thresholded,
     make_signal,
 )
-from halcyon.domain.states import State
 
 SMALLEST_SPREAD_EV = 1e-3
 """Standard deviation given to a structure whose training energies coincide, eV."""
 TEACHER_HELD_OUT = 5
 """One in so many of the teacher's frames calibrates the distance to the others."""
-FRAMES_AT_ONCE = 32
-OUTLIERS = ("selected", "diverse")
-"""Roles of frames that were labelled because they are unlike others."""
-FEWEST_CALIBRATING = 5
-"""With fewer held-out frames that are no outliers, outliers calibrate, too."""
 DEFAULT_ACCURACY = AccuracySettings()
-
-
-class Predictions(Protocol):
-    """What a model predicts for frames, see `halcyon.models.mace.Predictions`."""
-
-    @property
-    def node_energy(self) -> Sequence[np.ndarray]:
-        """Per frame, shape (N,), eV."""
-
-    @property
-    def descriptors(self) -> Sequence[np.ndarray]:
-        """Per frame, shape (N, D)."""
-
-    @property
-    def forces(self) -> Sequence[np.ndarray]:
-        """Per frame, shape (N, 3), eV/Å."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Frames with what the model predicts for them.
-
-    Attributes:
-        frames: with `info["structure"]`.
-        node_energy: per frame, shape (N,), eV.
-        descriptors: per frame, shape (N, D).
-        forces: per frame, shape (N, 3), eV/Å.
-    """
-
-    frames: Sequence[Atoms]
-    node_energy: Sequence[np.ndarray]
-    descriptors: Sequence[np.ndarray]
-    forces: Sequence[np.ndarray]
-
-    @classmethod
-    def of(cls, frames: Sequence[Atoms], predictions: Predictions) -> "Sample":
-        """Frames with what a model predicts for them, in their order."""
-        return cls(frames, predictions.node_energy, predictions.descriptors, predictions.forces)
-
-    def __getitem__(self, which: slice) -> "Sample":
-        return Sample(*(values[which] for values in vars(self).values()))
-
-    def take(self, numbers: Sequence[int]) -> "Sample":
-        """The frames of these numbers."""
-        return Sample(*([values[i] for i in numbers] for values in vars(self).values()))
-
-    def described(self) -> Iterator[tuple[Atoms, np.ndarray]]:
-        """Frames with their descriptors."""
-        return zip(self.frames, self.descriptors, strict=True)
-
-    def steps(
-        self, device: torch.device, dtype: torch.dtype
-    ) -> Iterator[tuple[Sequence[Atoms], State, Output]]:
-        """The frames as steps of batches of equal periodicity: (frames, state, output)."""
-        begin = 0
-        for end in range(1, len(self.frames) + 1):
-            last = end == len(self.frames)
-            if (
-                last
-                or end - begin == FRAMES_AT_ONCE
-                or (self.frames[end].pbc.all() != self.frames[begin].pbc.all())
-            ):
-                part, begin = self[begin:end], end
-                output = {
-                    name: torch.as_tensor(np.concatenate(list(values)), device=device)
-                    for name, values in (
-                        ("node_energy", part.node_energy),
-                        ("descriptors", part.descriptors),
-                        ("forces", part.forces),
-                    )
-                }
-                yield part.frames, State.of(part.frames, device=device, dtype=dtype), output
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """The frames that a domain is made of.
-
-    Attributes:
-        train: labelled frames that the model was trained on.
-        teacher: the teacher's frames; none without pre-training.
-        held_out: labelled frames not trained on: they set margin and thresholds.
-        check: labelled frames used for nothing: exceedances are measured on them.
-        earlier: labelled frames that earlier models visited, with what these predicted:
-            `arrays` model_forces (N, 3), and distance_<signal> (N,) of some signals.
-    """
-
-    train: Sample
-    teacher: Sample
-    held_out: Sample
-    check: Sample
-    earlier: Sequence[Atoms] = ()
-
-    def without_outliers(self) -> "Samples":
-        """Without held-out frames that are outliers, unless fewer than `FEWEST_CALIBRATING` stay.
-
-        Margin and thresholds promise how seldom ordinary motion leaves the domain; frames that were
-        chosen because they are far outside would open it.
-        """
-        ordinary = [i for i, f in enumerate(self.held_out.frames) if not _is_outlier(f)]
-        if len(ordinary) < FEWEST_CALIBRATING:
-            return self
-        return replace(self, held_out=self.held_out.take(ordinary))
-
-
-def _is_outlier(frame: Atoms) -> bool:
-    return frame.info.get("role") in OUTLIERS
 
 
 _UNIT = Margin(value=1.0, low=1.0, high=1.0, method="none", alpha=1.0, n=0)
@@ -277,7 +161,7 @@ def fit_domain(
         seed=seed,
         environments=environments,
     )
-    used = sum(map(_is_outlier, samples.held_out.frames))
+    used = sum(map(is_outlier, samples.held_out.frames))
     left_out = len(all_samples.held_out.frames) - len(samples.held_out.frames)
     domain = calibrate(
         replace(
@@ -402,7 +286,7 @@ def calibrate(
     """Add the calibration of signals to a domain.
 
     Args:
-        domain: as `intervals.build` makes it.
+        domain: as `bounds.build` makes it.
         samples: frames with what the model predicts for them.
         names: signals, as in the configuration; those of atomic energies need nothing more.
         alpha: exceedance per atom that is asked for.

@@ -89,7 +89,7 @@ def calibrate_margin(
     6. Threshold and interval are raised to `floor`.
 
     Args:
-        scores: per held-out frame, the raw scores of its atoms, e.g. `intervals.signed_scores`.
+        scores: per held-out frame, the raw scores of its atoms, e.g. `bounds.signed_scores`.
         alpha: exceedance per atom that is asked for.
         seed: of the bootstrap over frames.
         floor: least threshold, e.g. the greatest score on the training structures.

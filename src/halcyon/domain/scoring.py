@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from halcyon.domain.calibration import Sample, device_of, distances_of_atoms
+from halcyon.domain.calibration import device_of, distances_of_atoms
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample
 from halcyon.domain.signals import TIERS, ExpectedError, Model, make_signal
 
 

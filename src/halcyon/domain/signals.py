@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from halcyon.domain.expected import Curve
 from halcyon.domain.intervals import Calibration, Domain
 from halcyon.domain.pairs import Pairs
+from halcyon.domain.rows import Groups, Lines
 from halcyon.errors import InputError
 
 ALWAYS = ("node_energy", "guard", "latent")
@@ -163,7 +163,7 @@ class NodeEnergy(Signal):
     def _bounds_by_environment(
         self, starts: Sequence[Atoms], device: torch.device
     ) -> Callable[[Output], Sequence[torch.Tensor]]:
-        groups = _Groups(self.domain.classes, starts, device)
+        groups = Groups(self.domain.classes, starts, device)
         environments = [self.domain.environments[element] for element in groups.names]
         scale = torch.as_tensor(np.array([e.scale for e in environments]), device=device)[
             :, None, None
@@ -253,7 +253,7 @@ class Latent(Thresholded):
 
     def distance(self, starts: Sequence[Atoms], device: torch.device) -> Scorer:
         """In radii of the nearest distribution."""
-        groups = _Groups(self.classes, starts, device)
+        groups = Groups(self.classes, starts, device)
         in_radii = [
             [
                 (normal.mean.unpacked(), normal.whiten.unpacked() / latent_set.radius.value)
@@ -422,12 +422,12 @@ class ExpectedError(Signal):
         self, starts: Sequence[Atoms], device: torch.device
     ) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
         """From raw distances of the parts to expected errors, eV/Å."""
-        groups = _Groups(self.classes, starts, device)
+        groups = Groups(self.classes, starts, device)
         tables = [
-            _Lines([self.expected.curves[signal][name] for name in groups.names], device)
+            Lines([self.expected.curves[signal][name] for name in groups.names], device)
             for signal in self.expected.signals
         ]
-        combined = _Lines([self.expected.combined], device) if self.expected.combined else None
+        combined = Lines([self.expected.combined], device) if self.expected.combined else None
 
         def expected(distances: Mapping[str, torch.Tensor]) -> torch.Tensor:
             single = [
@@ -440,60 +440,6 @@ class ExpectedError(Signal):
             return combined.at(groups.unpack(mean).unsqueeze(0)).squeeze(0)
 
         return expected
-
-
-class _Lines:
-    """The straight pieces of some curves (see `expected.Curve`), one curve a row."""
-
-    def __init__(self, curves: Sequence[Curve], device: torch.device) -> None:
-        most = max(len(curve.distance) for curve in curves)
-        knots = np.full((len(curves), most), np.inf)
-        start, slope = np.zeros((2, len(curves), most + 1))
-        for row, curve in enumerate(curves):
-            number = len(curve.distance)
-            knots[row, :number] = curve.distance
-            start[row, : number + 1], slope[row, : number + 1] = curve.lines()
-        self._knots, self._start, self._slope = (
-            torch.as_tensor(table, device=device) for table in (knots, start, slope)
-        )
-
-    def at(self, distance: torch.Tensor) -> torch.Tensor:
-        """Shape (G, most) → the same."""
-        piece = torch.searchsorted(self._knots, distance.contiguous())
-        return self._start.gather(1, piece) + self._slope.gather(1, piece) * distance
-
-
-class _Groups:
-    """The atoms of a batch in a row for each class, so that one matrix product serves all.
-
-    Attributes:
-        names: classes that occur, in the order of the rows; G of them.
-    """
-
-    def __init__(
-        self, classes: dict[str, list[str]], starts: Sequence[Atoms], device: torch.device
-    ) -> None:
-        per_atom = np.array([name for atoms in starts for name in classes[atoms.info["structure"]]])
-        names, row = np.unique(per_atom, return_inverse=True)
-        self.names: list[str] = names.tolist()
-        most = int(np.bincount(row).max())
-        places = np.zeros((len(names), most), dtype=np.int64)  # rows are filled up with atom 0
-        back = np.empty(len(per_atom), dtype=np.int64)
-        for number in range(len(names)):
-            atoms = np.flatnonzero(row == number)
-            places[number, : len(atoms)] = atoms
-            back[atoms] = number * most + np.arange(len(atoms))
-        self._shape = places.shape
-        self._places = torch.as_tensor(places.ravel(), device=device)
-        self._back = torch.as_tensor(back, device=device)
-
-    def pack(self, values: torch.Tensor) -> torch.Tensor:
-        """Shape (N, D) → (G, most, D)."""
-        return values.index_select(0, self._places).view(*self._shape, -1)
-
-    def unpack(self, values: torch.Tensor) -> torch.Tensor:
-        """Shape (G, most) → (N,)."""
-        return values.flatten().index_select(0, self._back)
 
 
 def make_signals(

@@ -28,8 +28,8 @@ import torch
 from ase import Atoms
 
 from halcyon.config import Settings
-from halcyon.domain.calibration import Sample
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample
 from halcyon.domain.scoring import scores_of
 from halcyon.domain.signals import Model
 from halcyon.exploration.reservoir import audit_frames

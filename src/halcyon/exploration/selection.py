@@ -26,9 +26,9 @@ import torch
 from ase import Atoms
 
 from halcyon.config import ExplorationSettings, SelectionSettings
-from halcyon.domain.calibration import Sample
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample
 from halcyon.domain.signals import deciding_alone
 from halcyon.exploration.spread import farthest, fingerprint
 from halcyon.frames import structure_key

@@ -19,8 +19,9 @@ from ase import Atoms
 
 from halcyon.config import AccuracySettings, DomainSettings
 from halcyon.domain.bonds import mean_lengths
-from halcyon.domain.calibration import DEFAULT_ACCURACY, Sample, Samples, fit_domain
+from halcyon.domain.calibration import DEFAULT_ACCURACY, fit_domain
 from halcyon.domain.intervals import Domain
+from halcyon.domain.samples import Sample, Samples
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
 

@@ -20,10 +20,9 @@ Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or acc
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -47,6 +46,7 @@ from halcyon.config import (
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.teacher import gaff2
+from halcyon.teacher.flexible import check_flexible
 from halcyon.teacher.supercell import Supercell
 
 KJ_PER_MOL = ase_units.kJ / ase_units.mol
@@ -61,10 +61,6 @@ LEAST_CUTOFF_A = 4.0
 """A cell that is too narrow for this cutoff, Å, is repeated (see `supercell`)."""
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
-RIGID = (
-    ". The force field is rigid or incomplete; a teacher needs a flexible term for every bond and "
-    "angle (for water, use amber14/tip3p.xml)"
-)
 MAX_NAMES = 20
 """A message lists at most so many templates of a file."""
 VIRTUAL = " (has virtual sites, which a teacher cannot use; amber14/tip3p.xml has none)"
@@ -228,7 +224,7 @@ def make_teacher(
         case AmberForceField() | GromacsForceField():
             system, order = _from_topology(settings, atoms), np.arange(len(atoms))
     named = ", ".join(map(str, settings.paths)) or settings.kind
-    _check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
+    check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
     if atoms.pbc.all():
         box = _openmm_cell(atoms)[0]
         system.setDefaultPeriodicBoxVectors(*(box / NM))
@@ -416,64 +412,6 @@ def _check_same_atoms(topology: app.Topology, atoms: Atoms, where: str) -> None:
                 f"{where}: atom {index} is {symbol}, expected {atoms.symbols[index]} as in the "
                 "structure: both must list the atoms in the same order"
             )
-
-
-def _check_flexible(
-    system: openmm.System,
-    atoms: Atoms,
-    bonds: Sequence[tuple[int, int]],
-    order: np.ndarray,
-    *,
-    where: str,
-) -> None:
-    """Refuse a system with virtual sites or constraints, or without a term for a bond or angle."""
-    if system.getNumParticles() != len(atoms):
-        raise InputError(
-            f"{where}: it has {system.getNumParticles() - len(atoms)} particles that are no atoms "
-            "(virtual sites or Drude particles), which no model can learn. Use a force field with "
-            "charges on the atoms, e.g. amber14/tip3p.xml for water"
-        )
-    held = {frozenset(order[list(pair)].tolist()) for pair in _terms(system, "Bond", 2)}
-    bent = {tuple(order[list(three)].tolist()) for three in _terms(system, "Angle", 3)}
-    symbols = atoms.get_chemical_symbols()
-    loose = {
-        "-".join(sorted((symbols[i], symbols[j])))
-        for i, j in bonds
-        if frozenset((i, j)) not in held
-    }
-    if loose:
-        raise InputError(f"{where}: no term for the bonds {', '.join(sorted(loose))}{RIGID}")
-    if any(isinstance(force, openmm.CustomCompoundBondForce) for force in system.getForces()):
-        return  # such a force may hold the angles
-    hinged = {
-        "-".join((min(symbols[i], symbols[k]), symbols[j], max(symbols[i], symbols[k])))
-        for i, j, k in _angles(bonds)
-        if not {(i, j, k), (k, j, i)} & bent and frozenset((i, k)) not in held
-    }
-    if hinged:
-        raise InputError(f"{where}: no term for the angles {', '.join(sorted(hinged))}{RIGID}")
-    if system.getNumConstraints():
-        raise InputError(f"{where}: it has {system.getNumConstraints()} rigid constraints{RIGID}")
-
-
-def _terms(system: openmm.System, term: str, size: int) -> Iterator[tuple[int, ...]]:
-    """Particles of all terms called `term` (`Bond` or `Angle`), `size` of them in each."""
-    for force in system.getForces():
-        parameters = getattr(force, f"get{term}Parameters", None)
-        if parameters and not isinstance(force, openmm.CustomCompoundBondForce):
-            for index in range(getattr(force, f"getNum{term}s")()):
-                yield tuple(parameters(index)[:size])
-
-
-def _angles(bonds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Triples of atoms i-j-k along two bonds."""
-    around: dict[int, list[int]] = {}
-    for i, j in bonds:
-        around.setdefault(i, []).append(j)
-        around.setdefault(j, []).append(i)
-    for middle, ends in around.items():
-        for i, k in combinations(ends, 2):
-            yield i, middle, k
 
 
 def _named(atoms: Atoms) -> str:

@@ -245,18 +245,19 @@ def exploration_step(
         clock: gives the time, s.
     """
     from halcyon.domain import calibration
+    from halcyon.domain.samples import Sample, Samples
     from halcyon.exploration.dynamics import Replica
     from halcyon.exploration.explore import Monitoring, RunControl, explore
     from halcyon.frames import structure_only
     from halcyon.models.batched import BatchedMace
 
     settings = plan.settings
-    sample = calibration.Sample.of(frames, predictions)
+    sample = Sample.of(frames, predictions)
     names = sorted({frame.info["structure"] for frame in frames})
     signals = [s for s in settings.domain.signals if s != "committee"]
     indicator = settings.domain.model_copy(update={"signals": signals})
     domain = calibration.fit_domain(
-        calibration.Samples(train=sample, teacher=sample, held_out=sample, check=sample),
+        Samples(train=sample, teacher=sample, held_out=sample, check=sample),
         classes={name: plan.classes(name) for name in names},
         bonds={name: [(i, j, 1.0) for i, j in plan.bonds(name)] for name in names},
         settings=indicator,
