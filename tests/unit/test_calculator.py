@@ -177,6 +177,26 @@ def test_expected_errors_decide_where_the_domain_has_them(atoms, folder):
     assert summary["cli_error_ps"] == pytest.approx(210 * 0.0005)
 
 
+def test_the_label_domain_alarms_where_no_error_is_expected(atoms, folder):
+    """As far from a first generation's few labels, where its expected errors are too low."""
+    curve = Curve(distance=[1.0], error=[1e-4], source="class", pairs=9)
+    expected = ExpectedErrors(
+        tolerance_eV_per_A=1e3,
+        signals=["node_energy"],
+        curves={"node_energy": dict.fromkeys(CLASSES, curve)},
+    )
+    domain = replace(Domain.read(folder / "domain.json"), expected=expected)
+    atoms.calc = MonitoredMace(folder, domain)
+    dynamics = hot(atoms, 1000)
+    monitor = CliMonitor(atoms, dynamics, frame=None, action="warn", **NEVER | {"rate": 0.05})
+    with pytest.warns(UnreliableDynamicsWarning, match="outside the model's training domain"):
+        dynamics.run(210)
+    assert {alarm.cause for alarm in monitor.alarms} == {"rate"}
+    summary = monitor.summary()
+    assert (summary["decides"], summary["rate_error"]) == ("error", 0)
+    assert summary["rate_label"] > 0.05
+
+
 def test_a_domain_of_an_early_release_is_watched_by_intervals_and_says_so(folder, atoms):
     with pytest.warns(UserWarning, match="goes by the intervals of atomic energies"):
         MonitoredMace(folder)

@@ -308,5 +308,6 @@ class Watch:
             f"cli_{decides}_max_ps": float(self.cli[DECIDING].max()),
             f"rate_{decides}": float(self.rate[DECIDING]),
             f"excursions_{decides}": int(self.excursions[DECIDING].sum()),
+            "rate_label": float(self.rate[self.watched.columns.index("label")]),
             "cli_guard_ps": float(self.cli[GUARD].mean()),
         }
