@@ -14,9 +14,10 @@ from mace.modules.models import o3  # e3nn can be imported only after MACE
 from halcyon.errors import InputError
 from halcyon.models import batched
 from halcyon.models.batched import BatchedMace
-from halcyon.models.scalar.evaluate import ScalarMace
-from halcyon.models.scalar.radial_table import RadialTable
-from halcyon.models.scalar.solid_harmonics import SolidHarmonics
+from halcyon.models.fast import tensor_steps
+from halcyon.models.fast.evaluate import FastMace
+from halcyon.models.fast.radial_table import RadialTable
+from halcyon.models.fast.solid_harmonics import SolidHarmonics
 
 ELEMENTS = [1, 6, 7, 8]
 # eV per atom, eV per node, eV/Å
@@ -134,6 +135,11 @@ def test_agrees_with_maces_own_forward(pair, frames):
     "changes",
     [
         {"correlation": 1},
+        {"max_L": 1},
+        {"max_L": 1, "correlation": 3},
+        {"max_L": 2, "correlation": 3, "num_interactions": 3},
+        {"max_L": 1, "max_ell": 2},
+        {"max_L": 1, "first": "RealAgnosticResidualInteractionBlock"},
         {"correlation": 3},
         {"num_interactions": 1},
         {"num_interactions": 3},
@@ -145,7 +151,7 @@ def test_agrees_with_maces_own_forward(pair, frames):
     ],
     ids=str,
 )
-def test_agrees_for_every_kind_of_scalar_model(changes):
+def test_agrees_for_every_kind_of_model(changes):
     model = random_model(**changes)
     fast, state = BatchedMace(model), as_state(FRAMES["several elements and sizes"])
     assert fast._fast is not None
@@ -154,7 +160,7 @@ def test_agrees_for_every_kind_of_scalar_model(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_L": 1}, {"distance_transform": "Agnesi"}, {"pair_repulsion": True}],
+    [{"correlation": 4}, {"distance_transform": "Agnesi"}, {"pair_repulsion": True}],
     ids=str,
 )
 def test_other_models_go_through_mace(changes):
@@ -165,14 +171,43 @@ def test_other_models_go_through_mace(changes):
     assert np.isfinite(result["energy"]).all()
 
 
-def test_a_block_that_is_not_what_it_seems_goes_through_mace():
-    model = random_model()
-    block = model.interactions[1]
-    linear = block.linear
-    block.linear = torch.nn.Sequential(linear, torch.nn.Tanh())
-    assert ScalarMace.of(model) is None
-    block.linear = linear
-    assert ScalarMace.of(model) is not None
+@pytest.mark.parametrize("path", ["interactions.1.linear", "products.0.linear"])
+def test_a_block_that_is_not_what_it_seems_goes_through_mace(path):
+    model = random_model(max_L=1)
+    owner, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
+    linear = getattr(owner, name)
+    twisted = torch.nn.Sequential(linear, torch.nn.Tanh())
+    twisted.irreps_out = linear.irreps_out
+    setattr(owner, name, twisted)
+    assert FastMace.of(model) is None
+    setattr(owner, name, linear)
+    assert FastMace.of(model) is not None
+
+
+@pytest.mark.parametrize("max_L", [0, 1])
+@pytest.mark.parametrize("frames", ["several elements and sizes", "small cell"])
+def test_tensor_operations_and_compiled_loops_agree(max_L, frames, monkeypatch):
+    # What a GPU does, on a CPU, in parts of a few atoms each.
+    monkeypatch.setattr(tensor_steps, "NUMBERS_AT_ONCE", 20_000)
+    wrapper = BatchedMace(random_model(max_L=max_L, correlation=3), compute_stress=True)
+    state = as_state(FRAMES[frames])
+    compiled = wrapper(state)
+    fast = wrapper._fast
+    fast._steps = tensor_steps.TensorSteps(fast._layers)
+    found = wrapper(state)
+    for name, expected in compiled.items():
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-10)
+
+
+def test_threads_share_the_atoms(exact):
+    state = as_state(FRAMES["molecules"])
+    alone, threads = exact(state), torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for name, expected in exact(state).items():
+            torch.testing.assert_close(alone[name], expected, rtol=0, atol=1e-12)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ["molecules", "liquid"])
@@ -283,7 +318,8 @@ def test_radial_table_gives_exact_slopes_and_nothing_beyond():
     def function(r):
         return torch.cat([torch.sin(2 * r), torch.exp(-r)], dim=1) * (4 - r) ** 3
 
-    table = RadialTable([function], r_max=4.0, like=torch.zeros(1, dtype=torch.float64))
+    like = torch.zeros(1, dtype=torch.float64)
+    table = RadialTable([function], widths=[1], r_max=4.0, like=like)
     lengths = torch.linspace(0.3, 5, 400, dtype=torch.float64)
     [(values, slopes)] = table(lengths)
     inside = lengths < 4

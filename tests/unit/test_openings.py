@@ -62,6 +62,7 @@ from halcyon.labels.reference.xtb import Xtb
 from halcyon.labels.store import LabelStore
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
+from halcyon.models.fast.layers import layer as read_layer
 from halcyon.models.training import Recipe
 from halcyon.systems import bonds, start_structure
 from halcyon.teacher.forcefield import make_teacher
@@ -70,8 +71,9 @@ from toy_campaign import TIME_PS, write_audits
 SHOWN = {
     "halcyon.final.folder": "model.model ",
     "halcyon.labels.store": "<store>/",
-    "halcyon.models.scalar.evaluate": "A[n, m, lc] =",
-    "halcyon.models.scalar.solid_harmonics": "∂_a S_lm =",
+    "halcyon.models.fast.kernels": "A[n, ρ, c] =",
+    "halcyon.models.fast.polynomial": "B_o = ",
+    "halcyon.models.fast.solid_harmonics": "∂_a S_lm =",
 }
 """How the blocks begin that are no code: lists of files, and formulas."""
 PROGRAMS = ("python ", "halcyon ", "mace_")
@@ -522,9 +524,41 @@ def fit(_request):
     return {"recipe": recipe, "test": molecules(5, 4)}
 
 
-@prepares("halcyon.models.scalar.layers")
+FAST = "halcyon.models.fast."
+
+
+@prepares(FAST + "layers")
 def layers(request):
     return {"model": copy.deepcopy(request.getfixturevalue("model"))}
+
+
+@prepares(FAST + "polynomial")
+def contractions(request):
+    return {"product": copy.deepcopy(request.getfixturevalue("model")).double().products[0]}
+
+
+@prepares(FAST + "compiled")
+@prepares(FAST + "tensor_steps")
+def a_layer(request):
+    exact = copy.deepcopy(request.getfixturevalue("model")).double()
+    like = exact.atomic_energies_fn.atomic_energies
+    layer = read_layer(exact.interactions[0], exact.products[0], n_elements=4, like=like)
+    mixed = torch.ones(2, 16, layer.polynomial.coefficients.shape[2], dtype=torch.float64)
+    return {"layer": layer, "mixed": mixed, "element": torch.tensor([0, 1])}
+
+
+@prepares(FAST + "kernels")
+def loops(request):
+    context = a_layer(request)
+    polynomial = context["layer"].polynomial
+    return {
+        "mixed": context["mixed"].numpy(),
+        "element": context["element"].numpy(),
+        "pairs": polynomial.pairs,
+        "terms": polynomial.terms,
+        "coefficients": polynomial.coefficients.numpy(),
+        "values": np.empty((2, 1, context["mixed"].shape[2])),
+    }
 
 
 @prepares("halcyon.systems.fingerprint")

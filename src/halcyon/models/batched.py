@@ -1,6 +1,6 @@
 """A MACE model for torch-sim: many systems in one pass, energies, forces and node energies.
 
-Two things make it fast: models with scalar node features go through `scalar.evaluate`, all others
+Two things make it fast: models with scalar node features go through `fast.evaluate`, all others
 through MACE's own forward; and a batch is split into groups of systems that fit the caches of a
 processor, or the memory of a graphics card.
 
@@ -28,7 +28,8 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon.errors import InputError
-from halcyon.models.scalar.evaluate import ScalarMace, SortedAtoms
+from halcyon.models.fast.batch import SortedAtoms
+from halcyon.models.fast.evaluate import FastMace
 
 ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
 ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
@@ -71,7 +72,7 @@ class BatchedMace(ModelInterface):
         self._compute_stress = compute_stress
         self.r_max = float(self.model.r_max)
         self.elements = [int(z) for z in self.model.atomic_numbers]
-        self._fast = ScalarMace.of(self.model)
+        self._fast = FastMace.of(self.model)
         self._scalars = _scalar_features(self.model).to(self._device)
         self._edge_limit = math.inf
         if self._device.type == "cpu":
@@ -168,7 +169,7 @@ class BatchedMace(ModelInterface):
     def _by_matrices(
         self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
-        """Results of a group of systems by `scalar.evaluate`, whose atoms are sorted by element."""
+        """Results of a group of systems by `fast.evaluate`, whose atoms are sorted by element."""
         assert self._fast is not None  # noqa: S101
         assert group.sorted_atoms is not None  # noqa: S101
         vectors, sender = self._neighbours(group, positions, cells, poison, periodic=periodic)
@@ -347,7 +348,7 @@ class _Group:
         bounds: Sequence[int],
         one_hot: Tensor,
         e0s: Tensor,
-        fast: ScalarMace | None,
+        fast: FastMace | None,
     ) -> "_Group":
         """For the systems from `first` on, whose atoms begin at `bounds`."""
         device, atoms = one_hot.device, slice(bounds[0], bounds[-1])

@@ -7,7 +7,7 @@ homogeneous, it is its own gradient times r over l (Euler). So one set of consta
 
 Not for: spherical harmonics of vectors of any length. On unit vectors they are the same.
 
-    from halcyon.models.scalar.solid_harmonics import SolidHarmonics
+    from halcyon.models.fast.solid_harmonics import SolidHarmonics
 
     harmonics = SolidHarmonics(model.spherical_harmonics, 3, like=vectors)
     harmonics(vectors)  # shape (16, n)

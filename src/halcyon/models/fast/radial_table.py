@@ -5,9 +5,11 @@ there (Hermite interpolation). The result is continuous with its first derivativ
 that are returned are exactly those of the values: forces made of them conserve energy.
 
     import torch
-    from halcyon.models.scalar.radial_table import RadialTable
+    from halcyon.models.fast.radial_table import RadialTable
 
-    table = RadialTable([lambda r: torch.sin(r) * (4 - r) ** 3], r_max=4.0, like=positions)
+    table = RadialTable(
+        [lambda r: torch.sin(r) * (4 - r) ** 3], widths=[1], r_max=4.0, like=positions
+    )
     [(values, slopes)] = table(torch.tensor([1.0, 1.5]).to(positions))
 
 Not for: functions that depend on more than a distance, such as radial functions that are scaled by
@@ -17,9 +19,9 @@ the two atoms' elements.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn.functional import embedding_bag
 
-INTERVALS = 2048  # a function of chemistry's length scales is met to 1e-9 of its size
+INTERVALS = {torch.float32: 1024, torch.float64: 2048}
+"""A function of chemistry's length scales is met to 2e-8 and to 1e-9 of its size."""
 
 
 class RadialTable:
@@ -29,43 +31,55 @@ class RadialTable:
         self,
         functions: Sequence[Callable[[torch.Tensor], torch.Tensor]],
         *,
+        widths: Sequence[int],
         r_max: float,
         like: torch.Tensor,
-        intervals: int = INTERVALS,
+        intervals: int | None = None,
     ) -> None:
         """Tabulate.
 
         Args:
             functions: of distances (n, 1) Å, float64; each gives (n, components). They and their
                 slopes must vanish at `r_max`.
+            widths: of each function, how many components stay together in `cubics`.
             r_max: Å.
             like: a tensor of the precision and on the device that the table shall have.
-            intervals: of the grid.
+            intervals: of the grid; None: as many as the precision can show.
         """
-        self._intervals = intervals
-        self._per_A = intervals / r_max
-        self._rows = [_cubics(function, r_max, intervals, like) for function in functions]
-        self._four = torch.arange(4, device=like.device)
+        self._intervals = INTERVALS[like.dtype] if intervals is None else intervals
+        self.per_A = self._intervals / r_max
+        self.cubics = [
+            _cubics(function, r_max, self._intervals, like)
+            .view(self._intervals, 4, -1, width)
+            .transpose(1, 2)
+            .contiguous()
+            for function, width in zip(functions, widths, strict=True)
+        ]
+        """For each function (intervals, components / width, 4, width): see `_cubics`."""
+
+    def places(self, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Interval of each of `lengths` (n,), Å, and the place in it, from 0 to 1.
+
+        The interval is -1 from `r_max` on.
+        """
+        place = lengths * self.per_A
+        place = torch.where(place < self._intervals, place, -1.0)
+        interval = place.floor()
+        return interval.long(), place - interval
 
     def __call__(self, lengths: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Values and slopes (per Å) of each function, (n, components), at `lengths` (n,), Å."""
-        place = (lengths * self._per_A).clamp_(max=self._intervals)
-        interval = place.long()
-        rows = (4 * interval)[:, None] + self._four
-        slope_rows = rows[:, 1:].contiguous()
-        t = place.sub_(interval)
-        square, ones = t * t, torch.ones_like(t)
-        powers = torch.stack((ones, t, square, square * t), dim=1)
-        slope_powers = torch.stack(
-            (ones * self._per_A, t * (2 * self._per_A), square * (3 * self._per_A)), dim=1
-        )
-        return [
-            (
-                embedding_bag(rows, cubics, mode="sum", per_sample_weights=powers),
-                embedding_bag(slope_rows, cubics, mode="sum", per_sample_weights=slope_powers),
-            )
-            for cubics in self._rows
-        ]
+        interval, place = self.places(lengths)
+        inside = (interval >= 0)[:, None]
+        t = place[:, None]
+        results = []
+        for cubics in self.cubics:
+            rows = cubics[interval.clamp(min=0)]  # (n, components / width, 4, width)
+            first, second, third, fourth = (part.flatten(1) for part in rows.unbind(2))
+            values = first + t * (second + t * (third + t * fourth))
+            slopes = self.per_A * (second + t * (2 * third + t * 3 * fourth))
+            results.append((values * inside, slopes * inside))
+        return results
 
 
 def _cubics(
@@ -74,7 +88,7 @@ def _cubics(
     intervals: int,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    """Coefficients of 1, t, t² and t³ in each interval, t from 0 to 1: (4 · n, components).
+    """Coefficients of 1, t, t² and t³ in each interval, t from 0 to 1: (n, 4, components).
 
     As weights of values and slopes at the grid's points they would need half the memory, but
     slopes would be small differences of large numbers: bad in float32.
@@ -87,5 +101,4 @@ def _cubics(
     rise, fall = step * slopes[:-1], step * slopes[1:]
     curve = 3 * (above - below) - 2 * rise - fall
     cubics = torch.stack((below, rise, curve, 2 * (below - above) + rise + fall), dim=1)
-    # From `r_max` on, everything lies at the begin of one more interval, where all is 0.
-    return torch.cat((cubics, torch.zeros_like(cubics[:1]))).flatten(0, 1).to(like)
+    return cubics.to(like)
