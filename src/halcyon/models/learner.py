@@ -25,6 +25,7 @@ import torch
 
 from halcyon.config import FitSettings
 from halcyon.errors import InputError
+from halcyon.models.fast.contraction import compiled_contractions
 from halcyon.models.graphs import Graph, joined
 
 FINAL_LEARNING_RATE = 0.02  # of the initial one, reached in the last epoch
@@ -136,7 +137,8 @@ class Learner:
         size = math.ceil(len(graphs) / self.pieces)
         for begin in range(0, len(graphs), size):
             batch = joined(graphs[begin : begin + size])
-            result = self.model(batch, training=True)
+            with compiled_contractions(self.model):
+                result = self.model(batch, training=True)
             energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
             loss = self._fit.energy_weight * energy.sum() / len(graphs)
@@ -173,7 +175,8 @@ class Learner:
         while rest:
             try:
                 batch = joined(rest[:size])
-                result = self.average(batch, training=False)
+                with compiled_contractions(self.average):
+                    result = self.average(batch, training=False)
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise _too_large(graphs) from error

@@ -31,7 +31,7 @@ class Compiled:
         """Sums over neighbours, (n, rows, C), of what each atom sends, (n, K, C)."""
         convolution = layer.convolution
         summed = sent.new_empty(len(sent), len(convolution.rows), sent.shape[2])
-        _in_parts(
+        in_parts(
             kernels.sum_messages,
             len(sent),
             (edges.sender, edges.interval, edges.place),
@@ -53,8 +53,8 @@ class Compiled:
         collects: bool,
     ) -> Tensor | None:
         """The way back through `sum_messages`: adds to `gradient`."""
-        by_sent = sent.new_zeros(_n_parts(len(sent)) if collects else 0, *sent.shape)
-        _in_parts(
+        by_sent = sent.new_zeros(n_parts(len(sent)) if collects else 0, *sent.shape)
+        in_parts(
             kernels.pull_back,
             len(sent),
             (edges.sender, edges.interval, edges.place, sent.new_tensor(edges.per_A)),
@@ -75,7 +75,7 @@ class Compiled:
         slope = torch.empty_like(mixed) if polynomial.n_components == 1 else None
         results = (values,) if slope is None else (values, slope)
         kernel = kernels.contract if slope is None else kernels.contract_with_slope
-        _in_parts(kernel, len(mixed), (mixed, element), _arrays(polynomial), results)
+        in_parts(kernel, len(mixed), (mixed, element), arrays(polynomial), results)
         return values, slope
 
     def contract_back(
@@ -83,27 +83,28 @@ class Compiled:
     ) -> Tensor:
         """From the gradient by `contract`'s values to that by `mixed`."""
         result = torch.empty_like(mixed)
-        _in_parts(
+        in_parts(
             kernels.contract_back,
             len(mixed),
             (mixed, element),
-            _arrays(layer.polynomial),
+            arrays(layer.polynomial),
             (by_values, result),
         )
         return result
 
 
-def _arrays(polynomial: Polynomial) -> tuple[Any, ...]:
+def arrays(polynomial: Polynomial) -> tuple[Any, ...]:
+    """What kernels take of a polynomial."""
     return polynomial.pairs, polynomial.terms, polynomial.coefficients.numpy()
 
 
-def _in_parts(kernel: Callable[..., None], n_atoms: int, *groups: tuple[Any, ...]) -> None:
+def in_parts(kernel: Callable[..., None], n_atoms: int, *groups: tuple[Any, ...]) -> None:
     """Call a kernel for ranges of atoms, each on its own thread, with the groups' tensors."""
     arguments = [
         tuple(array.numpy() if isinstance(array, Tensor) else array for array in group)
         for group in groups
     ]
-    parts = _n_parts(n_atoms)
+    parts = n_parts(n_atoms)
     if parts == 1:
         kernel(0, n_atoms, 0, *arguments)
         return
@@ -116,7 +117,8 @@ def _in_parts(kernel: Callable[..., None], n_atoms: int, *groups: tuple[Any, ...
         job.result()
 
 
-def _n_parts(n_atoms: int) -> int:
+def n_parts(n_atoms: int) -> int:
+    """So many parts `in_parts` makes of atoms."""
     return max(1, min(torch.get_num_threads(), n_atoms))
 
 

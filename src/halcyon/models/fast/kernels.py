@@ -15,12 +15,22 @@ goes the same way back. The polynomial is that of `polynomial`.
 Not for: tensors (see `compiled`), or devices other than a CPU (see `tensor_steps`).
 """
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 
 # As a C compiler's -ffast-math, but for infinities and NaN, which models that blow up do give.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-_jit = numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+
+
+def _jit(loops: Callable[..., None]) -> Callable[..., None]:
+    """Compile at the first call, and keep the result for later processes where a folder allows."""
+    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(loops)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return numba.njit(**options)(loops)
 
 
 @_jit
@@ -301,3 +311,98 @@ def contract_back(begin, end, part, inputs, polynomial, results):  # type: ignor
             for c in range(channels):
                 g[j, c] += slope[c] * a[i, c]
         gradient[atom] = g[:n_variables]
+
+
+@_jit
+def pull_weights(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
+    """Gradient of `contract` by coefficients.
+
+    Args:
+        begin: first atom.
+        end: one past the last.
+        part: the one that this thread adds to.
+        inputs: as in `contract_with_slope`.
+        polynomial: as there.
+        results: gradient by components (n, K, C), read; and by coefficients, (parts, elements, T,
+            C), added to.
+    """
+    mixed, element = inputs
+    pairs, terms, _ = polynomial
+    by_values, by_coefficients = results
+    n_variables, channels = mixed.shape[1], mixed.shape[2]
+    a = np.ones((n_variables + 1, channels), mixed.dtype)
+    product = np.zeros(channels, mixed.dtype)
+    for atom in range(begin, end):
+        a[:n_variables] = mixed[atom]
+        z = element[atom]
+        term = 0
+        for pair in range(len(pairs)):
+            i, j = pairs[pair, 0], pairs[pair, 1]
+            for c in range(channels):
+                product[c] = a[i, c] * a[j, c]
+            while term < pairs[pair, 2]:
+                k, o = terms[term, 0], terms[term, 1]
+                for c in range(channels):
+                    by_coefficients[part, z, term, c] += by_values[atom, o, c] * (
+                        product[c] * a[k, c]
+                    )
+                term += 1
+
+
+@_jit
+def contract_twice(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
+    """The way back through `contract_back`: of its result, weighted with V and summed.
+
+    With D = V_i a_j a_k + a_i V_j a_k + a_i a_j V_k of each term, that sum is Σ w · g · D.
+
+    Args:
+        begin: first atom.
+        end: one past the last.
+        part: the one that this thread adds to.
+        inputs: variables a (n, M, C); elements (n,); g (n, K, C); V (n, M, C).
+        polynomial: as in `contract_with_slope`.
+        results: gradients by a (n, M, C) and by g (n, K, C), and by coefficients, (parts,
+            elements, T, C), added to.
+    """
+    mixed, element, by_values, direction = inputs
+    pairs, terms, coefficients = polynomial
+    by_mixed, by_gradient, by_coefficients = results
+    n_variables, channels = mixed.shape[1], mixed.shape[2]
+    a = np.ones((n_variables + 1, channels), mixed.dtype)
+    v = np.zeros((n_variables + 1, channels), mixed.dtype)
+    h = np.zeros((n_variables + 1, channels), mixed.dtype)
+    product = np.zeros(channels, mixed.dtype)
+    change = np.zeros(channels, mixed.dtype)
+    slope = np.zeros(channels, mixed.dtype)
+    turn = np.zeros(channels, mixed.dtype)
+    for atom in range(begin, end):
+        a[:n_variables] = mixed[atom]
+        v[:n_variables] = direction[atom]
+        h[:] = 0
+        by_gradient[atom] = 0
+        z = element[atom]
+        term = 0
+        for pair in range(len(pairs)):
+            i, j = pairs[pair, 0], pairs[pair, 1]
+            for c in range(channels):
+                product[c] = a[i, c] * a[j, c]
+                change[c] = v[i, c] * a[j, c] + a[i, c] * v[j, c]
+                slope[c] = 0
+                turn[c] = 0
+            while term < pairs[pair, 2]:
+                k, o = terms[term, 0], terms[term, 1]
+                for c in range(channels):
+                    d = change[c] * a[k, c] + product[c] * v[k, c]
+                    by_gradient[atom, o, c] += coefficients[z, term, c] * d
+                    by_coefficients[part, z, term, c] += by_values[atom, o, c] * d
+                for c in range(channels):
+                    w = coefficients[z, term, c] * by_values[atom, o, c]
+                    slope[c] += w * a[k, c]
+                    turn[c] += w * v[k, c]
+                    h[k, c] += w * change[c]
+                term += 1
+            for c in range(channels):
+                h[i, c] += slope[c] * v[j, c] + turn[c] * a[j, c]
+            for c in range(channels):
+                h[j, c] += slope[c] * v[i, c] + turn[c] * a[i, c]
+        by_mixed[atom] = h[:n_variables]

@@ -14,8 +14,10 @@ of C channels. MACE has them packed, as e3nn does: for each degree, channels wit
 Not for: evaluating the model (see `evaluate`).
 """
 
+import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -273,32 +275,40 @@ def _convolution(
         by_hand = torch.einsum("nkc,nm,kmo->noc", features, harmonics, coupling)
         _check(result, weight[:, None] * by_hand)
 
-    paths, rows, terms, factors = [], [], [], []
+    return _laid_out(couplings, paths_to, like), paths_to
+
+
+def _laid_out(couplings: list[Tensor], paths_to: list[int], like: Tensor) -> Convolution:
+    """Couplings (K, M, 2l + 1) of each path as sparse terms, and where its rows are in the sums."""
     begins = np.cumsum([0, *((2 * order + 1) * n for order, n in enumerate(paths_to))]).tolist()
-    for place, (order, coupling) in enumerate(zip(ends, couplings, strict=True)):
-        within = place - sum(paths_to[:order])
-        used = torch.nonzero(coupling.abs().amax(dim=(1, 2)) > 0)[:, 0].tolist()
-        if not used or used[0] != round(used[0] ** 0.5) ** 2:
-            raise UnsuitableError
-        first, n_parts = used[0], 2 * round(used[0] ** 0.5) + 1
-        if used[-1] >= first + n_parts:
-            raise UnsuitableError
+    paths, rows, terms, factors = [], [], [], []  # type: ignore[var-annotated]
+    for place, coupling in enumerate(couplings):
+        order = (coupling.shape[2] - 1) // 2
+        first, n_parts = _sent_degree(coupling)
         first_row = len(rows)
         for component in range(2 * order + 1):
             for k, m in torch.nonzero(coupling[:, :, component]).tolist():
                 terms.append((len(rows), k - first, m))
                 factors.append(float(coupling[k, m, component]))
+            within = place - sum(paths_to[:order])
             rows.append(begins[order] + component * paths_to[order] + within)
         paths.append((first, n_parts, first_row, len(rows)))
-    dtype = np.float32 if like.dtype == torch.float32 else np.float64
-    convolution = Convolution(
+    return Convolution(
         paths=np.array(paths, dtype=np.int64),
         rows=np.array(rows, dtype=np.int64),
         terms=np.array(terms, dtype=np.int64),
-        factors=np.array(factors, dtype=dtype),
-        degrees=[slice(begins[order], begins[order + 1]) for order in range(degree + 1)],
+        factors=np.array(factors, dtype=np.float32 if like.dtype == torch.float32 else np.float64),
+        degrees=[slice(begin, end) for begin, end in itertools.pairwise(begins)],
     )
-    return convolution, paths_to
+
+
+def _sent_degree(coupling: Tensor) -> tuple[int, int]:
+    """First component, and number of them, of the degree that a path (K, M, 2l + 1) takes."""
+    used = torch.nonzero(coupling.abs().amax(dim=(1, 2)))[:, 0].tolist()
+    degree = math.isqrt(used[0]) if used else 0
+    if not used or math.isqrt(used[-1]) != degree:
+        raise UnsuitableError
+    return degree**2, 2 * degree + 1
 
 
 def _mixing(interaction: Any, element: Tensor, widths: list[int], out_width: int) -> list[Tensor]:
@@ -360,30 +370,41 @@ def _linear(
 def _polynomial(
     product: Any, inner: tuple[int, int], outer: tuple[int, int], elements: Tensor, like: Tensor
 ) -> Polynomial:
-    """The contraction of (n, M, D) to (n, K, D)."""
-    (degree, width), (out_degree, out_width) = inner, outer
+    """The product's contraction of (n, M, D) to (n, K, D), with coefficients of every element."""
     agnostic = getattr(product, "use_agnostic_product", False)
-    read = polynomial.read(product.symmetric_contractions)
-    if read is None:
+    kinds = torch.ones_like(elements[:1, :1]) if agnostic else elements
+    terms = contraction(product.symmetric_contractions, inner, outer, kinds)
+    coefficients = terms.coefficients.expand(len(elements), -1, -1)
+    return replace(terms, coefficients=coefficients.to(like).contiguous())
+
+
+def contraction(
+    block: Any, inner: tuple[int, int], outer: tuple[int, int], elements: Tensor
+) -> Polynomial:
+    """Read MACE's symmetric contraction.
+
+    Args:
+        block: in float64.
+        inner: highest degree and channels of what goes in.
+        outer: the same of what comes out.
+        elements: one-hot, all that the block knows.
+
+    Raises:
+        UnsuitableError: it does something else, or has a correlation above 3.
+    """
+    (degree, width), (out_degree, out_width) = inner, outer
+    terms = polynomial.read(block)
+    if terms is None or terms.n_components != (out_degree + 1) ** 2:
         raise UnsuitableError
-    coefficients = read.coefficients
-    if agnostic:
-        coefficients = coefficients.expand(len(elements), -1, -1)
-    probe = _random(len(elements) * (degree + 1) ** 2, width, like)
+    probe = _random(len(elements) * (degree + 1) ** 2, width, elements)
     probe = probe.view(len(elements), (degree + 1) ** 2, width)
-    one_hot = torch.ones_like(elements[:, :1]) if agnostic else elements
     by_block = unpacked(
-        product.symmetric_contractions(probe.transpose(1, 2).contiguous(), one_hot),
-        [out_width] * (out_degree + 1),
+        block(probe.transpose(1, 2).contiguous(), elements), [out_width] * (out_degree + 1)
     )
-    by_hand = read.values(probe, torch.arange(len(elements), device=like.device), coefficients)
+    order = torch.arange(len(elements), device=elements.device)
+    by_hand = terms.values(probe, order, terms.coefficients)
     _check(torch.cat(by_block, dim=1), by_hand, POLYNOMIAL_TOLERANCE)
-    return Polynomial(
-        pairs=read.pairs,
-        terms=read.terms,
-        coefficients=coefficients.to(like).contiguous(),
-        n_components=read.n_components,
-    )
+    return terms
 
 
 def _check(by_block: Tensor, by_hand: Tensor, tolerance: float = TOLERANCE) -> None:

@@ -17,6 +17,8 @@ Not for: correlations above 3.
 """
 
 import itertools
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,8 @@ class Polynomial:
     """(P, 3): two variables, and one past the last of the pair's terms."""
     terms: np.ndarray
     """(T, 2): the third variable, and the component."""
+    by_path: Tensor
+    """(T, paths): how the model's weights make coefficients."""
     coefficients: Tensor
     """(n_elements, T, C)."""
     n_components: int
@@ -87,42 +91,58 @@ def read(contractions: Any) -> Polynomial | None:
     Args:
         contractions: the block, in float64.
     """
-    component = 0
-    columns = 0
-    weights: list[Tensor] = []
-    entries: list[tuple[tuple[int, int, int, int], int, np.ndarray]] = []
-    for contraction in contractions.contractions:
-        if contraction.correlation > MAX_CORRELATION:
-            return None
-        by_order = [contraction.weights_max, *contraction.weights]
-        for order, weight in zip(range(contraction.correlation, 0, -1), by_order, strict=True):
-            couplings = contraction.U_tensors(order).detach().cpu().numpy()
-            couplings = couplings.reshape(-1, *couplings.shape[couplings.ndim - order - 1 :])
-            n_variables = couplings.shape[-2]
-            for index in zip(*np.nonzero(np.abs(couplings).max(-1) > NEGLIGIBLE), strict=True):
-                o, *factors = (int(i) for i in index)
-                ordered = sorted(factors) + [n_variables] * (MAX_CORRELATION - order)
-                key = (ordered[0], ordered[1], ordered[2], component + o)
-                entries.append((key, columns, couplings[tuple(index)]))
-            weights.append(weight.detach())  # (n_elements, paths, C)
-            columns += couplings.shape[-1]
-        component += len(couplings)
-    keys = sorted({key for key, _, _ in entries})
-    places = {key: place for place, key in enumerate(keys)}
-    by_path = np.zeros((len(keys), columns))
-    for key, first, values in entries:
-        by_path[places[key], first : first + len(values)] += values
-    all_weights = torch.cat(weights, dim=1)
-    coefficients = torch.einsum(
-        "tp,epc->etc", torch.from_numpy(by_path).to(all_weights), all_weights
-    )
+    blocks = contractions.contractions
+    if any(block.correlation > MAX_CORRELATION for block in blocks):
+        return None
+    entries: dict[tuple[int, ...], dict[int, np.ndarray]] = defaultdict(dict)
+    n_components, n_paths = 0, 0
+    for block in blocks:
+        couplings = np.empty(0)
+        for order in range(block.correlation, 0, -1):
+            couplings = block.U_tensors(order).detach().cpu().numpy()
+            couplings = couplings.reshape(-1, *couplings.shape[-order - 1 :])
+            for key, values in _products(couplings, order):
+                at = (*key[:3], n_components + key[3])
+                entries[at][n_paths] = entries[at].get(n_paths, 0) + values
+            n_paths += couplings.shape[-1]
+        n_components += len(couplings)
+    keys = sorted(entries)
+    by_path = np.zeros((len(keys), n_paths))
+    for row, key in zip(by_path, keys, strict=True):
+        for first, values in entries[key].items():
+            row[first : first + len(values)] = values
     pairs, end = [], 0
     for (i, j), group in itertools.groupby(keys, key=lambda key: key[:2]):
         end += sum(1 for _ in group)
         pairs.append((i, j, end))
+    weights = path_weights(contractions)
+    by_path = torch.from_numpy(by_path).to(weights)
     return Polynomial(
         pairs=np.array(pairs, dtype=np.int64).reshape(-1, 3),
         terms=np.array([key[2:] for key in keys], dtype=np.int64).reshape(-1, 2),
-        coefficients=coefficients.contiguous(),
-        n_components=component,
+        by_path=by_path,
+        coefficients=coefficients(by_path, weights).detach(),
+        n_components=n_components,
     )
+
+
+def path_weights(contractions: Any) -> Tensor:
+    """MACE's weights w_η, (n_elements, paths, C), in the order that `by_path` has them."""
+    blocks = contractions.contractions
+    return torch.cat([w for block in blocks for w in (block.weights_max, *block.weights)], dim=1)
+
+
+def coefficients(by_path: Tensor, weights: Tensor) -> Tensor:
+    """Coefficients (n_elements, T, C) of weights (n_elements, paths, C)."""
+    return torch.einsum("tp,epc->etc", by_path, weights)
+
+
+def _products(
+    couplings: np.ndarray, order: int
+) -> Iterator[tuple[tuple[int, int, int, int], np.ndarray]]:
+    """Products of `order` factors with their coefficients: three variables, and the component."""
+    n_variables = couplings.shape[-2]
+    for index in zip(*np.nonzero(np.abs(couplings).max(-1) > NEGLIGIBLE), strict=True):
+        component, *factors = (int(i) for i in index)
+        ordered = sorted(factors) + [n_variables] * (MAX_CORRELATION - order)
+        yield (ordered[0], ordered[1], ordered[2], component), couplings[index]
