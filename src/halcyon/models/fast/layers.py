@@ -145,22 +145,11 @@ def layer(interaction: Any, product: Any, *, n_elements: int, like: Tensor) -> L
     if single != 1 or degree != highest or mixed_width != out_width:
         raise UnsuitableError
     convolution, paths_to = _convolution(interaction.conv_tp, sent, sent_width, degree, like)
-    residual = type(interaction).__name__ == RESIDUAL
-    mix = [
-        _mixing(interaction, element, [n * sent_width for n in paths_to], out_width)
-        for element in (elements[:1] if residual else elements.split(1))
-    ]
+    mix = _mixing(interaction, elements, [n * sent_width for n in paths_to])
     skip = None
-    if residual and product.use_sc:
+    if type(interaction).__name__ == RESIDUAL and product.use_sc:
         skip = [
-            _linear(
-                lambda packed, element=element: interaction.skip_tp(
-                    packed, element.expand(len(packed), -1)
-                ),
-                (coming, width),
-                (going, out_width),
-                like,
-            )
+            _by_element(interaction.skip_tp, element, (coming, width), (going, out_width))
             for element in elements
         ]
     return Layer(
@@ -311,31 +300,60 @@ def _sent_degree(coupling: Tensor) -> tuple[int, int]:
     return degree**2, 2 * degree + 1
 
 
-def _mixing(interaction: Any, element: Tensor, widths: list[int], out_width: int) -> list[Tensor]:
-    """What an interaction does to sums over neighbours: for each degree (paths · C, D)."""
+def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[Tensor]]:
+    """What an interaction does to sums over neighbours.
 
-    def mixed(packed: Tensor) -> Tensor:
-        message = interaction.linear(packed) / interaction.avg_num_neighbors
-        if type(interaction).__name__ != RESIDUAL:
-            message = interaction.skip_tp(message, element.expand(len(packed), -1))
-        reshaped: Tensor = interaction.reshape(message)
-        return reshaped.transpose(1, 2)  # (n, M, D)
+    Args:
+        interaction: MACE's block.
+        elements: one-hot, all that the model knows.
+        widths: for each degree, channels of all paths to it.
 
-    matrices, begin = [], 0
+    Returns:
+        By receiver, for each degree (paths · C, D).
+    """
+    degree, out_width = natural(interaction.irreps_out)
     size = sum(width * (2 * order + 1) for order, width in enumerate(widths))
+    alike: list[Tensor] = []
+    begin = 0
     for order, width in enumerate(widths):
-        units = element.new_zeros(width, size)
-        channels = torch.arange(width, device=element.device)
+        units = elements.new_zeros(width, size)
+        channels = torch.arange(width, device=elements.device)
         units[channels, begin + (2 * order + 1) * channels] = 1
-        matrices.append(mixed(units)[:, order**2].contiguous())
+        message = unpacked(interaction.linear(units), [out_width] * (degree + 1))[order]
+        alike.append(message[:, 0] / interaction.avg_num_neighbors)
         begin += width * (2 * order + 1)
-    probe = _random(3, size, element)
-    parts = zip(unpacked(probe, widths), matrices, strict=True)
-    by_block = mixed(probe)
-    if by_block.shape[2] != out_width:
-        raise UnsuitableError
-    _check(by_block, torch.cat([part @ matrix for part, matrix in parts], dim=1))
-    return matrices
+    by_receiver = [alike]
+    if type(interaction).__name__ != RESIDUAL:
+        both = (degree, out_width)
+        by_receiver = [
+            [
+                matrix @ skip
+                for matrix, skip in zip(
+                    alike, _by_element(interaction.skip_tp, element, both, both), strict=True
+                )
+            ]
+            for element in elements
+        ]
+    probe = _random(3, size, elements)
+    message = interaction.linear(probe) / interaction.avg_num_neighbors
+    if len(by_receiver) > 1:
+        message = interaction.skip_tp(message, elements[-1].expand(len(probe), -1))
+    parts = zip(unpacked(probe, widths), by_receiver[-1], strict=True)
+    by_hand = torch.cat([part @ matrix for part, matrix in parts], dim=1)
+    _check(interaction.reshape(message).transpose(1, 2), by_hand)
+    return by_receiver
+
+
+def _by_element(
+    block: Callable[[Tensor, Tensor], Tensor],
+    element: Tensor,
+    inner: tuple[int, int],
+    outer: tuple[int, int],
+) -> list[Tensor]:
+    """Matrices of a map that depends on the atom's element. See `_linear`."""
+    return _linear(
+        lambda packed: block(packed, element.expand(len(packed), -1)), inner, outer, element
+    )
 
 
 def _linear(
