@@ -137,7 +137,7 @@ def _caveats(audit: Audit) -> list[str]:
 def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
     """Errors on audit frames by generation, structure and temperature; heading first."""
     parts = [(g.number, g.audit, part) for g in generations if g.audit for part in g.audit.parts]
-    asked = any(part.second_opinion for _, _, part in parts)
+    judged_twice = any(part.second_opinion for _, _, part in parts)
     heading = [
         "Generation",
         "Structure",
@@ -145,7 +145,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
         "Frames / replicas",
         "Without a label",
         "Force MAE (interval), meV/Å",
-        *(["… with the second opinion (interval), meV/Å"] if asked else []),
+        *(["… with the second opinion (interval), meV/Å"] if judged_twice else []),
         "Goal, meV/Å",
         "Force RMSE (interval), meV/Å",
         "Atom error, 95 % are better (interval), eV/Å",
@@ -161,7 +161,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
             f"{part.frames} / {part.replicas}",
             str(part.bad),
             interval_text(part.forces_mae_meV_per_A),
-            *([_with_second(part)] if asked else []),
+            *([_with_second(part)] if judged_twice else []),
             _goal(audit.forces_goal_meV_per_A),
             interval_text(part.forces_rmse_meV_per_A),
             interval_text(part.atom_error_q95_eV_per_A),

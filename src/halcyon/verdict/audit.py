@@ -225,9 +225,10 @@ def _second_opinion(
     draws = [frame.info["draw"] for frame in opinions]
     known = np.array(["second_forces" in frame.arrays for frame in opinions])
     predicted = np.full(len(opinions), np.nan)
-    for i in np.flatnonzero(known):
-        arrays = opinions[i].arrays
-        predicted[i] = np.abs(arrays["model_forces"] - arrays["second_forces"]).mean()
+    for i, opinion in enumerate(opinions):
+        if known[i]:
+            difference = opinion.arrays["model_forces"] - opinion.arrays["second_forces"]
+            predicted[i] = np.abs(difference).mean()
     index = {draw: i for i, draw in enumerate(draws)}
     of_labelled = [index.get(frame.info.get("draw"), -1) for frame in frames]
     others = np.setdiff1d(np.arange(len(opinions)), of_labelled)
