@@ -30,7 +30,9 @@ def main(job: stage.Job) -> None:
         settings,
         audit_frames_each=work.audit_frames_each(job.plan),
         calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, settings)),
-        missed=audit.missed(last_audit, settings),
+        missed=audit.missed(
+            last_audit, settings, read_frames(args.opinions) if args.opinions else []
+        ),
         published=published_set(job),
     )
     for frame in chosen.frames:
@@ -59,6 +61,7 @@ if __name__ == "__main__":
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
+    arguments.add_argument("--opinions", type=Path, help="second opinion on the last audit")
     arguments.add_argument("--selected", required=True, type=Path, help="frames, written")
     arguments.add_argument("--fates", required=True, type=Path, help="counts, written")
     stage.run(arguments, main)

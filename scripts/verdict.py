@@ -6,6 +6,7 @@ from pathlib import Path
 from halcyon import tables
 from halcyon.campaign import accounts, retention, stage
 from halcyon.campaign.budget import Spent
+from halcyon.frames import read_frames
 from halcyon.labels.labelling import gather
 from halcyon.verdict import audit, saturation
 from halcyon.verdict.forms import ExplorationSummary, LabelCounts, SelectionSummary
@@ -23,6 +24,7 @@ def main(job: stage.Job) -> None:
     labelled = gather(args.labels)
     counts = {split: len(frames) for split, frames in labelled.items()}
     audited = audit.audit_of(itertools.chain(*labelled.values()), args.generation)
+    opinions = read_frames(args.opinions) if args.opinions else []
     selection = SelectionSummary.read(args.selection)
     verdict = judge(
         runs,
@@ -32,13 +34,17 @@ def main(job: stage.Job) -> None:
         labels=LabelCounts(**counts, spent=sum(counts.values()) - counts["not_computed"]),
         core_hours=Spent(job.campaign, settings.limits).core_hours(),
         audit=audit.assess_audit(
-            audited, settings.accuracy, confidence=saturation.confidence_spent(settings)
+            audited,
+            settings.accuracy,
+            confidence=saturation.confidence_spent(settings),
+            opinions=opinions,
         ),
         signals=audit.signal_reports(
             audited,
             selection.signal_limits,
             tolerance_eV_per_A=settings.accuracy.atom_force_eV_per_A,
             deciding=selection.deciding,
+            opinions=opinions,
         ),
     )
     verdict.write(args.verdict)
@@ -54,5 +60,6 @@ if __name__ == "__main__":
     arguments.add_argument("--traces", required=True, type=Path, help="CLI traces")
     arguments.add_argument("--summary", required=True, type=Path, help="replicas' ends")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
+    arguments.add_argument("--opinions", type=Path, help="a second opinion on random frames")
     arguments.add_argument("--verdict", required=True, type=Path, help="verdict, written")
     stage.run(arguments, main)

@@ -4,12 +4,7 @@ A row is a frame. Positions and forces are list columns. The file's metadata has
 meaning of every column and the version of the schema.
 
 In memory the scalar columns are in `atoms.info` under the same names, `VECTORS` and `PER_ATOM`
-<<<<<<< HEAD
-in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that a typo cannot lose
-data.
-=======
 in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that no typo loses data.
->>>>>>> h3
 
 Not for: trajectories of every step (see `exploration.trajectory`), or whether a label can be
 trusted (see `labels.sanity`).
@@ -52,6 +47,11 @@ VECTORS: dict[str, Column] = {
         pa.list_(pa.float64()),
         "eV/Å",
         "as predicted by the model that visited the frame, before it learned from it; 3N values",
+    ),
+    "second_forces": Column(
+        pa.list_(pa.float64()),
+        "eV/Å",
+        "of the reference, as a second Hamiltonian expects them (audit.second_opinion); 3N values",
     ),
 }
 """Vectors of each atom that a frame may have; in memory in `atoms.arrays`, shape (N, 3)."""
@@ -121,6 +121,7 @@ INFO: dict[str, Column] = {
         "eV",
         "energy predicted by the model that visited the frame, before it learned from it",
     ),
+    "second_opinion": Column(pa.string(), "", "the Hamiltonian of `second_forces`: gfn1 or gfn2"),
     "status": Column(
         pa.string(),
         "",

@@ -143,15 +143,29 @@ def test_a_certificate_is_only_long_runs_and_is_made_anew_when_the_campaign_goes
 
 
 def test_another_generation_is_only_new_work(checkout, finished):  # noqa: ARG001
-    config = checkout.configure("undisturbed", limits={"max_generations": 3})
+    # A second opinion is asked for from now on: finished generations stay as they are.
+    config = checkout.configure(
+        "undisturbed",
+        limits={"max_generations": 3},
+        audit={"second_opinion": "gfn1", "second_opinion_frames": 60},
+    )
     try:
         planned = jobs(checkout.run(config, "-n"))
         assert planned["train"] == planned["explore"] == planned["verdict"] == 1
+        assert planned["second_opinion"] == 1
         assert "forcefield" not in planned
         assert "pretrain" not in planned
         before = (checkout / "results/undisturbed/methanol/gen000/model.model").stat().st_mtime_ns
         checkout.run(config)
-        assert verdict(checkout, "undisturbed", 2)["generation"] == 2
+        last = verdict(checkout, "undisturbed", 2)
+        assert last["generation"] == 2
+        assert last["audit"]["second_opinion"] == "gfn1"
+        second = last["audit"]["parts"][0]["second_opinion"]
+        assert (second["frames"], second["failed"]) == (60, 0)
+        assert "by a second opinion on 60 frames" in last["audit"]["reason"]
+        assert last["signals"][-1]["name"] == "second_opinion"
+        costs = pd.read_parquet(checkout / "results/undisturbed/methanol/cost.parquet")
+        assert costs[costs["stage"] == "second_opinion"]["generation"].tolist() == [2]
         after = (checkout / "results/undisturbed/methanol/gen000/model.model").stat().st_mtime_ns
         assert after == before
     finally:

@@ -5,7 +5,8 @@ import pytest
 from ase import Atoms
 
 from halcyon.config import AccuracySettings, Settings
-from halcyon.verdict.audit import assess_audit, audit_of, mean_interval, missed, signal_reports
+from halcyon.verdict.audit import assess_audit, audit_of, missed, signal_reports
+from halcyon.verdict.between_replicas import mean_interval
 from halcyon.verdict.estimates import Outcome
 from halcyon.verdict.forms import AuditFinding, SelectionSummary
 

@@ -254,6 +254,26 @@ BAD = {
         None,
         ["campaign.yaml", "domain.committee", "other.model"],
     ),
+    "an unknown second opinion": (
+        section("audit", second_opinion="pm7"),
+        None,
+        ["audit.second_opinion", "pm7", "'none', 'gfn1' or 'gfn2'"],
+    ),
+    "no second opinion": (
+        section("audit", second_opinion="gfn2"),
+        None,
+        ["campaign.yaml", "system thing", "audit.second_opinion = gfn2", "the reference is GFN2"],
+    ),
+    "a second opinion on few frames": (
+        section("audit", second_opinion="gfn1", frames=8, second_opinion_frames=12),
+        None,
+        ["audit.second_opinion_frames = 12", "at least 16", "audit.reservoir = 200"],
+    ),
+    "a second opinion on more frames than there are": (
+        section("audit", second_opinion="gfn1", second_opinion_frames=300),
+        None,
+        ["audit.second_opinion_frames = 300", "at most audit.reservoir = 200"],
+    ),
     "path outside": (lambda c: c.update(campaign="../x"), None, ["campaign", "../x"]),
 }
 
@@ -270,6 +290,16 @@ def test_isomers_that_try_the_same_spins_are_one_state(attempt):
     # GFN-xTB compares no spins; EMT is imported only.
     emt = reference(backend="ase", calculator="ase.calculators.emt.EMT")
     assert attempt(emt, system)
+
+
+def test_a_second_opinion_on_several_spins_is_refused(attempt):
+    def campaign(content):
+        reference(backend="ase", calculator="ase.calculators.emt.EMT")(content)
+        content["audit"] = {"second_opinion": "gfn2"}
+
+    assert attempt(campaign)
+    with pytest.raises(InputError, match="structure thing has several multiplicities"):
+        attempt(campaign, structure(multiplicities=[1, 3]))
 
 
 @pytest.mark.parametrize("fault", BAD)

@@ -59,6 +59,7 @@ from halcyon.final.folder import write_structures
 from halcyon.frames import structure_key, structure_only
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.xtb import Xtb
+from halcyon.labels.second_opinion import second_hamiltonian
 from halcyon.labels.store import LabelStore
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
@@ -378,6 +379,33 @@ def reservoir(request):
     for number, frame in enumerate(frames):
         frame.info |= {"draw": number / len(frames), "temperature": 500.0, "replica": 0}
     return {"reservoir": frames}
+
+
+@prepares("halcyon.labels.second_opinion")
+def labels_of_water(request):
+    frames = request.getfixturevalue("rattled")(8)
+    for frame in frames:
+        frame.arrays["forces"] = -frame.positions
+    return {"labelled": frames}
+
+
+@prepares("halcyon.exploration.opinions")
+def second_opinion(request):
+    frames = request.getfixturevalue("rattled")(12)
+    for number, frame in enumerate(frames):
+        frame.info |= {"draw": number / 12, "temperature": 500.0, "replica": 0, "time": 1.0}
+    hamiltonian = second_hamiltonian("gfn1")
+    folder = request.getfixturevalue("tmp_path")
+    labeller = Labeller(
+        reference=hamiltonian,
+        store=LabelStore(folder / "store", hamiltonian.level),
+        work=folder / "work",
+        cores=1,
+        provenance={"campaign": "trial", "system": "water"},
+    )
+    labelled = labels_of_water(request)["labelled"]
+    model = random_model()
+    return {"reservoir": frames, "labelled": labelled, "model": model, "labeller": labeller}
 
 
 @prepares("halcyon.exploration.generation")

@@ -66,6 +66,37 @@ def test_errors_stand_on_the_page_with_interval_and_goal(audited):
     assert page.column("summary", "Audit force MAE") == ["90 (72–108)", "30 (24–36)"]
 
 
+def judged_twice(**changes):
+    """The audit of a generation that had a second opinion."""
+    second = {"frames": 200, "failed": 3, "factor": 0.8, "difference_meV_per_A": 33.0}
+    second["forces_mae_meV_per_A"] = {"value": 29.0, "low": 26.5, "high": 31.8}
+    part = make_audited("water", 500.0, forces=30.0) | {"second_opinion": second | changes}
+    return make_audit([part]) | {"second_opinion": "gfn1"}
+
+
+def test_a_second_opinion_stands_beside_the_plain_error(audited):
+    page = show(*audited(audit=judged_twice()))
+    column = "… with the second opinion (interval), meV/Å"
+    assert page.column("audit-all", "Force MAE") == ["90 (72–108)", "30 (24–36)"]
+    assert page.column("audit-all", column) == ["–", "29 (26.5–31.8); 200 frames, 3 failed"]
+    words = text_of(page, "audit")
+    assert "forces wrong by up to 31.8 meV/Å on average (goal 43)" in words
+    assert (
+        "Forces of water at 500 K are judged with a second opinion, GFN1-xTB on 200 random frames, "
+        "3 of them without its forces: 29 (26.5–31.8) meV/Å; by the labels alone 30 (24–36)."
+    ) in words
+    assert "with the second opinion: 29 (26.5 to 31.8)" in page.plots["audit-forces"]
+    assert "second opinion" not in page.plots["audit-energy"]
+
+
+def test_a_second_opinion_that_does_not_count_says_why(audited):
+    reason = "it has no forces of 90 of 200 frames"
+    page = show(*audited(audit=judged_twice(forces_mae_meV_per_A=None, reason=reason)))
+    assert f"(GFN1-xTB) does not count for water at 500 K: {reason}." in text_of(page, "audit")
+    assert "forces wrong by up to 36 meV/Å" in text_of(page, "audit")
+    assert "with the second opinion" not in page.plots["audit-forces"]
+
+
 def test_the_audit_is_above_the_curves(audited):
     campaign, verdicts = audited()
     text = report.page.render(collected((campaign, verdicts)))

@@ -80,6 +80,33 @@ def test_a_campaign_that_an_early_release_has_finished_stays_as_it_is(tmp_path):
     assert paths.finished_generations(made, "methanol") == 1
 
 
+def test_a_second_opinion_is_a_job_of_the_generations_that_have_it(tmp_path):
+    made = campaign(tmp_path)
+    finish(made, 1)
+    asking = campaign(tmp_path, audit={"second_opinion": "gfn2"})
+
+    def stages(number):
+        return [job.stage for job in paths.generation_jobs(asking, "methanol", number)]
+
+    assert "second_opinion" not in stages(0), "it was judged before"
+    assert paths.finished_generations(asking, "methanol") == 1
+    assert stages(1)[3] == "second_opinion"
+    assert "second_opinion" not in [j.stage for j in paths.generation_jobs(made, "methanol", 1)]
+
+
+def test_a_second_opinion_that_is_newer_is_read_by_its_verdict_only(tmp_path):
+    made = campaign(tmp_path, audit={"second_opinion": "gfn2"})
+    finish(made, 2)
+    assert paths.finished_generations(made, "methanol") == 2
+    path = made.folder / "methanol/gen000/second_opinion.parquet"
+    # Made while labels were computed: after the selection, before the verdict.
+    label = (made.folder / "methanol/gen000/labels/001.parquet").stat().st_mtime
+    os.utime(path, (label, label))
+    assert paths.finished_generations(made, "methanol") == 2
+    touch(path)
+    assert paths.finished_generations(made, "methanol") == 0
+
+
 def test_the_pattern_leaves_finished_generations_out():
     system = "methanol" + paths.excluding_generations(2)
     model = re.compile(rf"r/(?P<system>{system})/gen(?P<gen>\d{{3}})/model\.model")

@@ -77,6 +77,20 @@ def committee(wildcards):
     return SETTINGS[wildcards.system].domain.watched_committee
 
 
+def opinions(wildcards):
+    """What the second Hamiltonian says of a generation's random frames, where it is asked."""
+    if SETTINGS[wildcards.system].audit.second_opinion == "none":
+        return []
+    return [f"{ROOT}/{wildcards.system}/gen{wildcards.gen}/second_opinion.parquet"]
+
+
+def opinions_before(wildcards):
+    """That of the generation before, with which the last audit was judged; none, if it was not."""
+    number = int(wildcards.gen) - 1
+    path = f"{ROOT}/{wildcards.system}/gen{number:03d}/second_opinion.parquet"
+    return [path] if number >= 0 and Path(path).exists() else []
+
+
 def of_last(name):
     """Input function: a file of the generation whose verdict ended the campaign."""
 

@@ -11,6 +11,7 @@ rule select:
         summary=rules.explore.output.summary,
         labels=labels_before,
         committee=committee,
+        opinions=opinions_before,
     output:
         selected="<campaign>/{system}/gen{gen}/selected.parquet",
         fates=report(
@@ -31,9 +32,12 @@ rule select:
         program=SCRIPTS / "select_frames.py",
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
+        opinions=lambda wc, input: (
+            f"--opinions {quote(input.opinions[0])}" if input.opinions else ""
+        ),
     shell:
         "exec python {params.program:q} --campaign {params.campaign:q}"
         " --system {wildcards.system} --generation {params.number} --threads {threads} --log {log:q}"
         " --model {input.model:q} --domain {input.domain:q}"
         " --candidates {input.candidates:q} --reservoir {input.reservoir:q} --traces {input.traces:q} --summary {input.summary:q}"
-        " --labels {input.labels:q} --selected {output.selected:q} --fates {output.fates:q}"
+        " --labels {input.labels:q} {params.opinions} --selected {output.selected:q} --fates {output.fates:q}"

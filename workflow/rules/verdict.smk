@@ -9,6 +9,7 @@ checkpoint verdict:
         summary=rules.explore.output.summary,
         selection=rules.select.output.fates,
         labels=labels_with,
+        opinions=opinions,
     output:
         verdict=report(
             "<campaign>/{system}/gen{gen}/verdict.json",
@@ -24,6 +25,9 @@ checkpoint verdict:
         program=SCRIPTS / "verdict.py",
         campaign=CAMPAIGN.file,
         number=lambda wc: int(wc.gen),
+        opinions=lambda wc, input: (
+            f"--opinions {quote(input.opinions[0])}" if input.opinions else ""
+        ),
         show=SCRIPTS / "report.py",
         so_far=lambda wc: [
             f"{ROOT}/{wc.system}/gen{number:03d}/verdict.json"
@@ -34,7 +38,7 @@ checkpoint verdict:
     shell:
         "python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --generation {params.number} --threads {threads} --log {log:q} --traces {input.traces:q}"
-        " --summary {input.summary:q} --selection {input.selection:q} --labels {input.labels:q} --verdict {output.verdict:q}\n"
+        " --summary {input.summary:q} --selection {input.selection:q} --labels {input.labels:q} {params.opinions} --verdict {output.verdict:q}\n"
         "python {params.show:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {params.page_log:q} --verdicts {params.so_far:q}"
         " --page {params.page:q} || echo 'the page could not be made; the campaign goes on' >&2"

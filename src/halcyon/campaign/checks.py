@@ -67,6 +67,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
     for plan in campaign.systems.values():
         check_pool(plan, reference.pool, source)
     check_scan(campaign, source)
+    check_second_opinion(campaign, source)
     check_identity(campaign, level_of_theory(campaign), dry=dry)
     if not dry:
         campaign.write()
@@ -343,6 +344,50 @@ def check_scan(campaign: Campaign, source: str) -> None:
                     f"{structure.multiplicities}: expected none with `reference: {{backend: "
                     f"{campaign.settings.reference.backend}}}`: {reason}"
                 )
+
+
+def check_second_opinion(campaign: Campaign, source: str) -> None:
+    """Refuse a second Hamiltonian that is the reference itself, or that cannot judge the frames.
+
+    Raises:
+        InputError: the message has the setting, its value, and what was expected.
+    """
+    for plan in campaign.systems.values():
+        audit = plan.settings.audit
+        if audit.second_opinion == "none":
+            continue
+        from halcyon.labels.second_opinion import refuse_unfit  # tblite: only where it is needed
+
+        where = f"{source}: system {plan.system.name}"
+        with _naming(where):
+            refuse_unfit(
+                audit.second_opinion,
+                campaign.settings.reference,
+                campaign.reference().level,
+                [plan.start(structure) for structure in plan.explored],
+            )
+        _check_second_frames(plan, where)
+        for structure in plan.explored:
+            if plan.structures[structure].multiplicities:
+                raise InputError(
+                    f"{where}: audit.second_opinion = {audit.second_opinion}: structure "
+                    f"{structure} has several multiplicities, and GFN-xTB without spin "
+                    "polarisation cannot tell which is the lowest: expected one `multiplicity`, "
+                    "or second_opinion: none"
+                )
+
+
+def _check_second_frames(plan: SystemPlan, where: str) -> None:
+    """Refuse fewer frames for the second opinion than twice the audit's, or more than are kept."""
+    from halcyon.campaign.work import audit_frames_each
+
+    audit, least = plan.settings.audit, 2 * audit_frames_each(plan)
+    if audit.second_opinion_frames < least or audit.reservoir < audit.second_opinion_frames:
+        raise InputError(
+            f"{where}: audit.second_opinion_frames = {audit.second_opinion_frames}: expected at "
+            f"least {least}, twice as many as are labelled (audit.frames), and at most "
+            f"audit.reservoir = {audit.reservoir}"
+        )
 
 
 def check_start(plan: SystemPlan, source: str) -> None:

@@ -23,9 +23,11 @@ from halcyon.verdict.saturation import certificate_wanted, goes_on
 
 SEED = -1
 """Number, in ledgers and tables, of the batch before generation 0 and of what is done once."""
-GENERATION = ("train", "domain", "explore", "select", "label", "verdict")
+GENERATION = ("train", "domain", "explore", "second_opinion", "select", "label", "verdict")
 RESERVOIR = "reservoir.parquet"
 """Random frames of a generation's exploration."""
+OPINIONS = "second_opinion.parquet"
+"""What a second Hamiltonian says of them, where `audit.second_opinion` names one."""
 MODEL_STAGES = ("pretrain", "train", "domain", "explore", "select", "certify")
 """Stages that run the model, on a GPU where `resources.device` says so."""
 
@@ -105,15 +107,23 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Pl
         "train": ("model.model", "metrics.json", "parity.parquet", "drift.json"),
         "domain": ("domain.json",),
         "explore": ("traces.parquet", "candidates.parquet", "exploration.json", *reservoir),
+        "second_opinion": (OPINIONS,),
         "select": ("selected.parquet", "selection.json"),
         "verdict": ("verdict.json",),
     }
+    # Generations that were judged before it was asked for have none.
+    judged_without = (folder / "verdict.json").exists() and not (folder / OPINIONS).exists()
+    if judged_without or campaign.systems[system].settings.audit.second_opinion == "none":
+        del outputs["second_opinion"]
     jobs: list[PlannedJob] = []
     for stage in GENERATION:
         if stage == "label":
             jobs += _label_jobs(campaign, system, generation)
             continue
-        lock = campaign.work(system, batch, stage) / ".lock" if stage == "explore" else None
+        if stage not in outputs:
+            continue
+        locks = stage in ("explore", "second_opinion")
+        lock = campaign.work(system, batch, stage) / ".lock" if locks else None
         paths = tuple(folder / name for name in outputs[stage])
         log = logs / f"{batch}-{stage}.log"
         jobs.append(PlannedJob(stage, system, generation, None, paths, log, lock))
@@ -254,10 +264,14 @@ def finished_generations(campaign: Campaign, system: str) -> int:
     committee = _newest(plan.settings.domain.watched_committee)
     for number in range(plan.settings.limits.max_generations):
         jobs = generation_jobs(campaign, system, number)
+        second = 0.0
         for stage in GENERATION:
             read = max(newest, committee) if stage in COMMITTEE_STAGES else newest
+            read = max(read, second) if stage == "verdict" else read
             end = _after(read, [job for job in jobs if job.stage == stage])
-            if stage != "verdict":  # a leaf: the next generation does not read it
+            if stage == "second_opinion":  # only the verdict reads it
+                second = end
+            elif stage != "verdict":  # a leaf: the next generation does not read it
                 newest = end
         if end == inf:
             return number

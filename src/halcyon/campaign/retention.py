@@ -12,6 +12,7 @@ A generation is closed when all its outputs exist. Of closed generations these a
 | `start/certify/<hash>.checkpoint` | state of the long runs | there is no certificate |
 | `gen###/train/mace-run/`, `start/pretrain/mace-run/` | state of a training | |
 | `start/label/<batch>-<shard>/journal.jsonl` | records in the store | frames not computed |
+| `gen###/second_opinion/journal.jsonl` | records in the store | |
 | `start/label/<batch>-<shard>/<key>/` | the program's files of a frame | the frame has no label |
 
 All else stays: labels, models, traces, candidates, verdicts, reports, logs. Only files with names
@@ -43,6 +44,7 @@ CERTIFICATION = re.compile(
 )
 TRAINING = re.compile(r"(gen\d{3}|start)/(train|pretrain)/mace-run/checkpoint\.pt")
 JOURNAL = re.compile(r"start/label/(gen\d{3}|seed)-(\d{3})/journal\.jsonl")
+OPINIONS = re.compile(r"(gen\d{3})/second_opinion/journal\.jsonl")
 FRAME = re.compile(
     r"start/label/(gen\d{3}|seed)-(\d{3})/([0-9a-f]{32,64})/"
     r"(cp2k\.(inp|out)|forces|stdout|frame[-\w.]*)"  # CP2K's project is called `frame`
@@ -174,14 +176,16 @@ class _Rules:
         self.certified = all((proof / name).exists() for name in paths.CERTIFICATE)
         self._status: dict[tuple[str, str], dict[str, str]] = {}
 
-    def judge(self, path: str, *, all_frames: bool) -> tuple[str, Path] | None:
+    def judge(  # noqa: PLR0911 - one per sort of file
+        self, path: str, *, all_frames: bool
+    ) -> tuple[str, Path] | None:
         """What a file is that is no longer needed, and the lock of its job; None: keep the file.
 
         Args:
             path: relative to the system's scratch folder.
             all_frames: whether the files of frames without a label are not needed either.
         """
-        patterns = (EXPLORATION, CERTIFICATION, TRAINING, JOURNAL, FRAME)
+        patterns = (EXPLORATION, CERTIFICATION, TRAINING, JOURNAL, OPINIONS, FRAME)
         match = next(filter(None, (pattern.fullmatch(path) for pattern in patterns)), None)
         unfinished = match is not None and match.re is CERTIFICATION and not self.certified
         if match is None or match[1] not in self.closed or unfinished:
@@ -193,6 +197,9 @@ class _Rules:
         if match.re is TRAINING:
             lock = self.campaign.work(self.system, match[1], match[2]) / ".lock"
             return "state of trainings", lock
+        if match.re is OPINIONS:
+            lock = self.campaign.work(self.system, match[1], "second_opinion") / ".lock"
+            return "journals of labels", lock
         lock = paths.label_scratch(self.campaign, self.system, match[1], int(match[2])) / ".lock"
         if match.re is JOURNAL:
             # With a raised budget the label file is made anew; only the journal has what was paid.

@@ -42,6 +42,7 @@ UNLEARNED_SECONDS = {
     "train": 0.02,
     "domain": 0.02,  # an atom in a frame
     "explore": 2e-3,  # an atom's step of MACE, one core; a GPU is faster, and learned
+    "second_opinion": 0.05,
     "select": 0.02,
     "label": LABEL_S,  # an atom ** 1.5 in a frame: GGA-DFT on one core
     "certify": 2e-3,
@@ -55,6 +56,7 @@ UNLEARNED_MB = {
     "train": 8000,
     "domain": 8000,
     "explore": 8000,
+    "second_opinion": 8000,
     "select": 8000,
     "label": 4000,
     "certify": 8000,

@@ -13,6 +13,7 @@ time that a cluster is asked for, `rates` into what a campaign will cost.
 | `forcefield` | MD step | equilibration at each temperature, then the frames' intervals |
 | `pretrain`, `train` | structure and epoch | structures learned; with replay twice as many |
 | `domain`, `select`, `final` | frame | frames that the model looks at, or that are copied |
+| `second_opinion` | frame | random frames that are judged, and labelled ones that teach |
 | `explore`, `certify` | replica-step | replicas × steps |
 | `label` | label | frames to label, with the audit, each in all multiplicities that it may have |
 | all others | job | 1 |
@@ -40,6 +41,7 @@ UNITS = {
     "explore": "replica-step",
     "certify": "replica-step",
     "label": "label",
+    "second_opinion": "frame",
     "domain": "frame",
     "select": "frame",
     "final": "frame",
@@ -57,7 +59,7 @@ AUDIT_CORE_HOURS = 10.0
 """What the default spends on those of one structure and temperature, if it can."""
 
 
-def units(  # noqa: PLR0911 - one per stage
+def units(  # noqa: C901, PLR0911 - one per stage
     plan: SystemPlan, stage: str, generation: int | None
 ) -> float:
     """Work of all jobs of a stage, in the stage's unit.
@@ -95,6 +97,10 @@ def units(  # noqa: PLR0911 - one per stage
         case "select":
             looked_at = candidates(plan) + reservoir(plan) + audit_frames(plan)
             return looked_at + labels_before(plan, generation or 0)
+        case "second_opinion":
+            each = plan.settings.audit.second_opinion_frames
+            judged = min(_explored_groups(plan) * each, reservoir(plan))
+            return judged + labels_before(plan, generation or 0)
         case "final":
             return labels_before(plan, plan.settings.limits.max_generations)
     return 1

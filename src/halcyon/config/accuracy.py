@@ -1,5 +1,7 @@
 """Settings of what is asked of the model where it goes, and of the audit that measures it."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from halcyon.config.section import Count, Section
@@ -52,4 +54,17 @@ class AuditSettings(Section):
         description="Random frames kept of each structure and temperature. The audit takes the "
         "first of them; diverse frames are chosen among the others where the model was calm but "
         "wrong.",
+    )
+    second_opinion: Literal["none", "gfn1", "gfn2"] = Field(
+        "none",
+        description="A second, cheaper Hamiltonian that judges the random frames without a label: "
+        "GFN1-xTB or GFN2-xTB by tblite, not the campaign's own reference. Its difference from "
+        "the reference is learned from earlier labels. The verdict then takes the "
+        "prediction-powered bound of the force error, and the plain one stands beside it.",
+    )
+    second_opinion_frames: int = Field(
+        200,
+        ge=10,
+        description="Random frames of each structure and temperature that it judges, the audit's "
+        "among them; at most as many as `reservoir`.",
     )

@@ -63,6 +63,7 @@ class Labeller:
         cores: number of cores for the reference.
         provenance: campaign and system, put on every record.
         may_start: called before each calculation; false: the rest is `not computed`.
+        systemic: whether a failure that most frames share ends the job; else it is recorded only.
         stop: called after every frame; true: stop in good order, with all records in the journal.
     """
 
@@ -72,6 +73,7 @@ class Labeller:
     cores: int
     provenance: Mapping[str, str]
     may_start: Callable[[], bool] = lambda: True
+    systemic: bool = True
     stop: Callable[[], bool] = lambda: False
 
     def label(
@@ -126,11 +128,12 @@ class Labeller:
                 fresh.append(labelled)
                 done += 1
                 report(done, record)
-                if record.status is not Status.OK:
+                if record.status is not Status.OK and self.systemic:
                     _check_systemic(own_journal, fresh, other_journals, expected)
             if stopped_by_signal or self.stop():
                 raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
-        _check_systemic(own_journal, fresh, other_journals, expected=0)
+        if self.systemic:
+            _check_systemic(own_journal, fresh, other_journals, expected=0)
         # Where another campaign was faster, its record holds: a structure has one label.
         records |= self.store.find(sorted(self.store.add(fresh)))
         paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}

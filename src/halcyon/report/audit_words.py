@@ -43,7 +43,7 @@ def error_text(audit: Audit) -> str:
     """
     clauses = []
     for quantity, words, unit, goal in (
-        ("forces_mae_meV_per_A", "forces", "meV/Å", audit.forces_goal_meV_per_A),
+        ("judged_forces_mae", "forces", "meV/Å", audit.forces_goal_meV_per_A),
         ("energy_mae_meV_per_atom", "energies", "meV/atom", audit.energy_goal_meV_per_atom),
     ):
         measured = audit.worst(quantity)
@@ -79,7 +79,35 @@ def audit_text(report: SystemReport) -> str:
             )
         case _:
             text = f"It cannot be said whether the model is right: {audit.reason}."
-    return " ".join([text, *_caveats(audit)])
+    return " ".join([text, *_second_opinion(audit), *_caveats(audit)])
+
+
+def second_name(method: str) -> str:
+    """A value of audit.second_opinion as people know it."""
+    return {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}.get(method, method)
+
+
+def _second_opinion(audit: Audit) -> list[str]:
+    """What a second Hamiltonian adds to the audit's numbers, a sentence for each thing."""
+    name = second_name(audit.second_opinion)
+    sentences = []
+    for part in audit.parts:
+        second, plain = part.second_opinion, part.forces_mae_meV_per_A
+        if second is None or plain is None:
+            continue
+        powered = second.forces_mae_meV_per_A
+        if powered is None:
+            sentences.append(
+                f"The second opinion ({name}) does not count for {place(part)}: {second.reason}."
+            )
+            continue
+        without = f", {second.failed} of them without its forces" if second.failed else ""
+        sentences.append(
+            f"Forces of {place(part)} are judged with a second opinion, {name} on "
+            f"{count(second.frames, 'random frame')}{without}: "
+            f"{interval_text(powered)} meV/Å; by the labels alone {interval_text(plain)}."
+        )
+    return sentences
 
 
 def _caveats(audit: Audit) -> list[str]:
@@ -108,6 +136,8 @@ def _caveats(audit: Audit) -> list[str]:
 
 def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
     """Errors on audit frames by generation, structure and temperature; heading first."""
+    parts = [(g.number, g.audit, part) for g in generations if g.audit for part in g.audit.parts]
+    judged_twice = any(part.second_opinion for _, _, part in parts)
     heading = [
         "Generation",
         "Structure",
@@ -115,6 +145,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
         "Frames / replicas",
         "Without a label",
         "Force MAE (interval), meV/Å",
+        *(["… with the second opinion (interval), meV/Å"] if judged_twice else []),
         "Goal, meV/Å",
         "Force RMSE (interval), meV/Å",
         "Atom error, 95 % are better (interval), eV/Å",
@@ -124,22 +155,21 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
     ]
     return [heading] + [
         [
-            str(g.number),
+            str(number),
             part.structure,
             f"{part.temperature_K:g}",
             f"{part.frames} / {part.replicas}",
             str(part.bad),
             interval_text(part.forces_mae_meV_per_A),
-            _goal(g.audit.forces_goal_meV_per_A),
+            *([_with_second(part)] if judged_twice else []),
+            _goal(audit.forces_goal_meV_per_A),
             interval_text(part.forces_rmse_meV_per_A),
             interval_text(part.atom_error_q95_eV_per_A),
             interval_text(part.energy_mae_meV_per_atom),
-            _goal(g.audit.energy_goal_meV_per_atom),
+            _goal(audit.energy_goal_meV_per_atom),
             str(part.finding),
         ]
-        for g in generations
-        if g.audit is not None
-        for part in g.audit.parts
+        for number, audit, part in parts
     ]
 
 
@@ -148,6 +178,17 @@ def interval_text(of: Interval | None) -> str:
     if of is None:
         return "–"
     return f"{significant(of.value)} ({significant(of.low)}–{significant(of.high)})"
+
+
+def _with_second(part: Audited) -> str:
+    """The prediction-powered error, with the frames behind it."""
+    second = part.second_opinion
+    if second is None:
+        return "–"
+    if second.forces_mae_meV_per_A is None:
+        return f"does not count: {second.reason}"
+    failed = f", {second.failed} failed" if second.failed else ""
+    return f"{interval_text(second.forces_mae_meV_per_A)}; {second.frames} frames{failed}"
 
 
 def _goal(value: float | None) -> str:

@@ -195,7 +195,7 @@ def _why(audit: Audit) -> str:
 def _trend(report: SystemReport) -> str:
     """Whether the audit's errors fall from generation to generation, and what follows from it."""
     audits = [g.audit for g in report.generations if g.audit is not None]
-    errors = [e[1].value for audit in audits if (e := audit.worst("forces_mae_meV_per_A"))]
+    errors = [e[1].value for audit in audits if (e := audit.worst("judged_forces_mae"))]
     model = report.plan.settings.model
     other = (
         f"a larger model (model.channels over {model.channels}, model.max_L over {model.max_L}) or "

@@ -84,7 +84,7 @@ def columns_of(report: SystemReport) -> list[Column]:
 
 def _audit_error(g: Generation) -> str:
     """Mean error and its interval, of the structure and temperature whose upper end is greatest."""
-    measured = g.audit.worst("forces_mae_meV_per_A") if g.audit else None
+    measured = g.audit.worst("judged_forces_mae") if g.audit else None
     if measured is None:
         return "–"
     _, error = measured

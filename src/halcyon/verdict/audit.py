@@ -7,12 +7,9 @@
     audit.finding  # AuditFinding.PASSED, MISSED, NOT_ENOUGH_DATA or NOT_ASKED
     signal_reports(frames, {"latent": 1.0}, tolerance_eV_per_A=0.3, deciding="latent")
 
-Frames of one replica resemble each other, so that the replica is the unit of every interval. There
-are few replicas, and errors are skewed: resampling them gives upper ends that hold in 59 to 92 %
-of cases where 95 % are asked for (lognormal errors, 2 to 8 replicas, 10 frames). So the logarithm
-of the mean gets a Student interval, from the spread between replicas, with as many degrees of
-freedom as equally large replicas of the same spread of sizes would have, less one (L. Kish, Survey
-Sampling, 1965, for that number). It holds in 88 to 96 % of the same cases.
+Frames of one replica resemble each other, so that the replica is the unit of every interval
+(`between_replicas`). Where a second Hamiltonian has judged more of the random frames, the force
+error has a second, prediction-powered interval, and its upper end is held against the goal.
 
 Not for: drawing the frames (`exploration.reservoir`), or what follows (`saturation.decide`).
 """
@@ -24,8 +21,17 @@ import numpy as np
 from ase import Atoms
 
 from halcyon.config import AccuracySettings, Settings
+from halcyon.verdict.between_replicas import (
+    WIDEST,
+    Predicted,
+    logarithmic,
+    mean_interval,
+    powered_interval,
+    spread_of_mean,
+    student,
+)
 from halcyon.verdict.estimates import CONFIDENCE, Estimate, Interval, Outcome
-from halcyon.verdict.forms import Audit, Audited, AuditFinding, SignalReport
+from halcyon.verdict.forms import Audit, Audited, AuditFinding, SecondOpinion, SignalReport
 from halcyon.verdict.saturation import confidence_spent
 
 ROLE = "audit"
@@ -36,13 +42,13 @@ DISTANCE = "distance_"
 """Beginning of the names of arrays with a signal's distances."""
 EXPECTED = "error"
 """Name of the expected error among the signals."""
+SECOND = "second_opinion"
+"""Name of the second opinion's predicted error among the signals."""
 FEWEST_FRAMES = 5
 """With fewer labelled frames of a structure and temperature, nothing is said."""
 FEWEST_REPLICAS = 2
 MOST_BAD = 1 / 3
 """If a greater part of the labels failed, the others may be the easy ones: nothing is said."""
-WIDEST = 1000.0
-"""Factor from a value to the end of its interval at most: a wider one says nothing more."""
 FEWEST_ATOMS = 5
 """With fewer bad atoms, or fewer good ones, there is no AUROC."""
 SEEING = 0.7
@@ -70,7 +76,11 @@ def audit_of(frames: Iterable[Atoms], generation: int) -> list[Atoms]:
 
 
 def assess_audit(
-    frames: Sequence[Atoms], accuracy: AccuracySettings, *, confidence: float
+    frames: Sequence[Atoms],
+    accuracy: AccuracySettings,
+    *,
+    confidence: float,
+    opinions: Sequence[Atoms] = (),
 ) -> Audit:
     """Errors of the model that explored, held against the campaign's goals.
 
@@ -80,13 +90,23 @@ def assess_audit(
             (N, 3), eV/Å.
         accuracy: the goals.
         confidence: one-sided, of the upper ends.
+        opinions: random frames that a second Hamiltonian has judged, the audit's among them, with
+            structure, temperature, replica, draw and second_opinion in `info`, and arrays
+            `model_forces` and, where it converged, `second_forces` (N, 3), eV/Å.
     """
     computed = [frame for frame in frames if frame.info["status"] != "not computed"]
     groups: dict[tuple[str, float], list[Atoms]] = {}
     for frame in computed:
-        groups.setdefault((frame.info["structure"], frame.info["temperature"]), []).append(frame)
+        groups.setdefault(_group(frame), []).append(frame)
     parts = [
-        _part(structure, temperature_K, groups[structure, temperature_K], accuracy, confidence)
+        _part(
+            structure,
+            temperature_K,
+            groups[structure, temperature_K],
+            [frame for frame in opinions if _group(frame) == (structure, temperature_K)],
+            accuracy=accuracy,
+            confidence=confidence,
+        )
         for structure, temperature_K in sorted(groups)
     ]
     finding, reason = _overall(parts, accuracy)
@@ -97,17 +117,28 @@ def assess_audit(
         forces_goal_meV_per_A=accuracy.forces_mae_meV_per_A,
         energy_goal_meV_per_atom=accuracy.energy_mae_meV_per_atom,
         confidence=confidence,
+        second_opinion=opinions[0].info["second_opinion"] if opinions else "none",
     )
 
 
-def missed(frames: Sequence[Atoms], settings: Settings) -> bool:
+def _group(frame: Atoms) -> tuple[str, float]:
+    return frame.info["structure"], frame.info["temperature"]
+
+
+def missed(frames: Sequence[Atoms], settings: Settings, opinions: Sequence[Atoms] = ()) -> bool:
     """Whether an audit missed its goals; with too few frames nobody knows, and it did not.
 
     Args:
         frames: as for `assess_audit`.
         settings: goals, and the confidence that a generation spends.
+        opinions: as for `assess_audit`.
     """
-    audit = assess_audit(frames, settings.accuracy, confidence=confidence_spent(settings))
+    audit = assess_audit(
+        frames,
+        settings.accuracy,
+        confidence=confidence_spent(settings),
+        opinions=opinions,
+    )
     return audit.finding is AuditFinding.MISSED
 
 
@@ -130,6 +161,8 @@ def _part(
     structure: str,
     temperature_K: float,
     frames: Sequence[Atoms],
+    opinions: Sequence[Atoms],
+    *,
     accuracy: AccuracySettings,
     confidence: float,
 ) -> Audited:
@@ -137,9 +170,10 @@ def _part(
     good = [frame for frame in frames if _usable(frame)]
     replicas = np.array([frame.info["replica"] for frame in good], dtype=int)
     number, bad = len(set(replicas.tolist())), len(frames) - len(good)
-    errors = None
+    errors = second = None
     if number >= FEWEST_REPLICAS and len(good) >= FEWEST_FRAMES:
         errors = _Errors.of(good, replicas, confidence)
+        second = _second_opinion(good, replicas, opinions, confidence) if opinions else None
     if errors is None:
         failed = f", {bad} more without a label" if bad else ""
         finding = AuditFinding.NOT_ENOUGH_DATA
@@ -153,7 +187,7 @@ def _part(
             f"{bad} of {len(frames)} audit frames got no label: the others may be the easy ones"
         )
     else:
-        finding, reason = _judged(errors, accuracy)
+        finding, reason = _judged(errors, second, accuracy)
         basis = f"{100 * confidence:.4g} %, {len(good)} frames of {number} replicas"
         reason += f" ({basis}, {bad} without a label)" if bad else f" ({basis})"
     if any(frame.info.get("reason", "").startswith(PUBLISHED) for frame in frames):
@@ -170,6 +204,66 @@ def _part(
         forces_rmse_meV_per_A=errors and errors.forces_rmse_meV_per_A,
         atom_error_q95_eV_per_A=errors and errors.atom_error_q95_eV_per_A,
         energy_mae_meV_per_atom=errors and errors.energy_mae_meV_per_atom,
+        second_opinion=second,
+    )
+
+
+def _second_opinion(
+    frames: Sequence[Atoms], replicas: np.ndarray, opinions: Sequence[Atoms], confidence: float
+) -> SecondOpinion:
+    """The prediction-powered force error of one structure at one temperature.
+
+    A frame of which the second Hamiltonian has no forces is predicted to have the mean error of
+    those of which it has: what is predicted may be wrong, but must not depend on who is labelled.
+
+    Args:
+        frames: with good labels, of at least two replicas.
+        replicas: number of each frame's replica, shape (n,).
+        opinions: of this structure at this temperature, see `assess_audit`.
+        confidence: one-sided, of each end.
+    """
+    draws = [frame.info["draw"] for frame in opinions]
+    known = np.array(["second_forces" in frame.arrays for frame in opinions])
+    predicted = np.full(len(opinions), np.nan)
+    for i, opinion in enumerate(opinions):
+        if known[i]:
+            difference = opinion.arrays["model_forces"] - opinion.arrays["second_forces"]
+            predicted[i] = np.abs(difference).mean()
+    index = {draw: i for i, draw in enumerate(draws)}
+    of_labelled = [index.get(frame.info.get("draw"), -1) for frame in frames]
+    others = np.setdiff1d(np.arange(len(opinions)), of_labelled)
+    failed = int((~known).sum())
+    reason = ""
+    if -1 in of_labelled:
+        reason = "not all audit frames were judged by it"
+    elif failed > MOST_BAD * len(opinions):
+        reason = f"it has no forces of {failed} of {len(opinions)} frames"
+    elif len(others) < len(frames):
+        reason = f"it judged {len(others)} more frames, expected at least {len(frames)}"
+    if reason:
+        return SecondOpinion(frames=len(opinions), failed=failed, reason=reason)
+    predicted[~known] = predicted[known].mean()
+    interval, factor = powered_interval(
+        np.array([np.abs(f.arrays["model_forces"] - f.arrays["forces"]).mean() for f in frames]),
+        replicas,
+        Predicted(
+            measured=predicted[of_labelled],
+            others=predicted[others],
+            replicas=np.array([opinions[i].info["replica"] for i in others]),
+        ),
+        confidence,
+    )
+    differences = [
+        np.abs(opinions[i].arrays["second_forces"] - frame.arrays["forces"]).mean()
+        for i, frame in zip(of_labelled, frames, strict=True)
+        if known[i]
+    ]
+    return SecondOpinion(
+        frames=len(opinions),
+        failed=failed,
+        forces_mae_meV_per_A=_times(1e3, interval),
+        factor=factor,
+        difference_meV_per_A=1e3 * float(np.mean(differences)) if differences else None,
     )
 
 
@@ -182,10 +276,18 @@ def _usable(frame: Atoms) -> bool:
     )
 
 
-def _judged(errors: "_Errors", accuracy: AccuracySettings) -> tuple[AuditFinding, str]:
+def _judged(
+    errors: "_Errors", second: SecondOpinion | None, accuracy: AccuracySettings
+) -> tuple[AuditFinding, str]:
     """Errors of one structure at one temperature against the goals."""
+    powered = second.forces_mae_meV_per_A if second else None
     goals = (
-        ("forces", errors.forces_mae_meV_per_A, accuracy.forces_mae_meV_per_A, "meV/Å"),
+        (
+            "forces",
+            powered or errors.forces_mae_meV_per_A,
+            accuracy.forces_mae_meV_per_A,
+            "meV/Å",
+        ),
         ("energies", errors.energy_mae_meV_per_atom, accuracy.energy_mae_meV_per_atom, "meV/atom"),
     )
     texts, any_over = [], False
@@ -199,6 +301,14 @@ def _judged(errors: "_Errors", accuracy: AccuracySettings) -> tuple[AuditFinding
             )
     if not texts:
         return AuditFinding.NOT_ASKED, "accuracy was not asked for"
+    if second and powered:
+        plain = errors.forces_mae_meV_per_A
+        texts[0] += (
+            f", by a second opinion on {second.frames} frames "
+            f"(without it {plain.value:.3g}, up to {plain.high:.3g})"
+        )
+    elif second:
+        texts[0] += f" (the second opinion does not count: {second.reason})"
     finding = AuditFinding.MISSED if any_over else AuditFinding.PASSED
     return finding, f"mean errors of {' and '.join(texts)}"
 
@@ -249,46 +359,6 @@ def _times(factor: float, interval: Interval) -> Interval:
     )
 
 
-def mean_interval(values: np.ndarray, replicas: np.ndarray, confidence: float) -> Interval:
-    """Mean of positive values of n frames, with the interval that the module describes.
-
-    Args:
-        values: shape (n,).
-        replicas: the replica of each, shape (n,); at least two differ.
-        confidence: one-sided, of each end.
-    """
-    mean = float(values.mean())
-    if mean <= 0:
-        return Interval(value=0.0, low=0.0, high=0.0)
-    relative = _spread_of_mean(values - mean, replicas) / mean
-    return _logarithmic(mean, relative, replicas, confidence)
-
-
-def _logarithmic(
-    value: float, relative: float, replicas: np.ndarray, confidence: float
-) -> Interval:
-    """Student's interval of the logarithm of a value with this relative standard error."""
-    factor = float(np.exp(min(_student(replicas, confidence) * relative, np.log(WIDEST))))
-    return Interval(value=value, low=value / factor, high=value * factor)
-
-
-def _spread_of_mean(deviations: np.ndarray, replicas: np.ndarray) -> float:
-    """Standard error of a mean, from deviations of single frames added up by replica."""
-    names, of_frame = np.unique(replicas, return_inverse=True)
-    sums = np.bincount(of_frame, weights=deviations)
-    number = len(names)
-    return float(np.sqrt(number / (number - 1) * (sums**2).sum()) / len(deviations))
-
-
-def _student(replicas: np.ndarray, confidence: float) -> float:
-    """Quantile of Student's distribution for replicas of unequal numbers of frames."""
-    from scipy import stats
-
-    sizes = np.unique(replicas, return_counts=True)[1]
-    effective = len(replicas) ** 2 / float((sizes**2).sum())
-    return float(stats.t.ppf(confidence, max(effective - 1, 0.5)))
-
-
 def _quantile_interval(
     atoms: Sequence[np.ndarray], replicas: np.ndarray, confidence: float
 ) -> Interval:
@@ -312,7 +382,7 @@ def _quantile_interval(
     resampled = [np.quantile(np.concatenate([pooled[i] for i in draw]), QUANTILE) for draw in draws]
     spread = np.log(np.maximum(resampled, value / WIDEST)).std()
     # Resamples of few replicas spread less than new replicas would.
-    return _logarithmic(
+    return logarithmic(
         value, float(spread * np.sqrt(len(names) / (len(names) - 1))), replicas, confidence
     )
 
@@ -323,6 +393,7 @@ def signal_reports(
     *,
     tolerance_eV_per_A: float,
     deciding: str,
+    opinions: Sequence[Atoms] = (),
 ) -> list[SignalReport]:
     """How well each signal told bad forces from good ones on audit frames.
 
@@ -332,9 +403,11 @@ def signal_reports(
             the tolerance.
         tolerance_eV_per_A: an atom whose force error is over it is bad.
         deciding: name of the signal that the index counts by.
+        opinions: as for `assess_audit`; the second opinion is reported like a signal.
 
     Returns:
-        The expected error first, where the frames have it, then the signals by name.
+        The expected error first, where the frames have it, then the signals by name, and the second
+        opinion last.
     """
     good = [frame for frame in frames if _usable(frame)]
     present = {name for frame in good for name in frame.arrays}
@@ -359,7 +432,33 @@ def signal_reports(
                 decides=name == deciding,
             )
         )
+    if second := _with_second_errors(good, opinions):
+        reports.append(
+            _report(SECOND, second, SECOND, tolerance_eV_per_A, tolerance_eV_per_A, decides=False)
+        )
     return reports
+
+
+def _with_second_errors(frames: Sequence[Atoms], opinions: Sequence[Atoms]) -> list[Atoms]:
+    """Copies of the frames of which the second Hamiltonian has forces, with the error it predicts.
+
+    The array `SECOND` has the length of the predicted difference of each atom's force, eV/Å, (N,).
+    """
+    by_draw = {
+        (*_group(frame), frame.info["draw"]): frame
+        for frame in opinions
+        if "second_forces" in frame.arrays
+    }
+    judged = []
+    for frame in frames:
+        opinion = by_draw.get((*_group(frame), frame.info.get("draw")))
+        if opinion is not None:
+            difference = opinion.arrays["model_forces"] - opinion.arrays["second_forces"]
+            copy = frame.copy()
+            copy.info = dict(frame.info)
+            copy.arrays[SECOND] = np.linalg.norm(difference, axis=1)
+            judged.append(copy)
+    return judged
 
 
 def _report(
@@ -445,12 +544,12 @@ def _of_share(value: float, influence: np.ndarray, replica: np.ndarray, frames: 
     from scipy import special, stats
 
     tail = (1 - CONFIDENCE) / 2
-    spread = _spread_of_mean(influence, replica) * len(influence)
+    spread = spread_of_mean(influence, replica) * len(influence)
     if value in (0.0, 1.0) or spread == 0:
         successes = round(value * frames)
         interval = stats.binomtest(successes, frames).proportion_ci(CONFIDENCE)
         low, high = float(interval.low), float(interval.high)
     else:
-        step = _student(replica, 1 - tail) * spread / (value * (1 - value))
+        step = student(replica, 1 - tail) * spread / (value * (1 - value))
         low, high = (float(special.expit(special.logit(value) + end)) for end in (-step, step))
     return Estimate(outcome=Outcome.ESTIMATED, value=value, low=low, high=high)

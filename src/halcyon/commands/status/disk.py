@@ -20,6 +20,7 @@ ENDINGS = {
         "selected.parquet",
         "candidates.parquet",
         "reservoir.parquet",
+        "second_opinion.parquet",
     ),
     "traces": ("traces.parquet", "parity.parquet"),
     "trajectories": ("trajectory.parquet",),

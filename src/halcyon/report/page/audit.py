@@ -25,6 +25,7 @@ from halcyon.report.page.axes import (
     rounded,
     titled,
 )
+from halcyon.verdict.estimates import Interval
 from halcyon.verdict.forms import Audited
 
 SMALLEST_EV_PER_A = 1e-3
@@ -79,33 +80,25 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
             f"({number_text(error.low)} to {number_text(error.high)})"
             for part, error in zip(parts, errors, strict=True)
         ]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "meta": g.number,
-                "name": f"generation {g.number}",
-                "x": rounded(g.number + np.linspace(-1, 1, len(parts) + 2)[1:-1] * 0.4),
-                "y": rounded(error.value for error in errors),
-                "text": [
-                    escape(f"generation {g.number}, {place(part)}, {part.frames} frames")
-                    for part in parts
-                ],
-                "customdata": [[number_text(e.low), number_text(e.high)] for e in errors],
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": rounded(max(0.0, e.high - e.value) for e in errors),
-                    "arrayminus": rounded(max(0.0, e.value - e.low) for e in errors),
-                    "color": colours[g.number],
-                    "thickness": 2,
-                },
-                "marker": {"size": 10, "color": colours[g.number]},
-                "cliponaxis": False,
-                "hovertemplate": "%{text}<br>%{y:.3g} (%{customdata[0]} to %{customdata[1]})"
-                "<extra></extra>",
-            }
-        )
+        data.append(_errors(g.number, parts, errors, colours[g.number]))
+        judged = [(part, error) for part in parts if (error := _second_error(part, quantity))]
+        if judged:
+            highs += [error.high for _, error in judged]
+            summary += [
+                f"generation {g.number}, {place(part)}, with the second opinion: "
+                f"{number_text(error.value)} ({number_text(error.low)} to "
+                f"{number_text(error.high)})"
+                for part, error in judged
+            ]
+            data.append(
+                _errors(
+                    g.number,
+                    [part for part, _ in judged],
+                    [error for _, error in judged],
+                    colours[g.number],
+                    second=True,
+                )
+            )
     what, of = "Energy", "energies relative to their mean"
     if quantity == "forces_mae_meV_per_A":
         what, of = "Force", "force components"
@@ -114,6 +107,13 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         if goal is not None
         else "No goal was asked for."
     )
+    if any(
+        _second_error(part, quantity) for g in report.generations for part in _measured(g, quantity)
+    ):
+        ends += (
+            " Diamonds: prediction-powered, with a second opinion on many more frames; there, "
+            "their upper ends count."
+        )
     return Figure(
         id=name,
         title=f"{what} error where the dynamics goes",
@@ -126,6 +126,51 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         y=titled(f"audit {axis}", **room([*highs, goal or 0.0])),
         layout={} if goal is None else {"shapes": [goal_line(goal)]},
     )
+
+
+def _second_error(part: Audited, quantity: str) -> Interval | None:
+    """The error that a second opinion judged; None: it did not."""
+    if part.second_opinion is None or quantity != "forces_mae_meV_per_A":
+        return None
+    return part.second_opinion.forces_mae_meV_per_A
+
+
+def _errors(
+    number: int,
+    parts: Sequence[Audited],
+    errors: Sequence[Interval],
+    colour: str,
+    *,
+    second: bool = False,
+) -> Trace:
+    """Points of a generation's errors with their intervals; diamonds with the second opinion."""
+    places = np.linspace(-1, 1, len(parts) + 2)[1:-1] * 0.4 + 0.1 * second
+    words = ", with the second opinion" if second else ""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": number,
+        "name": f"generation {number}{words}",
+        "x": rounded(number + places),
+        "y": rounded(error.value for error in errors),
+        "text": [
+            escape(f"generation {number}, {place(part)}, {part.frames} frames{words}")
+            for part in parts
+        ],
+        "customdata": [[number_text(e.low), number_text(e.high)] for e in errors],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": rounded(max(0.0, e.high - e.value) for e in errors),
+            "arrayminus": rounded(max(0.0, e.value - e.low) for e in errors),
+            "color": colour,
+            "thickness": 2,
+        },
+        "marker": {"size": 10, "color": colour, "symbol": "diamond-open" if second else "circle"},
+        "cliponaxis": False,
+        "hovertemplate": "%{text}<br>%{y:.3g} (%{customdata[0]} to %{customdata[1]})"
+        "<extra></extra>",
+    }
 
 
 def atom_errors(frames: Sequence[Atoms]) -> np.ndarray:
