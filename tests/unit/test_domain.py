@@ -177,9 +177,20 @@ def test_a_file_of_schema_2_is_still_read_and_has_no_expected_errors():
     assert [found.report.selected_left_out, found.report.selected_used] == [0, 0]
 
 
-def test_a_file_of_today_is_written_as_it_was_read(tmp_path):
+def test_a_file_of_schema_3_is_still_read_and_used_as_it_was():
     # For the made-up molecules of test_signals, with all signals and expected errors.
     path = ROOT / "tests/data/domain/v3.json"
+    kept = json.loads(path.read_text())["expected"]["curves"]["latent"]["O"]
+    curve = Domain.read(path).expected.curves["latent"]["O"]
+    assert not curve.cautious
+    np.testing.assert_allclose(curve.at(np.array(kept["distance"])), kept["error"])
+    limited = curve.limited(0.5)
+    assert (curve.limit, limited.greatest, curve.own) == (kept["limit"], None, 1.0)
+
+
+def test_a_file_of_today_is_written_as_it_was_read(tmp_path):
+    # For the made-up molecules of test_signals, with all signals and expected errors.
+    path = ROOT / "tests/data/domain/v4.json"
     Domain.read(path).write(tmp_path / "domain.json")
     assert (tmp_path / "domain.json").read_bytes() == path.read_bytes()
 

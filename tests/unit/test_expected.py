@@ -53,12 +53,12 @@ def seen(number, *, noise=0.5, seed=1, **blind):
 
 def test_a_staircase_is_found_and_its_steps_are_joined_by_straight_lines():
     curve = fit(staircase([(1, 0.1), (2, 0.2), (3, 0.5)])).curves["latent"]["O"]
-    # By hand: 0.1 before 1; halfway between steps; and 0.5 at 3, so 0.5 · 6/3 at 6.
-    found = curve.at(np.array([0.0, 0.9, 1.5, 2.5, 3.0, 6.0]))
-    np.testing.assert_allclose(found, [0.1, 0.1, 0.15, 0.35, 0.5, 1.0])
+    # By hand: 0.1 before 1; halfway between steps.
+    found = curve.at(np.array([0.0, 0.9, 1.5, 2.5, 3.0]))
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.15, 0.35, 0.5])
     assert curve.limit == pytest.approx(2 + (0.3 - 0.2) / (0.5 - 0.2))
     assert curve.extrapolated == 1
-    np.testing.assert_allclose(curve.low, curve.error)  # errors without spread
+    np.testing.assert_allclose(curve.low[:3], curve.error[:3])  # errors without spread
     assert (curve.source, curve.pairs) == ("class", 150)
 
 
@@ -67,9 +67,8 @@ def test_steps_that_fall_are_pooled_to_their_mean():
     made = staircase([(1, 0.1), (2, 0.4), (3, 0.2), (4, 0.9)])
     weight = np.where(made.distances["latent"] == 2, 2.0, 1.0)
     curve = fit(dataclasses.replace(made, weight=weight)).curves["latent"]["O"]
-    np.testing.assert_allclose(
-        curve.at(np.array([1.0, 2.0, 2.7, 3.0, 4.0])), [0.1, *[1 / 3] * 3, 0.9]
-    )
+    knots = np.interp([1.0, 2.0, 2.7, 3.0, 4.0], curve.distance, curve.error)
+    np.testing.assert_allclose(knots, [0.1, *[1 / 3] * 3, 0.9])
 
 
 def test_a_limit_that_no_pair_reaches_is_extrapolated_and_says_by_how_much():
@@ -114,22 +113,122 @@ def test_the_expectation_is_the_mean_error_at_a_distance():
         assert curve.at(distance[inside]).mean() == pytest.approx(mean, rel=0.15)
 
 
-def test_a_class_of_few_pairs_shares_those_of_its_element_or_of_all_atoms():
-    n = expected.FEWEST_PAIRS
-    classes = np.repeat(["O", "H0", "H1"], [n - 1, n, 10])
-    error = np.repeat([0.1, 0.2, 0.4], [n - 1, n, 10])
-    fitted = fit(pairs_of({"latent": np.ones(len(error))}, error, classes=classes))
-    of_class = fitted.curves["latent"]
+def test_errors_grow_beyond_the_pairs_as_they_grow_within_them():
+    # Made as the power 1.5 of the distance: what is fitted within 1 to 4 must hold at 8 and 40.
+    random = np.random.default_rng(2)
+    distance = random.uniform(1, 4, 2000)
+    error = 0.05 * distance**1.5
+    curve = fit(pairs_of({"latent": distance}, error)).curves["latent"]["O"]
+    far = np.array([8.0, 20.0, 40.0])
+    np.testing.assert_allclose(curve.at(far), 0.05 * far**1.5, rtol=0.05)
+    assert curve.limit == pytest.approx((TOLERANCE / 0.05) ** (1 / 1.5), rel=0.02)
+    # Beyond the straight lines that stand for the power, in proportion.
+    last = np.array(curve.distance[-1:])
+    np.testing.assert_allclose(curve.at(3 * last), 3 * curve.at(last))
+
+
+@pytest.mark.parametrize(("power", "used"), [(0.3, 1.0), (4.0, expected.GREATEST_GROWTH)])
+def test_errors_grow_at_least_in_proportion_and_at_most_as_the_square(power, used):
+    distance = np.random.default_rng(2).uniform(1, 4, 2000)
+    curve = fit(pairs_of({"latent": distance}, 0.01 * distance**power)).curves["latent"]["O"]
+    within, beyond = curve.at(np.array([curve.greatest, 2 * curve.greatest]))
+    assert beyond / within == pytest.approx(2**used, rel=0.001)
+
+
+def test_growth_is_that_within_classes():
+    # Each class's errors grow in proportion; O is far and bad, H near and good: over all atoms the
+    # slope is 3, which tells of the classes, and not of growth.
+    random = np.random.default_rng(3)
+    oxygen = np.resize([True, False], 2000)
+    distance = np.where(oxygen, 10.0, 1.0) * random.uniform(1, 2, 2000)
+    error = np.where(oxygen, 0.1, 0.001) * distance
+    made = pairs_of({"latent": distance}, error, classes=np.where(oxygen, "O", "H0"))
+    assert expected._growth(distance, made) == pytest.approx(1.0)
+
+
+def steady(frames, atoms, error, classes, *, spread=0.0, seed=1):
+    """Pairs at distance 1, so many frames of so many atoms of each class, of a mean error each."""
+    random = np.random.default_rng(seed)
+    errors, names, numbers, begin = [], [], [], 0
+    for number, mean, name in zip(frames, error, classes, strict=True):
+        of_frame = mean * random.lognormal(0, spread, number)
+        errors += [*np.repeat(of_frame, atoms)]
+        names += [name] * (number * atoms)
+        numbers += [*np.repeat(np.arange(begin, begin + number), atoms)]
+        begin += number
+    return pairs_of(
+        {"latent": np.ones(len(errors))}, errors, classes=np.array(names), frame=np.array(numbers)
+    )
+
+
+def test_a_class_leans_on_its_element_and_on_all_atoms_the_more_the_fewer_its_frames():
+    even = expected.EVEN_FRAMES
+    made = steady([even, 3 * even], 4, [0.2, 0.8], ["H0", "O"])
+    of_class = fit(made).curves["latent"]
+    central = {name: curve.error[0] for name, curve in of_class.items()}
+    # By hand. The mean of all atoms is (1 · 0.2 + 3 · 0.8) / 4 = 0.65. O has 3 even frames, so it
+    # counts 3/4. H0 is all there is of H: 1/2. H1 has no pairs: its element's are those of H0.
+    assert central["O"] == pytest.approx(0.8**0.75 * 0.65**0.25)
+    assert central["H0"] == pytest.approx(0.2**0.5 * 0.65**0.5)
+    assert central["H1"] == pytest.approx(central["H0"])
+    assert [of_class[name].own for name in ("O", "H0", "H1")] == pytest.approx([0.75, 0.5, 0])
     assert {name: curve.source for name, curve in of_class.items()} == {
-        "O": "all atoms",
-        "H0": "class",
-        "H1": "element",
+        "O": "class, all atoms",
+        "H0": "class, all atoms",
+        "H1": "element, all atoms",
     }
-    at_one = {name: curve.at(np.ones(1))[0] for name, curve in of_class.items()}
-    assert at_one["O"] == pytest.approx(error.mean())
-    assert at_one["H0"] == pytest.approx(0.2)
-    assert at_one["H1"] == pytest.approx((n * 0.2 + 10 * 0.4) / (n + 10))
-    assert any("fewer than 50 pairs of their own" in line for line in fitted.lines())
+    assert of_class["H1"].pairs == of_class["H0"].pairs == 4 * even
+
+
+def test_a_class_leans_on_its_element_first():
+    even = expected.EVEN_FRAMES
+    made = steady([even, even, 2 * even], 2, [0.1, 0.3, 0.8], ["H0", "H1", "O"])
+    curve = fit(made).curves["latent"]["H0"]
+    # By hand: half is its own, a third (2/3 of the rest) its element's, whose mean is 0.2; the
+    # rest that of all atoms, 0.5.
+    assert curve.error[0] == pytest.approx(0.1 ** (1 / 2) * 0.2 ** (1 / 3) * 0.5 ** (1 / 6))
+    assert curve.source == "class, element, all atoms"
+
+
+def test_atoms_of_one_frame_are_no_more_frames():
+    few, many = (steady([5, 40], n, [0.2, 0.8], ["H0", "O"]) for n in (1, 30))
+    assert fit(few).curves["latent"]["H0"].own == fit(many).curves["latent"]["H0"].own == 5 / 25
+
+
+def test_a_class_of_few_frames_is_named():
+    made = steady([5, 60], 3, [0.2, 0.8], ["H0", "O"])
+    last = list(fit(made).lines())[-1]
+    assert "few frames of their own" in last
+    assert last.endswith("other classes: H0, H1")
+
+
+def test_the_upper_end_of_the_interval_is_acted_upon():
+    few, many = (
+        fit(steady([n], 3, [0.2], ["O"], spread=1.0), {"O": "O"}).curves["latent"]["O"]
+        for n in (12, 1200)
+    )
+    for curve in (few, many):
+        assert curve.at(np.ones(1))[0] == curve.high[0] > curve.error[0]
+    # As the standard error of a mean: its one-sided 95 % end for this lognormal and 1200 frames is
+    # 1 + 1.645 · 1.31 / √1200 = 1.06.
+    assert many.high[0] / many.error[0] == pytest.approx(1.06, abs=0.02)
+    assert few.high[0] / few.error[0] > 1.12
+
+
+def test_the_limit_is_where_the_upper_end_meets_the_tolerance():
+    curve = fit(seen(300)).curves["latent"]["O"]
+    assert curve.at(np.array([curve.limit]))[0] == pytest.approx(TOLERANCE)
+    assert np.interp(curve.limit, curve.distance, curve.error) < TOLERANCE
+
+
+def test_a_curve_of_an_early_release_is_acted_upon_as_it_was():
+    # Schema 3 knew an interval, and went by the expectation.
+    curve = Curve(
+        distance=[1.0, 2.0], error=[0.1, 0.2], source="class", pairs=9, low=[0.1, 0.1], high=[1, 2]
+    )
+    np.testing.assert_allclose(curve.at(np.array([1.0, 2.0, 4.0])), [0.1, 0.2, 0.4])
+    assert curve.limited(0.3).limit == pytest.approx(3.0)
+    assert curve.limited(0.3).extrapolated == pytest.approx(1.5)
 
 
 def test_the_auroc_is_that_of_scikit_learn_class_by_class():

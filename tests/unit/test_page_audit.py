@@ -333,6 +333,14 @@ def test_replicas_that_are_too_short_for_themselves_must_be_longer(audited):
     assert "exploration.replicas" not in told
 
 
+def test_a_single_part_that_did_not_decorrelate_needs_what_its_events_need(audited):
+    """By hand as two tests before: with no decorrelation time only the events are known to need."""
+    part = make_calm("water", 500.0, events=0, decorrelation_ps=None, decorrelation_times=None)
+    short = {"finding": "not enough data", "reason": "did not decorrelate", "parts": [part]}
+    step = report.next_step(collected(audited(("max_generations",), calm=short)))
+    assert "exploration.time_ps from 2 to at least 90" in step
+
+
 def test_where_nothing_reacted_the_next_step_says_so(audited):
     quiet = {"finding": "not enough data", "reason": "no bond changed", "bonds_changed": 0}
     told = report.next_step(collected(audited(("continue",), calm=quiet)))

@@ -308,7 +308,8 @@ def test_frames_of_earlier_generations_say_what_errors_to_expect():
     assert (found.frames, found.pairs) == (190, 400 + 54 + 54)
     # At a distance of 9 by hand: the older ones count a quarter of the newer ones.
     for curve in found.curves["latent"].values():
-        assert curve.at(np.array([9.0]))[0] == pytest.approx((0.25 * 4 + 1) / 1.25)
+        expected = np.interp(9.0, curve.distance, curve.error)
+        assert expected == pytest.approx((0.25 * 4 + 1) / 1.25)
 
 
 def test_all_that_a_domain_says_of_frames(domain):

@@ -4,17 +4,24 @@ A signal is a number without a meaning until it is held against errors. Here it 
 single atoms: the signal's raw distance, and the force error |F_model - F_reference| of a frame that
 was labelled before the model learned from it.
 
-1. Of each class of atoms and each signal, pairs in the order of their distance are averaged in
-   groups of `GROUP`, and the error is fitted as a function of the distance that never falls
-   (isotonic regression: R. E. Barlow et al., Statistical Inference under Order Restrictions, 1972;
-   scikit-learn's). Beyond the greatest distance it grows in proportion to the distance.
-2. A class with too few pairs shares those of its element, or of all atoms.
+1. Of some atoms and a signal, pairs in the order of their distance are averaged in groups of
+   `GROUP`, and the error is fitted as a function of the distance that never falls (isotonic
+   regression: R. E. Barlow et al., Statistical Inference under Order Restrictions, 1972;
+   scikit-learn's). Beyond the greatest distance it grows as a power of the distance: the slope of
+   ln(error) over ln(distance) within classes, at least 1 and at most `GREATEST_GROWTH`.
+2. The curve of a class leans on that of its element, and this on that of all atoms (partial
+   pooling: B. Efron, C. Morris, J. Am. Stat. Assoc. 70, 311, 1975): of the logarithm of the error,
+   n / (n + `EVEN_FRAMES`) is of its own pairs, which are of n frames. So a scale that few frames
+   give a class is believed half.
 3. Signals are compared on errors predicted by cross-validation over frames: by AUROC (0.5 is
    chance) for "error over the tolerance", bad and good atoms of one class against each other; or,
    with too few bad atoms, by the squared error of the logarithm of the error. A signal whose AUROC
    may be chance is *blind* and does not decide, unless all are.
 4. The best signal decides; or all that see together, where that is better beyond its uncertainty:
    the geometric mean of their expected errors, calibrated once more as in 1, for all atoms alike.
+5. What is acted upon is the upper end of the curve's 90 % interval (bootstrap over frames): few
+   frames near equilibrium let expect too little where the dynamics goes. With frames, the interval
+   gets narrow.
 
     import numpy as np
     from halcyon.domain.expected import Pairs, fit_expected
@@ -46,8 +53,14 @@ from halcyon.verdict.estimates import Interval
 
 GROUP = 5
 """Pairs averaged before the fit: the end of an isotonic fit otherwise follows a single pair."""
-FEWEST_PAIRS = 50
-"""With fewer, a class shares the pairs of its element, and an element those of all atoms."""
+EVEN_FRAMES = 20
+"""With so many frames of its own, a class counts as much as what it leans on. Compared were 0 to 80
+and no curves of classes, on frames that models visited: all of 10 to 80 rank errors alike."""
+GREATEST_GROWTH = 2.0
+"""The greatest power by which errors grow with the distance: what is left out of an expansion to
+first order grows so."""
+BEYOND = np.sqrt(2.0) ** np.arange(1, 13)
+"""Where a power is replaced by straight lines, in greatest distances; then by a proportion."""
 FOLDS = 5
 FEWEST_BAD = 10
 """With fewer atoms over the tolerance, or fewer within it, no AUROC is given."""
@@ -58,6 +71,8 @@ SMALLEST_ERROR_EV_PER_A = 1e-4
 """Least error whose logarithm is taken, eV/Å."""
 LARGEST_ERROR_EV_PER_A = 1e6
 """Stands for infinity in intervals, which are written to a file."""
+LEANING = 0.5
+"""A class with a smaller part in its own curve is named."""
 COMPARED_ONLY = ("bond_stretch", "potential_energy")
 """Signals that never decide: monitors for comparison, which know no environment of an atom."""
 COMBINED = "combination"
@@ -104,16 +119,20 @@ class Curve:
     """Expected force error by raw distance: straight lines between K knots.
 
     Before the first knot it is constant; beyond the last it grows in proportion to the distance.
+    It is taken at the upper end of its interval where it is `cautious`.
 
     Attributes:
         distance: of the knots, ascending, in the signal's unit; of a combination, eV/Å.
         error: expected at the knots, at least `SMALLEST_ERROR_EV_PER_A`, eV/Å.
-        source: whose pairs it is fitted to: `class`, `element` or `all atoms`.
-        pairs: number of these.
+        source: whose pairs it is fitted to: `class`, `element`, `all atoms`, or several of these.
+        pairs: number of those of the class, or of all where it has none.
         low: lower end of the 90 % bootstrap interval of `error`, eV/Å.
         high: upper end, eV/Å.
         limit: distance beyond which the expectation is over the tolerance.
-        extrapolated: limit over the greatest knot, where it lies beyond; else 1.
+        extrapolated: limit over the greatest distance of pairs, where it lies beyond; else 1.
+        greatest: greatest distance of pairs; None in files of early releases: the last knot.
+        own: part of the logarithm of the error that is by the pairs of the class itself.
+        cautious: whether `high` is acted upon, and not `error`; not in files of early releases.
     """
 
     distance: list[float]
@@ -124,6 +143,14 @@ class Curve:
     high: list[float] = field(default_factory=list)
     limit: float = 0.0
     extrapolated: float = 1.0
+    greatest: float | None = None
+    own: float = 1.0
+    cautious: bool = False
+
+    @property
+    def acted_upon(self) -> np.ndarray:
+        """Error at the knots that decides, shape (K,), eV/Å."""
+        return np.array(self.high if self.cautious else self.error)
 
     def at(self, distance: np.ndarray) -> np.ndarray:
         """Expected error, eV/Å, of the shape of the distances."""
@@ -137,7 +164,7 @@ class Curve:
         Returns:
             Two arrays of shape (K + 1,).
         """
-        x, y = np.array(self.distance), np.array(self.error)
+        x, y = np.array(self.distance), self.acted_upon
         slope = np.diff(y) / np.diff(x)
         start = y[:-1] - slope * x[:-1]
         # Where all distances are 0, nothing is known beyond.
@@ -159,17 +186,19 @@ class Curve:
         )
 
     def limited(self, tolerance_eV_per_A: float) -> "Curve":
-        """The curve with its limit, and how far that is beyond the greatest knot."""
-        x, y = np.array(self.distance), np.array(self.error)
+        """The curve with its limit, and how far that is beyond the greatest distance of pairs."""
+        x, y = np.array(self.distance), self.acted_upon
         over = np.flatnonzero(y > tolerance_eV_per_A)
         if not over.size:
-            factor = tolerance_eV_per_A / self.error[-1] if x[-1] > 0 else 1.0
-            return replace(self, limit=float(x[-1] * factor), extrapolated=float(factor))
-        end = over[0]
-        if end == 0:
-            return replace(self, limit=0.0)
-        limit = np.interp(tolerance_eV_per_A, y[end - 1 : end + 1], x[end - 1 : end + 1])
-        return replace(self, limit=float(limit))
+            limit = x[-1] * tolerance_eV_per_A / y[-1]
+        elif over[0] == 0:
+            limit = 0.0
+        else:
+            ends = slice(over[0] - 1, over[0] + 1)
+            limit = np.interp(tolerance_eV_per_A, y[ends], x[ends])
+        greatest = x[-1] if self.greatest is None else self.greatest
+        beyond = limit / greatest if greatest > 0 else 1.0
+        return replace(self, limit=float(limit), extrapolated=float(max(beyond, 1.0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +269,7 @@ class ExpectedErrors:
         skill = self.skill.get(self.deciding)
         what = " and ".join(self.signals)
         yield (
-            f"An atom is unreliable where its expected force error is over "
+            f"An atom is unreliable where its expected force error{self._end()} is over "
             f"{self.tolerance_eV_per_A:g} eV/Å; {what} decide{'s' * (len(self.signals) == 1)}: "
             f"{self._skill_text(skill)}"
         )
@@ -255,12 +284,16 @@ class ExpectedErrors:
                 f"{len(beyond)} of {len(limits)} limits are extrapolated, by a factor of up to "
                 f"{max(beyond):.3g}: no pair there is expected to be that wrong"
             )
-        if shared := [name for name, curve in curves.items() if curve.source != "class"]:
+        if leaning := [name for name, curve in curves.items() if curve.own < LEANING]:
             yield (
-                f"fewer than {FEWEST_PAIRS} pairs of their own, so that they share those of "
-                f"{' or '.join(sorted({curves[name].source for name in shared}))}: "
-                f"{', '.join(shared)}"
+                f"few frames of their own, so that their expected errors are mostly by pairs of "
+                f"other classes: {', '.join(leaning)}"
             )
+
+    def _end(self) -> str:
+        """Which end of an interval is acted upon, as a part of a sentence."""
+        deciding = self.combined or next(iter(self.curves[self.signals[0]].values()))
+        return ", at the upper end of its 90 % interval," if deciding.cautious else ""
 
     def _skill_text(self, skill: Skill | None) -> str:
         measured = f"{self.pairs} atoms of {self.frames} frames, {self.bad} of them bad"
@@ -329,11 +362,16 @@ def fit_expected(
     usable = pairs.known(deciding)
     curves, combined = _fitted(usable, elements, deciding)
     curves, combined = _with_intervals(usable, elements, curves, combined, seed=seed)
+    if combined:  # it is fitted to means of what the signals let expect, not of their upper ends
+        combined = replace(combined, cautious=True)
     return ExpectedErrors(
         tolerance_eV_per_A=tolerance_eV_per_A,
         signals=deciding,
         curves={
-            signal: {name: c.limited(tolerance_eV_per_A) for name, c in of_class.items()}
+            signal: {
+                name: replace(curve, cautious=not combined).limited(tolerance_eV_per_A)
+                for name, curve in of_class.items()
+            }
             for signal, of_class in curves.items()
         },
         combined=combined and combined.limited(tolerance_eV_per_A),
@@ -348,57 +386,133 @@ def _fitted(
     pairs: Pairs, elements: Mapping[str, str], signals: Sequence[str]
 ) -> tuple[dict[str, dict[str, Curve]], Curve | None]:
     """Curves of each signal and class, and that of their geometric mean where there are several."""
-    curves = {
-        signal: {
-            name: _curve(pairs.distances[signal], pairs, *_shared(pairs, elements, name))
-            for name in elements
-        }
-        for signal in signals
-    }
+    curves = {signal: _of_classes(pairs, elements, signal) for signal in signals}
     if len(signals) == 1:
         return curves, None
     mean = _mean(curves, pairs.distances, pairs.classes)
-    everyone = np.ones(len(pairs), dtype=bool)
-    return curves, _curve(mean, pairs, everyone, "all atoms")
+    used = pairs.weight > 0
+    everyone = _Layer("all atoms", _steps(mean, pairs, used), int(used.sum()), 1.0)
+    return curves, _leaning([everyone], growth=1.0)
 
 
-def _shared(pairs: Pairs, elements: Mapping[str, str], name: str) -> tuple[np.ndarray, str]:
-    """Which pairs a class is fitted to, and whose they are."""
-    own = pairs.classes == name
-    if own.sum() >= FEWEST_PAIRS:
-        return own, "class"
-    symbols = np.array([elements[of] for of in pairs.classes.tolist()])
-    of_element = symbols == elements[name]
-    if of_element.sum() >= FEWEST_PAIRS:
-        return of_element, "element"
-    return np.ones(len(pairs), dtype=bool), "all atoms"
+@dataclass(frozen=True)
+class _Steps:
+    """An isotonic fit: distances, ascending, and errors that never fall, shape (K,) each."""
+
+    distance: np.ndarray
+    error: np.ndarray
+
+    def at(self, distance: np.ndarray, growth: float) -> np.ndarray:
+        """Error at distances; beyond the last one it grows as this power of the distance."""
+        last = self.distance[-1]
+        beyond = np.maximum(distance / last, 1.0) if last > 0 else np.ones(len(distance))
+        return np.interp(distance, self.distance, self.error) * beyond**growth
 
 
-def _curve(distance: np.ndarray, pairs: Pairs, rows: np.ndarray, source: str) -> Curve:
-    """Isotonic regression of the error on the distance, without interval and limit.
+def _of_classes(pairs: Pairs, elements: Mapping[str, str], signal: str) -> dict[str, Curve]:
+    """Curve of each class: its own fit, which leans on that of its element and of all atoms."""
+    distance, used = pairs.distances[signal], pairs.weight > 0
+    growth = _growth(distance, pairs)
+    symbols = np.array([elements[name] for name in pairs.classes.tolist()])
+    rows = {("all atoms", ""): used}
+    rows |= {("element", symbol): used & (symbols == symbol) for symbol in set(elements.values())}
+    rows |= {("class", name): used & (pairs.classes == name) for name in elements}
+    layers = {
+        key: _Layer(key[0], _steps(distance, pairs, which), int(which.sum()), _share(pairs, which))
+        for key, which in rows.items()
+        if which.any()
+    }
+    curves = {}
+    for name, symbol in elements.items():
+        keys = ("class", name), ("element", symbol), ("all atoms", "")
+        present = [layers[key] for key in keys if key in layers]
+        # A layer of the same pairs as the one before it adds nothing.
+        pairs_of = [0] + [layer.pairs for layer in present]
+        leaning = [layer for i, layer in enumerate(present) if layer.pairs > pairs_of[i]]
+        curves[name] = _leaning(leaning, growth)
+    return curves
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A fit that a class's curve is made of: its own, its element's, or that of all atoms."""
+
+    source: str
+    steps: _Steps
+    pairs: int
+    share: float
+
+
+def _leaning(layers: Sequence[_Layer], growth: float) -> Curve:
+    """The curve of a class, without interval and limit.
+
+    Args:
+        layers: from its own fit to that of all atoms; each leans on the next by its share.
+        growth: the power of the distance by which errors grow beyond what is seen.
+    """
+    knots = np.unique(np.concatenate([layer.steps.distance for layer in layers]))
+    greatest = knots[-1]
+    if growth > 1 and greatest > 0:
+        knots = np.concatenate([knots, greatest * BEYOND])
+    logarithm, left = np.zeros(len(knots)), 1.0
+    for layer in layers:
+        part = left * (layer.share if layer is not layers[-1] else 1.0)
+        logarithm += part * np.log(layer.steps.at(knots, growth))
+        left -= part
+        if layer is layers[0]:
+            own = part if layer.source == "class" else 0.0
+    return Curve(
+        distance=knots.tolist(),
+        error=np.exp(logarithm).tolist(),
+        source=", ".join(layer.source for layer in layers),
+        pairs=layers[0].pairs,
+        greatest=float(greatest),
+        own=own,
+    )
+
+
+def _steps(distance: np.ndarray, pairs: Pairs, rows: np.ndarray) -> _Steps:
+    """Isotonic regression of the error on the distance.
 
     Args:
         distance: of all pairs, shape (P,).
         pairs: their errors and weights.
-        rows: which pairs are fitted to, shape (P,).
-        source: whose they are.
+        rows: which pairs are fitted to, shape (P,), at least one.
     """
-    used = rows & (pairs.weight > 0)
-    order = np.argsort(distance[used], kind="stable")
-    weight = pairs.weight[used][order]
+    order = np.argsort(distance[rows], kind="stable")
+    weight = pairs.weight[rows][order]
     begins = np.arange(0, max(len(order) - GROUP + 1, 1), GROUP)  # the last group is the largest
     total = np.add.reduceat(weight, begins)
     x, y = (
-        np.add.reduceat(values[used][order] * weight, begins) / total
+        np.add.reduceat(values[rows][order] * weight, begins) / total
         for values in (distance, pairs.error)
     )
     fit = IsotonicRegression(out_of_bounds="clip").fit(x, y, sample_weight=total)
-    return Curve(
-        distance=fit.X_thresholds_.tolist(),
-        error=np.maximum(fit.y_thresholds_, SMALLEST_ERROR_EV_PER_A).tolist(),
-        source=source,
-        pairs=int(rows.sum()),
-    )
+    return _Steps(fit.X_thresholds_, np.maximum(fit.y_thresholds_, SMALLEST_ERROR_EV_PER_A))
+
+
+def _share(pairs: Pairs, rows: np.ndarray) -> float:
+    """Part of a curve that is by these pairs: more where they are of more frames."""
+    _, first = np.unique(pairs.frame[rows], return_index=True)
+    frames = pairs.weight[rows][first].sum()
+    return float(frames / (frames + EVEN_FRAMES))
+
+
+def _growth(distance: np.ndarray, pairs: Pairs) -> float:
+    """Slope of ln(error) over ln(distance) within classes, between 1 and `GREATEST_GROWTH`."""
+    rows = (distance > 0) & (pairs.weight > 0)
+    _, of_class = np.unique(pairs.classes[rows], return_inverse=True)
+    weight = pairs.weight[rows]
+    of_all = np.bincount(of_class, weight)
+
+    def within(values: np.ndarray) -> np.ndarray:
+        return values - (np.bincount(of_class, weight * values) / of_all)[of_class]
+
+    x = within(np.log(distance[rows]))
+    y = within(np.log(np.maximum(pairs.error[rows], SMALLEST_ERROR_EV_PER_A)))
+    spread = (weight * x**2).sum()
+    slope = (weight * x * y).sum() / spread if spread > 0 else 1.0
+    return float(np.clip(slope, 1.0, GREATEST_GROWTH))
 
 
 def _mean(

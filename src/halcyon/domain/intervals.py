@@ -43,8 +43,9 @@ from halcyon.errors import InputError
 Bond = tuple[int, int, float]
 """Indices of two atoms, and the mean length of their bond, Å."""
 
-SCHEMA_VERSION = 3
-"""Schema 1 had neither environments nor signals, schema 2 no expected errors; both are read."""
+SCHEMA_VERSION = 4
+"""Schema 1 had neither environments nor signals, schema 2 no expected errors; expected errors of
+schema 3 were not taken at the upper end of their interval. All are read, and used as they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +260,7 @@ class Domain:
 
     @classmethod
     def read(cls, path: Path | str) -> "Domain":
-        """Read what `write` wrote, now or under schema 1 or 2.
+        """Read what `write` wrote, now or under an earlier schema.
 
         Raises:
             InputError: missing, damaged, or of another schema.

@@ -178,7 +178,7 @@ def needed(assessment: Assessment, settings: Settings) -> Needed | None:
     if not time:
         return None
     helps = max(replicas) < np.inf and max(longer, default=0.0) <= 1
-    return Needed(max(*time, *longer), max(replicas) if helps else None)
+    return Needed(max([*time, *longer]), max(replicas) if helps else None)
 
 
 def more_exploration(report: SystemReport) -> str:
