@@ -29,8 +29,11 @@ from halcyon.systems.structures import atom_classes, bonds, start_structure
 
 SEED = 20261121
 SMILES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
-WATERS, WATER_VOLUME_A3 = 64, 29.9  # of one molecule, at 1 g/cm³
-SYSTEMS = (*SMILES, "water64")
+WATER_VOLUME_A3 = 29.9  # of one molecule, at 1 g/cm³
+WATERS = {"water64": 64, "water1000": 1000}
+SYSTEMS = (*SMILES, *WATERS)
+USUAL = (*SMILES, "water64")
+"""Systems of a run that names none."""
 CLUSTER = 8  # waters in each of the frames that teach water
 FRAMES_PER_SYSTEM = 40
 OUTSIDE = 0.02
@@ -46,9 +49,9 @@ def made_start(system: str) -> Atoms:
         atoms = start_structure(settings)
         pairs = bonds(settings, atoms)
     else:
-        atoms = waters(WATERS, np.random.default_rng(SEED))
+        atoms = waters(WATERS[system], np.random.default_rng(SEED))
         atoms.info = {"charge": 0, "multiplicity": 1, "structure": system}
-        pairs = [(3 * i, 3 * i + k) for i in range(WATERS) for k in (1, 2)]
+        pairs = [(3 * i, 3 * i + k) for i in range(WATERS[system]) for k in (1, 2)]
     atoms.info["bonds"] = pairs
     return atoms
 

@@ -179,7 +179,7 @@ def frames_of(system: System, work: Path, data: Path | None) -> Frames:
     if not taught.exists():
         write_frames(taught, _taught(system, work))
     if not labelled.exists():
-        write_frames(labelled, _labelled(system, work))
+        write_frames(labelled, with_reference(system, work, TRAIN + VALIDATION))
     known = read_frames(labelled)
     classes = atom_classes(start, pairs, "symmetry" if system.smiles else "element")
     return Frames(
@@ -257,11 +257,14 @@ def _taught(system: System, work: Path) -> list[Atoms]:
     return sample(teacher, start, TEACHER, seed=seed_of(system.name, "teacher"))[0]
 
 
-def _labelled(system: System, work: Path) -> list[Atoms]:
-    """Frames of the force field's dynamics, mixed, with labels of the reference."""
+def with_reference(system: System, work: Path, total: int) -> list[Atoms]:
+    """So many frames of the force field's dynamics, mixed, with labels of GFN2-xTB.
+
+    Raises:
+        InputError: a label failed.
+    """
     start, pairs = start_of(system)
     teacher = _force_field(system, start, pairs, work)
-    total = TRAIN + VALIDATION
     settings = TeacherSettings(
         temperatures_K=list(system.labelled_K),
         md_frames=total,

@@ -44,6 +44,7 @@ def test_exploration_speed_gives_its_numbers(benchmark, tmp_path, capsys):
         for batch in ("1", "2"):
             entry = found[key]["ethanol"]["float32"][batch]
             assert entry["min"] <= entry["median"] <= entry["max"]
+    assert 0 < found["monitor_overhead"]["ethanol"]["float32"]["1"]["by_stopwatch"] < 1
     assert [case["steps_per_block"]["bare"] for case in found["cases"]] == [2, 2]
     assert found["profile"][0]["ms_per_step"]["model"] > 0
     assert found["machine"]["threads"] == 1

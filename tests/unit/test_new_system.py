@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -91,7 +92,23 @@ def test_molecule(here, capsys):
     campaign = config.parse_campaign(config.read_yaml("config/acetic_acid.yaml"), "it")
     assert campaign.certificate.time_ps == 50  # xTB is for trying out
     assert campaign.systems == ["acetic_acid"]
+    assert campaign.model.preset == "quick"
     assert (here / "config/systems/acetic_acid.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("level", "n_atoms", "device", "preset"),
+    [
+        (None, 9, "cpu", "quick"),
+        (Path("pbe.yaml"), 9, "cpu", "standard"),
+        (Path("pbe.yaml"), 192, "cpu", "quick"),
+        (Path("pbe.yaml"), 192, "cuda", "large"),
+    ],
+)
+def test_size_and_device_choose_the_model(level, n_atoms, device, preset):
+    text = proposal.campaign_text("thing", level, n_atoms=n_atoms, device=device)
+    assert yaml.safe_load(text)["model"] == {"preset": preset}
+    assert f"{n_atoms} atoms on a" in text or level is None
 
 
 def test_nothing_is_written_over(here, capsys):

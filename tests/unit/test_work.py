@@ -144,6 +144,7 @@ def test_how_large_the_audit_is_is_said_before_the_campaign_begins(tmp_path):
     made = campaign(tmp_path, exploration={"temperatures_K": [300.0, 500.0]})
     (system,) = forecast(made, {}, start_s=1.0)["systems"]
     assert system["audit"].startswith("audit: 18 labels a generation, 9 random frames of each")
+    assert system["model"].startswith("model: 16 × 0e, correlation 2, cutoff 4 Å; proposed is ")
     made = campaign(tmp_path, audit={"frames": 4})
     (system,) = forecast(made, {}, start_s=1.0)["systems"]
     assert "4 labels a generation, 4 random frames" in system["audit"]

@@ -38,6 +38,8 @@ from halcyon.config.learning import (
     TeacherSettings,
     TrainingSettings,
 )
+from halcyon.config.model_size import chosen
+from halcyon.config.presets import PRESETS
 from halcyon.config.reference import (
     AseReference,
     Cp2kReference,
@@ -170,6 +172,12 @@ def settings_for(campaign: Campaign, system: System, source: str = "") -> Settin
             structure that is not explored.
     """
     merged = campaign.model_dump(include=set(Settings.model_fields))
+    if "preset" in system.overrides.get("model", {}):
+        # What the campaign's own preset set gives way to the system's; what the campaign chose not.
+        for section, kept in chosen(campaign).items():
+            for key in PRESETS["standard"][section]:
+                merged[section].pop(key)
+            merged[section] |= kept
     file = source or system.name
     source = f"{file}: overrides"
     for section, values in system.overrides.items():

@@ -1,7 +1,7 @@
 """Settings of a whole campaign: when it ends, what it may cost, and all sections together."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from halcyon.config.learning import (
     TeacherSettings,
     TrainingSettings,
 )
+from halcyon.config.presets import PRESETS, filled
 from halcyon.config.reference import ReferenceSettings
 from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import Count, Name, Section
@@ -181,6 +182,31 @@ class Settings(Section):
     )
     resources: ResourceSettings = Field(ResourceSettings(), description=ResourceSettings.__doc__)
     retention: RetentionSettings = Field(RetentionSettings(), description=RetentionSettings.__doc__)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, content: Any) -> Any:
+        """Give sections beside `model` what its preset says of them."""
+        model = content.get("model") if isinstance(content, dict) else None
+        preset = model.get("preset") if isinstance(model, dict) else getattr(model, "preset", None)
+        if not isinstance(preset, str) or preset not in PRESETS:
+            return content
+        given = {name: content.get(name, {}) for name in PRESETS[preset] if name != "model"}
+        return content | {
+            name: filled(name, section, preset)
+            for name, section in given.items()
+            if isinstance(section, dict)
+        }
+
+    @model_validator(mode="after")
+    def _preset_or_start(self) -> Self:
+        if self.model.preset is not None and self.pretraining.start is not None:
+            raise ValueError(
+                f"model.preset = {self.model.preset!r}: pretraining.start = "
+                f"{str(self.pretraining.start)!r} brings a model of its own size; remove one of "
+                "the two"
+            )
+        return self
 
 
 PREPARED = "prepared"

@@ -2,10 +2,17 @@
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from halcyon.config.presets import PresetName, filled
 from halcyon.config.section import Count, Positive, Section, Temperatures
 
 TEACHER_TIMESTEP_FS = 0.5
@@ -94,6 +101,14 @@ class TeacherSettings(Section):
 class ModelSettings(Section):
     """Size of the MACE model."""
 
+    preset: PresetName | None = Field(
+        None,
+        description="A size with a name: quick (16 × 0e, correlation 2, cutoff 4 Å: to try "
+        "things out), standard (64 × 0e, correlation 3, 5 Å) or large (128 × 0e + 128 × 1o, "
+        "correlation 3, 5 Å). It also sets how long `training` and `pretraining` go on. A key that "
+        "is given beside it overrules it. Not with `pretraining.start`. null: the defaults of all "
+        "keys, which are those of quick.",
+    )
     channels: int = Field(16, ge=4, le=512, description="Channels per irreducible representation.")
     max_L: int = Field(0, ge=0, le=3, description="Highest order of the messages.")
     layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")
@@ -108,6 +123,23 @@ class ModelSettings(Section):
         description="Add the screened repulsion of bare nuclei (Ziegler, Biersack, Littmark), with "
         "trained parameters. Its dynamics are slower: MACE's own forward runs.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("preset"), str):
+            return filled("model", content, content["preset"])
+        return content
+
+    @model_serializer(mode="wrap")
+    def _without_no_preset(
+        self, serialise: SerializerFunctionWrapHandler, _: SerializationInfo
+    ) -> dict[str, Any]:
+        """Leave a preset out where there is none: files of earlier releases stay as they are."""
+        content: dict[str, Any] = serialise(self)
+        if content.get("preset", "") is None:
+            del content["preset"]
+        return content
 
 
 class FitSettings(Section):

@@ -1,4 +1,4 @@
-"""Distances of fixed pairs of atoms in a batch of replicas, to the nearest image where periodic.
+"""Distances of given pairs of atoms in a batch of replicas, to the nearest image where periodic.
 
     import numpy as np
     from halcyon.domain.pairs import Pairs
@@ -6,9 +6,10 @@
     pairs = Pairs(starts, [np.array([[0, 0], [1, 2]])] * len(starts), device)
     pairs.squared(positions)  # Å²; of the pairs 0-1 and 0-2 in each replica
 
-Not for: finding neighbours; the pairs are given and stay.
+Not for: finding neighbours (see `contacts`).
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,8 @@ class Pairs:
     Attributes:
         first: index in the batch of each pair's first atom, shape (P,).
         second: of its second atom, shape (P,).
-        replica: which replica each pair belongs to, shape (P,).
+        replica: which replica each pair belongs to, that of its first atom, shape (P,).
+        replica_of_atom: which replica each atom of the batch belongs to, shape (N,).
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Pairs:
         self.replica = torch.as_tensor(owner, device=device)
         self.periodic = any(atoms.pbc.any() for atoms in starts)
         of_atom = np.repeat(np.arange(len(starts)), [len(atoms) for atoms in starts])
-        self._replica_of_atom = torch.as_tensor(of_atom, device=device)
+        self.replica_of_atom = torch.as_tensor(of_atom, device=device)
         if self.periodic:
             cells = np.stack(
                 [atoms.cell.array if atoms.pbc.any() else NO_CELL_A * np.eye(3) for atoms in starts]
@@ -56,8 +58,20 @@ class Pairs:
                 self._cell = torch.as_tensor(cells[0], device=device)
                 self._inverse = torch.as_tensor(np.linalg.inv(cells[0]), device=device)
             else:
-                self._cell = torch.as_tensor(cells[owner], device=device)
+                self._cell = torch.as_tensor(cells, device=device)
                 self._inverse = torch.as_tensor(np.linalg.inv(cells)[of_atom], device=device)
+
+    def among(self, first: torch.Tensor, second: torch.Tensor) -> "Pairs":
+        """Other pairs of the same batch.
+
+        Args:
+            first: index in the batch of each pair's first atom, shape (P,), int64.
+            second: of its second atom; it may belong to another replica.
+        """
+        other = copy.copy(self)
+        other.first, other.second = first, second
+        other.replica = self.replica_of_atom.index_select(0, first)
+        return other
 
     def squared(self, positions: torch.Tensor, cells: torch.Tensor | None = None) -> torch.Tensor:
         """Squared distances.
@@ -94,10 +108,12 @@ class Pairs:
     def _cells(self, cells: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Cells of pairs and inverse cells of atoms, or one of each for all."""
         if cells is None:
-            return self._cell, self._inverse
+            if self._cell.dim() == 2:
+                return self._cell, self._inverse
+            return self._cell.index_select(0, self.replica), self._inverse
         rows = cells.double().mT
         inverse = torch.linalg.inv_ex(rows)[0]  # without asking the device whether it went well
-        return rows.index_select(0, self.replica), inverse.index_select(0, self._replica_of_atom)
+        return rows.index_select(0, self.replica), inverse.index_select(0, self.replica_of_atom)
 
 
 def _times(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:

@@ -93,12 +93,13 @@ class BlockMonitor:
         repeated = list(starts) * n_steps
         self.score = score_together(list(signals), repeated, device)
         self.failure = FailureMonitor(
-            repeated,
+            starts,
             monitoring.domain.bonds,
             kind=monitoring.system_kind,
             bond_stretch_A=settings.bond_stretch_A,
             min_distance_A=settings.min_distance_A,
             device=device,
+            n_steps=n_steps,
         )
         sizes = [len(start) for start in repeated]
         ends = itertools.accumulate(sizes, initial=0)
@@ -115,7 +116,7 @@ class BlockMonitor:
         self.system_idx = state.system_idx.repeat(n_steps) + offsets * len(starts)
 
     def judge(self, steps: list[Step]) -> Judged:
-        """Score K steps and find failures; waits for the device once."""
+        """Score K steps and find failures; waits for the device once, or twice."""
         cell = torch.cat([step.cell for step in steps])
         state = State(
             positions=torch.cat([step.positions for step in steps]),
@@ -132,7 +133,7 @@ class BlockMonitor:
         room = self.failure.room(state.positions, energy, forces, state.moving_cell)
         rows = scores[DECIDING].index_select(0, self.rows)
         highest = rows.view(self.n_steps * self.n_replicas, -1).amax(dim=1)
-        # The one wait for the device. Only where room is short, replicas are looked at one by one.
+        # The last wait for the device. Only where room is short, replicas are looked at one by one.
         least, *values = torch.cat([room.double().unsqueeze(0), highest]).tolist()
         reasons = {}
         if not least > 0:  # NaN, too

@@ -28,8 +28,9 @@ from halcyon.exploration.momenta import kinetic_energies, temperatures
 from halcyon.exploration.monitoring import Monitoring
 
 BLOCK_STEPS = 50
-BLOCK_PAIRS = 250_000
-"""Most pairs of atoms of a block, which bound the memory of its failure monitor."""
+BLOCK_ATOMS = 25_000
+"""Most atoms of all steps of a block: what the model returns for them is kept until it is judged,
+100 MB with 256 features an atom."""
 
 
 def keep_freed_memory() -> None:
@@ -210,8 +211,8 @@ class ReplicaBatch:
     @property
     def most_steps(self) -> int:
         """Steps of a block at most."""
-        pairs = sum((atoms.stop - atoms.start) ** 2 for atoms in self.atoms_of) // 2
-        return max(1, min(BLOCK_STEPS, BLOCK_PAIRS // max(1, pairs)))
+        atoms = self.atoms_of[-1].stop if self.atoms_of else 1
+        return max(1, min(BLOCK_STEPS, BLOCK_ATOMS // atoms))
 
     def make(self, number: int, *, step: int) -> list[Step]:
         """Integrate so many steps, the first of which is this one of the run."""

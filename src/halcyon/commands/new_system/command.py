@@ -196,13 +196,20 @@ def _new_system(arguments: argparse.Namespace) -> int:
         **proposal.files,
     }
     if arguments.campaign or arguments.level:
-        written[campaign_file] = campaign_text(name, level)
+        written[campaign_file] = ""  # known once the system is checked
     if not arguments.force and (existing := [str(path) for path in written if path.exists()]):
         raise InputError(
             f"{', '.join(existing)}: exists already. Choose another --name, or write over it with "
             "--force"
         )
     plan = _checked(proposal, name).systems[name]
+    if campaign_file in written:
+        written[campaign_file] = campaign_text(
+            name,
+            level,
+            n_atoms=max(plan.atoms[structure] for structure in plan.explored),
+            device=_device(),
+        )
     for path, text in written.items():
         files.write_text(path, text)
     _show(proposal, plan, written)
@@ -213,6 +220,13 @@ def _new_system(arguments: argparse.Namespace) -> int:
         )
         return 0
     return _look_at(campaign_file, cost=arguments.cost)
+
+
+def _device() -> str:
+    """Where models run on this machine."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _wish(arguments: argparse.Namespace) -> "Wish":

@@ -30,6 +30,7 @@ from halcyon.config import (
     XmlForceField,
     XtbReference,
 )
+from halcyon.config.presets import recommended
 from halcyon.errors import InputError
 from halcyon.systems import guesses
 from halcyon.systems import structures as systems
@@ -128,13 +129,16 @@ def propose(wish: Wish) -> Proposal:
     return Proposal("\n".join(lines) + "\n", parts, files, notes)
 
 
-def campaign_text(name: str, level: Path | None) -> str:
+def campaign_text(name: str, level: Path | None, *, n_atoms: int, device: str) -> str:
     """Content of a campaign's file for one system.
 
     Args:
         name: of the system and of the campaign.
         level: file with CP2K's level of theory; None: labels from GFN2-xTB.
+        n_atoms: of its largest explored structure.
+        device: where models will run, "cpu" or "cuda".
     """
+    preset, why = recommended(n_atoms, device=device, trial=level is None)
     if level is None:
         about, reference = "GFN2-xTB", ["  backend: xtb # milliseconds a frame, for trying out"]
     else:
@@ -158,6 +162,8 @@ def campaign_text(name: str, level: Path | None) -> str:
             f"systems: [{_plain(name)}] # config/systems/{name}.yaml",
             "reference: # where labels come from",
             *reference,
+            f"model: # {why}",
+            f"  preset: {preset} # quick, standard or large: docs/model-size.md",
             "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
             f"  max_generations: {limits.max_generations}",
             f"  label_budget: {limits.label_budget}",

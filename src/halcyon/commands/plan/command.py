@@ -112,6 +112,7 @@ def _show_system(system: dict[str, Any]) -> None:
     _row(table, "at least (one generation)", system["least"])
     _row(table, "at most (all allowed)", system["most"])
     out.print(table)
+    out.print(system["model"], markup=False)
     out.print(system["audit"], markup=False)
     for rate in system["rates"]:
         low, likely, high = rate["seconds"]

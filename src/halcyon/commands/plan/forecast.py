@@ -19,6 +19,8 @@ from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.rates import Rate
 from halcyon.commands.plan.measure import Trials
 from halcyon.commands.plan.rates import best_rates
+from halcyon.config.model_size import in_words
+from halcyon.config.presets import recommended
 from halcyon.verdict.forms import Decision
 
 Batch: TypeAlias = int | str | None
@@ -69,6 +71,18 @@ def forecast(campaign: Campaign, trials: Mapping[str, Trials], *, start_s: float
     }
 
 
+def _model(plan: SystemPlan, *, gpu: bool) -> str:
+    """Size of the model, and which preset fits the system and the device."""
+    if (start := plan.settings.pretraining.start) is not None:
+        return f"model: that of {start}"
+    preset, why = recommended(
+        max(plan.atoms[name] for name in plan.explored),
+        device="cuda" if gpu else "cpu",
+        trial=plan.backend == "xtb",
+    )
+    return f"model: {in_words(plan.settings)}; proposed is {preset}: {why}"
+
+
 def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> dict[str, Any]:
     rates = best_rates(campaign, name, trials)
     # Before there are any, a step of the certificate's runs is taken for one of the exploration.
@@ -83,6 +97,7 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
         parts.append(part | {"disk_GB": [factor * size / 1e9 for factor in DISK_FACTORS]})
     entry: dict[str, Any] = {
         "system": name,
+        "model": _model(campaign.systems[name], gpu=gpu),
         "audit": work.audit_text(campaign.systems[name]),
         "rates": [
             {

@@ -8,6 +8,7 @@ import platform
 
 import halcyon
 from halcyon import config
+from halcyon.config.model_size import in_words
 from halcyon.report import SystemReport
 
 PACKAGES = (
@@ -33,6 +34,12 @@ def _forcefield(settings: config.ForceFieldSettings) -> str:
     return ", ".join(parts)
 
 
+def _size(settings: config.Settings) -> str:
+    """Size of the model, by its preset or in numbers."""
+    start = settings.pretraining.start
+    return in_words(settings) if start is None else f"that of {start}"
+
+
 def _source(structure: config.StructureSettings) -> str:
     """What a structure is made from."""
     packed = " + ".join(f"{count} {name}" for name, count in structure.pack.items())
@@ -49,6 +56,7 @@ def provenance(report: SystemReport) -> dict[str, str]:
     return {
         "Level of theory": "; ".join([*level, f"hash {report.level['hash'] or 'unknown'}"]),
         "Model": f"{report.model}, SHA-256 {report.model_hash or 'unknown: the file is missing'}",
+        "Size of the model": _size(report.plan.settings),
         "Earlier models, SHA-256": "; ".join(
             f"generation {g.number}: {g.model_hash or 'the file is missing'}"
             for g in report.generations[:-1]
