@@ -29,7 +29,7 @@ HOUR = 3600.0
 
 
 class Hourly(Reference):
-    """A constant energy, no forces; each calculation takes a core-hour, it says."""
+    """One energy for each spin, no forces; each calculation takes a core-hour, it says."""
 
     level = {"program": "hourly"}  # noqa: RUF012
 
@@ -50,7 +50,7 @@ class Hourly(Reference):
             yield Record(
                 status=status,
                 message="" if good else f"died of {len(self.asked)}",
-                energy=-5.0 if good else None,
+                energy=frame.info["multiplicity"] - 6.0 if good else None,
                 forces=0 * frame.positions if good else None,
                 core_seconds=HOUR,
             )
@@ -336,3 +336,6 @@ def test_a_scan_of_spins_is_refused_where_the_reference_cannot_tell(shop):
     check_scan(shop.campaign, "c.yaml")
     with pytest.raises(InputError, match=r"c.yaml: system water.*multiplicities = \[1, 3\].*O2"):
         check_scan(scanned, "c.yaml")
+    polarized = scanned.settings.reference.model_copy(update={"spin_polarized": True})
+    settings = scanned.settings.model_copy(update={"reference": polarized})
+    check_scan(replace(scanned, settings=settings), "c.yaml")

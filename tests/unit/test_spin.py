@@ -3,11 +3,16 @@ import pytest
 from ase.units import Bohr, Hartree
 from tblite.interface import Calculator
 
-from halcyon.config import StructureSettings
+from halcyon.config import AseReference, SanitySettings, StructureSettings, XtbReference
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
 from halcyon.labels import spin
+from halcyon.labels.job import LabelJob
 from halcyon.labels.labelling import NOT_COMPUTED
+from halcyon.labels.reference.ase import AseCalculator
+from halcyon.labels.reference.xtb import Xtb
+from halcyon.labels.store import LabelStore
+from halcyon.labels.systemic import SystemicFailure
 from halcyon.systems.structures import start_structure
 
 OXYGEN = {"name": "O2", "smiles": "O=O", "multiplicity": 3}
@@ -58,6 +63,47 @@ def test_a_state_without_a_label_might_be_the_lowest(rattled):
     assert "energy" not in chosen.info
     states[2].info |= {"status": NOT_COMPUTED, "message": "budget"}
     assert spin.lowest(states).info["status"] == NOT_COMPUTED
+
+
+class Blind(AseCalculator):
+    """A reference that takes no notice of the multiplicity, as many calculators do."""
+
+    def __init__(self):
+        super().__init__(
+            AseReference(
+                backend="ase",
+                calculator="tblite.ase.TBLite",
+                arguments={"multiplicity": 1, "verbosity": 0},
+            )
+        )
+
+
+def test_equal_energies_of_two_spins_are_no_two_labels(tmp_path):
+    oxygen = StructureSettings(**OXYGEN, multiplicities=[1, 3])
+    frames = [start_structure(oxygen) for _ in range(3)]
+    for number, frame in enumerate(frames):
+        frame.set_distance(0, 1, 1.2 + 0.05 * number)
+
+    def labelled(reference, frames):
+        job = LabelJob(
+            structures={"O2": oxygen},
+            sanity=SanitySettings(),
+            temperature_K=300.0,
+            work=tmp_path / type(reference).__name__,
+            provenance={"campaign": "c", "system": "O2"},
+        )
+        store = LabelStore(tmp_path / "labels", reference.level)
+        return job.label(frames, reference, store, cores=1).frames
+
+    words = "multiplicities 1 and 3 have the same energy"
+    (alone,) = labelled(Blind(), frames[:1])
+    assert (alone.info["status"], words in alone.info["message"]) == ("rejected", True)
+    assert "forces" not in alone.arrays
+    with pytest.raises(SystemicFailure, match=f"all 3 frames: {words}.*takes no notice"):
+        labelled(Blind(), frames)
+    seeing = Xtb(XtbReference(backend="xtb", spin_polarized=True))
+    assert [frame.info["multiplicity"] for frame in labelled(seeing, frames)] == [3, 3, 3]
+    assert {frame.info["status"] for frame in labelled(seeing, frames)} == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -332,10 +332,14 @@ def check_pool(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: str) ->
 
 def check_scan(campaign: Campaign, source: str) -> None:
     """Refuse to look for the lowest spin with a reference that cannot compare spins."""
-    reason = {
-        "xtb": "GFN-xTB without spin polarisation finds low spin lowest, even for O2",
-        "dataset": "a published set has each frame in one spin",
-    }.get(campaign.settings.reference.backend)
+    reference, reason = campaign.settings.reference, ""
+    if isinstance(reference, config.XtbReference) and not reference.spin_polarized:
+        reason = (
+            "GFN-xTB without spin polarisation finds low spin lowest, even for O2. Set "
+            "reference.spin_polarized to true"
+        )
+    elif isinstance(reference, config.DatasetReference):
+        reason = "a published set has each frame in one spin"
     for name, plan in campaign.systems.items():
         for structure in plan.system.structures:
             if reason and structure.multiplicities:

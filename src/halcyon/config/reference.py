@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from halcyon.config.section import Count, Section
+from halcyon.config.section import Count, Hamiltonian, Section
 
 Rung = Literal["more_steps", "conjugate_gradients", "diagonalisation", "smearing", "finer_grid"]
 """A way to rescue a frame whose SCF does not converge; see
@@ -55,7 +55,13 @@ class XtbReference(Section):
     """Labels from tblite: semi-empirical, milliseconds a frame, nothing to install."""
 
     backend: Literal["xtb"] = Field(description="Label with tblite.")
-    method: Literal["GFN2-xTB", "GFN1-xTB"] = Field("GFN2-xTB", description="Hamiltonian.")
+    method: Hamiltonian = Field("GFN2-xTB", description="Hamiltonian.")
+    spin_polarized: bool = Field(
+        False,
+        description="Whether electrons of both spins have orbitals and an exchange of their own. "
+        "Radicals and reactive mixtures need it; without it triplets are far too high, and "
+        "`multiplicities` is refused. Closed shells have the same energy either way.",
+    )
     accuracy: float = Field(
         0.1, gt=0, le=1000, description="tblite's accuracy; smaller is tighter SCF convergence."
     )

@@ -1,6 +1,6 @@
 """What all sections of the configuration share: strictness, and the types of values."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,8 @@ Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 AtomIndex = Annotated[int, Field(ge=0)]
+Hamiltonian = Literal["GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"]
+"""The Hamiltonians of tblite."""
 Temperatures = Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)]
 
 

@@ -110,7 +110,8 @@ class LabelJob:
             report: called with the number of frames done and the last record.
 
         Raises:
-            SystemicFailure: most calculations failed alike, or the level's forces are wrong.
+            SystemicFailure: most calculations failed alike, the level's forces are wrong, or it
+                has one energy for several spins.
             Interrupted: `stop` became true.
         """
         labeller = Labeller(
@@ -125,7 +126,11 @@ class LabelJob:
         states_of_frames = spin.states(frames, self.structures)
         states = [state for of_frame in states_of_frames for state in of_frame]
         records = iter(labeller.label(states, other_journals=self.other_journals, report=report))
-        labelled = [spin.lowest([next(records) for _ in of_frame]) for of_frame in states_of_frames]
+        in_each_spin = [[next(records) for _ in of_frame] for of_frame in states_of_frames]
+        reasons = [spin.same_energy(of_frame) for of_frame in in_each_spin]
+        if len(reasons) > 1 and all(reasons):  # a single frame may be a broken bond
+            raise SystemicFailure(f"all {len(reasons)} frames: {reasons[0]}")
+        labelled = [spin.lowest(of_frame) for of_frame in in_each_spin]
         judged = sanity.judge(
             labelled,
             self.sanity,

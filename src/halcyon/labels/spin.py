@@ -11,19 +11,25 @@ A structure has one multiplicity, and its frames keep it: `multiplicity: 3`. Whe
 form, the spin of the ground state may change on the way: O₂ is a triplet, its products of
 combustion are singlets and doublets. With `multiplicities: [1, 3, 5]` every frame is labelled in
 each of these spins. The lowest energy is the frame's label, so that the potential is that of the
-ground state.
+ground state. A program that takes no notice of the multiplicity gives all the same energy: such a
+frame has no label.
 
 Not for: which spins are possible (`reference.base.spin_fault`), or how a program computes one.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from ase import Atoms
 
 from halcyon.config import StructureSettings
 from halcyon.frames import structure_key
+from halcyon.labels import sanity
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
+
+SAME_eV = 1e-7
+"""Two spins whose energies differ by less, eV, are one state: SCF noise alone is larger."""
 
 
 def states(
@@ -54,7 +60,8 @@ def states(
 def lowest(labelled: Sequence[Atoms]) -> Atoms:
     """The state of lowest energy of one frame.
 
-    A state without a good label might be the lowest. If there is one, the frame has no good label.
+    A state without a good label might be the lowest. If there is one, the frame has no good label,
+    and neither has it where two states have the same energy.
 
     Args:
         labelled: one frame in several multiplicities, with records.
@@ -74,4 +81,26 @@ def lowest(labelled: Sequence[Atoms]) -> Atoms:
             f"multiplicity {best.info['multiplicity']} of {scan}, each of which might be the "
             f"lowest: {best.info['message']}"
         )
-    return chosen
+    return (
+        chosen if bad or not (reason := same_energy(labelled)) else sanity.rejected(chosen, reason)
+    )
+
+
+def same_energy(labelled: Sequence[Atoms]) -> str:
+    """Which multiplicities of one frame have the same energy; empty if all differ.
+
+    Args:
+        labelled: one frame in several multiplicities, with records.
+    """
+    good = [frame.info for frame in labelled if frame.info["status"] == Status.OK]
+    good.sort(key=lambda info: float(info["energy"]))
+    for lower, upper in pairwise(good):
+        if upper["energy"] - lower["energy"] < SAME_eV:
+            first, second = sorted((lower["multiplicity"], upper["multiplicity"]))
+            return (
+                f"multiplicities {first} and {second} have the same energy, "
+                f"{lower['energy']:.6f} eV: the reference takes no notice of the spin, and these "
+                "are not two labels. Expected a method that tells spins apart, or no "
+                "`multiplicities`"
+            )
+    return ""

@@ -1,4 +1,4 @@
-"""Labels from tblite: extended tight binding (GFN1-xTB, GFN2-xTB), milliseconds per frame.
+"""Labels from tblite: extended tight binding (GFN2-xTB …), milliseconds per frame.
 
     from pathlib import Path
     from halcyon.config import XtbReference
@@ -20,15 +20,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.units import Bohr, Hartree
-from tblite.interface import Calculator
 from tblite.library import get_version
 
 from halcyon.config import XtbReference
 from halcyon.errors import InputError
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
-
-HEAVIEST = 86
-"""Atomic number of the last element with parameters, radon (GFN1-xTB and GFN2-xTB)."""
+from halcyon.teacher import tight_binding
 
 
 class Xtb(Reference):
@@ -40,13 +37,19 @@ class Xtb(Reference):
 
     @property
     def level(self) -> LevelOfTheory:
-        """Program, version, Hamiltonian and accuracy; see `Reference.level`."""
-        return {
+        """Program, version, Hamiltonian, accuracy and, if on, spin; see `Reference.level`.
+
+        Without spin polarisation the level has no entry for it, so that earlier labels stay valid.
+        """
+        level: LevelOfTheory = {
             "program": "tblite",
             "version": ".".join(str(part) for part in get_version()),
             "method": self._settings.method,
             "accuracy": self._settings.accuracy,
         }
+        if self._settings.spin_polarized:
+            level["spin_polarization"] = tight_binding.SPIN_SCALE
+        return level
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Check elements, periodicity, charge and multiplicity; see `Reference.check`."""
@@ -66,20 +69,13 @@ class Xtb(Reference):
     def _label(self, atoms: Atoms, cores: int) -> Record:
         start = time.monotonic()
         try:
-            calculator = Calculator(
+            result = tight_binding.calculator(
+                atoms,
                 self._settings.method,
-                atoms.numbers,
-                atoms.positions / Bohr,
-                charge=atoms.info["charge"],
-                uhf=atoms.info["multiplicity"] - 1,
-                # A molecule's cell is a box that other programs need; tblite needs none.
-                lattice=atoms.cell.array / Bohr if atoms.pbc.all() else None,
-                periodic=atoms.pbc if atoms.pbc.all() else None,
-            )
-            calculator.set("verbosity", 0)
-            calculator.set("accuracy", self._settings.accuracy)
-            calculator.set("max-iter", self._settings.max_iterations)
-            result = calculator.singlepoint()
+                accuracy=self._settings.accuracy,
+                max_iterations=self._settings.max_iterations,
+                spin_polarized=self._settings.spin_polarized,
+            ).singlepoint()
             energy = float(result.get("energy")) * Hartree
             forces = -result.get("gradient") * Hartree / Bohr
             if not (np.isfinite(energy) and np.isfinite(forces).all()):
@@ -106,17 +102,6 @@ class Xtb(Reference):
     def _fault(self, atoms: Atoms) -> str:
         """Why tblite cannot label the frame; empty if it can.
 
-        Without a warning, tblite 0.8.0 itself treats partial periodicity as full, and an impossible
-        multiplicity of 1 as 2.
+        Without a warning, tblite 0.8.0 itself treats an impossible multiplicity of 1 as 2.
         """
-        if not np.isfinite(atoms.positions).all():
-            return "a position is not a finite number"
-        if atoms.pbc.any() and not atoms.pbc.all():
-            return f"pbc = {atoms.pbc.tolist()}: expected periodic along all three vectors or none"
-        heavy = sorted({atom.symbol for atom in atoms if atom.number > HEAVIEST})
-        if heavy:
-            return (
-                f"element {', '.join(heavy)}: {self._settings.method} has parameters up to Rn "
-                f"(Z = {HEAVIEST})"
-            )
-        return spin_fault(atoms)
+        return tight_binding.fault(atoms, self._settings.method) or spin_fault(atoms)
