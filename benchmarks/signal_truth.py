@@ -15,8 +15,8 @@ it tell the atoms whose force is wrong from the others?
     python benchmarks/signal_truth.py --only ethanol         cells whose names begin so
     python benchmarks/signal_truth.py --summary              no computing: what the cells say
 
-The reactive channels are those of "A Benchmark Data Set for Hydrogen Combustion" (A. K. Das et al.,
-Sci. Data 9, 353, 2022), which is not part of this repository: `--data FOLDER` names the folder with
+The reactive channels are those of "A Benchmark Data Set for Hydrogen Combustion" (X. Guan et al.,
+Sci. Data 9, 215, 2022), which is not part of this repository: `--data FOLDER` names the folder with
 its files, `11_irc.npz` and so on. Without it, cells of channels are left out.
 
 All takes hours on one core. It is cut into cells, one small JSON file each, kept in

@@ -11,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 from test_batched_mace import random_model
 
 from conftest import ROOT
+from halcyon.domain.expected import Curve, ExpectedErrors, Pairs
+from halcyon.models import mace
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +142,61 @@ def test_kept_cells_are_summarised(part, tmp_path, capsys):
     for measure in ("auroc", "recall", "cost_fraction"):
         assert "latent" in summary[measure]
     assert "AUROC" in capsys.readouterr().out
+
+
+def test_expected_errors_are_judged_part_by_part(part):
+    truth = part("expected_errors")
+    distance = np.arange(1, 11) / 10
+    curve = Curve(distance=[1.0], error=[0.6], source="class", pairs=9)
+    # It expects 0.6 everywhere. True are 0.3 on the nearer half, 0.6 on the next 40 %, 1.2 at last.
+    seen = Pairs(
+        {"latent": distance[::-1]},
+        np.repeat([1.2, 0.6, 0.3], [1, 4, 5]),
+        np.full(10, "O"),
+        np.arange(10),
+        np.ones(10),
+    )
+    expected = ExpectedErrors(
+        tolerance_eV_per_A=0.5, signals=["latent"], curves={"latent": {"O": curve}}
+    )
+    numbers = truth.judged(expected, seen)
+    assert [numbers[name] for name in ("low", "middle", "top")] == pytest.approx([2.0, 1.0, 0.5])
+    assert [numbers[name] for name in ("bad", "bad_flagged", "good_flagged")] == [5, 1.0, 1.0]
+    assert numbers["auroc"] == 0.5
+
+
+def test_a_retrospective_gives_the_error_of_its_model(part, model):
+    retrospective = part("retrospective")
+    frames = frames_near(5, 0.05, 4)
+    predicted = mace.evaluate(model, frames).forces
+    for number, (atoms, forces) in enumerate(zip(frames, predicted, strict=True)):
+        atoms.arrays["forces"] = forces + (0.1 * number if number else 0.7)
+    # By hand: all components of a frame are wrong by 0.7, 0.1, 0.2, 0.3 and 0.4 eV/Å.
+    numbers = retrospective.errors(model, frames)
+    assert numbers["forces_mae_meV_per_A"]["value"] == pytest.approx(340)
+    assert numbers["forces_median_meV_per_A"] == pytest.approx(300)
+    # Of an atom: √3 times as much, which is over 0.5 from 0.3 on.
+    assert numbers["atoms_over_0.5_eV_per_A"] == pytest.approx(3 / 5)
+
+
+def test_a_retrospectives_table_has_the_truth_beside_the_last_verdict(part):
+    retrospective = part("retrospective")
+    said = {
+        "generation": 0,
+        "labels": {"train": 50},
+        "test_forces_mae_meV_per_A": 40.4,
+        "audit_forces_mae_meV_per_A": {},
+        "audit_frames": 1,
+        "events_bound_per_ns": None,
+        "calm": "not enough data",
+        "audit": "missed",
+    }
+    audited = {"value": 101.3, "low": 13.0, "high": 785.8}
+    last = said | {"generation": 1, "events_bound_per_ns": 99.5}
+    last |= {"audit_forces_mae_meV_per_A": audited}
+    truth = {"nm": {"forces_mae_meV_per_A": {"value": 24.1, "low": 19.2, "high": 28.0}}}
+    cell = {"channel": "15", "temperature_K": 500.0, "generations": [said, last], "truth": truth}
+    *_, first, second = retrospective.table([cell]).splitlines()
+    assert first == "| 15 | 500 | 0 | 50 | 40 | – (1) | – | not enough data; audit: missed |  |  |"
+    assert "| 101, up to 786 (1) | 99.5 | not enough data; audit: missed |" in second
+    assert second.endswith("| – | 24 (19–28) |")

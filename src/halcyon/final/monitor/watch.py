@@ -258,7 +258,7 @@ class Watch:
         """Alarms of thresholds; λ is looked at in the label domain, too.
 
         The expected errors of a first generation rest on few labels near equilibrium, and far from
-        these they are too low. The intervals of atomic energies are left there all the same.
+        these they may be too low. The intervals of atomic energies are left there all the same.
         """
         limits, alarms = self.thresholds, []
         label = self.watched.columns.index("label")
