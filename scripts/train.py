@@ -9,7 +9,8 @@ from halcyon.labels.labelling import gather
 
 
 def main(job: stage.Job) -> None:
-    from halcyon.models.fit import diagnose, fit, pretraining_frames
+    from halcyon.models import replay as replaying
+    from halcyon.models.fit import diagnose, fit, forgotten, pretraining_frames
     from halcyon.models.training import Recipe, Replay
 
     args, settings = job.arguments, job.plan.settings
@@ -27,16 +28,31 @@ def main(job: stage.Job) -> None:
         seed=job.seed("fit"),
         start=args.start,
         device=settings.resources.device,
+        freeze=settings.training.freeze,
+        lora_rank=settings.training.lora_rank,
     )
-    replay = None
-    if args.replay:
-        replay = Replay(
-            pretraining_frames(
-                read_frames(args.replay), job.plan.structures, read_frames(args.seed)
-            ),
-            settings.training.replay_weight,
-        )
+    teacher = job.campaign.folder / args.system / "teacher"
+    pretrained = teacher / "pretrained.model"
     with job.alone():
+        replay = None
+        if args.replay:
+            frames = pretraining_frames(
+                read_frames(args.replay), job.plan.structures, read_frames(args.seed)
+            )
+            weight = settings.training.weight_of_replay(settings.pretraining)
+            replay = Replay(frames, weight)
+            if settings.pretraining.start is not None:
+                frames = replaying.prepared(
+                    teacher / "replay.parquet",
+                    pretrained,
+                    frames,
+                    settings.training,
+                    cap_eV_per_A=settings.teacher.force_cap_eV_per_A,
+                    seed=job.campaign.settings.seed,
+                    device=settings.resources.device,
+                    say=job.say,
+                )
+                replay = Replay(frames, weight, labelled_by="start model")
         metrics = fit(
             labels,
             recipe,
@@ -56,7 +72,14 @@ def main(job: stage.Job) -> None:
         parity_file=args.parity,
         drift_file=args.drift,
     )
-    metrics.model_copy(update={"frames_without_label": len(labels["bad"])}).write(args.metrics)
+    forgetting = None
+    if settings.pretraining.enabled and pretrained.exists():
+        forgetting = forgotten(
+            pretrained, args.model, job.plan.wall_scans(), device=settings.resources.device
+        )
+    metrics.model_copy(
+        update={"frames_without_label": len(labels["bad"]), "forgetting": forgetting}
+    ).write(args.metrics)
     job.done(
         f"{len(labels['train'])} labels, test force MAE "
         f"{metrics.test.forces_mae_meV_per_A:.0f} meV/Å, energy MAE "
@@ -70,7 +93,7 @@ if __name__ == "__main__":
     arguments.add_argument("--generation", required=True, type=int, help="generation, from 0")
     arguments.add_argument("--labels", required=True, type=Path, nargs="+", help="label files")
     arguments.add_argument("--start", type=Path, help="model to start from (default: none)")
-    arguments.add_argument("--replay", type=Path, help="the teacher's frames, not to be forgotten")
+    arguments.add_argument("--replay", type=Path, help="the teacher's frames, if replayed")
     arguments.add_argument("--seed", required=True, type=Path, help="the seed's frames")
     arguments.add_argument("--model", required=True, type=Path, help="MACE model, written")
     arguments.add_argument("--metrics", required=True, type=Path, help="errors, written")

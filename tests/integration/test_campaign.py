@@ -233,7 +233,7 @@ def test_a_campaign_starts_from_a_model_of_the_users(checkout, finished):  # noq
     )
     output = checkout.run(config, "--until", "train")
     assert f"{start}: H, C, O; 2 layers, cutoff 3 Å" in output
-    assert "of the teacher's to keep" in output
+    assert "labelled by the start model, to be replayed" in output
     config = checkout.configure("adopted", pretraining={"start": "none.model"})
     assert "none.model" in checkout.run(config, "-n", fails=True)
 

@@ -59,7 +59,8 @@ def test_a_start_model_and_replayed_frames_are_named(fitted, frames, tmp_path):
     )
     assert metrics.start == str(fitted[0] / "m.model")
     assert said[0] == (
-        "10 frames to learn, and 5 of the teacher's to keep, 5 for validation, from m.model"
+        "10 frames to learn, 5 labelled by the teacher to replay with weight 0.3, 5 for "
+        "validation, from m.model"
     )
 
 

@@ -6,6 +6,8 @@ import pytest
 from scipy import stats
 
 from halcyon.models import parity
+from halcyon.models.forgetting import compared, dimers
+from halcyon.models.metrics import Learning, Metrics
 from halcyon.report.page.axes import MAX_POINTS, cloud_points, curve_points
 from halcyon.report.page.instability import mean_interval
 from halcyon.report.page.learning import error_interval
@@ -153,6 +155,46 @@ def test_teacher_and_drift_are_drawn(toy, rattled):
     assert sum(n for _, n in displaced["counts"]) == 10
     names = [trace["name"] for trace in page.figures["drift-shift"]["data"]]
     assert names == ["generation 0, before", "generation 0, after", "generation 1, after"]
+
+
+def test_walls_before_and_after_are_drawn(toy):
+    campaign, verdicts = toy()
+    scans = dimers([1, 8])
+    ends = [scan.distances_A for scan in scans]
+    before = np.concatenate([20 * np.exp(-3 * r) for r in ends])
+    forgotten = compared(scans, before, 2 * before)
+    path = verdicts[-1].parent / "metrics.json"
+    learning = Learning(
+        replay_weight=0.1,
+        replayed={"md": 7, "strained": 3},
+        replay_labelled_by="start model",
+        freeze="all_but_readouts",
+        lora_rank=0,
+    )
+    update = {"forgetting": forgotten, "learning": learning}
+    Metrics.read(path).model_copy(update=update).write(path)
+    page = show(campaign, verdicts)
+    curves = page.figures["walls-dimer"]["data"]
+    assert len(curves) == 6
+    first, second = curves[:2]
+    np.testing.assert_allclose(second["y"], 2 * np.array(first["y"]), rtol=1e-2, atol=1e-3)
+    assert "walls-bond" not in page.figures
+    # Energies doubled: the difference is the start model's energy itself, from its own zero.
+    wall = 20 * (np.exp(-3 * ends[0]) - np.exp(-3 * ends[0][-1]))
+    above = wall[wall > 1.0]
+    expected = np.sqrt(np.mean(above**2))
+    column = "Difference from 1 to 30 eV"
+    assert float(page.column("walls-table", column)[0]) == pytest.approx(expected, rel=1e-2)
+    assert page.column("walls-all", "Generation") == ["1"]
+    assert page.column("walls-all", "Replay") == [
+        "10 frames labelled by the start model, weight 0.1"
+    ]
+    assert page.column("walls-all", "Frozen blocks") == ["all but readouts"]
+
+
+def test_without_scans_nothing_is_said_of_walls(toy):
+    page = show(*toy())
+    assert "walls-dimer" not in page.figures
 
 
 def test_a_thinned_curve_keeps_its_shape():

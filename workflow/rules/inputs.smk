@@ -65,9 +65,9 @@ def start_model(wildcards):
 
 
 def replayed_frames(wildcards):
-    """Frames of the force field that training repeats beside the labels, if it does."""
+    """The teacher's frames, where training replays them, or others that are made of them."""
     settings = SETTINGS[wildcards.system]
-    if settings.training.replay_weight and settings.pretraining.enabled:
+    if settings.training.weight_of_replay(settings.pretraining):
         return [f"{ROOT}/{wildcards.system}/teacher/frames.parquet"]
     return []
 

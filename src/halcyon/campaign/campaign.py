@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
     from halcyon.labels.reference.base import Reference
+    from halcyon.models.forgetting import Scan
     from halcyon.teacher.forcefield import Teacher
 
 SCHEMA_VERSION = 1
@@ -119,6 +120,15 @@ class SystemPlan:
             molecules=lambda: self.molecules(structure),
             prepared=self.prepared,
         )
+
+    def wall_scans(self) -> "list[Scan]":
+        """Scans that show what a fine-tuning forgot: see `models.forgetting`."""
+        from halcyon.models.forgetting import bond_stretches, dimers
+
+        scans = dimers(self.elements)
+        for name in self.explored:
+            scans += bond_stretches(name, self.start(name), self.bonds(name), self.classes(name))
+        return scans
 
     def classes(self, structure: str) -> list[str]:
         """Class of each atom of a structure.

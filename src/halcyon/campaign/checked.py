@@ -212,6 +212,7 @@ def _model_files(campaign: Campaign) -> list[Path]:
     for plan in campaign.systems.values():
         start = plan.settings.pretraining.start
         paths |= {*plan.settings.domain.watched_committee} | ({start} if start else set())
+        paths |= {*plan.settings.training.replay_from}
     return sorted(paths)
 
 

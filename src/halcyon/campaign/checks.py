@@ -411,6 +411,7 @@ def check_models(plan: SystemPlan, source: str) -> None:
             heads, or it lacks an element of the system.
     """
     pretraining, domain = plan.settings.pretraining, plan.settings.domain
+    training = plan.settings.training
     if pretraining.start is None and not domain.watched_committee:
         return
     from halcyon.models import mace  # torch: only where it is needed
@@ -425,6 +426,11 @@ def check_models(plan: SystemPlan, source: str) -> None:
                 device="cpu",
                 head=pretraining.start_head,
             )
+    if training.replay_from:
+        from halcyon.models.replay import of_files
+
+        with _naming(f"{source}: {system}"):
+            of_files(training.replay_from, plan.elements)
     with _naming(f"{source}: {system}: domain.committee"):
         mace.load_committee(domain, plan.elements, device="cpu", dtype=dtype)
 

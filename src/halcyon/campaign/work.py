@@ -77,10 +77,8 @@ def units(  # noqa: C901, PLR0911 - one per stage
         case "train":
             learned = learned_frames(plan, generation or 0)
             training = plan.settings.training
-            # Each batch of labels is followed by as many of the teacher's frames.
-            replayed = (
-                learned if training.replay_weight and plan.settings.pretraining.enabled else 0
-            )
+            # Each batch of labels is followed by as many replayed frames.
+            replayed = learned if training.weight_of_replay(plan.settings.pretraining) else 0
             return (learned + replayed) * training.epochs_of(learned)
         case "explore":
             exploration = plan.settings.exploration

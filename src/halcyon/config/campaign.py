@@ -208,6 +208,30 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fine_tuning_has_a_start(self) -> Self:
+        """Refuse what protects a start model where there is none."""
+        training, pretraining = self.training, self.pretraining
+        if training.replay_from and pretraining.start is None:
+            raise ValueError(
+                "training.replay_from: its frames are labelled by the model pretraining.start, "
+                "which is missing; expected both or neither"
+            )
+        if training.replay_from and training.replay_weight == 0:
+            raise ValueError(
+                "training.replay_from: with `training.replay_weight: 0` no frames are replayed; "
+                "expected a greater weight, or no files"
+            )
+        protects = {"freeze": training.freeze != "nothing", "lora_rank": training.lora_rank > 0}
+        for key in [key for key, is_set in protects.items() if is_set]:
+            if not pretraining.enabled:
+                raise ValueError(
+                    f"training.{key} = {getattr(training, key)!r}: with `pretraining.enabled: "
+                    "false` training starts from random weights, which must all learn; expected "
+                    "pre-training, or a model to start from (pretraining.start)"
+                )
+        return self
+
 
 PREPARED = "prepared"
 """Folder of packed boxes and force fields, in that of all results; campaigns share it."""

@@ -19,6 +19,8 @@ TEACHER_TIMESTEP_FS = 0.5
 """Time step of the teacher's dynamics, fs."""
 EQUILIBRATION_PS = 1.0
 """Simulated with the teacher and thrown away before the first frame, ps."""
+REPLAY_WEIGHT = 0.1
+"""Weight of replayed frames where a start model is fine-tuned and no weight is set."""
 
 
 class TeacherSettings(Section):
@@ -214,13 +216,40 @@ class TrainingSettings(FitSettings):
     )
     batch_size: Count = Field(5, description="Structures per optimiser step.")
     learning_rate: float = Field(0.02, gt=0, le=1, description="Initial learning rate.")
-    replay_weight: float = Field(
-        0.0,
+    replay_weight: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Weight of the teacher's frames against labels, so that the walls they taught "
-        "are not forgotten: at each step as many of them are learned as labels. It doubles the "
-        "time of training; 0: off.",
+        description="Weight of frames that the start model knew against labels, so that its walls "
+        "are not forgotten: at each step as many of them are learned as labels. After pre-training "
+        "they are the teacher's; with `pretraining.start` they are `replay_frames` and those of "
+        "`replay_from`, labelled by that model. It doubles the time of training; 0: off. null: "
+        f"{REPLAY_WEIGHT:g} with `pretraining.start`, else off.",
+    )
+    replay_frames: Count = Field(
+        200,
+        description="With `pretraining.start`: frames of the system's own species to replay: "
+        "half of them the teacher's, half such frames compressed or stretched as a whole and "
+        "rattled.",
+    )
+    replay_from: list[Path] = Field(
+        [],
+        description="With `pretraining.start`: files of further frames to replay, in any format "
+        "that ASE reads, best from what that model was trained on; their labels are not read. "
+        "Frames with other elements than the system's are left out. Relative to the working "
+        "folder.",
+    )
+    freeze: Literal["nothing", "embedding", "interactions", "all_but_readouts"] = Field(
+        "nothing",
+        description="Blocks of the start model that do not learn. interactions: with the embedding "
+        "of elements; the contractions and readouts still learn.",
+    )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Rank of the adapters that learn in place of the start model's weights (LoRA); "
+        "they are merged into the weights at the end. 0: the weights themselves learn.",
     )
     fresh_every: int = Field(
         4,
@@ -228,6 +257,23 @@ class TrainingSettings(FitSettings):
         description="Every so many generations, start again from the pre-trained model rather "
         "than from the previous generation's; 0: never.",
     )
+
+    @model_validator(mode="after")
+    def _adapters_or_frozen_blocks(self) -> "TrainingSettings":
+        if self.lora_rank and self.freeze != "nothing":
+            raise ValueError(
+                f"lora_rank = {self.lora_rank} with freeze = {self.freeze!r}: with adapters no "
+                "weight of the start model learns; expected `freeze: nothing`, or `lora_rank: 0`"
+            )
+        return self
+
+    def weight_of_replay(self, pretraining: PretrainingSettings) -> float:
+        """Weight of replayed frames; 0: none are replayed."""
+        if not pretraining.enabled:
+            return 0.0
+        if self.replay_weight is None:
+            return 0.0 if pretraining.start is None else REPLAY_WEIGHT
+        return self.replay_weight
 
 
 class SeedSettings(Section):

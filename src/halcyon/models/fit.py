@@ -15,6 +15,7 @@ Not for: the training loop (`training`), MACE itself (`mace`), or jobs and comma
 folders and callbacks come in as values.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from ase import Atoms
 from halcyon import files
 from halcyon.config import ModelSettings, StructureSettings
 from halcyon.frames import structure_key
-from halcyon.models import drift, mace, parity, training
+from halcyon.models import drift, forgetting, mace, parity, training
 from halcyon.models.drift import Drift
-from halcyon.models.metrics import Metrics, SetErrors, TrainingProgress
+from halcyon.models.forgetting import Forgetting, Scan
+from halcyon.models.metrics import Learning, Metrics, SetErrors, TrainingProgress
 from halcyon.models.training import Callbacks, Recipe, Replay
 
 SETS = ("train", "validation", "test")
@@ -76,7 +78,12 @@ def fit(
                 f"energy MAE {done.energy_mae_meV_per_atom:.1f} meV/atom"
             )
 
-    replayed = f"and {len(replay.frames)} of the teacher's to keep, " if replay else ""
+    replayed = ""
+    if replay:
+        replayed = (
+            f"{len(replay.frames)} labelled by the {replay.labelled_by} to replay with weight "
+            f"{replay.weight:g}, "
+        )
     say(
         f"{len(frames['train'])} frames to learn, {replayed}{len(frames['validation'])} for "
         f"validation, from {'random weights' if recipe.start is None else recipe.start.name}"
@@ -98,7 +105,36 @@ def fit(
         curve=summary.epochs,
         start=None if recipe.start is None else str(recipe.start),
         seconds=summary.seconds,
+        learning=Learning(
+            replay_weight=replay.weight if replay else 0.0,
+            replayed=Counter(f.info.get("origin", "") for f in replay.frames) if replay else {},
+            replay_labelled_by=replay.labelled_by if replay else None,
+            freeze=recipe.freeze,
+            lora_rank=recipe.lora_rank,
+        ),
     )
+
+
+def forgotten(start: Path, made: Path, scans: Sequence[Scan], *, device: str) -> Forgetting:
+    """Walls of a start model and of the model that was made of it.
+
+    Args:
+        start: file of the start model.
+        made: file of the fine-tuned one.
+        scans: where to look, at least one.
+        device: where models run.
+    """
+    frames = forgetting.frames_of(scans)
+    before, after = (
+        [
+            float(nodes.sum())
+            for nodes in mace.evaluate(
+                mace.load(path, device=device, dtype="float64"), frames
+            ).node_energy
+        ]
+        for path in (start, made)
+    )
+    return forgetting.compared(scans, before, after)
 
 
 def adopt(

@@ -206,10 +206,15 @@ def _too_large(graphs: list[Graph]) -> InputError:
 
 
 def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam as MACE sets it up: weights that mix channels decay, the others do not."""
+    """Adam as MACE sets it up: weights that mix channels decay, the others do not.
+
+    Weights that do not learn are left out: they would decay.
+    """
     decaying: list[torch.nn.Parameter] = []
     free: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         mixes = name.startswith("products.") or (
             name.startswith("interactions.")
             and ("linear.weight" in name or "skip_tp_full.weight" in name)

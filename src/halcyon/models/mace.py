@@ -38,6 +38,7 @@ from halcyon.models.batched import BatchedMace
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
     from mace import modules, tools
+    from mace.modules import lora
     from mace.modules.models import o3  # type: ignore[attr-defined]
     from mace.tools import finetuning_utils, scripts_utils
 
@@ -45,6 +46,14 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+FROZEN: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "embedding": ("node_embedding",),
+    "interactions": ("node_embedding", "interactions"),
+}
+"""Parts of a MACE model that do not learn, by the setting `training.freeze`, as MACE's own option
+`--freeze` has them (1 and 5). With `all_but_readouts`, nothing but the readouts learns."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +318,40 @@ def load_start(
         if set(model.atomic_numbers.tolist()) != set(elements):
             model = _with_elements(model, sorted(elements))
     return model.to(device=chosen_device(device), dtype=DTYPES[dtype]).requires_grad_(False)
+
+
+def freeze(model: Any, blocks: str) -> None:
+    """Let all weights of a model learn, but for those of some blocks.
+
+    Args:
+        model: changed.
+        blocks: a key of `FROZEN`, or `all_but_readouts`.
+    """
+    model.requires_grad_(blocks != "all_but_readouts")
+    if blocks == "all_but_readouts":
+        scripts_utils.freeze_module(model.readouts, freeze=False)
+        return
+    for block in FROZEN[blocks]:
+        scripts_utils.freeze_module(getattr(model, block))
+
+
+def add_adapters(model: Any, rank: int) -> None:
+    """Let a product of two thin matrices beside each linear map learn, and no other weight.
+
+    Low-rank adaptation (E. J. Hu et al., ICLR 2022), as MACE has it for equivariant maps. The maps
+    of chemical elements and the contractions are no linear layers: they stay as they are. At first
+    the products are zero, so that the model is the same.
+
+    Args:
+        model: changed; in torch's default precision.
+        rank: number of columns of the first matrix.
+    """
+    lora.inject_LoRAs(model, rank=rank, alpha=rank)
+
+
+def merge_adapters(model: Any) -> Any:
+    """The model with its adapters added to the weights beside them: an ordinary MACE model."""
+    return lora.merge_lora_weights(model)
 
 
 def heads_of(model: Any) -> list[str]:

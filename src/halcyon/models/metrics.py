@@ -11,8 +11,11 @@
 Not for: computing errors (see `mace.errors`), or the points of a parity plot (see `parity`).
 """
 
+from typing import Literal
+
 from pydantic import Field
 
+from halcyon.models.forgetting import Forgetting
 from halcyon.verdict.forms import File, Form
 
 
@@ -48,6 +51,24 @@ class TrainingProgress(Form):
     energy_rmse_meV_per_atom: float
 
 
+class Learning(Form):
+    """How a start model was kept from forgetting.
+
+    Attributes:
+        replay_weight: weight of replayed frames against labels; 0: none were replayed.
+        replayed: number of replayed frames by origin. They are no labels.
+        replay_labelled_by: what labelled them: `teacher` or `start model`; None: there were none.
+        freeze: blocks of the start model that did not learn.
+        lora_rank: rank of the adapters that learned in place of its weights; 0: there were none.
+    """
+
+    replay_weight: float
+    replayed: dict[str, int]
+    replay_labelled_by: Literal["teacher", "start model"] | None
+    freeze: str
+    lora_rank: int
+
+
 class Metrics(File):
     """A training, and the model that it made. Files of early releases lack the key `schema`.
 
@@ -62,6 +83,10 @@ class Metrics(File):
         seconds: wall time of the training, s, over all attempts.
         frames_without_label: frames that should have been learned but have no label; None in a
             pre-training.
+        learning: what was replayed and what did not learn; None in a pre-training, and in files of
+            early releases.
+        forgetting: walls of the pre-trained model, or of the user's, and of this one; None where
+            there is none to compare with, and in files of early releases.
     """
 
     train: SetErrors
@@ -73,3 +98,5 @@ class Metrics(File):
     start: str | None
     seconds: float
     frames_without_label: int | None = None
+    learning: Learning | None = None
+    forgetting: Forgetting | None = None

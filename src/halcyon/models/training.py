@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class Recipe:
         start: model file to fine-tune, whatever its energy zero; None: random weights.
         start_head: which head of `start` to keep, where it has several.
         device: "cpu", "cuda" or "auto".
+        freeze: which blocks of the model do not learn, see `mace.freeze`.
+        lora_rank: rank of the adapters that learn instead of the weights; 0: the weights learn.
     """
 
     elements: Sequence[int]
@@ -73,6 +75,8 @@ class Recipe:
     start: Path | None = None
     start_head: str | None = None
     device: str = "cpu"
+    freeze: str = "nothing"
+    lora_rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,12 @@ class Replay:
     Attributes:
         frames: any number. Their energies are counted from a zero of their own.
         weight: of their loss against that of the labels; 0: they are not used.
+        labelled_by: what labelled them.
     """
 
     frames: Sequence[Atoms] = ()
     weight: float = 0.0
+    labelled_by: Literal["teacher", "start model"] = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,18 +183,25 @@ def train(
             recipe.device,
             recipe.start_head,
             replay.weight,
+            recipe.freeze,
+            recipe.lora_rank,
         ],
         recipe.start,
     )
     with mace.precision(DTYPES[recipe.model.dtype]), torch.random.fork_rng(), _unoptimised():
         torch.manual_seed(recipe.seed)
         model, e0s = _first_model(recipe, elements, train_frames)
-        model = model.to(mace.chosen_device(recipe.device)).requires_grad_(True)
+        model = model.to(mace.chosen_device(recipe.device))
+        labels, validation = (
+            mace_graphs.graphs(frames, model, e0s) for frames in (train_frames, validation_frames)
+        )
+        replay_graphs = _replay_graphs(replayed, model) if replayed else []
+        _choose_weights(model, recipe)
         loop = _Loop(
             learner=Learner(model, recipe.fit, seed=recipe.seed, say=callbacks.say),
-            labels=mace_graphs.graphs(train_frames, model, e0s),
-            validation=mace_graphs.graphs(validation_frames, model, e0s),
-            replay=_replay_graphs(replayed, model) if replayed else [],
+            labels=labels,
+            validation=validation,
+            replay=replay_graphs,
             replay_weight=replay.weight,
             fit=recipe.fit,
             checkpoint=Checkpoint(folder / "checkpoint.pt", identity),
@@ -197,6 +210,8 @@ def train(
         loop.resume()
         loop.run()
         trained = loop.best_model()
+        if recipe.lora_rank:
+            trained = mace.merge_adapters(trained).eval()
         e0s |= mace.move_energy_zero(trained, train_frames)
     with files.replacing(out) as temporary:
         torch.save(trained.cpu(), temporary)
@@ -233,9 +248,15 @@ def _first_model(
 
 def _replay_graphs(frames: Sequence[Atoms], model: Any) -> list[Graph]:
     """Graphs of frames whose energies are counted from a zero of their own."""
-    e0s = mace.unexplained_e0s(model, frames)
-    model.requires_grad_(True)
-    return mace_graphs.graphs(frames, model, e0s)
+    return mace_graphs.graphs(frames, model, mace.unexplained_e0s(model, frames))
+
+
+def _choose_weights(model: Any, recipe: Recipe) -> None:
+    """Let those weights learn that the recipe names; after the last evaluation of the model."""
+    if recipe.lora_rank:
+        mace.add_adapters(model, recipe.lora_rank)
+    else:
+        mace.freeze(model, recipe.freeze)
 
 
 @dataclass(kw_only=True)

@@ -205,6 +205,8 @@ def _generation(
         energy_mae=metrics.test.energy_mae_meV_per_atom,
         curve=metrics.curve,
         best_epoch=metrics.best_epoch,
+        learning=metrics.learning,
+        forgetting=metrics.forgetting,
         replicas=replicas,
         traces=traces,
         saturation=verdict.saturation,

@@ -24,7 +24,8 @@ from halcyon.domain.intervals import Domain
 from halcyon.final.certificate import Certificate
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.models.drift import Drift
-from halcyon.models.metrics import TrainingProgress
+from halcyon.models.forgetting import Forgetting
+from halcyon.models.metrics import Learning, TrainingProgress
 from halcyon.verdict.forms import (
     Assessment,
     Audit,
@@ -59,6 +60,9 @@ class Generation:
         energy_mae: mean absolute error of energies on the test set, meV/atom.
         curve: learning curve of its model.
         best_epoch: epoch whose weights were kept.
+        learning: what was replayed and what did not learn; None in older campaigns.
+        forgetting: walls of the start model and of its model; None where there is no start model,
+            and in older campaigns.
         replicas: how each replica ended.
         traces: traces of the replicas, see `exploration.traces.TRACE_COLUMNS`.
         saturation: what the late window says: is it calm, and was enough explored?
@@ -92,6 +96,8 @@ class Generation:
     energy_mae: float
     curve: list[TrainingProgress]
     best_epoch: int
+    learning: Learning | None
+    forgetting: Forgetting | None
     replicas: list[ReplicaEnd]
     traces: pd.DataFrame
     saturation: Assessment

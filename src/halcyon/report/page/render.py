@@ -35,6 +35,7 @@ from halcyon.report.page import (
     molecules,
     tables,
     transfer,
+    walls,
 )
 from halcyon.report.page.axes import Figure, colours_of
 from halcyon.report.page.provenance import provenance
@@ -102,6 +103,7 @@ def _figures(report: SystemReport) -> dict[str, list[Figure]]:
         "learning": learning.learning_figures(report),
         "parity": learning.parity_figures(report),
         "training": learning.training_figures(report),
+        "walls": walls.figures(report),
         "labels": fates.figures(report),
         "costs": costs.figures(report),
         "teacher": transfer.teacher_figures(report),
@@ -129,6 +131,8 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
         "label-times": tables.cost_rows(label_costs(report.label_infos)),
         "teacher": tables.teacher_rows(report.teacher),
         "drift": tables.drift_rows(report.last),
+        "walls-table": walls.scan_rows(report.last),
+        "walls-all": walls.generation_rows(report),
         "certificate": certified.rows(report.certificate) if report.certificate else [],
         "margins": tables.margin_rows(report.generations),
         "expected": tables.expected_rows(report.last.domain),
