@@ -228,12 +228,22 @@ def test_a_campaign_starts_from_a_model_of_the_users(checkout, finished):  # noq
     config = checkout.configure(
         "adopted",
         pretraining={"start": start},
-        training={"replay_weight": 0.1},
+        training={"replay_frames": 20, "freeze": "embedding"},
         limits={"max_generations": 1},
     )
     output = checkout.run(config, "--until", "train")
     assert f"{start}: H, C, O; 2 layers, cutoff 3 Å" in output
     assert "labelled by the start model, to be replayed" in output
+    folder = checkout / "results/adopted/methanol"
+    replayed = read_frames(folder / "teacher/replay.parquet")
+    assert {atoms.info["reason"] for atoms in replayed} == {"labelled by the start model"}
+    metrics = json.loads((folder / "gen000/metrics.json").read_text())
+    assert metrics["learning"]["replay_weight"] == 0.1  # by default, with a user's model
+    assert sum(metrics["learning"]["replayed"].values()) == len(replayed)
+    usual = checkout / "results/undisturbed/methanol/gen000/metrics.json"
+    assert metrics["train"]["frames"] == json.loads(usual.read_text())["train"]["frames"]
+    kinds = [scan["kind"] for scan in metrics["forgetting"]["scans"]]
+    assert (kinds.count("dimer"), kinds.count("bond")) == (6, 3)
     config = checkout.configure("adopted", pretraining={"start": "none.model"})
     assert "none.model" in checkout.run(config, "-n", fails=True)
 
