@@ -36,6 +36,7 @@ WORK = [
     ("label", 0, 20 + 10),
     ("domain", 0, 400 + 55),
     ("select", 1, 16 * 80 + 200 + 10 + 55 + 30),
+    ("second_opinion", 1, 200 + 55 + 30),
     ("verdict", 3, 1),
 ]
 
@@ -226,7 +227,8 @@ def test_sums_of_a_forecast(tmp_path):
     assert system["least"]["core_hours"][1] * 3600 == pytest.approx(8 + 7 + 55 + 30)
     assert result["total"]["gpu_hours"] == [0, 0]
     assert "actual" not in system
-    assert system["unmeasured"] == [s for s in work.UNITS if s not in ("label", "final")]
+    without = ("label", "final", "second_opinion")  # measured, none, and not asked for
+    assert system["unmeasured"] == [s for s in work.UNITS if s not in without]
     ledger = made.folder / "stages.jsonl"
     entry = {"system": "methanol", "stage": "label", "seconds": 90.0, "cores": 2}
     ledger.write_text(json.dumps(entry | {"generation": None, "what": ""}) + "\n")
