@@ -2,7 +2,7 @@
 
     from halcyon.config.presets import recommended
 
-    recommended(9, device="cuda", trial=False)  # ("large", "9 atoms on a graphics card: …")
+    recommended(9, device="cuda", trial=False)[0]  # "large"
 
 Not for: what the keys mean (see `learning`), or a campaign's own size in words (see `model_size`).
 """
