@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from ase import Atoms
+from ase.build import bulk
 from ase.build import molecule as ase_molecule
 from rdkit import Chem
 
@@ -231,10 +234,9 @@ def test_a_box_runs_as_long_as_its_molecules_need(here):
         (["CC(C", "--name", "it"], "not valid SMILES"),
         (["CCO", "--name", "it", "--box", "4"], "expected at least 6.6"),
         (["CCO", "--name", "it", "--charge", "1"], "expected 0, the sum of the formal charges"),
-        (["C[Si](C)(C)C", "--name", "it"], "GAFF2 has no type for atom Si1"),
+        (["F[Am](F)F", "--name", "it"], "element Am: GFN1-xTB has parameters up to Rn"),
         (["CCO", "--name", "it", "--multiplicity", "2"], "expected an odd multiplicity"),
         (["[Na+]", "--name", "it"], "--in-water"),
-        (["[Fe+3]", "--name", "it", "--in-water", "8"], "GAFF2 has no type for atom Fe0"),
         (["CO", "--name", "it", "--with", "O:3"], "--with needs --liquid"),
         (["CO", "--name", "it", "--liquid", "4", "--with", "C:0x"], "SMILES:N"),
         (["CO", "--name", "it", "--liquid", "4", "--in-water", "4"], "expected one of them"),
@@ -250,6 +252,41 @@ def test_refused_and_nothing_written(here, capsys, words, said):
     assert new(*words) == 2
     assert said in capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("[H][H]", "no parameters for the bond H0-H1"),
+        ("C[Si](C)(C)C", "no type for atom Si1"),
+        ("OB(O)c1ccccc1", "no type for atom B1"),
+        ("lithium.xyz", "RDKit finds no bond orders for Li4 "),
+        ("ferrocene.xyz", "RDKit finds no bond orders for C10H10Fe "),
+        ("oxide.xyz", "RDKit finds no bond orders for Mg4O4 "),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_gaff2_does_not_type_gets_tight_binding(capsys, source, why):
+    Atoms("Li4", [[1.35, 0, 0], [-1.35, 0, 0], [0, 2.67, 0], [0, -2.67, 0]]).write("lithium.xyz")
+    ring = np.linspace(0, 2 * np.pi, 5, endpoint=False)
+    around = np.stack([np.cos(ring), np.sin(ring), 0 * ring], axis=1)
+    flat = np.concatenate([1.216 * around, 2.296 * around])  # C-C 1.43, C-H 1.08, Fe-C 2.05 Å
+    up = np.array([0, 0, 1.65])
+    Atoms("FeC5H5C5H5", np.concatenate([[0 * up], flat + up, flat - up])).write("ferrocene.xyz")
+    bulk("MgO", "rocksalt", a=4.0, cubic=True).write("oxide.xyz", format="xyz")
+    assert new(source, "--name", "it", "--campaign", "xtb") == 0
+    assert (written("it").forcefield.kind, written("it").forcefield.method) == ("xtb", "GFN1-xTB")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no force field covers it, so GFN1-xTB is the teacher" in said
+    assert why in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_radicals_labels_are_spin_polarised():
+    assert new("C[CH2]", "--name", "it", "--campaign", "xtb") == 0
+    assert config.read_yaml("config/it.yaml")["reference"]["spin_polarized"] is True
+    assert new("CC", "--name", "closed", "--campaign", "xtb") == 0
+    assert "spin_polarized" not in config.read_yaml("config/closed.yaml")["reference"]
 
 
 def test_own_forcefield_and_level(here, capsys):

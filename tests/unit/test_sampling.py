@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 
 from conftest import ROOT
-from halcyon.config import StructureSettings, TeacherSettings, XmlForceField
+from halcyon.config import StructureSettings, TeacherSettings, XmlForceField, XtbForceField
 from halcyon.errors import Interrupted
 from halcyon.systems.packing import packed_bonds, packed_structure
 from halcyon.systems.structures import bonds, start_structure
@@ -49,6 +49,14 @@ def lengths(frame, pairs):
 @pytest.fixture(scope="module")
 def ethanol():
     return teacher_of("CCO")
+
+
+@pytest.fixture(scope="module")
+def hydrogen():
+    """A teacher that a program computes."""
+    settings = StructureSettings(name="it", smiles="[H][H]")
+    atoms = start_structure(settings)
+    return make_teacher(XtbForceField(kind="xtb"), atoms, bonds(settings, atoms)), atoms
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +229,7 @@ def test_frames_of_one_atom():
     assert sampling._KeptFrames(0.1).is_new(Atoms("H"))
 
 
-@pytest.mark.parametrize("box", ["ethanol", "waters"])
+@pytest.mark.parametrize("box", ["ethanol", "waters", "hydrogen"])
 def test_dynamics_that_are_stopped_go_on_to_the_same_frames(request, monkeypatch, tmp_path, box):
     teacher, atoms = request.getfixturevalue(box)
     monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.02)

@@ -54,12 +54,14 @@ from halcyon.config.sanity import SanitySettings
 from halcyon.config.section import Count, Name, Section
 from halcyon.config.system import (
     AmberForceField,
+    AseForceField,
     ForceFieldSettings,
     Gaff2ForceField,
     GromacsForceField,
     StructureSettings,
     System,
     XmlForceField,
+    XtbForceField,
 )
 from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError
@@ -68,6 +70,7 @@ __all__ = [
     "VARIABLES_AT_MOST",
     "AccuracySettings",
     "AmberForceField",
+    "AseForceField",
     "AseReference",
     "AuditSettings",
     "BiasSettings",
@@ -108,6 +111,7 @@ __all__ = [
     "TrainingSettings",
     "VariableSettings",
     "XmlForceField",
+    "XtbForceField",
     "XtbReference",
     "parse_campaign",
     "read_system",

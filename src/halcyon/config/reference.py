@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from halcyon.config.section import Count, Hamiltonian, Section
+from halcyon.config.section import CalculatorPath, Count, Hamiltonian, Section
 
 Rung = Literal["more_steps", "conjugate_gradients", "diagonalisation", "smearing", "finer_grid"]
 """A way to rescue a frame whose SCF does not converge; see
@@ -123,8 +123,7 @@ class AseReference(Section):
     """Labels from any ASE calculator."""
 
     backend: Literal["ase"] = Field(description="Label with an ASE calculator.")
-    calculator: str = Field(
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+    calculator: CalculatorPath = Field(
         description="Import path of the calculator's class, or of a function that returns one, "
         "e.g. `ase.calculators.emt.EMT`. It is imported and run: name only code that you trust.",
     )

@@ -12,6 +12,8 @@ Count = Annotated[int, Field(ge=1)]
 AtomIndex = Annotated[int, Field(ge=0)]
 Hamiltonian = Literal["GFN2-xTB", "GFN1-xTB", "IPEA1-xTB"]
 """The Hamiltonians of tblite."""
+CalculatorPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+"""Import path of a calculator of ASE."""
 Temperatures = Annotated[list[Annotated[float, Field(gt=0, le=10_000)]], Field(min_length=1)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from halcyon.config.section import Count, Name, Section
+from halcyon.config.section import CalculatorPath, Count, Hamiltonian, Name, Section
 
 
 class StructureSettings(Section):
@@ -176,8 +176,47 @@ class GromacsForceField(Section):
         return list(self.top.values())
 
 
+class XtbForceField(Section):
+    """Tight binding by tblite, for all elements up to radon: slower than a force field."""
+
+    kind: Literal["xtb"] = Field(description="A Hamiltonian of tblite.")
+    method: Hamiltonian = Field(
+        "GFN1-xTB",
+        description="Hamiltonian; another than that of the labels, if they are of tblite, shows "
+        "what a campaign does. Open shells are spin-polarised.",
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return []
+
+
+class AseForceField(Section):
+    """Any calculator of ASE: another package's force field, or a model."""
+
+    kind: Literal["ase"] = Field(description="An ASE calculator.")
+    calculator: CalculatorPath = Field(
+        description="Import path of the calculator's class, or of a function that returns one, "
+        "e.g. `ase.calculators.emt.EMT`. It is imported and run: name only code that you trust.",
+    )
+    arguments: dict[str, Any] = Field(
+        {}, description="Keyword arguments of the calculator, as numbers, text, lists and sections."
+    )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return []
+
+
 ForceFieldSettings = Annotated[
-    Gaff2ForceField | XmlForceField | AmberForceField | GromacsForceField,
+    Gaff2ForceField
+    | XmlForceField
+    | AmberForceField
+    | GromacsForceField
+    | XtbForceField
+    | AseForceField,
     Field(discriminator="kind"),
 ]
 

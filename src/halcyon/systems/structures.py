@@ -129,7 +129,7 @@ def molecules(
         molecule = _molecule_of_smiles(settings)
         _place(molecule, atoms.positions)
         return [molecule]
-    graph = _bond_graph(atoms, bonds)
+    graph = bond_graph(atoms, bonds)
     members = Chem.GetMolFrags(graph)
     if len(members) > 1 and settings.charge:
         expected = (
@@ -142,6 +142,7 @@ def molecules(
         if name in different:
             continue
         _place(fragment, _unwrapped(atoms, fragment, indices))
+        formula = rdMolDescriptors.CalcMolFormula(fragment)  # a failure leaves charges behind
         try:
             with rdBase.BlockLogs():
                 rdDetermineBonds.DetermineBondOrders(
@@ -151,7 +152,7 @@ def molecules(
                 )
         except (ValueError, RuntimeError) as error:
             expected = (
-                f"RDKit finds no bond orders for {rdMolDescriptors.CalcMolFormula(fragment)} "
+                f"RDKit finds no bond orders for {formula} "
                 f"with charge {settings.charge} ({str(error).strip()}). Give the molecule as "
                 "`smiles`, or choose another kind of `forcefield`"
             )
@@ -179,7 +180,7 @@ def atom_classes(
     if mode == "element":
         return symbols
     # Bond orders are left out, so that the two oxygens of a carboxylate are one class.
-    graph = _bond_graph(atoms, bonds)
+    graph = bond_graph(atoms, bonds)
     ranks = Chem.CanonicalRankAtoms(graph, breakTies=False, includeChirality=False)
 
     classes: dict[tuple[str, int], str] = {}
@@ -191,7 +192,7 @@ def atom_classes(
     return [classes[symbol, rank] for symbol, rank in zip(symbols, ranks, strict=True)]
 
 
-def _bond_graph(atoms: Atoms, bonds: list[tuple[int, int]]) -> Chem.Mol:
+def bond_graph(atoms: Atoms, bonds: list[tuple[int, int]]) -> Chem.Mol:
     """The graph of elements and bonds; all bonds are single."""
     graph = Chem.RWMol()
     for number in atoms.numbers:

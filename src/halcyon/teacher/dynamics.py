@@ -32,7 +32,8 @@ from halcyon import files
 from halcyon.config.learning import EQUILIBRATION_PS, TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.frames import structure_only
-from halcyon.teacher.forcefield import NM, Teacher
+from halcyon.teacher.forcefield import Teacher
+from halcyon.teacher.relaxation import minimise, positions_of
 
 FRICTION_PER_PS = 5.0
 SEGMENT = 50
@@ -187,23 +188,10 @@ class Run(Iterator[Atoms]):
         context = self.teacher.context(integrator)
         self._rotation = self.teacher.place(context, self.start)
         if self._state is None:
-            openmm.LocalEnergyMinimizer.minimize(context)
+            minimise(self.teacher, context)
             context.setVelocitiesToTemperature(temperature, velocity_seed)
             integrator.step(round(EQUILIBRATION_PS * 1000 / TEACHER_TIMESTEP_FS))
         else:
             context.setPositions(self._state[0])
             context.setVelocities(self._state[1])
         self._context = context
-
-
-def positions_of(context: openmm.Context) -> np.ndarray:
-    """Positions in OpenMM's order of atoms and orientation, Å, shape (N, 3).
-
-    Raises:
-        openmm.OpenMMException: a position is infinite or NaN.
-    """
-    state = context.getState(positions=True)
-    positions: np.ndarray = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) * NM
-    if not np.isfinite(positions).all():  # the Reference platform raises nothing
-        raise openmm.OpenMMException("coordinates are not finite")
-    return positions

@@ -1,4 +1,4 @@
-"""The teacher: a classical force field, evaluated by OpenMM, that labels frames.
+"""The teacher: a cheap potential, in OpenMM, that labels frames.
 
     from halcyon.config import StructureSettings, XmlForceField
     from halcyon.systems import bonds, start_structure
@@ -30,7 +30,6 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import openmm
 from ase import Atoms
-from ase import units as ase_units
 from openmm import app, unit
 from rdkit import Chem
 from scipy.sparse import coo_array
@@ -38,21 +37,21 @@ from scipy.sparse.csgraph import connected_components
 
 from halcyon.config import (
     AmberForceField,
+    AseForceField,
     ForceFieldSettings,
     Gaff2ForceField,
     GromacsForceField,
     XmlForceField,
+    XtbForceField,
 )
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.teacher import gaff2
+from halcyon.teacher.calculators import Computation
 from halcyon.teacher.flexible import check_flexible
+from halcyon.teacher.openmm_units import KJ_PER_MOL, NM
 from halcyon.teacher.supercell import Supercell
 
-KJ_PER_MOL = ase_units.kJ / ase_units.mol
-"""1 kJ/mol in eV."""
-NM = 10.0
-"""1 nm in Å."""
 REAL_SPACE_CUTOFF_A = 10.0
 """Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
 PART_OF_CELL = 0.49
@@ -80,6 +79,7 @@ class Teacher:
         periodic: whether the structure is periodic in all three directions; else in none.
         bonds: pairs of bonded atoms, in the frames' order.
         supercell: how a small cell is repeated in the system; None: it is not.
+        program: what OpenMM calls for energy and forces (`calculators`); empty: it has terms.
     """
 
     system: openmm.System
@@ -88,6 +88,7 @@ class Teacher:
     periodic: bool
     bonds: tuple[tuple[int, int], ...]
     supercell: Supercell | None = None
+    program: str = ""
 
     @property
     def copies(self) -> int:
@@ -116,7 +117,7 @@ class Teacher:
             frames: F frames of the teacher's N atoms, in its order.
 
         Returns:
-            Energies, eV, shape (F,), and forces, eV/Å, shape (F, N, 3).
+            Energies, eV, shape (F,), and forces, eV/Å, shape (F, N, 3); NaN where a program failed.
 
         Raises:
             ValueError: a frame has other atoms, another order or another periodicity.
@@ -126,7 +127,13 @@ class Teacher:
         forces = np.empty((len(frames), len(self.numbers), 3))
         for index, atoms in enumerate(frames):
             rotation = self.place(context, atoms)
-            state = context.getState(energy=True, forces=True)
+            try:
+                state = context.getState(energy=True, forces=True)
+            except openmm.OpenMMException:
+                if not self.program:
+                    raise
+                energies[index], forces[index] = np.nan, np.nan
+                continue
             energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
             force = state.getForces(asNumpy=True).value_in_unit(
                 unit.kilojoule_per_mole / unit.nanometer
@@ -145,7 +152,8 @@ class Teacher:
             integrator: an integrator that no other context uses.
             system: a system of the same atoms; None: the teacher's.
         """
-        if not self.periodic and len(self.numbers) <= REFERENCE_PLATFORM_ATOMS:
+        small = not self.periodic and len(self.numbers) <= REFERENCE_PLATFORM_ATOMS
+        if small or self.program:
             platform, properties = "Reference", {}
         else:
             # One thread: with two, forces differ in the last bits from run to run,
@@ -175,7 +183,7 @@ class Teacher:
             atoms = self.supercell.repeated(atoms)
         rotation = np.eye(3)
         if self.periodic:
-            cell, rotation = _openmm_cell(atoms)
+            cell, rotation = openmm_cell(atoms)
             context.setPeriodicBoxVectors(*(cell / NM))
         context.setPositions((atoms.positions @ rotation.T / NM)[self.order])
         return rotation
@@ -205,8 +213,10 @@ def make_teacher(
 
     Raises:
         InputError: a file is missing or broken, a molecule is not covered, a bond or angle has no
-            term, or a topology file describes a cell that is too small.
+            term, a topology file describes a cell that is too small, or a program fails.
     """
+    if isinstance(settings, XtbForceField | AseForceField):
+        return _computed(settings, atoms, bonds)
     numbers, own_bonds = atoms.numbers.copy(), tuple(bonds)
     supercell = _supercell(atoms, bonds)
     if supercell is not None:
@@ -226,7 +236,7 @@ def make_teacher(
     named = ", ".join(map(str, settings.paths)) or settings.kind
     check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
     if atoms.pbc.all():
-        box = _openmm_cell(atoms)[0]
+        box = openmm_cell(atoms)[0]
         system.setDefaultPeriodicBoxVectors(*(box / NM))
         _use_minimum_image(system)
         if supercell is not None:
@@ -234,11 +244,55 @@ def make_teacher(
     return Teacher(system, numbers, order, bool(atoms.pbc.all()), own_bonds, supercell)
 
 
+def _computed(
+    settings: XtbForceField | AseForceField, atoms: Atoms, bonds: Sequence[tuple[int, int]]
+) -> Teacher:
+    """The teacher of a structure.
+
+    Args:
+        settings: which program.
+        atoms: the structure, N atoms, periodic in all directions or in none, with charge and
+            multiplicity.
+        bonds: pairs of bonded atoms.
+
+    Raises:
+        InputError: the program cannot be made, or cannot compute the structure.
+    """
+    computation = Computation(settings, atoms)
+    if len(atoms) > 1:  # of a single atom no frame is drawn
+        try:
+            computation.computed(atoms)
+        except Exception as error:  # calculators may raise anything
+            raise InputError(
+                f"structure {atoms.info.get('structure', atoms.symbols)}: forcefield: "
+                f"{computation.program.name} cannot compute it ({type(error).__name__}: {error}). "
+                "Check charge and multiplicity, or choose another `forcefield`"
+            ) from error
+    system = openmm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(float(mass))
+    force = openmm.PythonForce(computation)
+    periodic = bool(atoms.pbc.all())
+    if periodic:
+        system.setDefaultPeriodicBoxVectors(*(openmm_cell(atoms)[0] / NM))
+        force.setUsesPeriodicBoundaryConditions(True)
+    system.addForce(force)
+    order = np.arange(len(atoms))
+    return Teacher(
+        system,
+        atoms.numbers.copy(),
+        order,
+        periodic,
+        tuple(bonds),
+        program=computation.program.name,
+    )
+
+
 def _supercell(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> Supercell | None:
     """The least supercell of a periodic structure that has room for a cutoff; None: it has room."""
     if not atoms.pbc.all():
         return None
-    widths = np.diag(_openmm_cell(atoms)[0])
+    widths = np.diag(openmm_cell(atoms)[0])
     repeats = np.ceil(LEAST_CUTOFF_A / (PART_OF_CELL * widths)).astype(int)
     if (repeats <= 1).all():
         return None
@@ -247,7 +301,7 @@ def _supercell(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> Supercell | No
 
 
 def _refuse_small(atoms: Atoms) -> None:
-    width, least = np.diag(_openmm_cell(atoms)[0]).min(), LEAST_CUTOFF_A / PART_OF_CELL
+    width, least = np.diag(openmm_cell(atoms)[0]).min(), LEAST_CUTOFF_A / PART_OF_CELL
     raise InputError(
         f"{_named(atoms)}: its cell is {width:.2f} Å wide, and the force field needs "
         f"{least:.2f} Å to have its walls within a cutoff of half the cell. A topology file cannot "
@@ -370,7 +424,7 @@ def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) 
     if not path.is_file():
         raise InputError(f"{where}: no such file, seen from the working folder")
     periodic = bool(atoms.pbc.all())
-    box = _openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
+    box = openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
     try:
         parsed: Any
         if isinstance(settings, AmberForceField):
@@ -459,11 +513,11 @@ def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topol
     for first, second in bonds:
         topology.addBond(members[first], members[second])
     if atoms.pbc.all():
-        topology.setPeriodicBoxVectors(_openmm_cell(atoms)[0] / NM * unit.nanometer)
+        topology.setPeriodicBoxVectors(openmm_cell(atoms)[0] / NM * unit.nanometer)
     return topology, order
 
 
-def _openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+def openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     """The cell in the form that OpenMM needs: lower triangular, reduced.
 
     Returns:
@@ -482,7 +536,7 @@ def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
     """Cutoff of non-bonded interactions, Å: just under half of the narrowest cell."""
     if not atoms.pbc.all():
         return REAL_SPACE_CUTOFF_A
-    return min(REAL_SPACE_CUTOFF_A, PART_OF_CELL * float(np.diag(_openmm_cell(atoms)[0]).min()))
+    return min(REAL_SPACE_CUTOFF_A, PART_OF_CELL * float(np.diag(openmm_cell(atoms)[0]).min()))
 
 
 def _use_minimum_image(system: openmm.System) -> None:

@@ -39,8 +39,10 @@ from halcyon.config import TeacherSettings
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.frames import structure_only
 from halcyon.systems.fingerprint import pair_distances, rms_difference
-from halcyon.teacher.dynamics import Run, positions_of
-from halcyon.teacher.forcefield import NM, Teacher
+from halcyon.teacher.dynamics import Run
+from halcyon.teacher.forcefield import Teacher
+from halcyon.teacher.openmm_units import NM
+from halcyon.teacher.relaxation import minimise, positions_of
 
 ORIGINS = ("md", "displaced", "stretched", "contact", "dissociated")
 STRETCH = (0.7, 1.5)
@@ -324,6 +326,7 @@ def _contacts(
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(teacher.system))
     system.addForce(springs)
     context = teacher.context(openmm.VerletIntegrator(TEACHER_TIMESTEP_FS / 1000), system)
+    pushed = []
     for index, (frame, *_) in enumerate(contacts):
         for other, strength in ((index - 1, 0.0), (index, SPRING_KJ_PER_NM2 * teacher.copies)):
             if other >= 0:
@@ -331,9 +334,15 @@ def _contacts(
                 springs.setBondParameters(other, a, b, [strength, length])
         springs.updateParametersInContext(context)
         rotation = teacher.place(context, frame)
-        openmm.LocalEnergyMinimizer.minimize(context, maxIterations=SPRING_ITERATIONS)
+        try:
+            minimise(teacher, context, steps=SPRING_ITERATIONS)
+        except openmm.OpenMMException:
+            if not teacher.program:
+                raise
+            continue  # the program failed on the way: this contact is left out
         frame.positions = (positions_of(context) @ rotation)[teacher.particles]
-    return [frame for frame, *_ in contacts]
+        pushed.append(frame)
+    return pushed
 
 
 def _drawn_contacts(

@@ -209,6 +209,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
             level,
             n_atoms=max(plan.atoms[structure] for structure in plan.explored),
             device=_device(),
+            open_shell=any(s.multiplicity > 1 for s in plan.structures.values()),
         )
     for path, text in written.items():
         files.write_text(path, text)

@@ -7,7 +7,8 @@
     print(proposal.text)
 
 The force field is the first that can be built for every molecule: GAFF2; OpenMM's own file for
-water and ions; or that file with GAFF2 templates for the molecules that are not in it.
+water and ions; that file with GAFF2 templates for the molecules that are not in it; or GFN1-xTB,
+which is slower and knows all elements up to radon.
 
 Not for: writing files or printing (see `command`).
 """
@@ -28,6 +29,7 @@ from halcyon.config import (
     Gaff2ForceField,
     StructureSettings,
     XmlForceField,
+    XtbForceField,
     XtbReference,
 )
 from halcyon.config.presets import recommended
@@ -99,14 +101,14 @@ def propose(wish: Wish) -> Proposal:
             f"{wish.source}: a single atom alone has no forces to learn. Put it into a box, e.g. "
             "with --in-water 32"
         )
-    forcefield, why, files = _forcefield(wish, parts)
-    notes = []
+    forcefield, why, files, notes = _forcefield(wish, parts)
     if wish.kind == "molecule":
         (part,) = parts
         structures = [_structure_lines(part, alone=True)]
     else:
         box, box_notes = _box(wish, parts)
-        structures, notes = [box], box_notes
+        structures = [box]
+        notes += box_notes
         structures += [_structure_lines(part, alone=False) for part in parts]
         for part in parts:
             if _needs_contacts(wish, part, parts):
@@ -129,7 +131,9 @@ def propose(wish: Wish) -> Proposal:
     return Proposal("\n".join(lines) + "\n", parts, files, notes)
 
 
-def campaign_text(name: str, level: Path | None, *, n_atoms: int, device: str) -> str:
+def campaign_text(
+    name: str, level: Path | None, *, n_atoms: int, device: str, open_shell: bool = False
+) -> str:
     """Content of a campaign's file for one system.
 
     Args:
@@ -137,10 +141,13 @@ def campaign_text(name: str, level: Path | None, *, n_atoms: int, device: str) -
         level: file with CP2K's level of theory; None: labels from GFN2-xTB.
         n_atoms: of its largest explored structure.
         device: where models will run, "cpu" or "cuda".
+        open_shell: whether a structure has unpaired electrons.
     """
     preset, why = recommended(n_atoms, device=device, trial=level is None)
     if level is None:
         about, reference = "GFN2-xTB", ["  backend: xtb # milliseconds a frame, for trying out"]
+        if open_shell:
+            reference.append("  spin_polarized: true # electrons are unpaired")
     else:
         about = "CP2K"
         reference = [
@@ -174,36 +181,65 @@ def campaign_text(name: str, level: Path | None, *, n_atoms: int, device: str) -
     )
 
 
-def _forcefield(wish: Wish, parts: list[Part]) -> tuple[ForceFieldSettings, str, dict[Path, str]]:
-    """The first force field that covers every molecule, the reason, and files made for it."""
+def _forcefield(
+    wish: Wish, parts: list[Part]
+) -> tuple[ForceFieldSettings, str, dict[Path, str], list[str]]:
+    """The first force field that covers every molecule, the reason, files made for it, and notes.
+
+    Raises:
+        InputError: none does.
+    """
     if wish.forcefield:
         given = _xml(*wish.forcefield)
         for part in parts:
             _build(given, part)
-        return given, "yours", {}
+        return given, "yours", {}, []
     if wish.kind == "reactive" and not _refusals(_xml(COMBUSTION), parts):
-        return _xml(COMBUSTION), "Morse bonds, which may be pulled apart", {}
+        return _xml(COMBUSTION), "Morse bonds, which may be pulled apart", {}, []
     typed = Gaff2ForceField(kind="gaff2")
     refused = _refusals(typed, parts)
     wet = wish.kind == "liquid" and any(_is_water(part) for part in parts)
     if not refused and not wet:
-        return typed, "the teacher's: AmberTools types the molecules for GAFF2", {}
+        return typed, "the teacher's: AmberTools types the molecules for GAFF2", {}, []
     foreign = _refusals(_xml(WATER_AND_IONS), parts)
     if not foreign:
-        return _xml(WATER_AND_IONS), "the teacher's: water and ions, comes with OpenMM", {}
+        return _xml(WATER_AND_IONS), "the teacher's: water and ions, comes with OpenMM", {}, []
     if hopeless := refused.keys() & foreign.keys():
         reasons = "\n".join(refused[name] for name in sorted(hopeless))
-        raise InputError(
-            f"{reasons}\nIf you have such an XML with templates for all molecules: halcyon "
-            "new-system … --forcefield my.xml"
-        )
+        return _computed(parts, reasons)
     made = {
         TEMPLATES / f"{wish.name}-{part.name}.xml": gaff2.gaff2_xml(part.molecule, name=part.name)
         for part in parts
         if part.name in foreign
     }
     why = "the teacher's: GAFF2 templates, made for it, beside OpenMM's water and ions"
-    return _xml(*made, WATER_AND_IONS), why, made
+    return _xml(*made, WATER_AND_IONS), why, made, []
+
+
+def _computed(
+    parts: list[Part], reasons: str
+) -> tuple[ForceFieldSettings, str, dict[Path, str], list[str]]:
+    """GFN1-xTB as the teacher; see `_forcefield`.
+
+    Args:
+        parts: all molecules.
+        reasons: why the force fields do not cover them.
+    """
+    settings = XtbForceField(kind="xtb")
+    if refused := _refusals(settings, parts):
+        lines = "\n".join(refused[name] for name in sorted(refused))
+        raise InputError(
+            f"{reasons}\n{lines}\nNo teacher covers it. If you have an OpenMM XML with templates "
+            "for all molecules: halcyon new-system … --forcefield my.xml; or write "
+            "`forcefield: {kind: ase, calculator: …}` into a system's file (docs/add-a-system.md)"
+        )
+    reason = reasons.partition(gaff2.ALTERNATIVES)[0].partition(". Give the molecule")[0]
+    note = (
+        f"no force field covers it, so {settings.method} is the teacher, which takes milliseconds "
+        f"a step instead of microseconds ({reason.strip().removesuffix('.')})"
+    )
+    why = f"the teacher's: {settings.method}, by tblite, since no force field has these atoms"
+    return settings, why, {}, [note]
 
 
 def _xml(*paths: Path) -> XmlForceField:
@@ -237,6 +273,9 @@ def _refusals(settings: ForceFieldSettings, parts: list[Part]) -> dict[str, str]
     """By name of the molecules that a force field does not cover: the reason."""
     reasons = {}
     for part in parts:
+        if part.without_orders and isinstance(settings, Gaff2ForceField):
+            reasons[part.name] = part.without_orders
+            continue
         try:
             _build(settings, part)
         except InputError as error:

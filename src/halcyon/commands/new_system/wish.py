@@ -84,6 +84,7 @@ class Part:
         atoms: its start structure.
         molecule: the molecule with bond orders.
         spin: the reason for its multiplicity, in words.
+        without_orders: why `molecule` has single bonds only; empty: it has its bond orders.
     """
 
     settings: StructureSettings
@@ -91,6 +92,7 @@ class Part:
     atoms: Atoms
     molecule: Chem.Mol
     spin: str
+    without_orders: str = ""
 
     @property
     def name(self) -> str:
@@ -166,10 +168,17 @@ def _part(
         )
     settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
     atoms = structures.start_structure(settings)
-    (molecule, *more) = structures.molecules(settings, atoms, structures.bonds(settings, atoms))
+    pairs = structures.bonds(settings, atoms)
+    without_orders = ""
+    try:
+        (molecule, *more) = structures.molecules(settings, atoms, pairs)
+    except InputError as error:  # metals and clusters: only some force fields need bond orders
+        without_orders = str(error)
+        molecule = structures.bond_graph(atoms, pairs)
+        more = list(Chem.GetMolFrags(molecule))[1:]
     if more:
         raise InputError(f"{source}: several molecules; give each its own file")
-    return Part(settings, count, atoms, molecule, spin)
+    return Part(settings, count, atoms, molecule, spin, without_orders)
 
 
 def _least_unpaired(settings: StructureSettings) -> int:

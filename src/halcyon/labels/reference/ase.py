@@ -18,12 +18,9 @@ The calculator runs in this process: a frame cannot be stopped after a time limi
 Not for: CP2K (`cp2k`) or tight binding (`xtb`), whose own backends know more about a failure.
 """
 
-import hashlib
-import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +32,13 @@ from ase.calculators.calculator import SCFError
 from halcyon.config import AseReference
 from halcyon.errors import InputError
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
+from halcyon.teacher.calculators import (
+    file_hashes,
+    imported,
+    made,
+    package_version,
+    with_state,
+)
 
 
 class AseCalculator(Reference):
@@ -64,10 +68,10 @@ class AseCalculator(Reference):
             ) from error
         return {
             "program": "ase",
-            "version": _version(module),
+            "version": package_version(module),
             "calculator": self._settings.calculator,
             "arguments": arguments,
-            "files": _hashes(arguments),
+            "files": file_hashes(arguments),
         }
 
     def check(self, structures: Sequence[Atoms]) -> None:
@@ -103,7 +107,7 @@ class AseCalculator(Reference):
                 calculator.directory = str(work)
             if hasattr(calculator, "reset"):
                 calculator.reset()  # a label must not depend on the frame before
-            frame = _prepared(atoms)
+            frame = with_state(atoms)
             frame.calc = calculator
             energy, forces = float(frame.get_potential_energy()), np.array(frame.get_forces())
             if not (np.isfinite(energy) and np.isfinite(forces).all()):
@@ -128,46 +132,14 @@ class AseCalculator(Reference):
 
     def _find(self) -> tuple[ModuleType, Any]:
         """The calculator's module, and its class or function."""
-        path, name = self._settings.calculator.rsplit(".", 1)
-        try:
-            module = importlib.import_module(path)
-        except Exception as error:  # importing runs foreign code
-            raise InputError(
-                f"reference.calculator = {self._settings.calculator}: {path} cannot be imported "
-                f"({type(error).__name__}: {error}): install it into the environment of Halcyon, "
-                "or set PYTHONPATH"
-            ) from error
-        calculator = getattr(module, name, None)
-        if not callable(calculator):
-            raise InputError(
-                f"reference.calculator = {self._settings.calculator}: {path} has no class or "
-                f"function {name}"
-            )
-        return module, calculator
+        return imported(self._settings.calculator, "reference")
 
     def _calculator(self) -> Any:
         if self._made is None:
             _, make = self._find()
-            try:
-                self._made = make(**self._settings.arguments)
-            except Exception as error:
-                raise InputError(
-                    f"reference.calculator = {self._settings.calculator}: cannot be made with "
-                    f"arguments {self._settings.arguments} ({type(error).__name__}: {error})"
-                ) from error
+            path, arguments = self._settings.calculator, self._settings.arguments
+            self._made = made(make, path, arguments, "reference")
         return self._made
-
-
-def _prepared(atoms: Atoms) -> Atoms:
-    """Copy of a frame with charge and multiplicity in all the places where ASE looks for them."""
-    charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
-    frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    frame.info = {"charge": charge, "multiplicity": multiplicity, "spin": multiplicity}
-    if charge:
-        frame.set_initial_charges([charge / len(atoms)] * len(atoms))
-    if multiplicity > 1:
-        frame.set_initial_magnetic_moments([(multiplicity - 1) / len(atoms)] * len(atoms))
-    return frame
 
 
 def _fault(atoms: Atoms) -> str:
@@ -175,30 +147,3 @@ def _fault(atoms: Atoms) -> str:
     if not np.isfinite(atoms.positions).all():
         return "a position is not a finite number"
     return spin_fault(atoms)
-
-
-def _version(module: ModuleType) -> str:
-    for name in packages_distributions().get(module.__name__.partition(".")[0], []):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    if module.__file__ is None:
-        return "unknown"
-    return f"sha256 {_sha256(Path(module.__file__))}"
-
-
-def _hashes(value: Any) -> dict[str, str]:
-    """SHA-256 of the files that arguments name: a label depends on their content."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return {name: sha256 for part in value for name, sha256 in _hashes(part).items()}
-    if isinstance(value, str) and value and Path(value).is_file():
-        return {value: _sha256(Path(value))}
-    return {}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

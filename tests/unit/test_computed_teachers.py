@@ -1,0 +1,147 @@
+"""Teachers that a program computes: tight binding, and calculators of ASE."""
+
+import numpy as np
+import openmm
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from pydantic import ValidationError
+from tblite.ase import TBLite
+
+from halcyon.config import AseForceField, TeacherSettings, XtbForceField
+from halcyon.errors import InputError
+from halcyon.teacher import dynamics
+from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher.sampling import sample
+
+XTB = XtbForceField(kind="xtb")
+
+
+def structure(name="CH3OH", multiplicity=1, seed=1):
+    atoms = molecule(name)
+    atoms.rattle(0.05, seed=seed)
+    atoms.info = {"charge": 0, "multiplicity": multiplicity, "structure": name}
+    return atoms
+
+
+def ase(**arguments):
+    return AseForceField(
+        kind="ase", calculator="tblite.ase.TBLite", arguments={"verbosity": 0} | arguments
+    )
+
+
+def by_tblite(atoms, **parameters):
+    other = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    other.calc = TBLite(verbosity=0, **parameters)
+    return other.get_potential_energy(), other.get_forces()
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplicity", "forcefield", "parameters"),
+    [
+        ("CH3OH", 1, XTB, {"method": "GFN1-xTB"}),
+        ("CH3OH", 1, XtbForceField(kind="xtb", method="IPEA1-xTB"), {"method": "IPEA1-xTB"}),
+        ("C2H5", 2, XTB, {"method": "GFN1-xTB", "multiplicity": 2, "spin_polarization": 1.0}),
+        ("SiH4", 1, ase(method="GFN2-xTB"), {"method": "GFN2-xTB"}),
+        ("OH", 2, ase(method="GFN2-xTB"), {"method": "GFN2-xTB", "multiplicity": 2}),
+    ],
+)
+def test_labels_are_those_of_the_program(name, multiplicity, forcefield, parameters):
+    atoms = structure(name, multiplicity)
+    energies, forces = make_teacher(forcefield, atoms, []).evaluate([atoms])
+    energy, force = by_tblite(atoms, **parameters)
+    assert energies[0] == pytest.approx(energy, abs=1e-5)
+    assert np.allclose(forces[0], force, atol=1e-4)
+
+
+def test_periodic_frames_keep_their_orientation():
+    """In a cell that OpenMM turns and reduces, forces are still minus the slope of the energy."""
+    atoms = structure("H2O")
+    atoms.cell, atoms.pbc = [[5.5, 0.5, 0.0], [0.0, 5.0, 1.0], [0.3, 1.0, 6.0]], True
+    teacher, step = make_teacher(XTB, atoms, []), 2e-3
+    forces = teacher.evaluate([atoms])[1][0]
+    assert by_tblite(atoms, method="GFN1-xTB")[1] == pytest.approx(forces, abs=1e-3)
+    for atom, axis in ((0, 0), (1, 2), (2, 1)):
+        moved = [atoms.copy(), atoms.copy()]
+        for frame, sign in zip(moved, (1, -1), strict=True):
+            frame.positions[atom, axis] += sign * step
+        up, down = teacher.evaluate(moved)[0]
+        assert forces[atom, axis] == pytest.approx((down - up) / (2 * step), abs=5e-3)
+
+
+def test_frames_of_every_origin(monkeypatch):
+    monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.01)
+    atoms = structure("CH3CH2OH")
+    bonds = [(0, 1), (1, 2), (2, 3), (0, 4), (0, 5), (1, 6), (1, 7), (1, 8)]
+    asked = {"displaced": 3, "stretched": 3, "contact": 3, "dissociated": 3}
+    settings = TeacherSettings(
+        md_frames=4,
+        md_interval_fs=2.0,
+        temperatures_K=[300.0],
+        force_cap_eV_per_A=1e3,
+        **{f"{origin}_frames": number for origin, number in asked.items()},
+    )
+    frames, counts = sample(make_teacher(XTB, atoms, bonds), atoms, settings, seed=1)
+    assert counts["md"] == 4
+    assert all(counts[origin] for origin in asked)
+    assert np.abs(frames[0].arrays["forces"]).max() < 10.0  # after its minimisation it is calm
+
+
+def test_a_frame_whose_calculation_fails_is_dropped_and_others_are_not():
+    atoms = structure("H2O")
+    broken = atoms.copy()
+    broken.positions[1] = broken.positions[0]
+    energies, forces = make_teacher(XTB, atoms, []).evaluate([broken, atoms])
+    assert np.isnan(energies).tolist() == [True, False]
+    assert np.isnan(forces[0]).all()
+    assert np.isfinite(forces[1]).all()
+
+
+def test_the_teacher_is_the_same_text_each_time():
+    """Saved dynamics are found by it, and OpenMM makes the program again from it."""
+    atoms = structure("H2O")
+    text, again = (
+        openmm.XmlSerializer.serialize(make_teacher(XTB, atoms, []).system) for _ in range(2)
+    )
+    assert text == again
+    made = openmm.XmlSerializer.deserialize(text)
+    assert openmm.XmlSerializer.serialize(made) == text
+    other = make_teacher(XtbForceField(kind="xtb", method="GFN2-xTB"), atoms, []).system
+    assert openmm.XmlSerializer.serialize(other) != text
+
+
+@pytest.mark.parametrize(
+    ("atoms", "forcefield", "words"),
+    [
+        (structure("H2O", multiplicity=2), XTB, "structure H2O.*GFN1-xTB cannot compute it"),
+        (
+            Atoms("AmF", [[0, 0, 0], [0, 0, 2.0]], info={"charge": 0, "multiplicity": 1}),
+            XTB,
+            "element Am.*up to Rn",
+        ),
+        (structure(), ase(method="GFN9-xTB"), "cannot compute it.*GFN9-xTB"),
+        (
+            structure(),
+            AseForceField(kind="ase", calculator="nowhere.Calculator"),
+            "forcefield.calculator = nowhere.Calculator: nowhere cannot be imported",
+        ),
+        (
+            structure(),
+            AseForceField(kind="ase", calculator="ase.calculators.emt.Nothing"),
+            "has no class or function Nothing",
+        ),
+        (
+            structure("SiH4"),
+            AseForceField(kind="ase", calculator="ase.calculators.emt.EMT"),
+            r"ase.calculators.emt.EMT \(ase .*cannot compute it",
+        ),
+    ],
+)
+def test_what_it_cannot_compute_is_refused_before_any_job(atoms, forcefield, words):
+    with pytest.raises(InputError, match=words):
+        make_teacher(forcefield, atoms, [])
+
+
+def test_a_hamiltonian_that_does_not_exist_is_refused():
+    with pytest.raises(ValidationError, match="'GFN2-xTB', 'GFN1-xTB' or 'IPEA1-xTB'"):
+        XtbForceField(kind="xtb", method="GFN9-xTB")
