@@ -17,13 +17,18 @@ from halcyon.verdict.forms import File, Form
 
 
 class SetErrors(Form):
-    """Errors of a model on a set of frames; of forces over their components."""
+    """Errors of a model on a set of frames; of forces and stresses over their components."""
 
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
     forces_mae_meV_per_A: float
     forces_rmse_meV_per_A: float
+    stress_mae_GPa: float | None = Field(
+        None, description="Null: no label has a stress, or an early release wrote the file."
+    )
+    stress_mae_eV_per_A3: float | None = Field(None, description="The same in eV/Å³.")
     frames: int = Field(description="Number of frames in the set.")
+    frames_with_stress: int = Field(0, description="Those of them whose label has a stress.")
 
 
 class TrainingProgress(Form):
@@ -37,6 +42,8 @@ class TrainingProgress(Form):
         forces_rmse_meV_per_A: root-mean-square error of force components.
         energy_mae_meV_per_atom: mean absolute error of energies.
         energy_rmse_meV_per_atom: root-mean-square error of energies.
+        stress_mae_GPa: mean absolute error of the six numbers of a stress; None where no label of
+            the set has one.
     """
 
     epoch: int
@@ -46,6 +53,7 @@ class TrainingProgress(Form):
     forces_rmse_meV_per_A: float
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
+    stress_mae_GPa: float | None = None
 
 
 class Metrics(File):
@@ -62,6 +70,7 @@ class Metrics(File):
         seconds: wall time of the training, s, over all attempts.
         frames_without_label: frames that should have been learned but have no label; None in a
             pre-training.
+        stress_weight: of the stress in the loss; 0 where no training label had one.
     """
 
     train: SetErrors
@@ -73,3 +82,6 @@ class Metrics(File):
     start: str | None
     seconds: float
     frames_without_label: int | None = None
+    stress_weight: float = Field(
+        0.0, description="Weight of the stress in the loss; 0: the model has not learned it."
+    )
