@@ -278,7 +278,7 @@ FEWEST_PAIRS = 3
 """Pairs of a set that say whether its stress is right."""
 MOST_FRAMES = 100
 """Frames of one composition that are compared, each with each."""
-LARGEST_STRAIN = 0.1
+LARGEST_STRAIN = 0.05
 CURVED = 0.5
 """A pair counts where the curvature of the energy by displacements is smaller than this part of
 the energy by strain."""

@@ -39,7 +39,7 @@ from halcyon.errors import InputError
 from halcyon.labels import stress
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 
-LONGER = 1.5
+LONGER = 1.2
 """So many times as long a cell vector is made that must not matter."""
 SAME_eV_PER_ATOM = 1e-6
 """Within this, two energies of a frame are the same."""
