@@ -279,9 +279,10 @@ FEWEST_PAIRS = 3
 MOST_FRAMES = 100
 """Frames of one composition that are compared, each with each."""
 LARGEST_STRAIN = 0.05
-CURVED = 0.5
-"""A pair counts where the curvature of the energy by displacements is smaller than this part of
-the energy by strain."""
+CURVED = 2.0
+"""A pair counts where the energy by the curvature of displacements, which the trapezoidal rule
+covers, is at most so many times the energy by strain: what it leaves is smaller, but grows with it.
+"""
 EXPLAINED = 0.8
 """Part of the energies by strain that some scale of the stress must explain."""
 SCALE_OFF = 0.2
