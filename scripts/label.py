@@ -33,7 +33,9 @@ def main(job: stage.Job) -> None:
         )
         for message, style in judgements(labelled, job.plan.settings.limits.core_hours):
             job.say(message, style)
-        CheckedForces(slopes=tuple(labelled.slopes)).write(paths.check_file(args.out))
+        CheckedForces(slopes=tuple(labelled.slopes), strains=tuple(labelled.strains)).write(
+            paths.check_file(args.out)
+        )
         write_frames(args.out, labelled.frames)
     job.done(
         f"shard {args.shard + 1} of {args.of}: {summary(labelled, store.damaged_here)}", args.out

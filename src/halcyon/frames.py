@@ -6,6 +6,11 @@ meaning of every column and the version of the schema.
 In memory the scalar columns are in `atoms.info` under the same names, `VECTORS` and `PER_ATOM`
 in `atoms.arrays`. A name that is not declared in `INFO` is refused, so that no typo loses data.
 
+A stress is a list of six numbers in ASE's order xx, yy, zz, yz, xz, xy, in eV/Å³ and with ASE's
+sign: positive where the cell would shrink (tension), so that the pressure is minus a third of the
+trace. It is the derivative of the energy by strain, over the volume. Only frames that are periodic
+in three directions have one.
+
 Not for: trajectories of every step (see `exploration.trajectory`), or whether a label can be
 trusted (see `labels.sanity`).
 """
@@ -23,7 +28,8 @@ from ase import Atoms
 from halcyon import files, tables
 from halcyon.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 has the columns `stress` and `model_stress`; files of version 1 lack them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,11 @@ INFO: dict[str, Column] = {
     "multiplicity": Column(pa.int32(), "", "spin multiplicity 2S+1"),
     "structure": Column(pa.string(), "", "name of the start structure it came from"),
     "energy": Column(pa.float64(), "eV", "total energy"),
+    "stress": Column(
+        pa.list_(pa.float64()),
+        "eV/Å³",
+        "xx, yy, zz, yz, xz, xy; tension positive; null: the label has none",
+    ),
     "key": Column(pa.string(), "", "hash of the structure, see structure_key"),
     "split": Column(pa.string(), "", "train, validation or test; never changes"),
     "origin": Column(pa.string(), "", "how the frame was made"),
@@ -122,6 +133,11 @@ INFO: dict[str, Column] = {
         "energy predicted by the model that visited the frame, before it learned from it",
     ),
     "second_opinion": Column(pa.string(), "", "the Hamiltonian of `second_forces`: gfn1 or gfn2"),
+    "model_stress": Column(
+        pa.list_(pa.float64()),
+        "eV/Å³",
+        "stress predicted by the model that visited the frame, before it learned from it",
+    ),
     "status": Column(
         pa.string(),
         "",

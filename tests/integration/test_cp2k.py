@@ -149,6 +149,32 @@ def test_force_is_minus_the_derivative_of_the_energy(tmp_path):
     assert abs(slope) > 1
 
 
+def test_stress_is_the_slope_of_the_energy_by_strain_and_leaves_the_label_alone(tmp_path):
+    # A cell that is much too small, so that the stress is large.
+    atoms = Atoms("H2", [[0, 0, 0.1], [0, 0.2, 0.85]], pbc=True)
+    atoms.set_cell([[2.8, 0, 0], [0, 3.0, 0], [0, 0.3, 2.8]])
+    atoms.info = hydrogen().info
+    with_stress = make_reference(Cp2kReference(backend="cp2k", level=SMALL_LEVEL), stress=True)
+    step, strained = 0.005, []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.info = dict(atoms.info)
+        moved.set_cell(atoms.cell.array @ np.diag([1, 1, 1 + sign * step]), scale_atoms=True)
+        strained.append(moved)
+    (record,) = with_stress.label([atoms], tmp_path, 1)
+    ahead, behind = with_stress.label(strained, tmp_path, 1)
+    slope = (ahead.energy - behind.energy) / (2 * step) / atoms.get_volume()
+    # 0.005 eV/Å³: what the coarse grid costs.
+    assert record.stress[2] == pytest.approx(slope, abs=0.005)
+    assert abs(slope) > 0.03
+    # Asking for it changes neither the level of theory nor what is stored at it.
+    (plain,) = reference().label([atoms], tmp_path / "plain", 1)
+    assert plain.stress is None
+    assert plain.energy == pytest.approx(record.energy, abs=1e-9)
+    assert np.allclose(plain.forces, record.forces, atol=1e-9)
+    assert with_stress.level == reference().level
+
+
 def test_unconverged_frame_is_told(tmp_path, changed):
     backend = reference(changed("    scf:\n", "    scf:\n      max_scf: 2\n"), rescue=[])
     record = label(backend, hydrogen(), tmp_path)

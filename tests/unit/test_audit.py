@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 
 from halcyon.config import AccuracySettings, Settings
 from halcyon.verdict.audit import assess_audit, audit_of, missed, signal_reports
@@ -286,3 +286,24 @@ def test_counts_of_an_early_selection_are_read_and_no_signal_is_judged_by_them(t
     assert (selection.candidates, selection.deciding) == (3, "node_energy")
     limits = selection.signal_limits
     assert signal_reports(even(), limits, tolerance_eV_per_A=0.3, deciding="node_energy") == []
+
+
+def stressed(error_GPa, *, replica):
+    """A frame whose six stresses are wrong by so much, GPa."""
+    of = frame([0.06] * 2, replica=replica)
+    of.info["stress"] = [0.01, 0.02, -0.03, 0.0, 0.004, 0.0]
+    of.info["model_stress"] = [value + error_GPa * units.GPa for value in of.info["stress"]]
+    return of
+
+
+def test_the_error_of_the_stress_is_that_of_the_frames_that_have_one():
+    frames = [stressed(0.2 if i % 2 else 0.4, replica=r) for r in range(4) for i in range(3)]
+    (part,) = assess_audit([*frames, *even()], GOALS, confidence=0.95).parts
+    assert (part.frames, part.frames_with_stress) == (24, 12)
+    assert part.stress_mae_GPa.value == pytest.approx((0.4 + 0.2 + 0.4) / 3)
+    by_frame = mean_interval(np.array([0.4, 0.2, 0.4] * 4), np.repeat(range(4), 3), 0.95)
+    assert part.stress_mae_GPa.high == pytest.approx(by_frame.high)
+    (few,) = assess_audit([*frames[:4], *even()], GOALS, confidence=0.95).parts
+    assert (few.stress_mae_GPa, few.frames_with_stress) == (None, 4)
+    (none,) = assess_audit(even(), GOALS, confidence=0.95).parts
+    assert (none.stress_mae_GPa, none.frames_with_stress) == (None, 0)

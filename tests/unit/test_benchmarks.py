@@ -5,10 +5,12 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from test_calculator import folder  # noqa: F401 - a fixture
 
 from conftest import ROOT
+from halcyon.labels.stress import GPA
 
 
 @pytest.fixture
@@ -184,3 +186,31 @@ def test_watched_heating_counts_alarms_before_failures_with_their_exact_interval
     assert found["lead_ps"] == [0.5, 0.5, 0.5]
     late = summary([run(1.0, 1.0), run(None, 1.0), run(0.4, 1.0), run(0.3, None)], "rate 0.1")
     assert (late["alarmed_before"], late["failed"], late["alarms_without_failure"]) == (1, 3, 1)
+
+
+def test_pressure_compares_volumes_as_worked_out_by_hand(benchmark):
+    # Pressures are lines in V: the model's has 11/10 of the slope, and its zero at +1 %.
+    module = benchmark("pressure")
+    volumes = 100 * (1 + np.array(module.VOLUMES_PERCENT) / 100)
+
+    def stresses(zero, modulus_GPa):
+        six = np.zeros((5, 3, 6))
+        six[..., :3] = (modulus_GPa * (volumes - zero) / 100 * GPA)[:, None, None]
+        return six
+
+    result = module.compared(stresses(100, 50), stresses(101, 55), 100.0)
+    assert result["volume_error_percent"]["value"] == pytest.approx(1.0, abs=1e-3)
+    assert result["bulk_modulus_error_percent"]["value"] == pytest.approx(10.0)
+    # At x %, the pressures are 0.55 (x - 1) and 0.5 x GPa; the shears are half of the numbers.
+    expected = np.mean([abs(0.05 * x - 0.55) for x in module.VOLUMES_PERCENT]) / 2
+    assert result["stress_mae_GPa"]["value"] == pytest.approx(expected)
+    assert result["reference_pressure_GPa"][0] == pytest.approx(3.0)
+
+
+def test_pressure_keeps_molecules_rigid(benchmark):
+    module = benchmark("pressure")
+    box = module.water(np.random.default_rng(1))
+    larger = module.scaled(box, 6.0, 3)
+    assert larger.get_volume() == pytest.approx(1.06 * box.get_volume())
+    assert larger.get_distance(3, 4) == pytest.approx(box.get_distance(3, 4))
+    assert larger.get_distance(0, 3) > box.get_distance(0, 3)

@@ -392,3 +392,40 @@ def test_the_file_of_an_earlier_release_is_read(tmp_path):
     changed.write_text(json.dumps(content))
     plan = Campaign.read(changed).systems["ethanol"]
     assert plan.settings.saturation.events_per_ns == 100
+
+
+def constant_pressure(**training):
+    def change(campaign):
+        campaign.setdefault("exploration", {})["ensemble"] = "npt"
+        campaign["training"] = training
+
+    return change
+
+
+def only_the_box(system):
+    boxed()(system)
+    system["structures"][0]["explore"] = False
+
+
+def test_constant_pressure_is_refused_where_stress_is_not_learned(attempt):
+    words = (
+        r"campaign.yaml: exploration\.ensemble = 'npt': system thing: training\.stress_weight = 0"
+    )
+    with pytest.raises(InputError, match=words):
+        attempt(constant_pressure(stress_weight=0.0), only_the_box)
+    assert attempt(constant_pressure(), only_the_box)
+
+
+def test_constant_pressure_is_refused_for_a_molecule(attempt):
+    with pytest.raises(InputError, match=r"structure thing: pbc = .*nvt or nve"):
+        attempt(constant_pressure())
+
+
+def test_constant_pressure_is_refused_where_labels_have_no_stress(attempt):
+    def change(campaign):
+        constant_pressure()(campaign)
+        campaign["reference"] = {"backend": "ase", "calculator": "test_stress.without_stress"}
+
+    words = r"exploration\.ensemble = 'npt' needs labels with a stress: reference\.calculator"
+    with pytest.raises(InputError, match=words):
+        attempt(change, only_the_box)

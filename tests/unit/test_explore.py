@@ -698,14 +698,14 @@ def gas(atoms=8, edge=12.7):
     )
 
 
-def test_constant_pressure_gives_the_volume_of_an_ideal_gas(tmp_path):
+def test_constant_pressure_gives_each_replica_the_volume_of_an_ideal_gas(tmp_path):
     # Exact: p(V) ~ V^N exp(-PV/kT), so <V> = (N + 1) kT / P, with variance (N + 1) (kT / P)².
     # The pressure is high and the barostat fast, so that a short run has seen many volumes.
     settings = ExplorationSettings(
         ensemble="npt",
-        pressure_bar=300.0,
+        pressure_bar=[300.0, 600.0],
         barostat_ps=0.002,
-        temperatures_K=[500.0],
+        temperatures_K=[500.0, 600.0],
         time_ps=10.0,
         timestep_fs=5.0,
         trajectory_every_fs=20.0,
@@ -713,7 +713,8 @@ def test_constant_pressure_gives_the_volume_of_an_ideal_gas(tmp_path):
         friction_per_ps=20.0,
         checkpoint_s=1e6,
     )
-    replicas = [Replica(n, 500.0, gas()) for n in range(16)]
+    temperatures = {n: 600.0 if n % 2 else 500.0 for n in range(32)}
+    replicas = [Replica(n, kelvin, gas()) for n, kelvin in temperatures.items()]
     bounds = replace(domain(), classes={"dimer": ["N"] * 8}, bonds={})
     result = run(
         tmp_path,
@@ -724,10 +725,12 @@ def test_constant_pressure_gives_the_volume_of_an_ideal_gas(tmp_path):
         system_kind="reactive",
     )
     frames = [f for path in result.trajectory for f in read_frames(path) if f.info["time"] > 1.0]
-    volumes = np.array([f.get_volume() for f in frames])
-    scale = units.kB * 500 / (300 * units.bar)
-    assert volumes.mean() / scale == pytest.approx(9, rel=0.1)
-    assert volumes.std() / scale == pytest.approx(3, rel=0.2)
+    for kelvin, bar in ((500.0, 300.0), (600.0, 600.0)):
+        of_these = [f for f in frames if temperatures[f.info["replica"]] == kelvin]
+        volumes = np.array([f.get_volume() for f in of_these])
+        scale = units.kB * kelvin / (bar * units.bar)
+        assert volumes.mean() / scale == pytest.approx(9, rel=0.1)
+        assert volumes.std() / scale == pytest.approx(3, rel=0.2)
 
 
 def test_constant_pressure_needs_a_periodic_cell(tmp_path):

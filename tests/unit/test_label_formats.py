@@ -68,13 +68,13 @@ def test_a_written_index_has_its_version_and_another_version_is_not_trusted(root
     moved.arrays["forces"] = old.arrays["forces"]
     moved.info["key"] = structure_key(moved)
     store.add([moved])
-    assert pq.read_schema(path).metadata == {b"halcyon.label_index": b"1"}
+    assert pq.read_schema(path).metadata == {b"halcyon.label_index": b"2"}
 
     # A later version, whose keys mean something else.
     table = pq.read_table(path, read_dictionary=["shard"])
     other = pa.array([bytes(16)] * len(table), pa.binary(16))
     table = table.set_column(0, "key", other)
-    pq.write_table(table.replace_schema_metadata({"halcyon.label_index": "2"}), path)
+    pq.write_table(table.replace_schema_metadata({"halcyon.label_index": "3"}), path)
     assert open_store(root).known(sorted(KEYS)) == KEYS
 
 

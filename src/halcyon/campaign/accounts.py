@@ -233,7 +233,7 @@ def costs(campaign: Campaign, system: str) -> list[Cost]:
         from_store = "core_seconds" in info and not paid and info["core_seconds"] > 0
         add(batch, "label", FOUND if from_store else info["status"], paid)
     for path in paths.check_files(campaign, system):
-        for slope in CheckedForces.read(path).slopes:
+        for slope in CheckedForces.read(path).checks:
             outcome = {True: "sound", False: "wrong", None: "without label"}[slope.passed]
             add(path.parents[1].name, CHECK_STAGE, outcome, slope.core_seconds)
     for path in paths.void_records(campaign, system):

@@ -142,8 +142,7 @@ def _paid(path: Path) -> float:
 
 
 def _check_cost(path: Path) -> float:
-    slopes = CheckedForces.read(path).slopes if path.exists() else ()
-    return float(sum(slope.core_seconds for slope in slopes))
+    return CheckedForces.read(path).core_seconds if path.exists() else 0.0
 
 
 def _not_computed(path: Path) -> int:

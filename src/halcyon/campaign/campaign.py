@@ -251,7 +251,8 @@ class Campaign:
         """
         from halcyon.labels.reference import make_reference
 
-        reference = make_reference(self.settings.reference)
+        stress = any(plan.settings.needs_stress for plan in self.systems.values())
+        reference = make_reference(self.settings.reference, stress=stress)
         sanity = (plan.settings.sanity for plan in self.systems.values())
         if any(settings.net_force_eV_per_A is not None for settings in sanity):
             reference.check_grid()

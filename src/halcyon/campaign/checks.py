@@ -61,9 +61,13 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_committee(plan, source)
         check_start(plan, source)
         check_models(plan, source)
+        check_stress(plan, starts, source)
     with _naming(source):
         reference = campaign.reference()
         reference.check(all_starts)
+        if any(plan.settings.exploration.ensemble == "npt" for plan in campaign.systems.values()):
+            with _naming("exploration.ensemble = 'npt' needs labels with a stress"):
+                reference.check_stress()
     for plan in campaign.systems.values():
         check_pool(plan, reference.pool, source)
     check_scan(campaign, source)
@@ -328,6 +332,38 @@ def check_pool(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: str) ->
                 "this composition. Expected frames of the same molecules; with `kind: reactive` "
                 "bonds may differ"
             )
+
+
+def check_stress(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
+    """Refuse constant pressure where there is no stress, or where the model does not learn it.
+
+    Args:
+        plan: a system.
+        starts: its start structures.
+        source: name of the campaign's file, for messages.
+
+    Raises:
+        InputError: the message names the setting, and what to change.
+    """
+    from halcyon.labels.stress import is_possible
+
+    settings, name = plan.settings, plan.system.name
+    if settings.exploration.ensemble != "npt":
+        return
+    begins = f"{source}: exploration.ensemble = 'npt': system {name}: "
+    for start in starts:
+        structure = start.info["structure"]
+        if structure in plan.explored and not is_possible(start):
+            raise InputError(
+                f"{begins}structure {structure}: pbc = {start.pbc.tolist()}: expected a cell that "
+                "is periodic in three directions. Set the ensemble to nvt or nve"
+            )
+    if settings.training.weight_of_stress == 0:
+        raise InputError(
+            f"{begins}training.stress_weight = 0: the model would not learn the stress that moves "
+            "the cell, and the density would be an accident. Remove training.stress_weight, or "
+            "set it above 0"
+        )
 
 
 def check_scan(campaign: Campaign, source: str) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 from halcyon.campaign.stage import Job
 from halcyon.config import DatasetReference
 from halcyon.domain.intervals import Domain
+from halcyon.errors import InputError
 from halcyon.exploration.explore import Monitoring, RunControl
 from halcyon.exploration.generation import Watched
 from halcyon.exploration.run_state import identity_of
 from halcyon.labels.pool import PublishedSet, frames_like
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
+from halcyon.models.metrics import Metrics
 
 
 def watched_model(
@@ -30,9 +32,12 @@ def watched_model(
         compute_stress: for constant pressure.
 
     Raises:
-        InputError: a file is missing or damaged, or a model of the committee does not suit.
+        InputError: a file is missing or damaged, a model of the committee does not suit, or the
+            stress is needed and was not learned.
     """
     settings = job.plan.settings
+    if compute_stress:
+        refuse_unlearned_stress(model)
     device, dtype = settings.resources.device, settings.model.dtype
     monitoring = Monitoring(
         domain=Domain.read(domain),
@@ -51,6 +56,25 @@ def watched_model(
     )
     loaded = mace.load(model, device=device, dtype=dtype)
     return BatchedMace(loaded, compute_stress=compute_stress), monitoring, control
+
+
+def refuse_unlearned_stress(model: Path) -> None:
+    """Refuse constant pressure with a model whose training labels had no stress.
+
+    Args:
+        model: file of the model; its metrics lie beside it.
+
+    Raises:
+        InputError: the message says what to do.
+    """
+    metrics = model.with_name("metrics.json")
+    if metrics.exists() and Metrics.read(metrics).stress_weight == 0:
+        raise InputError(
+            f"{model}: exploration.ensemble = 'npt', but the model has not learned any stress: no "
+            f"label that it was trained on has one ({metrics}: stress_weight = 0). Explore at nvt, "
+            "or begin a campaign of another name: its labels are computed again with their stress "
+            "where the label store has none"
+        )
 
 
 def watched(job: Job, model: Path, domain: Path) -> Watched:

@@ -43,6 +43,7 @@ def label_job(campaign: Campaign, system: str, batch: str, shard: int, *, seed: 
         sanity=settings.sanity,
         temperature_K=hottest(settings),
         reactive=plan.system.kind == "reactive",
+        needs_stress=settings.needs_stress,
         compare_with_xtb=settings.sanity.xtb and not isinstance(reference, XtbReference),
         check_forces=shard == 0 and settings.sanity.finite_difference,
         seed=seed,
@@ -116,10 +117,11 @@ def judgements(labelled: Labelled, core_hours: float | None) -> list[tuple[str, 
         elif "flag" in info:
             words = f"label worth a look: {info['structure']} {info['key']}: {info['flag']}"
             messages.append((words, "yellow"))
-    for slope in labelled.slopes:
-        verdict = {True: "agree", False: "DO NOT AGREE", None: "could not be compared"}
-        words = f"forces and energies {verdict[slope.passed]}: {slope.message}"
-        messages.append((words, "default" if slope.passed else "bold yellow"))
+    verdict = {True: "agree", False: "DO NOT AGREE", None: "could not be compared"}
+    for what, slopes in (("forces", labelled.slopes), ("stress", labelled.strains)):
+        for slope in slopes:
+            words = f"{what} and energies {verdict[slope.passed]}: {slope.message}"
+            messages.append((words, "default" if slope.passed else "bold yellow"))
     not_computed = sum(frame.info["status"] == NOT_COMPUTED for frame in labelled.frames)
     if not_computed:
         words = (

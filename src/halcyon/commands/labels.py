@@ -87,6 +87,8 @@ def _add_import(commands: Commands) -> None:
                 options |= {"choices": get_args(EnergyUnit)}
             case "positions_unit":
                 options |= {"choices": get_args(LengthUnit)}
+            case "stress_unit" | "stress_sign" | "stress_order":
+                options |= {"choices": get_args(about.annotation)}
             case "charge":
                 options |= {"type": int}
         command.add_argument(f"--{name.replace('_', '-')}", **options)
@@ -185,6 +187,16 @@ def _import(arguments: argparse.Namespace) -> int:
         f"{wording.count(result.known, 'duplicate')} passed over",
         markup=False,
     )
+    if layout.stress_key:
+        out.print(f"{wording.count(result.stresses, 'label')} with a stress", markup=False)
+    for path, checked in result.stress_scales.items():
+        if checked.scale is None:
+            out.print(
+                f"{path}: whether unit and sign of its stress are right cannot be told: only "
+                f"{wording.count(checked.pairs, 'pair')} of near frames in different cells",
+                style="yellow",
+                markup=False,
+            )
     if result.different:
         out.print(
             f"{result.different:,} of the duplicates have another energy or other forces than the "

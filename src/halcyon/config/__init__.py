@@ -48,6 +48,7 @@ from halcyon.config.reference import (
     EnergyUnit,
     LengthUnit,
     ReferenceSettings,
+    StressUnit,
     XtbReference,
 )
 from halcyon.config.sanity import SanitySettings
@@ -104,6 +105,7 @@ __all__ = [
     "SelectionSettings",
     "Settings",
     "SignalName",
+    "StressUnit",
     "StructureSettings",
     "System",
     "TeacherSettings",

@@ -232,6 +232,12 @@ class Settings(Section):
                 )
         return self
 
+    @property
+    def needs_stress(self) -> bool:
+        """Whether labels of periodic frames must have a stress, at whatever cost."""
+        weight = self.training.stress_weight
+        return self.exploration.ensemble == "npt" if weight is None else weight > 0
+
 
 PREPARED = "prepared"
 """Folder of packed boxes and force fields, in that of all results; campaigns share it."""

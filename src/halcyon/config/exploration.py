@@ -259,7 +259,8 @@ class ExplorationSettings(Section):
     ensemble: Literal["nvt", "nve", "npt"] = Field(
         "nvt",
         description="nvt: Langevin; nve: no thermostat, after a short run with one "
-        "(`equilibration_ps`); npt: Langevin and a barostat, periodic systems only.",
+        "(`equilibration_ps`); npt: Langevin and a barostat, periodic systems only. The volume "
+        "follows the model's stress, so npt is refused where the model does not learn stress.",
     )
     equilibration_ps: float | None = Field(
         None,
@@ -269,7 +270,11 @@ class ExplorationSettings(Section):
         "of the energy count from its end. By default 5/`friction_per_ps`, after which less than "
         "1 % of a start's strain is left.",
     )
-    pressure_bar: float = Field(1.0, description="Pressure of the ensemble npt, bar.")
+    pressure_bar: float | list[float] = Field(
+        1.0,
+        description="Pressure of the ensemble npt, bar: one for all replicas, or a list with one "
+        "for each of `temperatures_K`, in their order.",
+    )
     barostat_ps: float = Field(1.0, gt=0, description="Relaxation time of the volume, npt, ps.")
     replicas: Count = Field(
         8,
@@ -335,6 +340,30 @@ class ExplorationSettings(Section):
         if self.equilibration_ps is not None:
             return self.equilibration_ps
         return FRICTION_TIMES / self.friction_per_ps
+
+    def pressure_at(self, temperature_K: float) -> float:
+        """Pressure, bar, of a replica: that of the nearest of `temperatures_K`."""
+        if not isinstance(self.pressure_bar, list):
+            return self.pressure_bar
+        pairs = zip(self.temperatures_K, self.pressure_bar, strict=False)
+        return min(pairs, key=lambda pair: abs(pair[0] - temperature_K))[1]
+
+    @model_validator(mode="after")
+    def _has_a_pressure_for_each_temperature(self) -> "ExplorationSettings":
+        if not isinstance(self.pressure_bar, list):
+            return self
+        expected = len(self.temperatures_K)
+        if len(self.pressure_bar) != expected:
+            raise ValueError(
+                f"pressure_bar: expected a number, or a list of {expected}: one for each of "
+                f"temperatures_K; got {len(self.pressure_bar)}"
+            )
+        if len(set(self.temperatures_K)) != expected:
+            raise ValueError(
+                "pressure_bar: with a list, expected different temperatures_K: results are given "
+                f"by temperature; got {self.temperatures_K}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_biased(self) -> "ExplorationSettings":

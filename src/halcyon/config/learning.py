@@ -22,6 +22,9 @@ EQUILIBRATION_PS = 1.0
 REPLAY_WEIGHT = 0.1
 """Weight of replayed frames where a start model is fine-tuned and no weight is set."""
 
+STRESS_WEIGHT = 10.0
+"""Weight of the stress in the loss where none is set and labels have a stress."""
+
 
 class TeacherSettings(Section):
     """Force-field sampling: frames that the model learns before it sees a reference label."""
@@ -157,12 +160,25 @@ class FitSettings(Section):
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
+    stress_weight: float | None = Field(
+        None,
+        ge=0,
+        description="Weight of the stress in the loss, taken as virial per atom (stress times "
+        "volume over atoms, eV). Labels without a stress do not take part in it. null: "
+        f"{STRESS_WEIGHT:g} where labels have a stress. 0: stress is not learned. A number, or "
+        "the ensemble npt, makes labels that lack a stress be computed again with it.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "FitSettings":
         if self.updates is not None and self.updates[0] > self.updates[1]:
             raise ValueError(f"updates: expected [least, most], got {list(self.updates)}")
         return self
+
+    @property
+    def weight_of_stress(self) -> float:
+        """Weight of the stress of labels that have one."""
+        return STRESS_WEIGHT if self.stress_weight is None else self.stress_weight
 
     def epochs_of(self, frames: int) -> int:
         """Passes over so many frames."""

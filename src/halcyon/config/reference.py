@@ -68,6 +68,7 @@ class XtbReference(Section):
     max_iterations: int = Field(250, ge=1, description="SCF steps before a frame is unconverged.")
 
 
+StressUnit = Literal["eV/A^3", "GPa", "kbar", "bar", "Ha/bohr^3", "eV"]
 EnergyUnit = Literal["eV", "meV", "Ha", "kcal/mol", "kJ/mol"]
 LengthUnit = Literal["A", "bohr"]
 
@@ -92,6 +93,24 @@ class DatasetLayout(Section):
         None,
         description="Unit of the forces, energy per length, e.g. [Ha, bohr]; by default those of "
         "energies and positions.",
+    )
+    stress_key: str = Field(
+        "",
+        description="Comment entry (extxyz) of stresses, 6 or 9 numbers, of frames that are "
+        "periodic in three directions; empty: none is read.",
+    )
+    stress_unit: StressUnit = Field(
+        "eV/A^3",
+        description="Unit of the stresses; eV: a virial, the stress times the cell's volume.",
+    )
+    stress_sign: Literal["tension", "pressure"] = Field(
+        "tension",
+        description="Which stress is positive: tension (ASE), or pressure (VASP, CP2K, and the "
+        "entry `virial` of many sets).",
+    )
+    stress_order: Literal["xx yy zz yz xz xy", "xx yy zz xy yz zx"] = Field(
+        "xx yy zz yz xz xy",
+        description="Order of a stress of six numbers: that of ASE, or the second, of VASP.",
     )
     charge: int = Field(0, description="Total charge of frames without an entry `charge`, e.")
     multiplicity: Literal["lowest"] | Count = Field(

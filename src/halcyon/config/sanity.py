@@ -61,11 +61,18 @@ class SanitySettings(Section):
     finite_difference: bool = Field(
         True,
         description="Compare the forces of one frame of the seed and of each generation with the "
-        "slope of its energy, which takes two more calculations.",
+        "slope of its energy, which takes two more calculations; where labels have a stress, "
+        "compare that of one frame, too.",
     )
     force_error_eV_per_A: float = Field(
         0.1,
         gt=0,
         description="The force along a direction may differ from the slope of the energy by this "
         "and 5 % of the slope, eV/Å.",
+    )
+    stress_error_GPa: float = Field(
+        0.3,
+        gt=0,
+        description="The stress along a strain may differ from the slope of the energy by this and "
+        "5 % of the slope, GPa.",
     )

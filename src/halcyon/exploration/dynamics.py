@@ -62,6 +62,7 @@ class _Thermostat:
     Attributes:
         numbers: number of each replica.
         temperatures_K: temperature that each began with.
+        pressure: that of the barostat of each, shape (R,), eV/Å³.
         began: step from which the time of each counts; without a thermostat it has one before.
         sizes: number of atoms of each.
         masses: shape (N, 1), u.
@@ -76,6 +77,7 @@ class _Thermostat:
 
     numbers: list[int]
     temperatures_K: list[float]
+    pressure: torch.Tensor
     began: list[int]
     sizes: list[int]
     masses: torch.Tensor
@@ -145,6 +147,11 @@ class Dynamics:
         self._thermostat = _Thermostat(
             numbers=[replica.number for replica in replicas],
             temperatures_K=[replica.temperature_K for replica in replicas],
+            pressure=torch.tensor(
+                [BAR * self.settings.pressure_at(replica.temperature_K) for replica in replicas],
+                device=masses.device,
+                dtype=masses.dtype,
+            ),
             began=list(began),
             sizes=[len(replica.start) for replica in replicas],
             masses=masses,
@@ -198,10 +205,10 @@ class Dynamics:
     def _rescale(
         self, state: MDState, thermostat: _Thermostat, stress: torch.Tensor, step: int
     ) -> None:
-        """Let the volume V relax towards the pressure of the settings, in a step of ε = ln V.
+        """Let the volume V relax towards the replica's own pressure, in a step of ε = ln V.
 
         After Bernetti and Bussi, dε = -(β/τ) (P₀ - P) dt + sqrt(2 kT β dt / (V τ)) ξ, with β the
-        compressibility, τ the barostat's time, P₀ the pressure of the settings and ξ standard
+        compressibility, τ the barostat's time, P₀ the replica's pressure and ξ standard
         normal. Positions and cell grow by exp(dε/3), momenta shrink by it.
 
         Args:
@@ -216,7 +223,7 @@ class Dynamics:
         virial = torch.diagonal(stress, dim1=1, dim2=2).sum(dim=1) / 3
         pressure = 2 * kinetic / (3 * volume) - virial
         rate = COMPRESSIBILITY_PER_BAR / BAR * self.timestep_ps / self.settings.barostat_ps
-        drift = -rate * (self.settings.pressure_bar * BAR - pressure)
+        drift = -rate * (thermostat.pressure - pressure)
         noise = thermostat.volume_noise[step % NOISE_STEPS]
         kick = torch.sqrt(2 * thermostat.kT * rate / volume) * noise
         scale = torch.exp((drift + kick) / 3)

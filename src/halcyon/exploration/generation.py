@@ -115,7 +115,8 @@ def frames_to_label(
 
     Returns:
         At most as many frames as the label budget allows, with what the model predicts: `info` has
-        `role`, `key`, `split`, `model_energy` and `force_max`, `arrays` have `model_forces`,
+        `role`, `key`, `split`, `model_energy`, `model_stress` (where periodic) and `force_max`,
+        `arrays` have `model_forces`,
         `distance_<signal>` and `expected_error`.
     """
     spent = sum(frame.info["status"] != NOT_COMPUTED for frame in labelled)
@@ -207,10 +208,17 @@ def _foretell(frames: Sequence[Atoms], watched: Watched) -> None:
         return
     predictions = mace.evaluate(watched.model, frames)
     scores = scores_of(Sample.of(frames, predictions), watched.domain, watched.committee)
-    for frame, energy, forces, values in zip(
-        frames, predictions.energy, predictions.forces, scores, strict=True
+    for frame, energy, stress, forces, values in zip(
+        frames,
+        predictions.energy,
+        predictions.stress,
+        predictions.forces,
+        scores,
+        strict=True,
     ):
         frame.info["model_energy"] = float(energy)
+        if stress is not None:
+            frame.info["model_stress"] = stress
         frame.info["force_max"] = float(np.linalg.norm(forces, axis=1).max())
         frame.arrays["model_forces"] = np.asarray(forces, dtype=float)
         for name, of_atoms in values.items():

@@ -20,7 +20,7 @@
 3. The spin of lowest energy is the frame's label (`spin.lowest`).
 4. Each label is judged by itself and against others of its composition (`sanity.judge`).
 5. The first job of a batch compares the forces of one frame with its energy
-   (`finite_difference.check`).
+   (`finite_difference.check`), and so the stress of another (`finite_difference.check_stress`).
 
 Not for: any one of these steps, or where a campaign keeps its files (`campaign.label_jobs` says
 that).
@@ -35,7 +35,7 @@ from ase import Atoms
 from halcyon.config import SanitySettings, StructureSettings
 from halcyon.frames import read_frames
 from halcyon.labels import finite_difference, sanity, spin
-from halcyon.labels.finite_difference import Slope
+from halcyon.labels.finite_difference import Slope, StrainSlope
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -49,10 +49,12 @@ class Labelled:
     Attributes:
         frames: the frames in their own order, with records (see `Labeller`) and judged (`sanity`).
         slopes: one for each frame whose forces were checked.
+        strains: one for each frame whose stress was checked.
     """
 
     frames: list[Atoms]
     slopes: list[Slope] = field(default_factory=list)
+    strains: list[StrainSlope] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class LabelJob:
         sanity: tolerances.
         temperature_K: the highest temperature that frames are sampled at, K.
         reactive: whether bonds break and form for good.
+        needs_stress: whether labels that lack a stress are computed again with it.
         compare_with_xtb: whether GFN2-xTB is the second witness of every label.
         check_forces: whether the forces of one frame are held against its energy; one job of a
             batch does it for all.
@@ -80,6 +83,7 @@ class LabelJob:
     temperature_K: float
     work: Path
     reactive: bool = False
+    needs_stress: bool = False
     compare_with_xtb: bool = False
     check_forces: bool = False
     seed: int = 0
@@ -110,8 +114,8 @@ class LabelJob:
             report: called with the number of frames done and the last record.
 
         Raises:
-            SystemicFailure: most calculations failed alike, the level's forces are wrong, or it
-                has one energy for several spins.
+            SystemicFailure: most calculations failed alike, the level's forces or stresses are
+                wrong, or it has one energy for several spins.
             Interrupted: `stop` became true.
         """
         labeller = Labeller(
@@ -120,6 +124,7 @@ class LabelJob:
             work=self.work,
             cores=cores,
             provenance=self.provenance,
+            needs_stress=self.needs_stress,
             may_start=self.may_start,
             stop=stop,
         )
@@ -147,15 +152,22 @@ class LabelJob:
         if fault := finite_difference.fault(slopes):
             raise SystemicFailure(fault)
         wrong = {slope.key: slope.message for slope in slopes if slope.passed is False}
-        return Labelled(
-            [
-                sanity.rejected(frame, wrong[frame.info["key"]])
-                if frame.info["key"] in wrong
-                else frame
-                for frame in judged
-            ],
-            slopes,
-        )
+        kept = [
+            sanity.rejected(frame, wrong[frame.info["key"]])
+            if frame.info["key"] in wrong
+            else frame
+            for frame in judged
+        ]
+        good = [frame for frame in kept if frame.info["status"] == Status.OK]
+        strains = finite_difference.check_stress(good, labeller.label, self.sanity, seed=self.seed)
+        if fault := finite_difference.fault(strains):
+            raise SystemicFailure(fault)
+        for strain in strains:
+            for frame in kept:
+                if strain.passed is False and frame.info["key"] == strain.key:
+                    del frame.info["stress"]  # its energy and forces are as good as before
+                    frame.info["flag"] = f"without its stress: {strain.message}"
+        return Labelled(kept, slopes, strains)
 
 
 def good_labels(paths: Iterable[Path]) -> list[Atoms]:

@@ -18,7 +18,8 @@
 
 What the label store has is not computed again. Frames that could not be labelled are stored beside
 the labels, with the program's message: they are not paid for a second time, and they are counted. A
-journal keeps every record from the moment it is known.
+label that lacks the stress that a campaign learns from is computed again, and kept for its energy
+and forces where that fails. A journal keeps every record from the moment it is known.
 
 Not for: how labels are stored (`store`), computing them (`reference`), or whether a label that the
 program calls good can be trusted (`sanity`).
@@ -42,7 +43,7 @@ from halcyon.frames import (
     structure_key,
     structure_only,
 )
-from halcyon.labels import journal, systemic
+from halcyon.labels import journal, stress, systemic
 from halcyon.labels.journal import Journal
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -62,6 +63,8 @@ class Labeller:
         work: this label job's own folder; it survives kills, and the journal is in it.
         cores: number of cores for the reference.
         provenance: campaign and system, put on every record.
+        needs_stress: whether a label without the stress that its frame could have is computed
+            again.
         may_start: called before each calculation; false: the rest is `not computed`.
         systemic: whether a failure that most frames share ends the job; else it is recorded only.
         stop: called after every frame; true: stop in good order, with all records in the journal.
@@ -72,6 +75,7 @@ class Labeller:
     work: Path
     cores: int
     provenance: Mapping[str, str]
+    needs_stress: bool = False
     may_start: Callable[[], bool] = lambda: True
     systemic: bool = True
     stop: Callable[[], bool] = lambda: False
@@ -107,12 +111,17 @@ class Labeller:
         keys = [structure_key(frame) for frame in frames]
         own_journal = Journal(self.work / journal.NAME)
         journaled = own_journal.read()
-        records = self.store.find(keys)
+        stored = self.store.find(keys)
+        records = {key: frame for key, frame in stored.items() if self._suffices(frame)}
         own: dict[str, Atoms] = {}
         for key, frame in zip(keys, frames, strict=True):
             if key not in records:
                 own.setdefault(key, frame)
-        records |= {key: frame for key, frame in journaled.items() if key not in records}
+        records |= {
+            key: frame
+            for key, frame in journaled.items()
+            if key not in records and self._suffices(frame)
+        }
         missing = {key: frame for key, frame in own.items() if key not in records}
         requested = set(keys)
         fresh = [frame for key, frame in journaled.items() if key in requested]
@@ -134,8 +143,9 @@ class Labeller:
                 raise Interrupted(f"stopped after {done} of {len(frames)} frames; all are kept")
         if self.systemic:
             _check_systemic(own_journal, fresh, other_journals, expected=0)
-        # Where another campaign was faster, its record holds: a structure has one label.
-        records |= self.store.find(sorted(self.store.add(fresh)))
+        # Where another campaign was faster, its record holds: a structure has one label. So does an
+        # earlier one without stress, where no better one could be computed.
+        records = stored | records | self.store.find(sorted(self.store.add(fresh)))
         paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
         return [
             _with_record(frame, records[key], paid.pop(key, 0.0))
@@ -143,6 +153,10 @@ class Labeller:
             else _not_computed(frame, key, self.store.level)
             for key, frame in zip(keys, frames, strict=True)
         ]
+
+    def _suffices(self, record: Atoms) -> bool:
+        """Whether a record need not be computed again."""
+        return not (self.needs_stress and stress.lacks(record))
 
     def _computed(
         self, own: Mapping[str, Atoms], missing: Mapping[str, Atoms]
@@ -234,7 +248,7 @@ def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
     return frames
 
 
-NOT_STORED = ("energy", "split", "role", "draw", "model_energy")
+NOT_STORED = ("energy", "stress", "split", "role", "draw", "model_energy", "model_stress")
 """Entries of `info` that a label is not stored with: they belong to a campaign, or to a model."""
 PREDICTED = (*(name for name in VECTORS if name != "forces"), *PER_ATOM)
 """Arrays of the model that visited a frame, which stay with it; labels are stored without them."""
@@ -255,6 +269,8 @@ def _labelled(frame: Atoms, record: Record, origin: dict[str, str]) -> Atoms:
         labelled.info["scf_steps"] = record.scf_steps
     if record.status is Status.OK and record.forces is not None:
         labelled.info["energy"] = record.energy
+        if record.stress is not None:
+            labelled.info["stress"] = [float(value) for value in record.stress]
         labelled.arrays["forces"] = record.forces
     return labelled
 
@@ -272,6 +288,7 @@ RECORD_KEYS = (  # entries of `info` that belong to the record, not to the frame
     "campaign",
     "system",
     "energy",
+    "stress",
 )
 
 

@@ -155,7 +155,7 @@ def rejected(frame: Atoms, why: str) -> Atoms:
     """The frame without its label; energy and largest force stand in the message."""
     force = np.linalg.norm(frame.arrays["forces"], axis=1).max()
     bare = frame.copy()
-    bare.info = {k: v for k, v in frame.info.items() if k not in ("energy", "flag")}
+    bare.info = {k: v for k, v in frame.info.items() if k not in ("energy", "stress", "flag")}
     bare.info["status"] = Status.REJECTED.value
     bare.info["message"] = (
         f"{why}. The rejected label: energy {frame.info['energy']:.6f} eV, largest force "

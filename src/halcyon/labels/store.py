@@ -16,9 +16,13 @@ folders of their own and never mix:
     <store>/<level>/keys.index             which shard has which label; a cache, made again at will
 
 A shard is written once, under a lock, and only with labels that the level does not have yet:
-however many processes write, no label is lost and none is stored twice. Every page that is read is
-checked against its own checksum. A whole shard is checked against its name before it is indexed,
-and by `check`. Shards of earlier versions, without checksums, are read too.
+however many processes write, no label is lost and none is stored twice. The one exception is a
+label without stress whose structure is computed again with it: both stay, and the one with stress
+is the structure's label from then on.
+
+Every page that is read is checked against its own checksum. A whole shard is checked against its
+name before it is indexed, and by `check`. Shards of earlier versions, without checksums, are read
+too.
 
 Not for: deciding what is computed (`labelling`), or computing it (`reference`).
 """
@@ -29,6 +33,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,8 +49,10 @@ CHECKED = "sha256-"
 """Beginning of the name of a shard whose name holds its checksum."""
 DAMAGED = ".damaged"
 INDEX = "keys.index"
-INDEX_SCHEMA = {b"halcyon.label_index": b"1"}
-"""Schema version in the index file's metadata; the first indexes had none, and are of version 1."""
+INDEX_SCHEMA = {b"halcyon.label_index": b"2"}
+"""Schema version in the index file's metadata; the first indexes had none. Version 2 says which
+labels have a stress: those of an earlier index have none."""
+FORMER_INDEX_SCHEMAS = (None, {b"halcyon.label_index": b"1"})
 NOT_INDEXED = 64
 """The index is written again when more shards than this are not in it."""
 SHARD_FRAMES = 1000
@@ -123,15 +130,17 @@ class LabelStore:
         records: dict[str, Atoms] = {}
         while missing := set(keys) - records.keys():
             groups_of: dict[str, set[int]] = {}
-            for shard, group in self._locate(missing).values():
-                groups_of.setdefault(shard, set()).add(group)
-            missing_keys, any_damaged = pa.array(sorted(missing)), False
+            keys_of: dict[str, list[str]] = {}
+            for key, place in self._locate(missing).items():
+                groups_of.setdefault(place.shard, set()).add(place.group)
+                keys_of.setdefault(place.shard, []).append(key)
+            any_damaged = False
             for shard, groups in sorted(groups_of.items()):
                 table = self._read(shard, sorted(groups))
                 if table is None:  # set aside: some of its labels may be in another shard
                     any_damaged = True
                     continue
-                rows = table.filter(pc.is_in(table["key"], value_set=missing_keys))
+                rows = table.filter(pc.is_in(table["key"], value_set=pa.array(keys_of[shard])))
                 records |= {frame.info["key"]: frame for frame in frames_of(rows)}
             if not any_damaged:
                 break
@@ -141,6 +150,10 @@ class LabelStore:
         """Those keys whose records are stored; much faster than `find`."""
         return set(self._locate(set(keys)))
 
+    def with_stress(self, keys: Sequence[str]) -> set[str]:
+        """Those keys whose labels are stored with a stress."""
+        return {key for key, place in self._locate(set(keys)).items() if place.stress}
+
     def add(self, frames: Sequence[Atoms]) -> set[str]:
         """Store frames with their records; what is stored already stays as it is.
 
@@ -148,7 +161,8 @@ class LabelStore:
             frames: with their records in `info` (see `labelling.Labeller`).
 
         Returns:
-            Keys of frames that were stored already, by this process or another.
+            Keys of frames that were stored already, by this process or another; a frame that
+            brings the stress that the stored label lacks is not among them.
 
         Raises:
             ValueError: a frame of another level of theory.
@@ -159,7 +173,9 @@ class LabelStore:
         if not frames:
             return set()
         with self._alone():
-            known = self.known([frame.info["key"] for frame in frames])
+            keys = [frame.info["key"] for frame in frames]
+            better = {frame.info["key"] for frame in frames if "stress" in frame.info}
+            known = self.known(keys) - (better - self.with_stress(keys))
             new: dict[str, Atoms] = {}
             for frame in frames:
                 if frame.info["key"] not in known:
@@ -250,8 +266,8 @@ class LabelStore:
         finally:
             os.close(lock)
 
-    def _locate(self, keys: set[str]) -> dict[str, tuple[str, int]]:
-        """Shard and row group of each key that is stored."""
+    def _locate(self, keys: set[str]) -> dict[str, "_Place"]:
+        """Place of each key that is stored; of two labels that of the one with a stress."""
         index, present = self._indexed(), self.shards()
         indexed = set(index["shard"].combine_chunks().dictionary.to_pylist()) if index else set()
         self._scanned = {n: t for n, t in self._scanned.items() if n not in indexed}
@@ -262,11 +278,12 @@ class LabelStore:
                     self._scanned[shard] = table
         binary_keys = pa.array([bytes.fromhex(key) for key in sorted(keys)], pa.binary(16))
         names = set(present)
-        places: dict[str, tuple[str, int]] = {}
+        places: dict[str, _Place] = {}
         for table in (*([index] if index else []), *self._scanned.values()):
             for row in table.filter(pc.is_in(table["key"], value_set=binary_keys)).to_pylist():
-                if row["shard"] in names:
-                    places.setdefault(row["key"].hex(), (row["shard"], row["group"]))
+                key, place = row["key"].hex(), _Place(row["shard"], row["group"], row["stress"])
+                if place.shard in names and (key not in places or place.stress):
+                    places[key] = place
         return places
 
     def _scan(self, shard: str) -> pa.Table | None:
@@ -276,19 +293,29 @@ class LabelStore:
             return None
         keys: list[bytes] = []
         groups: list[int] = []
+        stresses: list[bool] = []
+        columns = ["key"]
         with self._open(shard) as opened:
             number = opened.metadata.num_row_groups if opened else 0
+            if opened and "stress" in opened.schema_arrow.names:
+                columns.append("stress")
         for group in range(number):
-            table = self._read(shard, [group], ["key"])
+            table = self._read(shard, [group], columns)
             if table is None:
                 return None
             keys += [bytes.fromhex(key) for key in table["key"].to_pylist()]
             groups += [group] * len(table)
+            stresses += (
+                table["stress"].is_valid().to_pylist()
+                if "stress" in columns
+                else [False] * len(table)
+            )
         return pa.table(
             {
                 "key": pa.array(keys, pa.binary(16)),
                 "shard": pa.array([shard] * len(keys)).dictionary_encode(),
                 "group": pa.array(groups, pa.int16()),
+                "stress": pa.array(stresses, pa.bool_()),
             }
         )
 
@@ -376,14 +403,25 @@ class LabelStore:
         return line
 
 
+class _Place(NamedTuple):
+    """Where a label is: its shard, the number of its row group; and whether it has a stress."""
+
+    shard: str
+    group: int
+    stress: bool
+
+
 def _read_index(path: Path) -> pa.Table:
-    """The index file: columns key (16 bytes), shard (name) and group (number of the row group).
+    """The index file: key (16 bytes), shard (name), group (number of the row group), and stress.
 
     Raises:
         ValueError: it is of another schema version.
     """
     table = pq.read_table(path, read_dictionary=["shard"], page_checksum_verification=True)
-    if (table.schema.metadata or INDEX_SCHEMA) != INDEX_SCHEMA:
+    if table.schema.metadata in FORMER_INDEX_SCHEMAS:
+        table = table.append_column("stress", pa.array([False] * len(table), pa.bool_()))
+        table = table.replace_schema_metadata(INDEX_SCHEMA)
+    if table.schema.metadata != INDEX_SCHEMA:
         raise ValueError(f"{path}: schema {table.schema.metadata}")
     return table.unify_dictionaries()
 

@@ -11,6 +11,7 @@
 Not for: parsing and printing (`commands.labels`), or labelling frames (`labelling`).
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +29,22 @@ from halcyon import files
 from halcyon.config import DatasetLayout
 from halcyon.errors import InputError
 from halcyon.frames import frames_of, structure_key
-from halcyon.labels.published import XYZ, read_set
+from halcyon.labels.finite_difference import StressScale
+from halcyon.labels.published import XYZ, check_stress, read_set
 from halcyon.labels.reference.base import LevelOfTheory
 from halcyon.labels.store import SHARD_FRAMES, LabelStore, level_hash, levels
 
 SAME_eV, SAME_eV_per_A = 1e-6, 1e-5
 """Within these, two labels of a structure are the same."""
-UNITS = {"energy": "eV", "forces": "eV/Å", "positions": "Å", "core_seconds": "s"}
+CHECKED_FRAMES = 1000
+"""Frames of a set, from its first on, whose stresses are held against energies."""
+UNITS = {
+    "energy": "eV",
+    "forces": "eV/Å",
+    "stress": "eV/Å³, tension positive",
+    "positions": "Å",
+    "core_seconds": "s",
+}
 
 
 def open_level(root: Path, chosen: str | None, tell: Callable[[str], None]) -> LabelStore:
@@ -139,7 +149,7 @@ def export(
 def _matching(store: LabelStore, conditions: Mapping[str, str]) -> Iterator[Atoms]:
     """Frames that fulfil all conditions, each with its label as an ASE calculator."""
     for group in store.stream():
-        table = group
+        table = _without_superseded(store, group)
         for column, value in conditions.items():
             if column not in table.column_names:
                 table = table.slice(0, 0)
@@ -148,9 +158,19 @@ def _matching(store: LabelStore, conditions: Mapping[str, str]) -> Iterator[Atom
         for frame in frames_of(table):
             results = {"energy": frame.info.pop("energy", None)}
             results["forces"] = frame.arrays.pop("forces", None)
+            results["stress"] = frame.info.pop("stress", None)
             results = {name: value for name, value in results.items() if value is not None}
             frame.calc = SinglePointCalculator(frame, **results) if results else None
             yield frame
+
+
+def _without_superseded(store: LabelStore, table: pa.Table) -> pa.Table:
+    """Rows without those labels that lack a stress and were computed again with it."""
+    superseded = pa.array(sorted(store.with_stress(table["key"].to_pylist())), pa.string())
+    lacking = pc.is_in(table["key"], value_set=superseded)
+    if "stress" in table.column_names:
+        lacking = pc.and_(lacking, table["stress"].is_null())
+    return table.filter(pc.invert(lacking))
 
 
 @dataclass
@@ -161,11 +181,15 @@ class Imported:
         new: labels that were stored.
         known: labels whose structure had one already, in the store or earlier in the set.
         different: those of them whose energy or forces differ; the label that was first stays.
+        stresses: how many labels have a stress.
+        stress_scales: of each file whose stress was read: whether it fits the energies.
     """
 
     new: int = 0
     known: int = 0
     different: int = 0
+    stresses: int = 0
+    stress_scales: dict[Path, StressScale] = field(default_factory=dict)
 
 
 def imported_level(name: str, source: str) -> LevelOfTheory:
@@ -184,9 +208,14 @@ def import_sets(
     """Store the labels of published sets; nothing that is stored is overwritten.
 
     Raises:
-        InputError: a file cannot be read; labels that were read before it are stored.
+        InputError: the stress of a file does not fit its energies: nothing is stored. Or a file
+            cannot be read; labels that were read before it are stored.
     """
     result = Imported()
+    if layout.stress_key:
+        for path in paths:
+            first = itertools.islice(read_set(path, layout), CHECKED_FRAMES)
+            result.stress_scales[path] = check_stress(path, layout, first)
     for path in paths:
         waiting: list[Atoms] = []
         for frame in read_set(path, layout):
@@ -195,6 +224,7 @@ def import_sets(
             frame.info |= {"campaign": "imported", "structure": frame.get_chemical_formula()}
             if system is not None:
                 frame.info["system"] = system
+            result.stresses += "stress" in frame.info
             waiting.append(frame)
             if len(waiting) == SHARD_FRAMES:
                 _import(store, waiting, result)

@@ -83,6 +83,7 @@ def identity_of(
                 digest.update(np.ascontiguousarray(part).tobytes())
             digest.update(np.float64(atoms.info["energy"]).tobytes())
             digest.update(np.asarray(atoms.arrays["forces"], dtype=float).tobytes())
+            digest.update(np.asarray(atoms.info.get("stress", ()), dtype=float).tobytes())
     if start is not None:
         with contextlib.suppress(FileNotFoundError):  # reading the model will report it
             digest.update(start.read_bytes())

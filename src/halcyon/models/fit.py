@@ -72,10 +72,12 @@ def fit(
 
     def progress(done: TrainingProgress) -> None:
         if done.epoch % every == 0:
+            stress = done.stress_mae_GPa
             say(
                 f"epoch {done.epoch} of {done.of}: loss {done.loss:.3g}, "
                 f"validation force MAE {done.forces_mae_meV_per_A:.0f} meV/Å, "
                 f"energy MAE {done.energy_mae_meV_per_atom:.1f} meV/atom"
+                + ("" if stress is None else f", stress MAE {stress:.2f} GPa")
             )
 
     replayed = ""
@@ -112,6 +114,9 @@ def fit(
             freeze=recipe.freeze,
             lora_rank=recipe.lora_rank,
         ),
+        stress_weight=recipe.fit.weight_of_stress
+        if any("stress" in frame.info for frame in frames["train"])
+        else 0.0,
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from halcyon.domain.states import is_periodic
 from halcyon.frames import near_origin
+from halcyon.labels.stress import tensor
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Graph:
     cell: Tensor  # (3, 3), Å
     energy: float  # eV, without the elements' own
     forces: Tensor  # (N, 3), eV/Å
+    virial: Tensor | None = None  # (3, 3), eV: minus stress times volume; None: no stress
 
 
 def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[Graph]:
     """Graphs of labelled frames.
 
     Args:
-        frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
+        frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å); those with
+            `info["stress"]` (eV/Å³) get a virial.
         model: gives cutoff, elements, precision and device.
         e0s: energies of the elements, eV; subtracted in double precision.
     """
@@ -62,6 +65,9 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
             "cell": torch.tensor(atoms.cell.array, dtype=like.dtype),
             "forces": torch.tensor(np.asarray(atoms.arrays["forces"]), dtype=like.dtype),
         }
+        if "stress" in atoms.info:
+            virial = -tensor(atoms.info["stress"]) * atoms.get_volume()
+            parts["virial"] = torch.tensor(virial, dtype=like.dtype)
         inner = atoms.info["energy"] - sum(e0s[int(z)] for z in atoms.numbers)
         converted.append(
             Graph(
@@ -77,8 +83,11 @@ def joined(batch: Sequence[Graph]) -> dict[str, Tensor]:
     """One batch for MACE's forward, and the labels beside it.
 
     Returns:
-        MACE's own keys; `energy` (n_frames,), `forces` (n_atoms, 3) and `n_atoms` (n_frames,).
+        MACE's own keys; `energy` (n_frames,), `forces` (n_atoms, 3), `n_atoms` (n_frames,), and
+        the labels' virials (n_frames, 3, 3), eV, of which those without `has_virial` (n_frames,)
+        are 0.
     """
+    none = torch.zeros_like(batch[0].cell)
     like = batch[0].positions
     sizes = torch.tensor([graph.n_atoms for graph in batch], device=like.device)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
@@ -100,6 +109,12 @@ def joined(batch: Sequence[Graph]) -> dict[str, Tensor]:
         ),
         "forces": torch.cat([graph.forces for graph in batch]),
         "n_atoms": sizes,
+        "label_virial": torch.stack(
+            [none if graph.virial is None else graph.virial for graph in batch]
+        ),
+        "has_virial": torch.tensor(
+            [graph.virial is not None for graph in batch], device=like.device
+        ),
     }
 
 

@@ -9,8 +9,10 @@ An epoch, with `f` the part of all epochs that is done before it:
 4. After each step, the running average of the weights moves towards them.
 5. The averaged weights are validated: they are what is kept, not the last weights.
 
-The loss of a set of frames is `w_E · mean |ΔE| / N + w_F · mean |ΔF|`: over frames in eV/atom, and
-over atoms in eV/Å, |ΔF| being the length of the error of an atom's force.
+The loss of a set of frames is `w_E · mean |ΔE| / N + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`: over
+frames in eV/atom, over atoms in eV/Å, |ΔF| being the length of the error of an atom's force, and
+over the frames whose labels have a stress in eV/atom, |Δσ| being the Frobenius norm of its error
+and V the volume. A frame without a stress adds nothing to the last mean.
 
 Not for: how long a training goes on, and its checkpoints (see `training`).
 """
@@ -25,6 +27,7 @@ import torch
 
 from halcyon.config import FitSettings
 from halcyon.errors import InputError
+from halcyon.labels.stress import GPA
 from halcyon.models.fast.contraction import compiled_contractions
 from halcyon.models.graphs import Graph, joined
 
@@ -134,18 +137,28 @@ class Learner:
         """Add the weighted gradient of the graphs' mean loss, piece by piece; gives the loss."""
         total = 0.0
         atoms = sum(graph.n_atoms for graph in graphs)
+        stressed = self._number_with_stress(graphs)
         size = math.ceil(len(graphs) / self.pieces)
         for begin in range(0, len(graphs), size):
             batch = joined(graphs[begin : begin + size])
             with compiled_contractions(self.model):
-                result = self.model(batch, training=True)
+                result = self.model(batch, training=True, compute_virials=stressed > 0)
             energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
             loss = self._fit.energy_weight * energy.sum() / len(graphs)
             loss = loss + self._fit.forces_weight * force.sum() / atoms
+            if stressed:
+                virial = _virial_errors(result, batch)
+                loss = loss + self._fit.weight_of_stress * virial.sum() / stressed
             (weight * loss).backward()
             total += float(loss.detach())
         return total
+
+    def _number_with_stress(self, graphs: list[Graph]) -> int:
+        """How many labels have a stress that is learned."""
+        if self._fit.weight_of_stress == 0:
+            return 0
+        return sum(graph.virial is not None for graph in graphs)
 
     def _use_more_pieces(self, labels: list[Graph], error: BaseException) -> None:
         """After the memory was too small: compute batches in more pieces."""
@@ -169,14 +182,15 @@ class Learner:
         Returns:
             The loss, and the errors of a `TrainingProgress` by name.
         """
-        energies, forces = [], []
+        energies, forces, virials, stresses = [], [], [], []
+        any_stress = any(graph.virial is not None for graph in graphs)
         size = VALIDATION_BATCH
         rest = list(graphs)
         while rest:
             try:
                 batch = joined(rest[:size])
                 with compiled_contractions(self.average):
-                    result = self.average(batch, training=False)
+                    result = self.average(batch, training=False, compute_virials=any_stress)
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise _too_large(graphs) from error
@@ -186,15 +200,37 @@ class Learner:
             rest = rest[size:]
             energies.append((result["interaction_energy"] - batch["energy"]) / batch["n_atoms"])
             forces.append(result["forces"].detach() - batch["forces"])
+            if any_stress:
+                virials.append(_virial_errors(result, batch).detach())
+                stresses.append(_stress_errors(result, batch).detach())
         energy, force = torch.cat(energies).detach().double(), torch.cat(forces).double()
         loss = self._fit.energy_weight * energy.abs().mean()
         loss = loss + self._fit.forces_weight * torch.linalg.vector_norm(force, dim=-1).mean()
-        return float(loss), {
+        errors = {
             "forces_mae_meV_per_A": 1e3 * float(force.abs().mean()),
             "forces_rmse_meV_per_A": 1e3 * float(force.pow(2).mean().sqrt()),
             "energy_mae_meV_per_atom": 1e3 * float(energy.abs().mean()),
             "energy_rmse_meV_per_atom": 1e3 * float(energy.pow(2).mean().sqrt()),
         }
+        if any_stress:
+            loss = loss + self._fit.weight_of_stress * torch.cat(virials).double().mean()
+            errors["stress_mae_GPa"] = float(torch.cat(stresses).double().mean()) / GPA
+        return float(loss), errors
+
+
+def _virial_errors(result: dict[str, Any], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Frobenius norm of the error of each virial, eV/atom, of the frames that have a label."""
+    error = (result["virials"] - batch["label_virial"])[batch["has_virial"]]
+    return torch.linalg.matrix_norm(error) / batch["n_atoms"][batch["has_virial"]]
+
+
+def _stress_errors(result: dict[str, Any], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Errors of the six numbers of each stress, eV/Å³, of the frames that have a label."""
+    known = batch["has_virial"]
+    volumes = torch.linalg.det(batch["cell"].view(-1, 3, 3)[known]).abs()
+    error = (result["virials"] - batch["label_virial"])[known] / volumes[:, None, None]
+    rows, columns = torch.triu_indices(3, 3)
+    return error[:, rows, columns].abs()
 
 
 def _too_large(graphs: list[Graph]) -> InputError:

@@ -19,7 +19,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from halcyon.config import DomainSettings, ModelSettings
 from halcyon.domain.states import State, is_periodic
 from halcyon.errors import InputError
 from halcyon.files import REMADE
+from halcyon.labels.stress import GPA, is_possible, voigt
 from halcyon.models.batched import BatchedMace
 
 # MACE prints notes on packages that are not installed: a user cannot act on them.
@@ -68,6 +69,8 @@ class Predictions:
     """Interaction energies of atoms (their element's energy removed), eV, each of shape (N,)."""
     descriptors: list[np.ndarray]
     """Rotation-invariant MACE features of atoms, each of shape (N, D)."""
+    stress: list[list[float] | None] = field(default_factory=list)
+    """Stresses, six numbers each, eV/Å³, tension positive; None: the frame is not periodic."""
 
 
 def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
@@ -168,17 +171,18 @@ def evaluate(
         InputError: an element that the model was not trained for, or a frame that is periodic
             in some directions only.
     """
-    wrapper = BatchedMace(
-        model if isinstance(model, torch.nn.Module) else load(model, device=device)
-    )
+    loaded = model if isinstance(model, torch.nn.Module) else load(model, device=device)
+    wrapper = BatchedMace(loaded)
+    with_stress = BatchedMace(loaded, compute_stress=True) if _any_stress(frames) else wrapper
     energies: list[float] = []
     forces: list[np.ndarray] = []
     node_energy: list[np.ndarray] = []
     descriptors: list[np.ndarray] = []
+    stress: list[list[float] | None] = []
     for batch in _batches(frames, batch_size):
         sizes = [len(atoms) for atoms in batch]
         state = State.of(batch, device=wrapper.device, dtype=wrapper.dtype)
-        result = wrapper(state)
+        result = (with_stress if is_periodic(batch[0]) else wrapper)(state)
         parts = {
             name: [part.cpu().numpy() for part in torch.split(values, sizes)]
             for name, values in (
@@ -188,6 +192,8 @@ def evaluate(
                 ("e0s", wrapper.e0s(state.atomic_numbers)),
             )
         }
+        tensors = result["stress"].double().cpu().numpy() if "stress" in result else ()
+        stress += [voigt(tensor) for tensor in tensors] or [None] * len(batch)
         forces += parts["forces"]
         node_energy += parts["node_energy"]
         descriptors += parts["descriptors"]
@@ -196,15 +202,20 @@ def evaluate(
             float(e0s.sum() + nodes.sum())
             for e0s, nodes in zip(parts["e0s"], parts["node_energy"], strict=True)
         ]
-    return Predictions(np.array(energies), forces, node_energy, descriptors)
+    return Predictions(np.array(energies), forces, node_energy, descriptors, stress)
+
+
+def _any_stress(frames: Sequence[Atoms]) -> bool:
+    return any(is_possible(frame) for frame in frames)
 
 
 def errors(predictions: Predictions, frames: Sequence[Atoms]) -> dict[str, float]:
-    """Errors of predictions against the frames' own energies and forces.
+    """Errors of predictions against the frames' own energies, forces and stresses.
 
     Returns:
         `energy_mae_meV_per_atom`, `energy_rmse_meV_per_atom`, `forces_mae_meV_per_A` and
-        `forces_rmse_meV_per_A` (over components).
+        `forces_rmse_meV_per_A` (over components); and where labels have a stress `stress_mae_GPa`,
+        `stress_mae_eV_per_A3` (over its six numbers) and `frames_with_stress`.
 
     Raises:
         ValueError: no frames.
@@ -223,7 +234,18 @@ def errors(predictions: Predictions, frames: Sequence[Atoms]) -> dict[str, float
             for predicted, atoms in zip(predictions.forces, frames, strict=True)
         ]
     )
-    return {
+    stress = [
+        np.subtract(predicted, atoms.info["stress"])
+        for predicted, atoms in zip(predictions.stress, frames, strict=bool(predictions.stress))
+        if predicted is not None and "stress" in atoms.info
+    ]
+    stress_mae = float(np.abs(stress).mean()) if stress else 0.0
+    of_stress = {
+        "stress_mae_GPa": stress_mae / GPA,
+        "stress_mae_eV_per_A3": stress_mae,
+        "frames_with_stress": len(stress),
+    }
+    return (of_stress if stress else {}) | {
         "energy_mae_meV_per_atom": float(np.abs(energy).mean()),
         "energy_rmse_meV_per_atom": float(np.sqrt((energy**2).mean())),
         "forces_mae_meV_per_A": float(np.abs(force).mean()),

@@ -20,13 +20,18 @@ from halcyon.verdict.forms import File, Form
 
 
 class SetErrors(Form):
-    """Errors of a model on a set of frames; of forces over their components."""
+    """Errors of a model on a set of frames; of forces and stresses over their components."""
 
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
     forces_mae_meV_per_A: float
     forces_rmse_meV_per_A: float
+    stress_mae_GPa: float | None = Field(
+        None, description="Null: no label has a stress, or an early release wrote the file."
+    )
+    stress_mae_eV_per_A3: float | None = Field(None, description="The same in eV/Å³.")
     frames: int = Field(description="Number of frames in the set.")
+    frames_with_stress: int = Field(0, description="Those of them whose label has a stress.")
 
 
 class TrainingProgress(Form):
@@ -40,6 +45,8 @@ class TrainingProgress(Form):
         forces_rmse_meV_per_A: root-mean-square error of force components.
         energy_mae_meV_per_atom: mean absolute error of energies.
         energy_rmse_meV_per_atom: root-mean-square error of energies.
+        stress_mae_GPa: mean absolute error of the six numbers of a stress; None where no label of
+            the set has one.
     """
 
     epoch: int
@@ -49,6 +56,7 @@ class TrainingProgress(Form):
     forces_rmse_meV_per_A: float
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
+    stress_mae_GPa: float | None = None
 
 
 class Learning(Form):
@@ -87,6 +95,7 @@ class Metrics(File):
             early releases.
         forgetting: walls of the pre-trained model, or of the user's, and of this one; None where
             there is none to compare with, and in files of early releases.
+        stress_weight: of the stress in the loss; 0 where no training label had one.
     """
 
     train: SetErrors
@@ -100,3 +109,6 @@ class Metrics(File):
     frames_without_label: int | None = None
     learning: Learning | None = None
     forgetting: Forgetting | None = None
+    stress_weight: float = Field(
+        0.0, description="Weight of the stress in the loss; 0: the model has not learned it."
+    )

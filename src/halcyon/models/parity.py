@@ -22,11 +22,13 @@ from ase import Atoms
 
 from halcyon import files, tables
 from halcyon.errors import InputError
+from halcyon.labels.stress import GPA
 
 SCHEMA = 1
 MAX_POINTS = 5_000
 """Points of one quantity. More are thinned by a draw that depends only on their number."""
-UNITS = {"energy": "eV/atom", "force": "eV/Å"}
+UNITS = {"energy": "eV/atom", "force": "eV/Å", "stress": "GPa"}
+"""Quantities; `stress` is absent where no label has one."""
 
 
 def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
@@ -34,11 +36,13 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
 
     `frame` counts the frames from 0: errors within one are alike, so intervals draw whole frames.
     Energies are per atom, counted from the mean reference of the frames of the same composition,
-    so that single meV remain visible; `element` is 0 for them. Forces are components.
+    so that single meV remain visible; `element` is 0 for them. Forces are components; so are
+    stresses, six of each frame whose label has one, in GPa, tension positive.
 
     Args:
         path: Parquet file, written atomically. Units stand in the fields' metadata.
-        frames: with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
+        frames: with `info["energy"]` (eV), `arrays["forces"]` (eV/Å) and, where the label has
+            one, `info["stress"]` (eV/Å³).
         predictions: of the frames, as `mace.evaluate` returns them.
 
     Raises:
@@ -58,6 +62,17 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         ("energy", no_element, order, energies - zero, predictions.energy / sizes - zero),
         ("force", elements, np.repeat(order, 3 * sizes), forces, predicted_forces),
     ]
+    stressed = [i for i, atoms in enumerate(frames) if "stress" in atoms.info]
+    if stressed:
+        stresses, predicted_stresses = (
+            np.array(values).ravel() / GPA
+            for values in (
+                [frames[i].info["stress"] for i in stressed],
+                [predictions.stress[i] for i in stressed],
+            )
+        )
+        of_frame = np.repeat(stressed, 6)
+        parts.append(("stress", 0 * of_frame, of_frame, stresses, predicted_stresses))
     columns: dict[str, list[Any]] = {
         "quantity": [],
         "element": [],
@@ -72,11 +87,16 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         columns["frame"] += frame[kept].tolist()
         columns["reference"] += reference[kept].tolist()
         columns["predicted"] += predicted[kept].tolist()
-    unit = {"unit": "energies: eV/atom from their composition's mean reference; forces: eV/Å"}
+    unit = {
+        "unit": "energies: eV/atom from their composition's mean reference; forces: eV/Å; "
+        "stresses: GPa, tension positive"
+    }
     schema = pa.schema(
         [
-            pa.field("quantity", pa.string(), metadata={"meaning": "energy or force"}),
-            pa.field("element", pa.int16(), metadata={"meaning": "atomic number; 0 for energies"}),
+            pa.field("quantity", pa.string(), metadata={"meaning": "energy, force or stress"}),
+            pa.field(
+                "element", pa.int16(), metadata={"meaning": "atomic number, of forces; else 0"}
+            ),
             pa.field("frame", pa.int32(), metadata={"meaning": "number of the frame, from 0"}),
             pa.field("reference", pa.float32(), metadata=unit),
             pa.field("predicted", pa.float32(), metadata=unit),
@@ -84,7 +104,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
         metadata={
             "halcyon_parity": str(SCHEMA),
             "energy_zeros_eV_per_atom": json.dumps(zeros),
-            "points": str(len(energies) + len(forces)),
+            "points": str(sum(len(reference) for *_, reference, _ in parts)),
         },
     )
     with files.replacing(path) as temporary:
@@ -94,7 +114,7 @@ def write(path: Path, frames: Sequence[Atoms], predictions: Any) -> None:
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """What `write` wrote, by quantity: its columns by name, each of shape (n,).
 
-    Tables of early releases have no column `frame`.
+    Tables of early releases have no column `frame`. A quantity without points is absent.
 
     Raises:
         InputError: no such file, or not a parity table of this schema.
@@ -110,6 +130,7 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
             if column in table.column_names
         }
         for name in UNITS
+        if (quantity == name).any()
     }
 
 

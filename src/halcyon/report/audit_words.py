@@ -55,7 +55,11 @@ def error_text(audit: Audit) -> str:
         clauses.append(
             f"{words} wrong by up to {significant(error.high)} {unit} on average ({of}{where})"
         )
-    return " and ".join(clauses)
+    if measured := audit.worst("stress_mae_GPa"):
+        part, error = measured
+        where = f" ({place(part)})" if len(audit.parts) > 1 else ""
+        clauses.append(f"stresses by up to {significant(error.high)} GPa{where}")
+    return listed(clauses) if clauses else ""
 
 
 def audit_text(report: SystemReport) -> str:
@@ -138,6 +142,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
     """Errors on audit frames by generation, structure and temperature; heading first."""
     parts = [(g.number, g.audit, part) for g in generations if g.audit for part in g.audit.parts]
     judged_twice = any(part.second_opinion for _, _, part in parts)
+    stressed = any(part.frames_with_stress for _, _, part in parts)
     heading = [
         "Generation",
         "Structure",
@@ -151,6 +156,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
         "Atom error, 95 % are better (interval), eV/Å",
         "Energy MAE (interval), meV/atom",
         "Goal, meV/atom",
+        *(["Stress MAE (interval), GPa"] if stressed else []),
         "Finding",
     ]
     return [heading] + [
@@ -167,6 +173,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
             interval_text(part.atom_error_q95_eV_per_A),
             interval_text(part.energy_mae_meV_per_atom),
             _goal(audit.energy_goal_meV_per_atom),
+            *([interval_text(part.stress_mae_GPa)] if stressed else []),
             str(part.finding),
         ]
         for number, audit, part in parts

@@ -99,7 +99,8 @@ def conditions(report: SystemReport) -> str:
         case "nve":
             words += " without a thermostat (NVE)"
         case "npt":
-            words += f" at constant pressure (NPT, {settings.pressure_bar:g} bar)"
+            pressures = sorted({settings.pressure_at(kelvin) for kelvin in settings.temperatures_K})
+            words += f" at constant pressure (NPT, {', '.join(f'{p:g}' for p in pressures)} bar)"
     return words
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 
 from halcyon.config import AccuracySettings, Settings
 from halcyon.verdict.between_replicas import (
@@ -174,6 +174,7 @@ def _part(
     if number >= FEWEST_REPLICAS and len(good) >= FEWEST_FRAMES:
         errors = _Errors.of(good, replicas, confidence)
         second = _second_opinion(good, replicas, opinions, confidence) if opinions else None
+    stressed = [(f, r) for f, r in zip(good, replicas, strict=True) if _has_stresses(f)]
     if errors is None:
         failed = f", {bad} more without a label" if bad else ""
         finding = AuditFinding.NOT_ENOUGH_DATA
@@ -205,6 +206,8 @@ def _part(
         atom_error_q95_eV_per_A=errors and errors.atom_error_q95_eV_per_A,
         energy_mae_meV_per_atom=errors and errors.energy_mae_meV_per_atom,
         second_opinion=second,
+        stress_mae_GPa=_stress_interval(stressed, confidence),
+        frames_with_stress=len(stressed),
     )
 
 
@@ -265,6 +268,28 @@ def _second_opinion(
         factor=factor,
         difference_meV_per_A=1e3 * float(np.mean(differences)) if differences else None,
     )
+
+
+def _has_stresses(frame: Atoms) -> bool:
+    """Whether label and model both have a stress."""
+    return {"stress", "model_stress"} <= frame.info.keys()
+
+
+def _stress_interval(stressed: Sequence[tuple[Atoms, int]], confidence: float) -> Interval | None:
+    """Mean absolute error of the six numbers of a stress; None: too few frames or replicas.
+
+    Args:
+        stressed: frames with both stresses, and the replica of each.
+        confidence: one-sided, of each end.
+    """
+    replicas = np.array([replica for _, replica in stressed], dtype=int)
+    if len(set(replicas.tolist())) < FEWEST_REPLICAS or len(stressed) < FEWEST_FRAMES:
+        return None
+    errors = [
+        np.abs(np.subtract(frame.info["model_stress"], frame.info["stress"])).mean()
+        for frame, _ in stressed
+    ]
+    return _times(1 / units.GPa, mean_interval(np.array(errors), replicas, confidence))
 
 
 def _usable(frame: Atoms) -> bool:

@@ -245,7 +245,9 @@ class Explored(Form):
     replicas: int | None = Field(None, description="exploration.replicas.")
     timestep_fs: float | None = Field(None, description="exploration.timestep_fs.")
     ensemble: str | None = Field(None, description="exploration.ensemble.")
-    pressure_bar: float | None = Field(None, description="exploration.pressure_bar, if npt.")
+    pressure_bar: float | list[float] | None = Field(
+        None, description="exploration.pressure_bar, if npt."
+    )
     bias: dict[str, Any] | None = Field(None, description="exploration.bias.")
     bond_stretch_A: float | None = Field(None, description="exploration.bond_stretch_A.")
     min_distance_A: float | None = Field(None, description="exploration.min_distance_A.")
@@ -405,6 +407,12 @@ class Audited(Form):
     second_opinion: SecondOpinion | None = Field(
         None, description="With a second Hamiltonian; null: none was asked for, or no frames."
     )
+    stress_mae_GPa: Interval | None = Field(
+        None,
+        description="Mean absolute error of the six numbers of a stress; null: too few labels have "
+        "one, or an early release wrote the file.",
+    )
+    frames_with_stress: int = Field(0, description="Audit frames whose label has a stress.")
 
     @property
     def judged_forces_mae(self) -> Interval | None:

@@ -20,8 +20,13 @@ from halcyon.labels.reference.base import Record, Reference, Status
 __all__ = ["Record", "Reference", "Status", "make_reference"]
 
 
-def make_reference(settings: ReferenceSettings) -> Reference:
+def make_reference(settings: ReferenceSettings, *, stress: bool = False) -> Reference:
     """Build the backend that the configuration names.
+
+    Args:
+        settings: section `reference`.
+        stress: whether to pay for the stress of periodic frames where it costs time (CP2K); where
+            it costs none it is always computed.
 
     Raises:
         InputError: the program is missing or its input is invalid.
@@ -30,7 +35,7 @@ def make_reference(settings: ReferenceSettings) -> Reference:
         case Cp2kReference():
             from halcyon.labels.reference.cp2k.backend import Cp2k
 
-            return Cp2k(settings)
+            return Cp2k(settings, stress=stress)
         case XtbReference():
             from halcyon.labels.reference.xtb import Xtb
 

@@ -11,13 +11,15 @@ This backend serves programs that have no backend of their own, force fields, an
 from another potential. It imports only the calculator that the user named. It hands the frame's
 charge and multiplicity over in all the ways that ASE's calculators read them: `info["charge"]`,
 `info["spin"]` (the multiplicity), and initial charges and magnetic moments spread over the atoms. A
-calculator may ignore them.
+calculator may ignore them. Frames that are periodic in three directions get its stress, where it
+offers one.
 
 The calculator runs in this process: a frame cannot be stopped after a time limit.
 
 Not for: CP2K (`cp2k`) or tight binding (`xtb`), whose own backends know more about a failure.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -27,10 +29,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import SCFError
+from ase.calculators.calculator import PropertyNotImplementedError, SCFError
 
 from halcyon.config import AseReference
 from halcyon.errors import InputError
+from halcyon.labels import stress
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 from halcyon.teacher.calculators import (
     file_hashes,
@@ -39,6 +42,11 @@ from halcyon.teacher.calculators import (
     package_version,
     with_state,
 )
+
+LONGER = 1.2
+"""So many times as long a cell vector is made that must not matter."""
+SAME_eV_PER_ATOM = 1e-6
+"""Within this, two energies of a frame are the same."""
 
 
 class AseCalculator(Reference):
@@ -76,15 +84,55 @@ class AseCalculator(Reference):
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Make the calculator, and check spin and charge; see `Reference.check`."""
-        offered = getattr(self._calculator(), "implemented_properties", ["energy", "forces"])
+        offered = self._offered()
         if missing := {"energy", "forces"} - {*offered}:
             raise InputError(
                 f"reference.calculator = {self._settings.calculator}: it has no "
                 f"{' and no '.join(sorted(missing))}"
             )
         for atoms in structures:
-            if fault := _fault(atoms):
+            if fault := _fault(atoms) or self._boundary_fault(atoms):
                 raise InputError(f"structure {atoms.info.get('structure', '?')}: {fault}")
+
+    def check_stress(self) -> None:
+        """Check that the calculator offers a stress; see `Reference.check_stress`."""
+        if "stress" not in self._offered():
+            raise InputError(
+                f"reference.calculator = {self._settings.calculator}: it has no stress; it offers "
+                f"{', '.join(self._offered())}"
+            )
+
+    def _offered(self) -> list[str]:
+        """Properties that the calculator says it has."""
+        return [*getattr(self._calculator(), "implemented_properties", ["energy", "forces"])]
+
+    def _boundary_fault(self, atoms: Atoms) -> str:
+        """Why the calculator must not label a frame that is periodic in some directions only.
+
+        Some calculators take every cell for periodic in all directions, without a word. Then the
+        energy depends on the length of a cell vector along which the frame is not periodic.
+        """
+        if atoms.pbc.all() or not atoms.pbc.any():
+            return ""
+        longer = atoms.copy()
+        longer.info = dict(atoms.info)
+        cell = atoms.cell.complete().array
+        cell[~atoms.pbc] *= LONGER
+        longer.set_cell(cell)
+        try:
+            results = [self._results(frame) for frame in (atoms, longer)]
+        except Exception as error:  # noqa: BLE001 — calculators may raise anything
+            return f"pbc = {atoms.pbc.tolist()}: {self._settings.calculator} failed: {error}"
+        change = abs(results[0][0] - results[1][0]) / len(atoms)
+        if change <= SAME_eV_PER_ATOM:
+            return ""
+        return (
+            f"pbc = {atoms.pbc.tolist()}: the energy changes by {change:.2g} eV/atom where a cell "
+            f"vector that is not periodic is made {LONGER:g} times as long: "
+            f"{self._settings.calculator} takes the frame for periodic in all directions. Name a "
+            "calculator that knows partial periodicity, or make the frame periodic in all "
+            "directions with enough vacuum"
+        )
 
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Label frames one after another; see `Reference.label`.
@@ -100,18 +148,12 @@ class AseCalculator(Reference):
     def _label(self, atoms: Atoms, work: Path, cores: int) -> Record:
         start = time.monotonic()
         status, message = Status.CRASHED, ""
-        energy, forces = None, None
+        energy, forces, six = None, None, None
         try:
             calculator = self._calculator()
             if hasattr(calculator, "directory") and "directory" not in self._settings.arguments:
                 calculator.directory = str(work)
-            if hasattr(calculator, "reset"):
-                calculator.reset()  # a label must not depend on the frame before
-            frame = with_state(atoms)
-            frame.calc = calculator
-            energy, forces = float(frame.get_potential_energy()), np.array(frame.get_forces())
-            if not (np.isfinite(energy) and np.isfinite(forces).all()):
-                raise FloatingPointError("an energy or a force is not a finite number")
+            energy, forces, six = self._results(atoms)
             status = Status.OK
         except InputError:
             raise
@@ -119,16 +161,38 @@ class AseCalculator(Reference):
             message = f"{type(error).__name__}: {error}"
             unconverged = isinstance(error, SCFError) or "converge" in message.lower()
             status = Status.UNCONVERGED if unconverged else Status.CRASHED
-            energy = forces = None
+            energy = forces = six = None
         seconds = time.monotonic() - start
         return Record(
             status=status,
             energy=energy,
             forces=forces,
+            stress=six,
             message=message,
             seconds=seconds,
             core_seconds=seconds * cores,
         )
+
+    def _results(self, atoms: Atoms) -> tuple[float, np.ndarray, list[float] | None]:
+        """Energy, forces and, where there is one, stress of a frame.
+
+        Raises:
+            FloatingPointError: one is not a finite number.
+        """
+        calculator = self._calculator()
+        if hasattr(calculator, "reset"):
+            calculator.reset()  # a label must not depend on the frame before
+        frame = with_state(atoms)
+        frame.calc = calculator
+        energy, forces = float(frame.get_potential_energy()), np.array(frame.get_forces())
+        six = None
+        if stress.is_possible(frame) and "stress" in self._offered():
+            # Some calculators name the property, and have it for some of their methods only.
+            with contextlib.suppress(PropertyNotImplementedError):
+                six = [float(value) for value in frame.get_stress()]
+        if not all(np.isfinite(values).all() for values in (energy, forces, six or 0.0)):
+            raise FloatingPointError("an energy, a force or a stress is not a finite number")
+        return energy, forces, six
 
     def _find(self) -> tuple[ModuleType, Any]:
         """The calculator's module, and its class or function."""

@@ -54,6 +54,8 @@ class Record:
         status: how it ended.
         energy: total energy in eV; None unless the status is ok.
         forces: shape (N, 3), eV/Å, in the frame's own order; None unless ok.
+        stress: xx, yy, zz, yz, xz, xy, eV/Å³, tension positive; None where the program gave none,
+            or the frame is not periodic in three directions.
         message: the program's own message where the status is not ok.
         scf_steps: number of SCF steps, where the program reports it.
         rung: rung of the rescue ladder that led to the label; 0: none was needed.
@@ -64,6 +66,7 @@ class Record:
     status: Status
     energy: float | None = None
     forces: np.ndarray | None = None
+    stress: Sequence[float] | None = None
     message: str = ""
     scf_steps: int | None = None
     rung: int = 0
@@ -74,7 +77,9 @@ class Record:
         """Refuse a record that is ok without a label, or has a label and is not ok."""
         if (self.status is Status.OK) == (self.energy is None or self.forces is None):
             raise ValueError(f"a record with the status {self.status}, energy {self.energy}")
-        for number in (self.energy, self.forces):
+        if self.stress is not None and (self.energy is None or len(self.stress) != 6):
+            raise ValueError("a stress has six numbers and an energy beside it")
+        for number in (self.energy, self.forces, self.stress):
             if number is not None and not np.isfinite(number).all():
                 raise ValueError("a label must be finite")
 
@@ -112,6 +117,13 @@ class Reference(ABC):
 
         Raises:
             InputError: the program's grid is so coarse that its forces cannot sum to zero.
+        """
+
+    def check_stress(self) -> None:  # noqa: B027 — most programs give one
+        """Check that labels of periodic frames have a stress, where a campaign needs it.
+
+        Raises:
+            InputError: they have none; the message names the setting at fault.
         """
 
     def order(self, frames: Sequence[Atoms]) -> list[int]:

@@ -28,8 +28,9 @@ from ase import Atoms
 from halcyon.config import DatasetLayout, DatasetReference
 from halcyon.errors import InputError
 from halcyon.frames import canonical_order, structure_key
-from halcyon.labels.published import read_set
+from halcyon.labels.published import check_stress, read_set
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status
+from halcyon.labels.stress import lacks
 
 MISSING = "not in the data set"
 
@@ -54,6 +55,8 @@ class Dataset(Reference):
         for content in sorted(_sha256(path) for path in self._settings.files):
             digest.update(content)
         layout = self._settings.model_dump(mode="json", include={*DatasetLayout.model_fields})
+        if not self._settings.stress_key:  # as before there was any
+            layout = {k: v for k, v in layout.items() if not k.startswith("stress_")}
         return {
             "program": "dataset",
             "version": "1",
@@ -78,6 +81,25 @@ class Dataset(Reference):
                     f"multiplicity = {multiplicity}: {MISSING}, which has: {available}"
                 )
 
+        if self._settings.stress_key:
+            for path, frames in self._by_file.items():
+                check_stress(path, self._settings, frames)
+
+    def check_stress(self) -> None:
+        """Check that the set has stresses; see `Reference.check_stress`."""
+        lacking = [frame for frame in self._frames.values() if lacks(frame)]
+        if not self._settings.stress_key:
+            raise InputError(
+                "reference.stress_key is missing: no stress of the set is read. Name the entry "
+                "that has it, with its unit and sign (stress_unit, stress_sign)"
+            )
+        if lacking:
+            raise InputError(
+                f"reference.files: {len(lacking)} of {len(self._frames)} frames have no entry "
+                f"{self._settings.stress_key} (reference.stress_key), the first at "
+                f"{lacking[0].info['place']}"
+            )
+
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Look frames up; `work` and `cores` are not used. See `Reference.label`."""
         del work, cores
@@ -96,17 +118,27 @@ class Dataset(Reference):
             forces[canonical_order(_bare(atoms))] = published.arrays["forces"][
                 canonical_order(_bare(published))
             ]
-            yield Record(status=Status.OK, energy=published.info["energy"], forces=forces)
+            yield Record(
+                status=Status.OK,
+                energy=published.info["energy"],
+                forces=forces,
+                stress=published.info.get("stress"),
+            )
 
     @cached_property
     def _frames(self) -> dict[str, Atoms]:
         """The set by key; where a frame is in it twice, the first one."""
         frames: dict[str, Atoms] = {}
-        for path in self._settings.files:
-            for number, frame in enumerate(read_set(path, self._settings)):
+        for path, of_file in self._by_file.items():
+            for number, frame in enumerate(of_file):
                 frame.info["place"] = f"{path}: frame {number}"
                 frames.setdefault(_key(frame), frame)
         return frames
+
+    @cached_property
+    def _by_file(self) -> dict[Path, list[Atoms]]:
+        """Frames of each file."""
+        return {path: list(read_set(path, self._settings)) for path in self._settings.files}
 
 
 def _bare(atoms: Atoms) -> Atoms:

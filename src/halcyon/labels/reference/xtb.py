@@ -24,6 +24,7 @@ from tblite.library import get_version
 
 from halcyon.config import XtbReference
 from halcyon.errors import InputError
+from halcyon.labels import stress
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 from halcyon.teacher import tight_binding
 
@@ -78,8 +79,10 @@ class Xtb(Reference):
             ).singlepoint()
             energy = float(result.get("energy")) * Hartree
             forces = -result.get("gradient") * Hartree / Bohr
-            if not (np.isfinite(energy) and np.isfinite(forces).all()):
-                raise FloatingPointError("an energy or a force is not a finite number")
+            # tblite's virial is the derivative of the energy by strain.
+            virial = result.get("virial") * Hartree
+            if not all(np.isfinite(values).all() for values in (energy, forces, virial)):
+                raise FloatingPointError("an energy, a force or a stress is not a finite number")
         except (RuntimeError, FloatingPointError) as error:  # tblite's own is a RuntimeError
             # tblite raises the same exception for all failures: its text tells them apart.
             unconverged = "not converged" in str(error).lower()
@@ -95,6 +98,7 @@ class Xtb(Reference):
             status=Status.OK,
             energy=energy,
             forces=forces,
+            stress=stress.voigt(virial / atoms.get_volume()) if stress.is_possible(atoms) else None,
             seconds=seconds,
             core_seconds=seconds * cores,
         )

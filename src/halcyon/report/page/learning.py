@@ -26,7 +26,16 @@ MAX_CLOUD = 12_000
 """Points of one parity plot, all generations together."""
 DRAWS = 2_000
 """Draws of the bootstrap."""
-QUANTITIES = {"force": ("Forces", "eV/Å"), "energy": ("Energies", "eV/atom")}
+QUANTITIES = {
+    "force": ("Forces", "eV/Å"),
+    "energy": ("Energies", "eV/atom"),
+    "stress": ("Stresses", "GPa"),
+}
+MEANINGS = {
+    "force": "a component of the force on an atom of a test frame",
+    "energy": "the energy of a test frame, relative to the mean label of its composition",
+    "stress": "one of the six numbers of the stress of a test frame (positive: tension)",
+}
 METRICS = {
     "force": ("forces_mae_meV_per_A", "forces_mae", "force MAE, meV/Å"),
     "energy": ("energy_mae_meV_per_atom", "energy_mae", "energy MAE, meV/atom"),
@@ -56,7 +65,11 @@ def parity_figures(report: SystemReport) -> list[Figure]:
     """Predictions against labels of the test set; empty where no generation has parity tables."""
     if not any(g.parity for g in report.generations):
         return []
-    return [_parity(report, quantity) for quantity in QUANTITIES]
+    return [
+        _parity(report, quantity)
+        for quantity in QUANTITIES
+        if any(quantity in g.parity for g in report.generations if g.parity)
+    ]
 
 
 def error_interval(table: dict[str, np.ndarray] | None, *, seed: int) -> tuple[float, float] | None:
@@ -177,7 +190,11 @@ def _rate_against_labels(report: SystemReport) -> Figure:
 def _parity(report: SystemReport, quantity: str) -> Figure:
     name, unit = QUANTITIES[quantity]
     colours, data, errors = colours_of(report), [], []
-    tables = {g.number: g.parity[quantity] for g in report.generations if g.parity}
+    tables = {
+        g.number: g.parity[quantity]
+        for g in report.generations
+        if g.parity and quantity in g.parity
+    }
     most = MAX_CLOUD // len(tables)
     points = drawn = 0
     ends = [np.inf, -np.inf]
@@ -187,7 +204,8 @@ def _parity(report: SystemReport, quantity: str) -> Figure:
         points, drawn = points + len(off), drawn + len(kept)
         for column in ("reference", "predicted"):
             ends = [min(ends[0], table[column].min()), max(ends[1], table[column].max())]
-        errors.append(f"generation {number}: {np.abs(off).mean() * 1000:.3g} m{unit}")
+        scale, prefix = (1, "") if quantity == "stress" else (1000, "m")
+        errors.append(f"generation {number}: {scale * np.abs(off).mean():.3g} {prefix}{unit}")
         elements = [chemical_symbols[z] if z else "" for z in table["element"][kept]]
         data.append(
             {
@@ -216,15 +234,11 @@ def _parity(report: SystemReport, quantity: str) -> Figure:
             "line": {"color": NEUTRAL, "width": 1, "dash": "dash"},
         }
     )
-    meaning = (
-        "the energy of a test frame, relative to the mean label of its composition"
-        if quantity == "energy"
-        else "a component of the force on an atom of a test frame"
-    )
     return Figure(
         id=f"parity-{quantity}",
         title=f"{name}: model against label",
-        caption=f"Each point is {meaning}, in {unit}. On the dashed line model and label agree.",
+        caption=f"Each point is {MEANINGS[quantity]}, in {unit}. On the dashed line model and "
+        "label agree.",
         alt=f"Predicted against reference values; mean absolute difference of {'; '.join(errors)}.",
         data=data,
         x=titled(f"label, {unit}"),

@@ -46,13 +46,17 @@ SMALL_BYTES = 200_000
 class Cp2k(Reference):
     """Single points with CP2K, one process per frame."""
 
-    def __init__(self, settings: Cp2kReference) -> None:
+    def __init__(self, settings: Cp2kReference, *, stress: bool = False) -> None:
         """Read the level of theory; CP2K is not started yet.
+
+        Args:
+            settings: section `reference`.
+            stress: whether periodic frames get a stress, too.
 
         Raises:
             InputError: the level file is missing or not valid.
         """
-        self._settings = settings
+        self._settings, self._stress = settings, stress
         self._level = read_level(settings.level)
         self._program = Program(settings)
 
@@ -75,7 +79,9 @@ class Cp2k(Reference):
         for atoms in structures:
             check_frame(self._level, atoms, self._program.data_dir)
         for atoms in structures[:1]:
-            fault = self._program.check(frame_input(self._level, atoms, self._program.data_dir))
+            fault = self._program.check(
+                frame_input(self._level, atoms, self._program.data_dir, stress=self._stress)
+            )
             if fault:
                 raise InputError(
                     f"{self._settings.level}: CP2K {self._program.version} does not accept it: "
@@ -109,6 +115,7 @@ class Cp2k(Reference):
                 status=result.status,
                 energy=result.energy,
                 forces=result.forces,
+                stress=result.stress,
                 message=result.message,
                 scf_steps=result.scf_steps,
                 rung=rung,
@@ -122,7 +129,7 @@ class Cp2k(Reference):
     ) -> tuple[Cp2kResult, int]:
         """Label a frame; returns the result and the rung that led to it."""
         try:
-            tree = frame_tree(self._level, atoms, self._program.data_dir)
+            tree = frame_tree(self._level, atoms, self._program.data_dir, stress=self._stress)
         except InputError as error:
             return Cp2kResult(status=Status.REJECTED, message=str(error)), 0
         folder = work / structure_key(atoms)

@@ -24,6 +24,7 @@ from halcyon.labels.reference.cp2k.input import (
     FORCES_FILE,
     GUESS_FILE,
     ORBITALS_FILE,
+    STRESS_FILE,
     start_from_guess,
 )
 from halcyon.labels.reference.cp2k.output import Cp2kResult, read_result
@@ -59,6 +60,7 @@ class Calculation:
         """
         self._program = program
         self._tree = tree
+        self._with_stress = "+STRESS_TENSOR" in tree["+FORCE_EVAL"][0].get("+PRINT", {})
         self._atoms = len(tree["+FORCE_EVAL"][0]["+SUBSYS"]["+COORD"]["*"])
         self._folder = folder
         self._cores = cores
@@ -135,6 +137,7 @@ class Calculation:
             _read(folder / OUTPUT_FILE),
             _read(folder / FORCES_FILE) if forces else None,
             self._atoms,
+            stress=_read(folder / STRESS_FILE) if forces and self._with_stress else None,
             stdout=_read(folder / STDOUT_FILE),
             exit_status=exit_status,
             version=self._program.version,

@@ -12,8 +12,10 @@ from ase import Atoms
 from halcyon.errors import InputError
 from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Cp2kLevel
 from halcyon.labels.reference.cp2k.tree import Tree, branches, lines
+from halcyon.labels.stress import is_possible
 
 FORCES_FILE = "forces"
+STRESS_FILE = "stress"
 FORCE_DIGITS = 12
 """Digits after the decimal point of the forces in hartree/bohr: 5e-11 eV/Å."""
 
@@ -25,12 +27,16 @@ WALL_A = 2.0
 """Least distance of a nucleus from the wall of a molecule's box, Å; see docs/decisions/cp2k.md."""
 
 
-def frame_input(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> str:
+def frame_input(
+    level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False, stress: bool = False
+) -> str:
     """CP2K input for energy and forces of one frame; see `frame_tree`."""
-    return "\n".join(lines(frame_tree(level, atoms, data_dir, guess=guess))) + "\n"
+    return "\n".join(lines(frame_tree(level, atoms, data_dir, guess=guess, stress=stress))) + "\n"
 
 
-def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False) -> Tree:
+def frame_tree(
+    level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = False, stress: bool = False
+) -> Tree:
     """CP2K input for energy and forces of one frame, as a tree.
 
     A molecule (no pbc) is moved to the centre of its cubic box, PERIODIC NONE, with the level's
@@ -42,6 +48,8 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
         atoms: the frame, with `info` keys charge and multiplicity.
         data_dir: CP2K's data folder.
         guess: start from the orbitals in `GUESS_FILE` instead of the level's own guess.
+        stress: also compute the stress of a periodic frame. Energy and forces stay the same, so
+            that it is no part of the level's identity.
 
     Raises:
         InputError: the frame cannot be computed at this level: see `check_frame`.
@@ -49,6 +57,8 @@ def frame_tree(level: Cp2kLevel, atoms: Atoms, data_dir: Path, *, guess: bool = 
     check_frame(level, atoms, data_dir)
     tree = copy.deepcopy(level.tree)
     _set_output(tree)
+    if stress and is_possible(atoms):
+        _ask_for_stress(tree)
     if guess:
         start_from_guess(tree)
     dft = tree["+FORCE_EVAL"][0]["+DFT"]
@@ -77,6 +87,14 @@ def _set_output(tree: Tree) -> None:
     dft["+SCF"] = dft.get("+SCF", {}) | {
         "+PRINT": {"+RESTART": {"_": "ON", "BACKUP_COPIES": 0}, "+RESTART_HISTORY": {"_": "OFF"}}
     }
+
+
+def _ask_for_stress(tree: Tree) -> None:
+    """Compute the stress, analytically unless the level says otherwise, and print it."""
+    force_eval = tree["+FORCE_EVAL"][0]
+    if str(force_eval.get("STRESS_TENSOR", "NONE")).upper() == "NONE":
+        force_eval["STRESS_TENSOR"] = "ANALYTICAL"
+    force_eval["+PRINT"]["+STRESS_TENSOR"] = {"_": "ON", "FILENAME": f"={STRESS_FILE}"}
 
 
 def _set_data_files(tree: Tree, level: Cp2kLevel, data_dir: Path) -> None:

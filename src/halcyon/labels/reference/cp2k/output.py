@@ -10,12 +10,14 @@ Not for: starting CP2K (`program`).
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase.units import Bohr, Hartree
 
 from halcyon.labels.reference.base import Status
+from halcyon.labels.stress import converted, voigt
 
 ENERGY = re.compile(
     r"^ ENERGY\| Total FORCE_EVAL .*?[\[(](?:a\.u\.|hartree)[\])]:?[ ]+(\S+)", re.MULTILINE
@@ -27,6 +29,14 @@ UNITS = re.compile(
     r"^ (?:ATOMIC FORCES in|FORCES\| Atomic forces) *[\[(](?:a\.u\.|hartree/bohr)[\])]",
     re.MULTILINE,
 )
+STRESS = re.compile(
+    r"^ STRESS\| (?:Analytical|Numerical) stress tensor \[(GPa|bar)\] *\n"
+    r"(?: STRESS\| +x +y +z *\n)"
+    r"((?: STRESS\| +[xyz](?: +\S+){3} *\n){3})",
+    re.MULTILINE,
+)
+"""The stress in its file: in bar up to CP2K 2022, in GPa later; positive where the cell would
+expand."""
 VERSION = re.compile(r"^ CP2K\| version string:\s+CP2K version (.+?)\s*$", re.MULTILINE)
 LAST_WORDS = re.compile(
     r"^.*(?:Fortran runtime error|No space left|File too large|[Cc]annot allocate|[Oo]ut of memory|"
@@ -53,6 +63,7 @@ class Cp2kResult:
     status: Status
     energy: float | None = None
     forces: np.ndarray | None = None
+    stress: Sequence[float] | None = None
     message: str = ""
     scf_steps: int | None = None
 
@@ -62,6 +73,7 @@ def read_result(
     forces: str | None,
     atoms: int,
     *,
+    stress: str | None = None,
     stdout: str = "",
     exit_status: int = 0,
     version: str = "",
@@ -77,6 +89,7 @@ def read_result(
         output: CP2K's output file.
         forces: content of the file of PRINT/FORCES; None: only orbitals were asked for.
         atoms: number of atoms.
+        stress: content of the file of PRINT/STRESS_TENSOR; None: no stress was asked for.
         stdout: standard output and standard error of CP2K and its launcher.
         exit_status: of the process; only the message uses it.
         version: CP2K's version at this level of theory, with or without the revision; empty: any.
@@ -97,6 +110,7 @@ def read_result(
     energies = ENERGY.findall(output)
     energy = _number(energies[0]) if len(energies) == 1 else None
     vectors = np.zeros((atoms, 3)) if forces is None else _forces(forces)
+    six = None if stress is None else _stress(stress)
     ran = VERSION.findall(output) if version else []
     if abort:
         fault = abort
@@ -111,20 +125,19 @@ def read_result(
         )
     elif not np.isfinite(energy):
         fault = f"the energy is {energy}"
-    elif forces and not UNITS.search(forces):
-        fault = f"the file of forces has an unknown format: it begins {forces[:120]!r}"
-    elif vectors.shape != (atoms, 3):
+    elif vectors.shape != (atoms, 3) and (not forces or UNITS.search(forces)):
         fault = (
             f"CP2K wrote {len(vectors)} forces for {atoms} atoms; "
             f"{_death(output, stdout, exit_status)}"
         )
-    elif not np.isfinite(vectors).all():
-        fault = "a force is not a finite number"
     else:
+        fault = _slopes_fault(forces, vectors, stress, six)
+    if not fault and energy is not None:
         return Cp2kResult(
             status=Status.OK,
             energy=energy * Hartree,
             forces=vectors * (Hartree / Bohr),
+            stress=six,
             scf_steps=scf_steps,
         )
     return Cp2kResult(status=Status.CRASHED, message=fault, scf_steps=scf_steps)
@@ -150,6 +163,29 @@ def _forces(text: str) -> np.ndarray:
         elif len(words) == 6 and words[0].isdigit() and words[1].isdigit():  # up to 2024
             vectors.append([_number(word) for word in words[3:6]])
     return np.reshape(np.array(vectors, dtype=float), (-1, 3))
+
+
+def _slopes_fault(
+    forces: str | None, vectors: np.ndarray, stress: str | None, six: Sequence[float] | None
+) -> str:
+    """What is wrong with forces, or with a stress that was asked for; empty if nothing is."""
+    if forces and not UNITS.search(forces):
+        return f"the file of forces has an unknown format: it begins {forces[:120]!r}"
+    if not np.isfinite(vectors).all():
+        return "a force is not a finite number"
+    if stress is None or (six is not None and np.isfinite(six).all()):
+        return ""
+    return f"no stress that can be read in its file, which begins {stress[:120]!r}"
+
+
+def _stress(text: str) -> list[float] | None:
+    """The stress, eV/Å³, tension positive; None where the file has none that is known here."""
+    tables = STRESS.findall(text)
+    if len(tables) != 1:
+        return None
+    unit, rows = tables[0]
+    pressure = np.array([[_number(word) for word in row.split()[2:]] for row in rows.splitlines()])
+    return voigt(converted(-pressure, unit))
 
 
 def _number(word: str) -> float:
