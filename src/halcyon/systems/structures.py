@@ -36,6 +36,7 @@ from rdkit.Chem import (
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 from halcyon.frames import near_origin
+from halcyon.systems import headers, isotopes
 
 CONFORMER_SEED = 1
 """Seed of RDKit's embedding, so that a SMILES always gives the same conformer."""
@@ -245,6 +246,9 @@ def _molecule_of_smiles(settings: StructureSettings) -> Chem.Mol:
         refuse(settings, "smiles", settings.smiles, expected)
     if any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
         refuse(settings, "smiles", settings.smiles, "has an atom (*) without an element")
+    if marked := isotopes.in_molecule(molecule):
+        expected = f"{', '.join(marked)}: isotopes are not simulated: {isotopes.OUT}"
+        refuse(settings, "smiles", settings.smiles, expected)
     formal = Chem.GetFormalCharge(molecule)
     if formal != settings.charge:
         expected = f"expected {formal}, the sum of the formal charges in smiles {settings.smiles!r}"
@@ -294,20 +298,29 @@ def _bond_lengths(molecule: Chem.Mol) -> np.ndarray:
     return lengths
 
 
-def _from_file(settings: StructureSettings) -> Atoms:
-    """The one structure of a file, with its cell if it has one."""
+def _read_file(settings: StructureSettings) -> Atoms:
+    """The one structure of a file, as ASE reads it."""
     try:
         images = list(ase.io.iread(str(settings.file), index=":"))
     except FileNotFoundError:
         refuse(settings, "file", settings.file, "no such file, seen from the working folder")
     except Exception as error:  # noqa: BLE001 (ASE's many readers raise anything)
-        if isinstance(error, KeyError) and str(error.args[0]).isalpha():
-            refuse(settings, "file", settings.file, f"unknown element {error.args[0]!r}")
-        expected = f"ASE cannot read it ({type(error).__name__}: {error})"
+        symbol = str(error.args[0]) if isinstance(error, KeyError) else ""
+        if symbol in isotopes.HYDROGENS:
+            expected = f"{symbol} is {isotopes.HYDROGENS[symbol]}: {isotopes.OUT}"
+        elif symbol.isalpha():
+            expected = f"unknown element {symbol!r}"
+        else:
+            expected = f"ASE cannot read it ({type(error).__name__}: {error})"
         refuse(settings, "file", settings.file, expected)
     if len(images) != 1:
         refuse(settings, "file", settings.file, f"holds {len(images)} structures, expected one")
-    read = images[0]
+    return images[0]
+
+
+def _from_file(settings: StructureSettings) -> Atoms:
+    """The one structure of a file, with its cell if it has one."""
+    read = _read_file(settings)
     if not len(read) or not np.isfinite(read.positions).all():
         refuse(settings, "file", settings.file, "expected atoms with finite positions")
     if (read.numbers < 1).any():
@@ -320,8 +333,68 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if read.pbc.all() and settings.box_A is not None:
         expected = f"not possible: {settings.file} is periodic and has its own cell"
         refuse(settings, "box_A", settings.box_A, expected)
+    _check_isotopes(settings, read)
+    _check_header(settings, read)
     atoms = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
     return near_origin(atoms)
+
+
+def _check_isotopes(settings: StructureSettings, read: Atoms) -> None:
+    """Refuse a file with masses that are not those of natural abundance."""
+    if marked := isotopes.in_atoms(read) or isotopes.in_file(Path(str(settings.file))):
+        expected = f"{', '.join(marked)}: isotopes are not simulated: {isotopes.OUT}"
+        refuse(settings, "file", settings.file, expected)
+
+
+def _check_header(settings: StructureSettings, read: Atoms) -> None:
+    """Refuse a file whose header says another charge or spin than the settings, given or not."""
+    try:
+        charge = headers.charge_of(read.info)
+        if charge is None:
+            charge = headers.charge_in_mol_file(Path(str(settings.file)))
+    except InputError as error:
+        refuse(settings, "file", settings.file, f"its header: {error}")
+    if charge is not None and charge != settings.charge:
+        expected = (
+            f"{_whence(settings, 'charge')}, but the header of {settings.file} says {charge}: "
+            f"write `charge: {charge}`, or correct the header"
+        )
+        refuse(settings, "charge", settings.charge, expected)
+    partial = headers.sum_of_partial_charges(read)
+    if partial and charge is None and "charge" not in settings.model_fields_set:
+        name, total = partial
+        if round(total) != 0 and abs(total - round(total)) < headers.SUM_TOLERANCE:
+            expected = (
+                f"the default, but the column {name} of {settings.file} adds up to {total:.2f}: "
+                f"write `charge: {round(total)}` if that is the total charge, else `charge: 0`"
+            )
+            refuse(settings, "charge", settings.charge, expected)
+    _check_header_spin(settings, read)
+
+
+def _check_header_spin(settings: StructureSettings, read: Atoms) -> None:
+    """Refuse a multiplicity that no reading of the header is, or, by default, not the likely."""
+    try:
+        readings = headers.readings(read.info)
+        likely = {*readings.values()}
+        if "multiplicity" not in settings.model_fields_set:
+            spin = headers.spin_of(read.info, int(read.numbers.sum()) - settings.charge)
+            likely = {spin.multiplicity} if spin else set()
+    except InputError as error:
+        refuse(settings, "file", settings.file, f"its header: {error}")
+    if not likely or likely & {settings.multiplicity, *settings.multiplicities}:
+        return
+    words = ", or ".join(f"{words} → multiplicity {m}" for words, m in readings.items())
+    expected = (
+        f"{_whence(settings, 'multiplicity')}, but the header of {settings.file} says "
+        f"{words}: write the right one as `multiplicity`, or correct the header"
+    )
+    refuse(settings, "multiplicity", settings.multiplicity, expected)
+
+
+def _whence(settings: StructureSettings, key: str) -> str:
+    """Whether a value stands in the system's file."""
+    return "given" if key in settings.model_fields_set else "the default"
 
 
 def check_spin(settings: StructureSettings, atoms: Atoms) -> None:

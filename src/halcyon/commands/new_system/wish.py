@@ -141,7 +141,9 @@ def _part(
     """A molecule with all its settings."""
     path = Path(source)
     if path.is_file():
-        settings = StructureSettings(name=name, file=path, charge=charge or 0)
+        # Left out where it was not given: then the file's header may not say otherwise.
+        given = {} if charge is None else {"charge": charge}
+        settings = StructureSettings(name=name, file=path, **given)
         guessed, spin = _least_unpaired(settings), "the lowest that fits the number of electrons"
     else:
         with rdBase.BlockLogs():
