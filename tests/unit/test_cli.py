@@ -187,7 +187,7 @@ def test_what_was_exported_can_be_imported(run, store, tmp_path):
         (lambda p: [p, "--multiplicity", "high"], "--multiplicity high"),
         (lambda p: [p, "--energy-key", "Etot"], "no array 'Etot' (energy_key)"),
         (lambda p: [p, "--forces-unit", "Ha", "metre"], "--forces-unit metre"),
-        (lambda p: [p.rename(p.with_suffix(".hdf5"))], "expected a file .npz"),
+        (lambda p: [p.rename(p.with_suffix(".hdf5"))], "expected a file that ends in .npz"),
         (lambda p: [(p.write_bytes(b"PK"), p)[1]], "not a readable npz"),
     ],
 )

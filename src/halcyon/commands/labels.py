@@ -16,6 +16,7 @@ from halcyon.errors import InputError
 from halcyon.labels.reference.base import Status
 
 STORE = Path("results/labels")
+SPIN_IS = ("2S+1", "2S", "S", "nothing")
 
 
 def register(groups: Commands) -> None:
@@ -73,13 +74,17 @@ def _add_import(commands: Commands) -> None:
         "own, marked as imported; a structure that has a label at that level already keeps it.",
     )
     command.add_argument(
-        "files", type=Path, nargs="+", help="extended XYZ or npz, all of one layout"
+        "files",
+        type=Path,
+        nargs="+",
+        help="extended XYZ, npz, ASE database (.db) or Parquet, all of one layout",
     )
     command.add_argument("--level", required=True, help="name of the level, e.g. wB97X-V/cc-pVTZ")
     command.add_argument("--source", required=True, help="where it is published, e.g. its DOI")
     command.add_argument("--system", help="name of their system, for list and export")
     for name, about in DatasetLayout.model_fields.items():
-        options: dict[str, Any] = {"help": about.description, "default": about.default}
+        # What is left out is unset: a charge that was not given is held against the file's.
+        options: dict[str, Any] = {"help": about.description, "default": argparse.SUPPRESS}
         match name:
             case "forces_unit":
                 options |= {"nargs": 2, "metavar": ("ENERGY", "LENGTH")}
@@ -89,6 +94,8 @@ def _add_import(commands: Commands) -> None:
                 options |= {"choices": get_args(LengthUnit)}
             case "stress_unit" | "stress_sign" | "stress_order":
                 options |= {"choices": get_args(about.annotation)}
+            case "spin_is":
+                options |= {"choices": SPIN_IS}
             case "charge":
                 options |= {"type": int}
         command.add_argument(f"--{name.replace('_', '-')}", **options)
@@ -169,7 +176,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from halcyon.labels.store import LabelStore
     from halcyon.labels.store_tools import import_sets, imported_level
 
-    options = {name: getattr(arguments, name) for name in DatasetLayout.model_fields}
+    options = {k: v for k, v in vars(arguments).items() if k in DatasetLayout.model_fields}
     try:
         layout = DatasetLayout.model_validate(options)
     except ValidationError as error:

@@ -82,10 +82,15 @@ class DatasetLayout(Section):
     )
     positions_key: str = Field("R", description="npz: array of positions, (frames, atoms, 3).")
     energy_key: str = Field(
-        "", description="Array (npz) or comment entry (extxyz) of energies; by default E or energy."
+        "",
+        description="Array (npz) or entry of the header of energies. By default the usual name "
+        "that is there (energy, E, REF_energy, dft_energy, free_energy …); of several with "
+        "different values one has to be named.",
     )
     forces_key: str = Field(
-        "", description="Array (npz) or column (extxyz) of forces; by default F or forces."
+        "",
+        description="Array (npz) or column of forces. By default the usual name that is there "
+        "(forces, F, REF_forces, dft_forces …), the one that goes with the energy's name.",
     )
     energy_unit: EnergyUnit = Field("eV", description="Unit of the energies.")
     positions_unit: LengthUnit = Field("A", description="Unit of positions and cells.")
@@ -112,10 +117,26 @@ class DatasetLayout(Section):
         "xx yy zz yz xz xy",
         description="Order of a stress of six numbers: that of ASE, or the second, of VASP.",
     )
-    charge: int = Field(0, description="Total charge of frames without an entry `charge`, e.")
+    charge: int = Field(
+        0,
+        description="Total charge of frames without an entry of it (charge, total_charge …), e.",
+    )
+    charge_key: str = Field(
+        "", description="Array or entry of total charges, e; by default the usual names."
+    )
+    spin_key: str = Field(
+        "",
+        description="Array or entry of spins; by default the usual names (multiplicity, spin, "
+        "total_spin, uhf …).",
+    )
+    spin_is: Literal["2S+1", "2S", "S", "nothing"] | None = Field(
+        None,
+        description="What the number under `spin_key`, or under spin or total_spin, is. By "
+        "default 2S or 2S+1, as the number of electrons allows. nothing: it is not read.",
+    )
     multiplicity: Literal["lowest"] | Count = Field(
         "lowest",
-        description="Spin multiplicity of frames without an entry `multiplicity`; lowest: 1 or 2, "
+        description="Spin multiplicity of frames without an entry of a spin; lowest: 1 or 2, "
         "as the number of electrons allows.",
     )
 
@@ -126,8 +147,8 @@ class DatasetReference(DatasetLayout):
     backend: Literal["dataset"] = Field(description="Look labels up in files.")
     files: list[Path] = Field(
         min_length=1,
-        description="Files of the set, extended XYZ or npz, all written alike. Relative to the "
-        "working folder.",
+        description="Files of the set, all written alike: extended XYZ, npz, an ASE database "
+        "(.db), or Parquet of Halcyon. Relative to the working folder.",
     )
     max_difference_A: float = Field(
         1.0,

@@ -1,4 +1,4 @@
-"""Published sets of labelled structures: extended XYZ or npz, in the units they come in.
+"""Sets of labelled structures that others made, in the units and under the names they come with.
 
     from pathlib import Path
     from halcyon.config import DatasetLayout
@@ -8,22 +8,27 @@
     for frame in read_set(Path("set.npz"), layout):
         print(frame.info["energy"])  # eV
 
-Not for: Halcyon's own files (`frames`), or storing labels (`store`).
+Names that other tools use are known. Where two of them stand side by side and differ, nothing is
+guessed: the message has both and the key of the layout that names one.
+
+Not for: the formats of files (`published_files`), or storing labels (`store`).
 """
 
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.io import iread
 
 from halcyon.config import DatasetLayout
 from halcyon.errors import InputError
 from halcyon.labels.finite_difference import SCALE_OFF, StressScale, stress_in_set
+from halcyon.labels.published_files import XYZ, Entry, entries
 from halcyon.labels.stress import UNITS, converted, is_possible, voigt
+from halcyon.systems import headers
+
+__all__ = ["XYZ", "check_stress", "read_set"]
 
 ENERGY = {
     "eV": 1.0,
@@ -33,14 +38,27 @@ ENERGY = {
     "kJ/mol": units.kJ / units.mol,
 }
 LENGTH = {"A": 1.0, "bohr": units.Bohr}
-XYZ = {".xyz", ".extxyz"}
+ENERGIES = (
+    "energy",
+    "E",
+    "energies",
+    "REF_energy",
+    "dft_energy",
+    "free_energy",
+    "total_energy",
+    "potential_energy",
+)
+"""Names of energies that tools use, in any case; ASE's `free_energy` is the one that its forces
+belong to."""
+FORCES = ("forces", "F", "force", "REF_forces", "REF_force", "dft_forces", "dft_force")
+"""Names of forces that tools use, in any case."""
 
 
 def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
-    """Frames of a published set, in eV and Å.
+    """Frames of a set, in eV and Å.
 
     Args:
-        path: extended XYZ or npz, by its suffix.
+        path: extended XYZ, npz, ASE database or Parquet of Halcyon, by its suffix.
         layout: names and units.
 
     Yields:
@@ -50,29 +68,33 @@ def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
     Raises:
         InputError: names the file, the frame or array, and what was expected.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".npz":
-        frames = _read_npz(path, layout)
-    elif path.suffix in XYZ:
-        frames = _read_xyz(path, layout)
-    else:
-        raise InputError(f"{path}: expected a file .npz, .xyz or .extxyz")
     length = LENGTH[layout.positions_unit]
     per_energy, per_length = layout.forces_unit or (layout.energy_unit, layout.positions_unit)
-    for number, (frame, energy, forces, stress) in enumerate(frames):
-        frame.info.setdefault("charge", layout.charge)
-        electrons = int(frame.numbers.sum()) - frame.info["charge"]
-        spin = electrons % 2 + 1 if layout.multiplicity == "lowest" else layout.multiplicity
-        frame.info.setdefault("multiplicity", spin)
+    spin_readings: dict[str, int] = {}
+    for number, entry in enumerate(entries(path, layout)):
+        try:
+            energy_name, energy = _energy(entry.header, layout)
+            forces = _forces(entry, energy_name, layout)
+            charge, spin = _state(entry, layout)
+            if spin is not None and not spin.by_name:
+                spin_readings.setdefault(spin.reading, number)
+            _check_alike(spin_readings)
+        except InputError as error:
+            raise InputError(f"{path}: frame {number}: {error}") from None
+        frame = entry.atoms
+        electrons = int(frame.numbers.sum()) - charge
+        lowest = electrons % 2 + 1
+        given = lowest if layout.multiplicity == "lowest" else layout.multiplicity
+        frame.info = {"charge": charge, "multiplicity": spin.multiplicity if spin else given}
         frame.set_cell(frame.cell.array * length)
         frame.positions *= length
-        frame.info["energy"] = float(energy) * ENERGY[layout.energy_unit]
-        frame.arrays["forces"] = np.array(forces, float) * ENERGY[per_energy] / LENGTH[per_length]
+        frame.info["energy"] = energy * ENERGY[layout.energy_unit]
+        frame.arrays["forces"] = forces * ENERGY[per_energy] / LENGTH[per_length]
+        stress = entry.header.get(layout.stress_key) if layout.stress_key else None
+        stress = None if stress is None else np.asarray(stress, dtype=float)
         if stress is not None and is_possible(frame) and not np.isnan(stress).all():
-            frame.info["stress"] = _stress(
-                stress, layout, frame.get_volume(), f"{path}: frame {number}"
-            )
+            place = f"{path}: frame {number}"
+            frame.info["stress"] = _stress(stress, layout, frame.get_volume(), place)
         for name, values in (
             ("stress", frame.info.get("stress", 0.0)),
             ("position", frame.positions),
@@ -82,10 +104,6 @@ def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
             if not np.isfinite(values).all():
                 raise InputError(f"{path}: frame {number}: a number is not finite ({name})")
         yield frame
-
-
-_Entry: TypeAlias = tuple[Atoms, float, np.ndarray, np.ndarray | None]
-"""A frame with energy, forces and stress as the file has them."""
 
 
 def _stress(stress: np.ndarray, layout: DatasetLayout, volume: float, place: str) -> list[float]:
@@ -150,77 +168,110 @@ def check_stress(path: Path, layout: DatasetLayout, frames: Iterable[Atoms]) -> 
     )
 
 
-def _read_npz(path: Path, layout: DatasetLayout) -> Iterator[_Entry]:
-    names = {
-        "numbers_key": layout.numbers_key,
-        "positions_key": layout.positions_key,
-        "energy_key": layout.energy_key or "E",
-        "forces_key": layout.forces_key or "F",
-    }
-    if layout.stress_key:
+def _energy(header: Mapping[str, Any], layout: DatasetLayout) -> tuple[str, float]:
+    """Name and value of the energy, in the file's unit."""
+    candidates = _candidates(header, layout.energy_key, ENERGIES)
+    if not layout.energy_key:  # E may be an electric field
+        candidates = {n: v for n, v in candidates.items() if np.size(v) == 1}
+    if not candidates:
+        raise InputError(f"no energy; there are {', '.join(header) or 'none'} (energy_key)")
+    values = {name: _number(name, value) for name, value in candidates.items()}
+    (name, energy), *others = values.items()
+    if any(abs(other - energy) > 1e-6 + 1e-9 * abs(energy) for _, other in others):
+        words = ", ".join(f"{name} = {value:.10g}" for name, value in values.items())
         raise InputError(
-            f"{path}: stress_key = {layout.stress_key!r}: a set as npz has no cells, and without a "
-            "cell there is no stress. Write it as extended XYZ, or remove stress_key"
+            f"{words}: which is the label? Expected one energy, or equal ones: name that which the "
+            "forces belong to (energy_key); of ASE's, that is free_energy"
         )
-    try:
-        with np.load(path) as content:
-            if missing := {k: name for k, name in names.items() if name not in content.files}:
-                raise InputError(
-                    f"{path}: no array {', '.join(f'{n!r} ({k})' for k, n in missing.items())}; "
-                    f"there are {', '.join(content.files)}"
-                )
-            numbers, positions, energies, forces = (content[name] for name in names.values())
-            charges, multiplicities = (
-                content[name].ravel() if name in content.files else None
-                for name in ("charge", "multiplicity")
-            )
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path}: not a readable npz file ({error})") from error
-    if positions.ndim != 3 or positions.shape[2] != 3 or forces.shape != positions.shape:
-        raise InputError(
-            f"{path}: positions {positions.shape}, forces {forces.shape}: expected both as "
-            "(frames, atoms, 3)"
-        )
-    number, atoms = positions.shape[:2]
-    numbers = np.broadcast_to(numbers, (number, atoms)) if numbers.ndim == 1 else numbers
-    if numbers.shape != (number, atoms) or energies.size != number:
-        raise InputError(
-            f"{path}: atomic numbers {numbers.shape}, energies {energies.shape}: expected "
-            f"{(number, atoms)} and {(number,)}"
-        )
-    for i, energy in enumerate(energies.ravel()):
-        real = numbers[i] > 0
-        frame = Atoms(numbers[i][real], positions=positions[i][real])
-        if charges is not None:
-            frame.info["charge"] = int(charges[i % len(charges)])
-        if multiplicities is not None:
-            frame.info["multiplicity"] = int(multiplicities[i % len(multiplicities)])
-        yield frame, energy, forces[i][real], None
+    return name, energy
 
 
-def _read_xyz(path: Path, layout: DatasetLayout) -> Iterator[_Entry]:
-    frames = iread(path, format="extxyz")
-    number = -1
-    while True:
-        number += 1
-        try:
-            entry = next(frames)
-        except StopIteration:
-            break
-        except Exception as error:  # the reader's exceptions have no common base class
-            raise InputError(f"{path}: frame {number}: not extended XYZ ({error})") from error
-        # The reader hands entries with usual names over as results of a calculator.
-        results: dict[str, Any] = dict(entry.calc.results) if entry.calc else {}
-        energy = (results | entry.info).get(layout.energy_key or "energy")
-        forces = (results | entry.arrays).get(layout.forces_key or "forces")
-        if energy is None or forces is None:
+def _forces(entry: Entry, energy_name: str, layout: DatasetLayout) -> np.ndarray:
+    """The forces that belong to an energy, in the file's unit, shape (N, 3)."""
+    candidates = _candidates(entry.columns, layout.forces_key, FORCES)
+    shape = (len(entry.atoms), 3)
+    forces = {name: np.asarray(values) for name, values in candidates.items()}
+    forces = {n: values.astype(float) for n, values in forces.items() if values.shape == shape}
+    if not forces:
+        available = [*entry.header, *entry.columns]
+        raise InputError(
+            f"no forces of the shape {shape}; there are {', '.join(available)} (forces_key)"
+        )
+    # REF_forces belong to REF_energy, and where `energy` was named, `forces` to it.
+    prefix = energy_name.lower().removesuffix("energy")
+    alike = [n for n in forces if n.lower() in (f"{prefix}forces", f"{prefix}force")]
+    if alike and (prefix or layout.energy_key):
+        return forces[alike[0]]
+    (name, first), *others = forces.items()
+    for other, values in others:
+        if not np.allclose(first, values, rtol=1e-6, atol=1e-6):
             raise InputError(
-                f"{path}: frame {number}: no {'energy' if energy is None else 'forces'}; there "
-                f"are {', '.join([*entry.info, *entry.arrays, *results])} (energy_key, forces_key)"
+                f"{name} and {other} differ by up to {np.abs(first - values).max():.4g}: which are "
+                "the forces? Name them (forces_key)"
             )
-        stress = (results | entry.info).get(layout.stress_key) if layout.stress_key else None
-        frame = Atoms(entry.numbers, positions=entry.positions, cell=entry.cell, pbc=entry.pbc)
-        for name in ("charge", "multiplicity"):
-            if name in entry.info:
-                frame.info[name] = int(entry.info[name])
-        yield frame, energy, forces, None if stress is None else np.asarray(stress, dtype=float)
+    return first
+
+
+def _state(entry: Entry, layout: DatasetLayout) -> tuple[int, headers.Spin | None]:
+    """Total charge, e, and the spin if the entry has one."""
+    charge = headers.charge_of(entry.header, layout.charge_key)
+    assumed = charge is None and "charge" not in layout.model_fields_set
+    if charge is None:
+        charge = layout.charge
+    if assumed:
+        _check_partial_charges(entry, charge)
+    if layout.spin_is == "nothing":
+        return charge, None
+    electrons = int(entry.atoms.numbers.sum()) - charge
+    spin = headers.spin_of(entry.header, electrons, layout.spin_key, layout.spin_is or "")
+    if spin and spin.by_parity and assumed and spin.multiplicity > electrons % 2 + 1:
+        number = headers.readings({spin.key: entry.header[spin.key]})
+        words = ", or ".join(f"{w} → multiplicity {m}" for w, m in number.items())
+        raise InputError(
+            f"{words}: which depends on the charge, and none is given. Set `charge`, or what the "
+            "number is (spin_is)"
+        )
+    return charge, spin
+
+
+def _check_partial_charges(entry: Entry, charge: int) -> None:
+    """Refuse partial charges that add up to another charge than the default."""
+    frame = entry.atoms.copy()
+    for name, values in entry.columns.items():
+        if name in headers.PARTIAL_CHARGES:
+            frame.arrays[name] = values
+    partial = headers.sum_of_partial_charges(frame)
+    if partial is None:
+        return
+    name, total = partial
+    if round(total) != charge and abs(total - round(total)) < headers.SUM_TOLERANCE:
+        raise InputError(
+            f"the column {name} adds up to {total:.2f} e, and no total charge is given: set "
+            f"`charge: {round(total)}`, or `charge: {charge}` if the column means something else"
+        )
+
+
+def _check_alike(spin_readings: Mapping[str, int]) -> None:
+    """Refuse a file whose numbers are 2S in one frame and 2S+1 in another: a charge is missing."""
+    if len(spin_readings) > 1:
+        words = ", ".join(f"{r} in frame {n}" for r, n in spin_readings.items())
+        raise InputError(
+            f"by the numbers of electrons its spin is {words}: a file means one of them. Is a "
+            "charge missing or wrong? Say what the number is (spin_is)"
+        )
+
+
+def _candidates(values: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """What stands under the key, or without one under any of the names, in their order."""
+    if key:
+        return {key: values[key]} if key in values else {}
+    lower = {str(name).lower(): name for name in reversed([*values])}
+    known = [lower[name.lower()] for name in names if name.lower() in lower]
+    return {name: values[name] for name in known if values[name] is not None}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(np.asarray(value, dtype=float).reshape(()))
+    except (TypeError, ValueError):
+        raise InputError(f"{name} = {value!r}: expected one number (energy_key)") from None

@@ -46,13 +46,15 @@ class Spin:
         multiplicity: 2S+1.
         key: name that the header has it under.
         reading: `2S+1`, `2S` or `S`: what the number is.
-        by_parity: whether only the number of electrons told the reading.
+        by_parity: whether only the number of electrons told 2S from 2S+1.
+        by_name: whether the name, or the caller, said what the number is.
     """
 
     multiplicity: int
     key: str
     reading: str
     by_parity: bool = False
+    by_name: bool = False
 
 
 def charge_of(header: Mapping[str, Any], key: str = "") -> int | None:
@@ -169,7 +171,7 @@ def _spin(name: str, value: Any, electrons: int, reading: str) -> Spin:
         multiplicity = _multiplicity(number, reading)
         if multiplicity < 1:
             raise InputError(f"{name} = {number:g}: not a possible {reading}")
-        return Spin(multiplicity, name, reading)
+        return Spin(multiplicity, name, reading, by_name=True)
     if abs(number - round(number)) > WHOLE:  # only S is a half
         multiplicity = _multiplicity(number, "S")
         if multiplicity >= 1 and (electrons - multiplicity) % 2:

@@ -33,6 +33,8 @@ from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Stat
 from halcyon.labels.stress import lacks
 
 MISSING = "not in the data set"
+LATER_KEYS = ("charge_key", "spin_key", "spin_is")
+"""Keys of the layout that the first levels of theory did not have."""
 
 
 class Dataset(Reference):
@@ -57,6 +59,8 @@ class Dataset(Reference):
         layout = self._settings.model_dump(mode="json", include={*DatasetLayout.model_fields})
         if not self._settings.stress_key:  # as before there was any
             layout = {k: v for k, v in layout.items() if not k.startswith("stress_")}
+        # Keys of later versions count where they are used: labels of before keep their level.
+        layout = {k: v for k, v in layout.items() if v or k not in LATER_KEYS}
         return {
             "program": "dataset",
             "version": "1",
