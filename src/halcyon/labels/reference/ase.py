@@ -11,8 +11,9 @@ This backend serves programs that have no backend of their own, force fields, an
 from another potential. It imports only the calculator that the user named. It hands the frame's
 charge and multiplicity over in all the ways that ASE's calculators read them: `info["charge"]`,
 `info["spin"]` (the multiplicity), and initial charges and magnetic moments spread over the atoms. A
-calculator may ignore them. Frames that are periodic in three directions get its stress, where it
-offers one.
+calculator that ignores them is refused where it matters (`ase_states`). The label's energy is the
+one that the forces belong to, which ASE calls `free_energy`. Frames that are periodic in three
+directions get the calculator's stress, where it offers one.
 
 The calculator runs in this process: a frame cannot be stopped after a time limit.
 
@@ -21,8 +22,10 @@ Not for: CP2K (`cp2k`) or tight binding (`xtb`), whose own backends know more ab
 
 import contextlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +37,7 @@ from ase.calculators.calculator import PropertyNotImplementedError, SCFError
 from halcyon.config import AseReference
 from halcyon.errors import InputError
 from halcyon.labels import stress
+from halcyon.labels.reference import ase_states
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 from halcyon.teacher.calculators import (
     file_hashes,
@@ -43,6 +47,26 @@ from halcyon.teacher.calculators import (
     with_state,
 )
 
+SAME_ENERGY = (
+    "ase.calculators.cp2k.",
+    "ase.calculators.dftd3.",
+    "ase.calculators.eam.",
+    "ase.calculators.emt.",
+    "ase.calculators.gulp.",
+    "ase.calculators.harmonic.",
+    "ase.calculators.lammpslib.",
+    "ase.calculators.lammpsrun.",
+    "ase.calculators.lj.",
+    "ase.calculators.mopac.",
+    "ase.calculators.morse.",
+    "ase.calculators.socketio.",
+    "ase.calculators.tersoff.",
+    "mace.",
+)
+"""Modules of calculators whose `free_energy` is their `energy` by construction (read in ASE 3.29
+and MACE 0.3): levels of theory of before are theirs."""
+SAME_eV = 1e-6
+"""Two energies that differ by less are one."""
 LONGER = 1.2
 """So many times as long a cell vector is made that must not matter."""
 SAME_eV_PER_ATOM = 1e-6
@@ -61,7 +85,8 @@ class AseCalculator(Reference):
     def level(self) -> LevelOfTheory:
         """Import path, arguments, hashes of files among them, version; see `Reference.level`.
 
-        A module that belongs to no installed package has the hash of its file as its version.
+        Where the energy may be another than ASE's `energy`, the level says so. A module that
+        belongs to no installed package has the hash of its file as its version.
 
         Raises:
             InputError: it cannot be imported, or an argument is not plain data.
@@ -74,16 +99,21 @@ class AseCalculator(Reference):
             raise InputError(
                 f"reference.arguments: expected numbers, text, lists and sections ({error})"
             ) from error
-        return {
+        level = {
             "program": "ase",
             "version": package_version(module),
             "calculator": self._settings.calculator,
             "arguments": arguments,
             "files": file_hashes(arguments),
         }
+        return level | ({"energy": "free_energy"} if self._takes_free_energy else {})
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Make the calculator, and check spin and charge; see `Reference.check`."""
+        """Make the calculator, and check spin and charge; see `Reference.check`.
+
+        Where a structure is charged or open-shell, two labels of the smallest show whether the
+        calculator knows; the outcome of all checks is kept, so this is paid once.
+        """
         offered = self._offered()
         if missing := {"energy", "forces"} - {*offered}:
             raise InputError(
@@ -93,6 +123,14 @@ class AseCalculator(Reference):
         for atoms in structures:
             if fault := _fault(atoms) or self._boundary_fault(atoms):
                 raise InputError(f"structure {atoms.info.get('structure', '?')}: {fault}")
+        with tempfile.TemporaryDirectory(prefix="halcyon-check-") as folder:
+            fault = ase_states.ignored(
+                structures,
+                self._settings.arguments,
+                lambda atoms: self._label(atoms, Path(folder), cores=1),
+            )
+        if fault:
+            raise InputError(f"reference.calculator = {self._settings.calculator}: {fault}")
 
     def check_stress(self) -> None:
         """Check that the calculator offers a stress; see `Reference.check_stress`."""
@@ -184,7 +222,7 @@ class AseCalculator(Reference):
             calculator.reset()  # a label must not depend on the frame before
         frame = with_state(atoms)
         frame.calc = calculator
-        energy, forces = float(frame.get_potential_energy()), np.array(frame.get_forces())
+        energy, forces = self._energy(frame), np.array(frame.get_forces())
         six = None
         if stress.is_possible(frame) and "stress" in self._offered():
             # Some calculators name the property, and have it for some of their methods only.
@@ -193,6 +231,36 @@ class AseCalculator(Reference):
         if not all(np.isfinite(values).all() for values in (energy, forces, six or 0.0)):
             raise FloatingPointError("an energy, a force or a stress is not a finite number")
         return energy, forces, six
+
+    def _energy(self, frame: Atoms) -> float:
+        """The energy whose slope the forces are, eV.
+
+        Raises:
+            InputError: the calculator computes a free energy that it does not announce.
+        """
+        if self._takes_free_energy:
+            return float(frame.get_potential_energy(force_consistent=True))
+        energy = float(frame.get_potential_energy())
+        free = getattr(frame.calc, "results", {}).get("free_energy", energy)
+        if abs(free - energy) > SAME_eV:
+            raise InputError(
+                f"reference.calculator = {self._settings.calculator}: energy = {energy:.6f} eV, "
+                f"and free_energy = {free:.6f} eV is what the forces belong to, but it is not "
+                "among the calculator's `implemented_properties`, which decide the level of "
+                "theory. Name a function that returns the calculator with free_energy among them"
+            )
+        return energy
+
+    @cached_property
+    def _takes_free_energy(self) -> bool:
+        """Whether the calculator announces a free energy that may differ from its energy."""
+        _, make = self._find()
+        announced = getattr(make, "implemented_properties", None) if isinstance(make, type) else ()
+        kind = make
+        if not isinstance(announced, list | tuple | set) or not announced:  # known once it is made
+            announced = getattr(self._calculator(), "implemented_properties", ())
+            kind = type(self._calculator())
+        return "free_energy" in announced and not f"{kind.__module__}.".startswith(SAME_ENERGY)
 
     def _find(self) -> tuple[ModuleType, Any]:
         """The calculator's module, and its class or function."""
