@@ -29,7 +29,7 @@ from halcyon import files, tables
 from halcyon.errors import InputError
 
 SCHEMA_VERSION = 2
-"""Version 2 has the columns `stress` and `model_stress`; files of version 1 lack them."""
+"""Version 2 has the columns `stress`, `model_stress` and `limits`; files of version 1 lack them."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ INFO: dict[str, Column] = {
     ),
     "flag": Column(pa.string(), "", "why a good label is worth a look, see sanity"),
     "message": Column(pa.string(), "", "the program's own words where status is not ok"),
+    "limits": Column(pa.string(), "", "limits that a failed calculation had, JSON"),
     "level": Column(pa.string(), "", "hash of the level of theory"),
     "scf_steps": Column(pa.int32(), "", "SCF steps"),
     "rung": Column(pa.int32(), "", "rung of the rescue ladder that succeeded; 0: as configured"),

@@ -57,6 +57,14 @@ class Journal:
             frames[frame.info["key"]] = frame
         return frames
 
+    def paid(self) -> dict[str, float]:
+        """Core-seconds of all records of each frame, by key: a frame may have been tried twice."""
+        seconds: dict[str, float] = {}
+        for entry in jsonl.read(self.path):
+            info = entry["info"]
+            seconds[info["key"]] = seconds.get(info["key"], 0.0) + info["core_seconds"]
+        return seconds
+
 
 def _entry(frame: Atoms) -> dict[str, object]:
     forces = frame.arrays.get("forces")

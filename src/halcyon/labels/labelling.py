@@ -17,7 +17,8 @@
     labeller.label(frames)[0].info["status"]  # "ok"
 
 What the label store has is not computed again. Frames that could not be labelled are stored beside
-the labels, with the program's message: they are not paid for a second time, and they are counted. A
+the labels, with the program's message: they are not paid for a second time, and they are counted,
+unless the limits that they failed under are raised (`limits`). A
 label that lacks the stress that a campaign learns from is computed again, and kept for its energy
 and forces where that fails. A journal keeps every record from the moment it is known.
 
@@ -43,7 +44,7 @@ from halcyon.frames import (
     structure_key,
     structure_only,
 )
-from halcyon.labels import journal, stress, systemic
+from halcyon.labels import journal, limits, stress, systemic
 from halcyon.labels.journal import Journal
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -124,7 +125,11 @@ class Labeller:
         }
         missing = {key: frame for key, frame in own.items() if key not in records}
         requested = set(keys)
-        fresh = [frame for key, frame in journaled.items() if key in requested]
+        fresh = [
+            frame
+            for key, frame in journaled.items()
+            if key in requested and not self._tries_again(frame)
+        ]
         expected = len(fresh) + len(missing)
         done = len(frames) - len(missing)
         for labelled, record in self._computed(own, missing):
@@ -144,9 +149,9 @@ class Labeller:
         if self.systemic:
             _check_systemic(own_journal, fresh, other_journals, expected=0)
         # Where another campaign was faster, its record holds: a structure has one label. So does an
-        # earlier one without stress, where no better one could be computed.
-        records = stored | records | self.store.find(sorted(self.store.add(fresh)))
-        paid = {frame.info["key"]: frame.info["core_seconds"] for frame in fresh}
+        # earlier one without stress, or with lower limits, where no better one could be computed.
+        records = journaled | stored | records | self.store.find(sorted(self.store.add(fresh)))
+        paid = own_journal.paid()
         return [
             _with_record(frame, records[key], paid.pop(key, 0.0))
             if key in records
@@ -156,7 +161,11 @@ class Labeller:
 
     def _suffices(self, record: Atoms) -> bool:
         """Whether a record need not be computed again."""
-        return not (self.needs_stress and stress.lacks(record))
+        return not (self.needs_stress and stress.lacks(record)) and not self._tries_again(record)
+
+    def _tries_again(self, record: Atoms) -> bool:
+        """Whether a record is a failure under lower limits than those of today."""
+        return limits.tries_again(record.info, self.reference.limits)
 
     def _computed(
         self, own: Mapping[str, Atoms], missing: Mapping[str, Atoms]
@@ -192,7 +201,10 @@ class Labeller:
                 if self.stop():
                     raise Interrupted("stopped before the next frame; all are kept") from None
                 raise
-            yield _labelled(frame, record, origin | {"key": key}), record
+            of_frame = origin | {"key": key}
+            if record.status is not Status.OK and self.reference.limits:
+                of_frame["limits"] = limits.encoded(self.reference.limits)
+            yield _labelled(frame, record, of_frame), record
         next(records, None)  # after its last frame the reference cleans up
 
 
@@ -248,7 +260,7 @@ def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
     return frames
 
 
-NOT_STORED = ("energy", "stress", "split", "role", "draw", "model_energy", "model_stress")
+NOT_STORED = ("energy", "stress", "limits", "split", "role", "draw", "model_energy", "model_stress")
 """Entries of `info` that a label is not stored with: they belong to a campaign, or to a model."""
 PREDICTED = (*(name for name in VECTORS if name != "forces"), *PER_ATOM)
 """Arrays of the model that visited a frame, which stay with it; labels are stored without them."""
@@ -280,6 +292,7 @@ RECORD_KEYS = (  # entries of `info` that belong to the record, not to the frame
     "level",
     "status",
     "message",
+    "limits",
     "rung",
     "seconds",
     "core_seconds",

@@ -16,9 +16,9 @@ folders of their own and never mix:
     <store>/<level>/keys.index             which shard has which label; a cache, made again at will
 
 A shard is written once, under a lock, and only with labels that the level does not have yet:
-however many processes write, no label is lost and none is stored twice. The one exception is a
-label without stress whose structure is computed again with it: both stay, and the one with stress
-is the structure's label from then on.
+however many processes write, no label is lost and none is stored twice. Two records are superseded
+by a later one, beside which they stay: a label without stress by one with it, and a failure by a
+label, or by a failure under higher limits.
 
 Every page that is read is checked against its own checksum. A whole shard is checked against its
 name before it is indexed, and by `check`. Shards of earlier versions, without checksums, are read
@@ -43,7 +43,8 @@ from ase import Atoms
 from halcyon import files
 from halcyon.errors import InputError
 from halcyon.frames import canonical_frame, check_schema, frames_of, structure_key, table_of
-from halcyon.labels.reference.base import LevelOfTheory
+from halcyon.labels import limits
+from halcyon.labels.reference.base import LevelOfTheory, Status
 
 CHECKED = "sha256-"
 """Beginning of the name of a shard whose name holds its checksum."""
@@ -131,9 +132,10 @@ class LabelStore:
         while missing := set(keys) - records.keys():
             groups_of: dict[str, set[int]] = {}
             keys_of: dict[str, list[str]] = {}
-            for key, place in self._locate(missing).items():
-                groups_of.setdefault(place.shard, set()).add(place.group)
-                keys_of.setdefault(place.shard, []).append(key)
+            for key, places in self._locate(missing).items():
+                for place in places:
+                    groups_of.setdefault(place.shard, set()).add(place.group)
+                    keys_of.setdefault(place.shard, []).append(key)
             any_damaged = False
             for shard, groups in sorted(groups_of.items()):
                 table = self._read(shard, sorted(groups))
@@ -141,7 +143,10 @@ class LabelStore:
                     any_damaged = True
                     continue
                 rows = table.filter(pc.is_in(table["key"], value_set=pa.array(keys_of[shard])))
-                records |= {frame.info["key"]: frame for frame in frames_of(rows)}
+                for frame in frames_of(rows):
+                    key = frame.info["key"]
+                    if key not in records or _supersedes(frame, records[key]):
+                        records[key] = frame
             if not any_damaged:
                 break
         return records
@@ -152,7 +157,8 @@ class LabelStore:
 
     def with_stress(self, keys: Sequence[str]) -> set[str]:
         """Those keys whose labels are stored with a stress."""
-        return {key for key, place in self._locate(set(keys)).items() if place.stress}
+        places = self._locate(set(keys))
+        return {key for key, of_key in places.items() if any(place.stress for place in of_key)}
 
     def add(self, frames: Sequence[Atoms]) -> set[str]:
         """Store frames with their records; what is stored already stays as it is.
@@ -161,8 +167,8 @@ class LabelStore:
             frames: with their records in `info` (see `labelling.Labeller`).
 
         Returns:
-            Keys of frames that were stored already, by this process or another; a frame that
-            brings the stress that the stored label lacks is not among them.
+            Keys of frames that were stored already, by this process or another; a frame whose
+            record supersedes the stored one is not among them.
 
         Raises:
             ValueError: a frame of another level of theory.
@@ -173,18 +179,18 @@ class LabelStore:
         if not frames:
             return set()
         with self._alone():
-            keys = [frame.info["key"] for frame in frames]
-            better = {frame.info["key"] for frame in frames if "stress" in frame.info}
-            known = self.known(keys) - (better - self.with_stress(keys))
+            stored = self.find([frame.info["key"] for frame in frames])
             new: dict[str, Atoms] = {}
             for frame in frames:
-                if frame.info["key"] not in known:
-                    new.setdefault(frame.info["key"], frame)
+                key = frame.info["key"]
+                before = new.get(key, stored.get(key))
+                if before is None or _supersedes(frame, before):
+                    new[key] = frame
             rows = list(new.values())
             for begin in range(0, len(rows), SHARD_FRAMES):
                 self._write_shard(rows[begin : begin + SHARD_FRAMES])
             self._update_index()
-        return known
+        return stored.keys() - new.keys()
 
     def stream(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield all labels, a row group at a time: memory does not grow with the store.
@@ -266,8 +272,8 @@ class LabelStore:
         finally:
             os.close(lock)
 
-    def _locate(self, keys: set[str]) -> dict[str, "_Place"]:
-        """Place of each key that is stored; of two labels that of the one with a stress."""
+    def _locate(self, keys: set[str]) -> dict[str, list["_Place"]]:
+        """Places of each key that is stored; several where a record is superseded."""
         index, present = self._indexed(), self.shards()
         indexed = set(index["shard"].combine_chunks().dictionary.to_pylist()) if index else set()
         self._scanned = {n: t for n, t in self._scanned.items() if n not in indexed}
@@ -278,12 +284,12 @@ class LabelStore:
                     self._scanned[shard] = table
         binary_keys = pa.array([bytes.fromhex(key) for key in sorted(keys)], pa.binary(16))
         names = set(present)
-        places: dict[str, _Place] = {}
+        places: dict[str, list[_Place]] = {}
         for table in (*([index] if index else []), *self._scanned.values()):
             for row in table.filter(pc.is_in(table["key"], value_set=binary_keys)).to_pylist():
                 key, place = row["key"].hex(), _Place(row["shard"], row["group"], row["stress"])
-                if place.shard in names and (key not in places or place.stress):
-                    places[key] = place
+                if place.shard in names:
+                    places.setdefault(key, []).append(place)
         return places
 
     def _scan(self, shard: str) -> pa.Table | None:
@@ -409,6 +415,17 @@ class _Place(NamedTuple):
     shard: str
     group: int
     stress: bool
+
+
+def _supersedes(record: Atoms, other: Atoms) -> bool:
+    """Whether a record takes the place of another one of the same structure."""
+    return _worth(record) > _worth(other)
+
+
+def _worth(record: Atoms) -> tuple[bool, bool, tuple[float, ...]]:
+    """Orders records of a structure: labels before failures, with stress before without."""
+    labelled = record.info["status"] == Status.OK
+    return labelled, "stress" in record.info, () if labelled else limits.rank(record.info)
 
 
 def _read_index(path: Path) -> pa.Table:

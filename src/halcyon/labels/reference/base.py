@@ -12,7 +12,7 @@ Not for: deciding what is labelled (`exploration.selection`), or keeping labels 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -95,6 +95,11 @@ class Reference(ABC):
         Two references with equal levels give the same labels; labels of different levels are
         never mixed.
         """
+
+    @property
+    def limits(self) -> Mapping[str, float | list[str]]:
+        """What a calculation may take at most, by setting; see `labels.limits`. It is no level."""
+        return {}
 
     @property
     def pool(self) -> Sequence[Atoms] | None:

@@ -14,7 +14,7 @@ Not for: density-functional theory (`cp2k`).
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,11 @@ class Xtb(Reference):
         if self._settings.spin_polarized:
             level["spin_polarization"] = tight_binding.SPIN_SCALE
         return level
+
+    @property
+    def limits(self) -> Mapping[str, float | list[str]]:
+        """Steps of the SCF; see `Reference.limits`."""
+        return {"max_iterations": self._settings.max_iterations}
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Check elements, periodicity, charge and multiplicity; see `Reference.check`."""

@@ -13,7 +13,7 @@ Not for: what the input says (`input`), or what the output means (`output`).
 import copy
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +72,12 @@ class Cp2k(Reference):
             "version": self._program.version,
             **self._level.identity(self._program.data_dir),
         }
+
+    @property
+    def limits(self) -> Mapping[str, float | list[str]]:
+        """Time of a frame, s, and the rungs of its rescue; see `Reference.limits`."""
+        rescue: list[str] = [*self._settings.rescue]
+        return {"frame_timeout_s": self._settings.frame_timeout_s, "rescue": rescue}
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Check program, data files, elements, charges, boxes, and the input by CP2K itself."""
