@@ -35,7 +35,7 @@ class Cp2kReference(Section):
         3600,
         gt=0,
         description="Wall time limit of one frame with its rescue, s; after it the frame gets no "
-        "label.",
+        "label, until the limit is raised.",
     )
     reuse_wavefunctions: bool = Field(
         True,

@@ -21,6 +21,11 @@ DEEPEST = 50
 """Levels of nesting that a configuration may have; the shipped ones have at most 6."""
 BOOLEANS = ("true", "false")
 """Words for a truth value that read alike in all versions of YAML, in any case."""
+PLAIN = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge")
+}
+"""Types of values that a configuration may have; a date is refused with a message of its own."""
 SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
@@ -49,7 +54,7 @@ def refuse_traps(text: str, source: str) -> None:
         raise InputError(
             f"{source}: nested too deeply: expected a configuration of `key: value` lines"
         ) from None
-    if node is not None and (traps := list(_traps(node, ()))):
+    if node is not None and (traps := list(_traps(node, (), set()))):
         raise InputError("\n".join(f"{source}: line {line}: {trap}" for line, trap in traps))
 
 
@@ -65,18 +70,32 @@ def _nesting(text: str) -> int:
     return deepest
 
 
-def _traps(node: yaml.Node, keys: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Line and description of each trap in a node, whose place is given by its keys."""
+def _traps(node: yaml.Node, keys: tuple[str, ...], seen: set[int]) -> Iterator[tuple[int, str]]:
+    """Line and description of each trap in a node, whose place is given by its keys.
+
+    An alias (`*name`) is the node that it names, even if it stands in it: each node is seen once.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if node.tag not in PLAIN:
+        shown = node.value if isinstance(node, yaml.ScalarNode) else node.tag
+        yield (
+            node.start_mark.line + 1,
+            f"{'.'.join(keys)}: {shown}: YAML reads this as {node.tag.rpartition(':')[2]!r}: "
+            "expected a number, text, list or section; quote it if it is text",
+        )
+        return
     match node:
         case yaml.MappingNode():
             yield from _repeated_keys(node, keys)
             for key, value in node.value:
                 place = (*keys, str(key.value))
-                yield from _traps(key, place)
-                yield from _traps(value, place)
+                yield from _traps(key, place, seen)
+                yield from _traps(value, place, seen)
         case yaml.SequenceNode():
             for number, value in enumerate(node.value):
-                yield from _traps(value, (*keys, str(number)))
+                yield from _traps(value, (*keys, str(number)), seen)
         case yaml.ScalarNode(style=None):  # plain, not quoted
             if misreading := _misreading(node):
                 yield (

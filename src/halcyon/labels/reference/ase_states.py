@@ -107,6 +107,8 @@ def _same(first: Record, second: Record) -> bool:
     """Whether two records are one label; a record without a label is another one."""
     if first.energy is None or second.energy is None:
         return False
+    if first.forces is None or second.forces is None:
+        return False
     return bool(
         abs(first.energy - second.energy) < SAME_eV
         and np.abs(np.subtract(first.forces, second.forces)).max(initial=0) < SAME_eV_per_A
