@@ -16,6 +16,7 @@ Not for: tensors (see `compiled`), or devices other than a CPU (see `tensor_step
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -26,7 +27,7 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 def _jit(loops: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, and keep the result for later processes where a folder allows."""
-    options = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    options: Any = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(loops)
     except RuntimeError:  # neither the package's folder nor the user's can be written

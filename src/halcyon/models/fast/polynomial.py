@@ -94,15 +94,15 @@ def read(contractions: Any) -> Polynomial | None:
     blocks = contractions.contractions
     if any(block.correlation > MAX_CORRELATION for block in blocks):
         return None
-    entries: dict[tuple[int, ...], dict[int, np.ndarray]] = defaultdict(dict)
+    entries: dict[tuple[int, int, int, int], dict[int, np.ndarray]] = defaultdict(dict)
     n_components, n_paths = 0, 0
     for block in blocks:
         couplings = np.empty(0)
         for order in range(block.correlation, 0, -1):
             couplings = block.U_tensors(order).detach().cpu().numpy()
             couplings = couplings.reshape(-1, *couplings.shape[-order - 1 :])
-            for key, values in _products(couplings, order):
-                at = (*key[:3], n_components + key[3])
+            for (i, j, k, component), values in _products(couplings, order):
+                at = i, j, k, n_components + component
                 entries[at][n_paths] = entries[at].get(n_paths, 0) + values
             n_paths += couplings.shape[-1]
         n_components += len(couplings)
@@ -113,15 +113,15 @@ def read(contractions: Any) -> Polynomial | None:
             row[first : first + len(values)] = values
     pairs, end = [], 0
     for (i, j), group in itertools.groupby(keys, key=lambda key: key[:2]):
-        end += sum(1 for _ in group)
+        end += len([*group])
         pairs.append((i, j, end))
     weights = path_weights(contractions)
-    by_path = torch.from_numpy(by_path).to(weights)
+    paths = torch.from_numpy(by_path).to(weights)
     return Polynomial(
         pairs=np.array(pairs, dtype=np.int64).reshape(-1, 3),
         terms=np.array([key[2:] for key in keys], dtype=np.int64).reshape(-1, 2),
-        by_path=by_path,
-        coefficients=coefficients(by_path, weights).detach(),
+        by_path=paths,
+        coefficients=coefficients(paths, weights).detach(),
         n_components=n_components,
     )
 
