@@ -38,7 +38,7 @@ from mace.modules.models import o3  # e3nn can be imported only after MACE
 
 from halcyon import files
 from halcyon.models.batched import BatchedMace
-from speed_systems import SEED, SYSTEMS, made_start
+from speed_systems import SEED, USUAL, made_start
 
 MODELS = ("64x0e", "128x0e", "64x0e+64x1o", "128x0e+128x1o")
 QUICK = ("64x0e", "64x0e+64x1o")
@@ -154,7 +154,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", help=f"hidden irreps; default {' '.join(MODELS)}")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
+    parser.add_argument("--systems", nargs="+", choices=USUAL, default=USUAL)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
     parser.add_argument("--seconds", type=float, default=4.0, help="CPU time of each measurement")
     parser.add_argument("--quick", action="store_true", help="two models, a second each")

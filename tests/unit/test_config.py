@@ -337,7 +337,7 @@ def test_each_fault_has_its_line():
         (
             {"forcefield": {"kind": "gaff"}},
             "forcefield.kind = 'gaff': expected 'gaff2' or 'forcefield_xml' or 'amber' or "
-            "'gromacs'; did you mean 'gaff2'?",
+            "'gromacs' or 'xtb' or 'ase'; did you mean 'gaff2'?",
         ),
         (
             {"forcefield": {"kind": "amber", "prmtop": {"ice": "a.prmtop"}}},
