@@ -76,7 +76,8 @@ def test_a_useless_prediction_makes_no_interval_narrower(replicas, between):
     assert upper[1] > upper[0] - SIGMA, "holds as often as the plain one"
     assert upper[1] > 0.95 - 0.05 - 3 * SIGMA, "as much under 95 % as the plain one may be"
     assert lower[1] > 0.95 - 3 * SIGMA
-    assert median[0] * 0.99 < median[1] < median[0] * 1.12
+    # Medians of 600 skewed ends are good to some 2 %.
+    assert median[0] * 0.98 < median[1] < median[0] * 1.12
 
 
 @pytest.mark.parametrize("replicas", [4, 8])

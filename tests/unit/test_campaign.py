@@ -287,9 +287,7 @@ def test_isomers_that_try_the_same_spins_are_one_state(attempt):
         )
         content["overrides"] = {"exploration": {"replicas": 16}}
 
-    # GFN-xTB compares no spins; EMT is imported only.
-    emt = reference(backend="ase", calculator="ase.calculators.emt.EMT")
-    assert attempt(emt, system)
+    assert attempt(reference(backend="xtb", spin_polarized=True), system)
 
 
 def test_a_second_opinion_on_several_spins_is_refused(attempt):

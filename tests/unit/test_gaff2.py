@@ -241,7 +241,9 @@ def test_molecules_nobody_thought_of(tmp_path, smiles):
 
 
 def test_bond_orders_that_do_not_exist(tmp_path):
-    start_structure(StructureSettings(name="it", smiles="CO")).write(tmp_path / "it.xyz")
+    atoms = start_structure(StructureSettings(name="it", smiles="CO"))
+    atoms.info = {}  # its charge of 0 would contradict the one that is given
+    atoms.write(tmp_path / "it.xyz")
     said = refused(tmp_path, file=tmp_path / "it.xyz", charge=2)
     assert "RDKit finds no bond orders for CH4O with charge 2" in said
     assert "Give the molecule as `smiles`" in said

@@ -64,6 +64,7 @@ from halcyon.labels.store import LabelStore
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
 from halcyon.models.fast.layers import layer as read_layer
+from halcyon.models.graphs import graphs, joined
 from halcyon.models.training import Recipe
 from halcyon.systems import bonds, start_structure
 from halcyon.teacher.forcefield import make_teacher
@@ -573,6 +574,17 @@ def a_layer(request):
     layer = read_layer(exact.interactions[0], exact.products[0], n_elements=4, like=like)
     mixed = torch.ones(2, 16, layer.polynomial.coefficients.shape[2], dtype=torch.float64)
     return {"layer": layer, "mixed": mixed, "element": torch.tensor([0, 1])}
+
+
+@prepares(FAST + "contraction")
+def a_batch(request):
+    model = copy.deepcopy(request.getfixturevalue("model")).requires_grad_(True)
+    frames = molecules(1, seed=7)
+    for frame in frames:
+        frame.info["energy"] = 0.0
+        frame.arrays["forces"] = 0 * frame.positions
+    zeros = dict.fromkeys((1, 6, 7, 8), 0.0)
+    return {"model": model, "batch": joined(graphs(frames, model, zeros))}
 
 
 @prepares(FAST + "kernels")

@@ -11,9 +11,9 @@
 Not for: computing errors (see `mace.errors`), or the points of a parity plot (see `parity`).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from halcyon.models.forgetting import Forgetting
 from halcyon.verdict.forms import File, Form
@@ -32,6 +32,15 @@ class SetErrors(Form):
     stress_mae_eV_per_A3: float | None = Field(None, description="The same in eV/Å³.")
     frames: int = Field(description="Number of frames in the set.")
     frames_with_stress: int = Field(0, description="Those of them whose label has a stress.")
+
+    @model_serializer(mode="wrap")
+    def _without_stress(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave stresses out where there are none: cards of early releases stay as they are."""
+        content: dict[str, Any] = serialise(self)
+        if self.frames_with_stress == 0:
+            for key in ("stress_mae_GPa", "stress_mae_eV_per_A3", "frames_with_stress"):
+                del content[key]
+        return content
 
 
 class TrainingProgress(Form):

@@ -9,11 +9,13 @@ Not for: batches of systems (see `halcyon.models.batched`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from halcyon.models.fast.layers import Layer
+
+Matrices = TypeVar("Matrices")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class SortedAtoms:
     embedding: Tensor
     """(n_atoms, 1, C): the features that the first layer gets."""
 
-    def receivers(self, by_receiver: list[list[Tensor]]) -> Sequence[tuple[list[Tensor], slice]]:
+    def receivers(self, by_receiver: Sequence[Matrices]) -> Sequence[tuple[Matrices, slice]]:
         """A layer's matrices "by receiver", with the atoms that they are for."""
         if len(by_receiver) == 1:
             return [(by_receiver[0], slice(None))]

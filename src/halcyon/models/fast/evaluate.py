@@ -243,6 +243,10 @@ def _mixed(summed: Tensor, layer: Layer, atoms: SortedAtoms) -> Tensor:
     """Sums (n, rows, C) mixed to (n, M, D)."""
     n, width = len(summed), layer.mix[0][0].shape[1]
     result = summed.new_empty(n, len(layer.convolution.degrees) ** 2, width)
+    if layer.alike is not None:
+        for stack, places in atoms.receivers(layer.alike):
+            result[places] = torch.bmm(summed[places].transpose(0, 1), stack).transpose(0, 1)
+        return result
     for matrices, places in atoms.receivers(layer.mix):
         for degree, (matrix, rows) in enumerate(
             zip(matrices, layer.convolution.degrees, strict=True)
@@ -257,6 +261,11 @@ def _mixed_back(mixed: Tensor, layer: Layer, atoms: SortedAtoms) -> Tensor:
     n_rows = len(layer.convolution.rows)
     width = layer.up[0].shape[1]
     result = mixed.new_empty(len(mixed), n_rows, width)
+    if layer.alike is not None:
+        for stack, places in atoms.receivers(layer.alike):
+            back = torch.bmm(mixed[places].transpose(0, 1), stack.mT)
+            result[places] = back.transpose(0, 1)
+        return result
     for matrices, places in atoms.receivers(layer.mix):
         for degree, (matrix, rows) in enumerate(
             zip(matrices, layer.convolution.degrees, strict=True)

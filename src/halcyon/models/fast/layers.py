@@ -76,6 +76,8 @@ class Layer:
     convolution: Convolution
     mix: list[list[Tensor]]
     """By receiver, for each degree (paths · C, D): all that is linear between sum and product."""
+    alike: list[Tensor] | None
+    """By receiver, (M, C, D): the same for each row, where one path leads to each degree."""
     polynomial: Polynomial
     out: list[Tensor]
     """For each degree (D, D): the product's linear map."""
@@ -156,6 +158,7 @@ def layer(interaction: Any, product: Any, *, n_elements: int, like: Tensor) -> L
         up=_as(like, _linear(interaction.linear_up, (coming, width), (sent, sent_width), like)),
         convolution=convolution,
         mix=[_as(like, matrices) for matrices in mix],
+        alike=[_by_row(like, matrices) for matrices in mix] if {*paths_to} == {1} else None,
         polynomial=_polynomial(product, (degree, out_width), (going, out_width), elements, like),
         out=_as(like, _linear(product.linear, (going, out_width), (going, out_width), like)),
         skip=None if skip is None else [_as(like, matrices) for matrices in skip],
@@ -427,14 +430,23 @@ def contraction(
 
 def _check(by_block: Tensor, by_hand: Tensor, tolerance: float = TOLERANCE) -> None:
     """Raise `UnsuitableError` unless a block gives what its reading gives."""
-    if by_block.shape != by_hand.shape or not torch.allclose(
-        by_block, by_hand, rtol=0, atol=tolerance * (1 + float(by_block.abs().max()))
+    greatest = float(by_block.detach().abs().max())
+    if (
+        by_block.shape != by_hand.shape
+        or not math.isfinite(greatest)  # weights of a training that diverged
+        or not torch.allclose(by_block, by_hand, rtol=0, atol=tolerance * (1 + greatest))
     ):
         raise UnsuitableError
 
 
 def _as(like: Tensor, matrices: list[Tensor]) -> list[Tensor]:
     return [matrix.to(like).contiguous() for matrix in matrices]
+
+
+def _by_row(like: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Each degree's matrix for every component."""
+    rows = [m.expand(2 * order + 1, -1, -1) for order, m in enumerate(matrices)]
+    return torch.cat(rows).to(like).contiguous()
 
 
 def _identity(size: int, like: Tensor) -> Tensor:
