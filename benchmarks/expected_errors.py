@@ -30,7 +30,8 @@ from sklearn.metrics import roc_auc_score
 from halcyon import files
 from halcyon.config import DomainSettings
 from halcyon.domain.calibration import distances_of_atoms, fit_domain
-from halcyon.domain.expected import ExpectedErrors, Pairs, fit_expected
+from halcyon.domain.curves import Pairs
+from halcyon.domain.expected import ExpectedErrors, fit_expected
 from halcyon.domain.samples import Sample, Samples
 from halcyon.domain.signals import make_signal
 from halcyon.models import mace

@@ -21,7 +21,8 @@ from rdkit.Geometry import Point3D
 
 from halcyon.config import ModelSettings, StructureSettings, TrainingSettings
 from halcyon.domain.calibration import fit_normal
-from halcyon.domain.expected import Curve, ExpectedErrors
+from halcyon.domain.curves import Curve
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.intervals import Calibration, Domain, LatentSet, Normal, PackedArray, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.models import training

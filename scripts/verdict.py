@@ -12,6 +12,7 @@ from halcyon.verdict import audit, saturation
 from halcyon.verdict.forms import ExplorationSummary, LabelCounts, SelectionSummary
 from halcyon.verdict.judging import judge
 from halcyon.verdict.runs import Run, read_runs
+from halcyon.verdict.signal_reports import signal_reports
 
 
 def main(job: stage.Job) -> None:
@@ -39,7 +40,7 @@ def main(job: stage.Job) -> None:
             confidence=saturation.confidence_spent(settings),
             opinions=opinions,
         ),
-        signals=audit.signal_reports(
+        signals=signal_reports(
             audited,
             selection.signal_limits,
             tolerance_eV_per_A=settings.accuracy.atom_force_eV_per_A,

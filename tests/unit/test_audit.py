@@ -5,10 +5,11 @@ import pytest
 from ase import Atoms, units
 
 from halcyon.config import AccuracySettings, Settings
-from halcyon.verdict.audit import assess_audit, audit_of, missed, signal_reports
+from halcyon.verdict.audit import assess_audit, audit_of, missed
 from halcyon.verdict.between_replicas import mean_interval
 from halcyon.verdict.estimates import Outcome
 from halcyon.verdict.forms import AuditFinding, SelectionSummary
+from halcyon.verdict.signal_reports import signal_reports
 
 GOALS = AccuracySettings(forces_mae_meV_per_A=43.0, energy_mae_meV_per_atom=5.0)
 

@@ -24,7 +24,8 @@ from conftest import ROOT
 from halcyon.config import FitSettings
 from halcyon.domain import bounds
 from halcyon.domain.bounds import by_class
-from halcyon.domain.expected import Curve, ExpectedErrors
+from halcyon.domain.curves import Curve
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.final import folder as product

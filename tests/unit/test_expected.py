@@ -8,8 +8,9 @@ import torch
 from ase import Atoms
 from sklearn.metrics import roc_auc_score
 
-from halcyon.domain import expected
-from halcyon.domain.expected import Curve, ExpectedErrors, Pairs, fit_expected
+from halcyon.domain import curves, expected
+from halcyon.domain.curves import Curve, Pairs
+from halcyon.domain.expected import ExpectedErrors, fit_expected
 from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.domain.signals import ExpectedError
@@ -127,7 +128,7 @@ def test_errors_grow_beyond_the_pairs_as_they_grow_within_them():
     np.testing.assert_allclose(curve.at(3 * last), 3 * curve.at(last))
 
 
-@pytest.mark.parametrize(("power", "used"), [(0.3, 1.0), (4.0, expected.GREATEST_GROWTH)])
+@pytest.mark.parametrize(("power", "used"), [(0.3, 1.0), (4.0, curves.GREATEST_GROWTH)])
 def test_errors_grow_at_least_in_proportion_and_at_most_as_the_square(power, used):
     distance = np.random.default_rng(2).uniform(1, 4, 2000)
     curve = fit(pairs_of({"latent": distance}, 0.01 * distance**power)).curves["latent"]["O"]
@@ -143,7 +144,7 @@ def test_growth_is_that_within_classes():
     distance = np.where(oxygen, 10.0, 1.0) * random.uniform(1, 2, 2000)
     error = np.where(oxygen, 0.1, 0.001) * distance
     made = pairs_of({"latent": distance}, error, classes=np.where(oxygen, "O", "H0"))
-    assert expected._growth(distance, made) == pytest.approx(1.0)
+    assert curves.growth(distance, made) == pytest.approx(1.0)
 
 
 def steady(frames, atoms, error, classes, *, spread=0.0, seed=1):
@@ -162,7 +163,7 @@ def steady(frames, atoms, error, classes, *, spread=0.0, seed=1):
 
 
 def test_a_class_leans_on_its_element_and_on_all_atoms_the_more_the_fewer_its_frames():
-    even = expected.EVEN_FRAMES
+    even = curves.EVEN_FRAMES
     made = steady([even, 3 * even], 4, [0.2, 0.8], ["H0", "O"])
     of_class = fit(made).curves["latent"]
     central = {name: curve.error[0] for name, curve in of_class.items()}
@@ -181,7 +182,7 @@ def test_a_class_leans_on_its_element_and_on_all_atoms_the_more_the_fewer_its_fr
 
 
 def test_a_class_leans_on_its_element_first():
-    even = expected.EVEN_FRAMES
+    even = curves.EVEN_FRAMES
     made = steady([even, even, 2 * even], 2, [0.1, 0.3, 0.8], ["H0", "H1", "O"])
     curve = fit(made).curves["latent"]["H0"]
     # By hand: half is its own, a third (2/3 of the rest) its element's, whose mean is 0.2; the

@@ -22,7 +22,8 @@ from halcyon.config import (
     MetadynamicsBias,
     RampBias,
 )
-from halcyon.domain.expected import Curve, ExpectedErrors
+from halcyon.domain.curves import Curve
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.intervals import Calibration, Domain, SignalData
 from halcyon.domain.margins import Margin
 from halcyon.errors import InputError, Interrupted

@@ -8,7 +8,8 @@ import pytest
 
 from halcyon import files, report
 from halcyon.domain import Domain
-from halcyon.domain.expected import Pairs, fit_expected
+from halcyon.domain.curves import Pairs
+from halcyon.domain.expected import fit_expected
 from toy_campaign import (
     TOLERANCE,
     make_audit,

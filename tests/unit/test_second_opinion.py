@@ -21,8 +21,9 @@ from halcyon.labels.reference.xtb import Xtb
 from halcyon.labels.second_opinion import ForceDifference, refuse_unfit, second_hamiltonian
 from halcyon.labels.store import LabelStore
 from halcyon.models import mace
-from halcyon.verdict.audit import assess_audit, missed, signal_reports
+from halcyon.verdict.audit import assess_audit, missed
 from halcyon.verdict.forms import Audit, AuditFinding
+from halcyon.verdict.signal_reports import signal_reports
 
 
 def forces_of(hamiltonian, frames, tmp_path):

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from test_batched_mace import random_model
 
 from conftest import ROOT
-from halcyon.domain.expected import Curve, ExpectedErrors, Pairs
+from halcyon.domain.curves import Curve, Pairs
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.models import mace
 
 

@@ -33,13 +33,14 @@ from sklearn.covariance import ledoit_wolf
 
 from halcyon.config import AccuracySettings, DomainSettings
 from halcyon.domain.bounds import FEWEST_VALUES, ClassEnergies, build, by_class
+from halcyon.domain.curves import Pairs
 from halcyon.domain.environments import (
     Environments,
     descriptor_scale,
     environment_classes,
     fit_environments,
 )
-from halcyon.domain.expected import ExpectedErrors, Pairs, fit_expected
+from halcyon.domain.expected import ExpectedErrors, fit_expected
 from halcyon.domain.intervals import (
     Bond,
     Calibration,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from halcyon.domain.expected import Curve
+from halcyon.domain.curves import Curve
 
 
 class Lines:
