@@ -81,7 +81,10 @@ def opinions(wildcards):
     """What the second Hamiltonian says of a generation's random frames, where it is asked."""
     if SETTINGS[wildcards.system].audit.second_opinion == "none":
         return []
-    return [f"{ROOT}/{wildcards.system}/gen{wildcards.gen}/second_opinion.parquet"]
+    verdict = Path(f"{ROOT}/{wildcards.system}/gen{wildcards.gen}/verdict.json")
+    path = verdict.with_name("second_opinion.parquet")
+    # A generation that was judged before it was asked for stays as it is.
+    return [] if verdict.exists() and not path.exists() else [str(path)]
 
 
 def opinions_before(wildcards):
