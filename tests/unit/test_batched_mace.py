@@ -84,6 +84,14 @@ def water_box(side=2, edge=3.1):
     return box
 
 
+def sheared(atoms):
+    """The same box in a skewed cell."""
+    atoms = atoms.copy()
+    cell = atoms.cell.array
+    atoms.set_cell(cell + 0.3 * cell[[1, 2, 0]], scale_atoms=True)
+    return atoms
+
+
 FRAMES = {
     "molecules": [moved(molecule("CH3CH2OH"), seed) for seed in range(3)],
     "several elements and sizes": [molecule(n) for n in ("CH3CN", "H2O", "C6H6", "CO2")],
@@ -92,6 +100,7 @@ FRAMES = {
     "two atoms apart": [Atoms("OH", positions=[[0, 0, 0], [9, 0, 0]]), molecule("H2O")],
     "two atoms far apart": [Atoms("OH", positions=[[0, 0, 0], [1e7, 0, 0]])],
     "liquid": [water_box(), moved(water_box())],
+    "skewed cell": [sheared(water_box())],
     "small cell": [moved(molecule("CH3OH", cell=[3.4, 4.0, 5.0], pbc=True))],
 }
 
