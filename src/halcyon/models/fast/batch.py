@@ -9,11 +9,9 @@ Not for: batches of systems (see `halcyon.models.batched`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
-
-from halcyon.models.fast.layers import Layer
 
 Matrices = TypeVar("Matrices")
 
@@ -61,37 +59,3 @@ class EdgeGradient:
     """(n, J): by distances, eV/Å."""
     around: Tensor
     """(n · J, M): by harmonics."""
-
-
-class Steps(Protocol):
-    """The steps of a layer that take its time, on a kind of device."""
-
-    def sum_messages(self, layer: Layer, cubics: Tensor, edges: Edges, sent: Tensor) -> Tensor:
-        """Sums over neighbours, (n, rows, C), of what each atom sends, (n, K, C)."""
-
-    def pull_back(
-        self,
-        layer: Layer,
-        cubics: Tensor,
-        edges: Edges,
-        sent: Tensor,
-        *,
-        by_sum: Tensor,
-        gradient: EdgeGradient,
-        collects: bool,
-    ) -> Tensor | None:
-        """The way back through `sum_messages`: adds to `gradient`.
-
-        Returns:
-            The gradient by `sent` where `collects` asks for it.
-        """
-
-    def contract(
-        self, layer: Layer, mixed: Tensor, element: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The polynomial (n, K, D) of (n, M, D), and its gradient where that costs nothing."""
-
-    def contract_back(
-        self, layer: Layer, mixed: Tensor, element: Tensor, by_values: Tensor
-    ) -> Tensor:
-        """From the gradient by `contract`'s values to that by `mixed`."""

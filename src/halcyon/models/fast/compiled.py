@@ -25,7 +25,7 @@ from halcyon.models.fast.polynomial import Polynomial
 
 
 class Compiled:
-    """See `halcyon.models.fast.batch.Steps`."""
+    """The steps of a layer that take its time, on a CPU."""
 
     def sum_messages(self, layer: Layer, cubics: Tensor, edges: Edges, sent: Tensor) -> Tensor:
         """Sums over neighbours, (n, rows, C), of what each atom sends, (n, K, C)."""

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from halcyon.models.fast import layers
-from halcyon.models.fast.batch import EdgeGradient, Edges, SortedAtoms, Steps
+from halcyon.models.fast.batch import EdgeGradient, Edges, SortedAtoms
 from halcyon.models.fast.compiled import Compiled
 from halcyon.models.fast.layers import Layer, UnsuitableError
 from halcyon.models.fast.radial_table import RadialTable
@@ -89,7 +89,9 @@ class FastMace:
         scaling = getattr(exact, "scale_shift", None)
         self._scale = 1.0 if scaling is None else float(scaling.scale)
         self._shift = 0.0 if scaling is None else float(scaling.shift)
-        self._steps: Steps = Compiled() if like.device.type == "cpu" else TensorSteps(self._layers)
+        self._steps: Compiled | TensorSteps = (
+            Compiled() if like.device.type == "cpu" else TensorSteps(self._layers)
+        )
 
     @classmethod
     def of(cls, model: Any) -> "FastMace | None":

@@ -33,7 +33,7 @@ class _Path:
 
 
 class TensorSteps:
-    """See `halcyon.models.fast.batch.Steps`."""
+    """The same steps as `compiled.Compiled` takes, on any device."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         """Lay out couplings as dense blocks.
