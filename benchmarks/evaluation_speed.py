@@ -7,7 +7,7 @@ that a machine whose speed drifts or that others use cancels; given are medians 
 the least and the greatest, of CPU time on one thread.
 
     python benchmarks/evaluation_speed.py --quick                    two models, a few minutes
-    python benchmarks/evaluation_speed.py --json speed.json          all of them, half an hour
+    python benchmarks/evaluation_speed.py --json speed.json          all of them, forty minutes
     python benchmarks/evaluation_speed.py --models 128x0e 64x0e+64x1o --dtype float64
 
 Keys of each line in the JSON: `model`, `system`, `batch`, `dtype`, `evaluations_per_cpu_second`,
@@ -40,10 +40,14 @@ from halcyon import files
 from halcyon.models.batched import BatchedMace
 from speed_systems import SEED, USUAL, made_start
 
-MODELS = ("64x0e", "128x0e", "64x0e+64x1o", "128x0e+128x1o")
+MODELS = ("64x0e", "128x0e", "64x0e+64x1o", "128x0e+128x1o", "128x0e+128x1o-foundation")
+FOUNDATION = "-foundation"
+"""What the newer foundation models have beside: distances transformed by element (Agnesi), sums
+divided by densities, a repulsion of nuclei, and a cutoff of 6 Å."""
 QUICK = ("64x0e", "64x0e+64x1o")
 ELEMENTS = (1, 6, 7, 8)
 R_MAX_A, CORRELATION, MAX_ELL = 5.0, 3, 3
+FOUNDATION_R_MAX_A = 6.0
 BATCHES = {"ethanol": (1, 8, 64), "aspirin": (1, 8, 64), "water64": (1, 8)}
 ROUNDS = 3
 SHAKE_A = 0.03
@@ -52,19 +56,27 @@ SHAKE_A = 0.03
 def random_model(hidden: str, dtype: torch.dtype) -> Any:
     """A MACE model of two layers with random weights."""
     torch.manual_seed(SEED)
+    foundation = hidden.endswith(FOUNDATION)
+    density = "Density" if foundation else ""
+    first, later = (
+        modules.interaction_classes[f"RealAgnostic{density}{kind}InteractionBlock"]
+        for kind in ("", "Residual")
+    )
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         model = modules.ScaleShiftMACE(
-            r_max=R_MAX_A,
+            r_max=FOUNDATION_R_MAX_A if foundation else R_MAX_A,
+            distance_transform="Agnesi" if foundation else "None",
+            pair_repulsion=foundation,
             num_bessel=8,
             num_polynomial_cutoff=5,
             max_ell=MAX_ELL,
-            interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-            interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
+            interaction_cls=later,
+            interaction_cls_first=first,
             num_interactions=2,
             num_elements=len(ELEMENTS),
-            hidden_irreps=o3.Irreps(hidden.replace("+", " + ")),
+            hidden_irreps=o3.Irreps(hidden.removesuffix(FOUNDATION).replace("+", " + ")),
             MLP_irreps=o3.Irreps("16x0e"),
             gate=torch.nn.functional.silu,
             atomic_energies=np.zeros(len(ELEMENTS)),
@@ -153,7 +165,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", help=f"hidden irreps; default {' '.join(MODELS)}")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        help=f"hidden irreps, with {FOUNDATION} where so; default {' '.join(MODELS)}",
+    )
     parser.add_argument("--systems", nargs="+", choices=USUAL, default=USUAL)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
     parser.add_argument("--seconds", type=float, default=4.0, help="CPU time of each measurement")
@@ -165,7 +181,8 @@ def main() -> int:
     chosen = arguments.models or (QUICK if arguments.quick else MODELS)
     seconds = 1.0 if arguments.quick else arguments.seconds
     print(
-        f"r_max {R_MAX_A} Å, correlation {CORRELATION}, two layers; evaluations per CPU-second "
+        f"r_max {R_MAX_A} Å (foundation: {FOUNDATION_R_MAX_A}), correlation {CORRELATION}, two "
+        "layers; evaluations per CPU-second "
         f"on one thread of {platform.processor() or platform.machine()}"
     )
     head = ("model", "system", "batch", "dtype", "ours", "ASE", "ratio (least–greatest)", "ΔF eV/Å")

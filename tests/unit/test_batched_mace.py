@@ -14,7 +14,7 @@ from mace.modules.models import o3  # e3nn can be imported only after MACE
 from halcyon.errors import InputError
 from halcyon.models import batched
 from halcyon.models.batched import BatchedMace
-from halcyon.models.fast import tensor_steps
+from halcyon.models.fast import radials, tensor_steps
 from halcyon.models.fast.evaluate import FastMace
 from halcyon.models.fast.radial_table import RadialTable
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
@@ -27,13 +27,14 @@ TOLERANCE = {torch.float32: (1e-6, 1e-5, 1e-5), torch.float64: (1e-9, 1e-9, 1e-6
 def random_model(dtype=torch.float64, **changes):
     """A MACE model with random weights, of the kind that campaigns train."""
     first = changes.pop("first", "RealAgnosticInteractionBlock")
+    later = changes.pop("later", "RealAgnosticResidualInteractionBlock")
     channels, max_L = changes.pop("channels", 4), changes.pop("max_L", 0)
     options = {
         "r_max": 3.5,
         "num_bessel": 6,
         "num_polynomial_cutoff": 5,
         "max_ell": 3,
-        "interaction_cls": modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        "interaction_cls": modules.interaction_classes[later],
         "interaction_cls_first": modules.interaction_classes[first],
         "num_interactions": 2,
         "num_elements": len(ELEMENTS),
@@ -91,6 +92,18 @@ def sheared(atoms):
     atoms.set_cell(cell + 0.3 * cell[[1, 2, 0]], scale_atoms=True)
     return atoms
 
+
+# As the newer foundation models have it.
+BY_DENSITY = {
+    "first": "RealAgnosticDensityInteractionBlock",
+    "later": "RealAgnosticDensityResidualInteractionBlock",
+}
+FOUNDATION = BY_DENSITY | {
+    "max_L": 1,
+    "correlation": 3,
+    "distance_transform": "Agnesi",
+    "pair_repulsion": True,
+}
 
 FRAMES = {
     "molecules": [moved(molecule("CH3CH2OH"), seed) for seed in range(3)],
@@ -157,6 +170,12 @@ def test_agrees_with_maces_own_forward(pair, frames):
         {"use_last_readout_only": True},
         {"use_agnostic_product": True},
         {"channels": 5},
+        {"pair_repulsion": True},
+        {"distance_transform": "Agnesi"},
+        {"distance_transform": "Soft", "max_L": 1},
+        BY_DENSITY,
+        {"first": "RealAgnosticDensityResidualInteractionBlock", "num_interactions": 3},
+        FOUNDATION,
     ],
     ids=str,
 )
@@ -169,7 +188,7 @@ def test_agrees_for_every_kind_of_model(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"correlation": 4}, {"distance_transform": "Agnesi"}, {"pair_repulsion": True}],
+    [{"correlation": 4, "max_ell": 1}, {"later": "RealAgnosticAttResidualInteractionBlock"}],
     ids=str,
 )
 def test_other_models_go_through_mace(changes):
@@ -178,6 +197,46 @@ def test_other_models_go_through_mace(changes):
     assert wrapper._fast is None
     result = wrapper(as_state(FRAMES["molecules"]))
     assert np.isfinite(result["energy"]).all()
+
+
+def test_where_pairs_of_elements_are_too_many_for_tables_mace_evaluates(monkeypatch):
+    model, state = random_model(distance_transform="Agnesi"), as_state(FRAMES["molecules"])
+    expected = BatchedMace(model)(state)
+    # Of three elements there are six pairs.
+    one = 1024 * 2 * 8 * (4 * 4 * 4)  # float64: 2,048 intervals; cubics of 4 paths and channels
+    monkeypatch.setattr(radials, "MOST_BYTES", 2 * 6 * one - 1)
+    wrapper = BatchedMace(model)
+    compare(wrapper(state), expected, state.system_idx, TOLERANCE[torch.float64])
+    assert wrapper._batch.groups[0].sorted_atoms is None
+    monkeypatch.setattr(radials, "MOST_BYTES", 2 * 6 * one)
+    wrapper = BatchedMace(model)
+    wrapper(state)
+    assert wrapper._batch.groups[0].sorted_atoms is not None
+
+
+def test_a_foundation_model_in_a_skewed_cell_in_both_precisions():
+    # In float32 MACE's own repulsion is rounded more than the fast one: both against float64.
+    rounded = as_state(FRAMES["skewed cell"], torch.float32)
+    exact = as_state(FRAMES["skewed cell"])
+    exact.positions, exact.cell = rounded.positions.double(), rounded.cell.double()
+    expected = plain(random_model(**FOUNDATION), compute_stress=True)(exact)
+    for state in (rounded, exact):
+        dtype = state.positions.dtype
+        found = BatchedMace(random_model(dtype, **FOUNDATION), compute_stress=True)(state)
+        found = {name: values.double() for name, values in found.items()}
+        compare(found, expected, state.system_idx, TOLERANCE[dtype])
+        torch.testing.assert_close(
+            found["stress"], expected["stress"], rtol=0, atol=TOLERANCE[dtype][2]
+        )
+
+
+def test_repulsion_at_short_distances_is_maces():
+    model = random_model(pair_repulsion=True)
+    for distance in (0.05, 0.3, 0.9, 1.3):  # Å
+        state = as_state([Atoms("OC", positions=[[0, 0, 0], [0, 0, distance]])])
+        found, expected = BatchedMace(model)(state), plain(model)(state)
+        for name in ("node_energy", "forces"):
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("path", ["interactions.1.linear", "products.0.linear"])
@@ -193,12 +252,12 @@ def test_a_block_that_is_not_what_it_seems_goes_through_mace(path):
     assert FastMace.of(model) is not None
 
 
-@pytest.mark.parametrize("max_L", [0, 1])
+@pytest.mark.parametrize("changes", [{}, {"max_L": 1}, FOUNDATION], ids=str)
 @pytest.mark.parametrize("frames", ["several elements and sizes", "small cell"])
-def test_tensor_operations_and_compiled_loops_agree(max_L, frames, monkeypatch):
+def test_tensor_operations_and_compiled_loops_agree(changes, frames, monkeypatch):
     # What a GPU does, on a CPU, in parts of a few atoms each.
     monkeypatch.setattr(tensor_steps, "NUMBERS_AT_ONCE", 20_000)
-    wrapper = BatchedMace(random_model(max_L=max_L, correlation=3), compute_stress=True)
+    wrapper = BatchedMace(random_model(**{"correlation": 3} | changes), compute_stress=True)
     state = as_state(FRAMES[frames])
     compiled = wrapper(state)
     fast = wrapper._fast
@@ -328,7 +387,7 @@ def test_radial_table_gives_exact_slopes_and_nothing_beyond():
         return torch.cat([torch.sin(2 * r), torch.exp(-r)], dim=1) * (4 - r) ** 3
 
     like = torch.zeros(1, dtype=torch.float64)
-    table = RadialTable([function], widths=[1], r_max=4.0, like=like)
+    table = RadialTable([[function]], widths=[1], r_max=4.0, like=like)
     lengths = torch.linspace(0.3, 5, 400, dtype=torch.float64)
     [(values, slopes)] = table(lengths)
     inside = lengths < 4

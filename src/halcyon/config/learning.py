@@ -126,7 +126,7 @@ class ModelSettings(Section):
     pair_repulsion: bool = Field(
         False,
         description="Add the screened repulsion of bare nuclei (Ziegler, Biersack, Littmark), with "
-        "trained parameters. Its dynamics are slower: MACE's own forward runs.",
+        "trained parameters.",
     )
 
     @model_validator(mode="before")

@@ -1,7 +1,7 @@
 """A MACE model for torch-sim: many systems in one pass, energies, forces and node energies.
 
-Two things make it fast: models with scalar node features go through `fast.evaluate`, all others
-through MACE's own forward; and a batch is split into groups of systems that fit the caches of a
+Two things make it fast: models that `fast.evaluate` can read go through it, all others through
+MACE's own forward; and a batch is split into groups of systems that fit the caches of a
 processor, or the memory of a graphics card.
 
     from halcyon.models.batched import BatchedMace
@@ -119,17 +119,11 @@ class BatchedMace(ModelInterface):
         # 0 where all of a system's positions are finite, else NaN.
         poison = torch.zeros(batch.n_systems, dtype=self._dtype, device=self._device)
         poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
-        evaluate = self._by_mace if self._fast is None else self._by_matrices
-        results = [
-            evaluate(
-                group,
-                positions[group.atoms],
-                cells[group.systems],
-                poison[group.systems],
-                periodic=periodic,
-            )
-            for group in batch.groups
-        ]
+        results = []
+        for group in batch.groups:
+            evaluate = self._by_mace if group.sorted_atoms is None else self._by_matrices
+            part = (positions[group.atoms], cells[group.systems], poison[group.systems])
+            results.append(evaluate(group, *part, periodic=periodic))
         atom_poison = poison[batch.system_idx]
         answer = {}
         for name in results[0]:

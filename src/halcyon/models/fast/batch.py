@@ -4,7 +4,7 @@ Not for: batches of systems (see `halcyon.models.batched`).
 
     from halcyon.models.fast.batch import SortedAtoms
 
-    SortedAtoms.__dataclass_fields__  # n_atoms, slices, element, embedding
+    SortedAtoms.__dataclass_fields__  # n_atoms, slices, element, embedding, radial, pair_kinds
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
+
+from halcyon.models.fast.radial_table import RadialTable
 
 Matrices = TypeVar("Matrices")
 
@@ -27,6 +29,10 @@ class SortedAtoms:
     """(n_atoms,): as index into the model's."""
     embedding: Tensor
     """(n_atoms, 1, C): the features that the first layer gets."""
+    radial: RadialTable
+    """For each layer its radial functions; then the densities of those that divide by them."""
+    pair_kinds: Tensor | None
+    """(elements, elements), of the model: where in `radial` each pair is; None: all alike."""
 
     def receivers(self, by_receiver: Sequence[Matrices]) -> Sequence[tuple[Matrices, slice]]:
         """A layer's matrices "by receiver", with the atoms that they are for."""

@@ -4,7 +4,8 @@ MACE's forward pass makes a tensor product per edge, and autograd walks it back:
 that is hundreds of small operations, for large ones a flood of memory. Here, in each layer:
 
 1. Neighbours' features h, mapped linearly, are multiplied by radial functions from a table and by
-   coupled harmonics, and summed (`kernels.sum_messages`).
+   coupled harmonics, and summed (`kernels.sum_messages`). Some models divide each atom's sum by
+   its own density of neighbours.
 2. The sums A are mixed linearly, one degree at a time.
 3. The product over sums is a sparse polynomial (`polynomial`, `kernels.contract`).
 4. A linear map, with a skip connection, gives the features of the next layer.
@@ -19,9 +20,8 @@ gradient along the edge's vector, and harmonics the one across it.
     atoms = fast.prepared(elements)  # once, while the same atoms are in the batch
     node_energy, gradient, features = fast(atoms, vectors, sender)
 
-Not for: training, correlations above 3, several heads, distances transformed by element, a pair
-repulsion, or messages normalised by density. For these `FastMace.of` returns None, and the caller
-uses MACE's own forward.
+Not for: training, correlations above 3, several heads, or blocks that `layers` does not know. For
+these `FastMace.of` returns None, and the caller uses MACE's own forward.
 """
 
 import copy
@@ -35,9 +35,19 @@ from halcyon.models.fast import layers
 from halcyon.models.fast.batch import EdgeGradient, Edges, SortedAtoms
 from halcyon.models.fast.compiled import Compiled
 from halcyon.models.fast.layers import Layer, UnsuitableError
-from halcyon.models.fast.radial_table import RadialTable
+from halcyon.models.fast.radial_table import interpolated
+from halcyon.models.fast.radials import Radials
+from halcyon.models.fast.repulsion import Repulsion
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
 from halcyon.models.fast.tensor_steps import TensorSteps
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What is left of each atom's sum over neighbours, which is divided by 1 + their density."""
+
+    part: Tensor  # (n,)
+    slope: Tensor  # (n, J): of the density, by distances, 1/Å
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class _Trace:
     """What the gradient needs of a layer's evaluation."""
 
     sent: Tensor  # (n, K, C): what each atom sends
+    share: _Share | None  # None: sums are not divided
     mixed: Tensor  # (n, M, D)
     slope: Tensor | None  # (n, M, D): gradient of the contraction where it has one component
     features: Tensor  # (n, K, D): what came out
@@ -75,15 +86,13 @@ class FastMace:
         self._readouts = [None] * (len(self._layers) - len(readouts)) + readouts
         degree = int(exact.interactions[0].edge_attrs_irreps.lmax)
         self._harmonics = SolidHarmonics(exact.spherical_harmonics, degree, like=like)
-        self._radial = RadialTable(
-            [
-                layers.radial_function(exact.radial_embedding, interaction)
-                for interaction in exact.interactions
-            ],
-            widths=[layer.up[0].shape[1] for layer in self._layers],
-            r_max=float(exact.r_max),
-            like=like,
-        )
+        widths = [layer.up[0].shape[1] for layer in self._layers]
+        self._radials = Radials(exact, widths=widths, like=like)
+        self._repulsion: Repulsion | None = None
+        if hasattr(exact, "pair_repulsion"):
+            self._repulsion = Repulsion(
+                exact.pair_repulsion_fn, exact.atomic_numbers, r_max=float(exact.r_max), like=like
+            )
         one_hot = torch.eye(n_elements, dtype=torch.float64, device=like.device)
         self._embedding = exact.node_embedding(one_hot).to(like)
         scaling = getattr(exact, "scale_shift", None)
@@ -103,13 +112,19 @@ class FastMace:
             except UnsuitableError:
                 return None
 
-    def prepared(self, elements: Tensor) -> SortedAtoms:
+    def prepared(self, elements: Tensor) -> SortedAtoms | None:
         """Prepare for a batch's atoms.
 
         Args:
             elements: each atom's element as index into the model's, (n_atoms,), ascending.
+
+        Returns:
+            None if so many elements are together that tables of their pairs would be too large.
         """
         present, counts = torch.unique_consecutive(elements, return_counts=True)
+        radials = self._radials.between(present.tolist())
+        if radials is None:
+            return None
         ends = counts.cumsum(0).tolist()
         begins = [0, *ends[:-1]]
         return SortedAtoms(
@@ -120,6 +135,8 @@ class FastMace:
             ],
             element=elements.contiguous(),
             embedding=self._embedding[elements][:, None].contiguous(),
+            radial=radials[0],
+            pair_kinds=radials[1],
         )
 
     @torch.no_grad()
@@ -142,13 +159,17 @@ class FastMace:
         length = (vectors * vectors).sum(0).sqrt_()
         unit = vectors / length
         harmonics = self._harmonics(unit)
-        interval, place = self._radial.places(length)
         rectangle = (atoms.n_atoms, -1)
+        sender = sender.view(rectangle)
+        kinds = None
+        if atoms.pair_kinds is not None:
+            kinds = atoms.pair_kinds[atoms.element[sender], atoms.element[:, None]].flatten()
+        interval, place = atoms.radial.places(length, kinds)
         edges = Edges(
-            sender.view(rectangle),
+            sender,
             interval.view(rectangle),
             place.view(rectangle),
-            self._radial.per_A,
+            atoms.radial.per_A,
             harmonics.T.contiguous(),
         )
         traces: list[_Trace] = []
@@ -165,6 +186,9 @@ class FastMace:
                 energy += contribution
 
         along, around = self._back(atoms, edges, traces, slopes)
+        if self._repulsion is not None:
+            apart = length.view(rectangle)
+            along += self._repulsion(atoms.element, sender, apart, energy).flatten()
         turned = self._harmonics.pulled_back(harmonics, around)
         # Turning a unit vector moves the vector's end by its length; there is no way outward.
         outward = (turned * unit).sum(0)
@@ -179,13 +203,24 @@ class FastMace:
         """One layer: what it makes of `features` (n, K, C)."""
         layer = self._layers[index]
         sent = _by_degree(features, layer.up)
-        summed = self._steps.sum_messages(layer, self._radial.cubics[index], edges, sent)
+        summed = self._steps.sum_messages(layer, atoms.radial.cubics[index], edges, sent)
+        share = self._share(index, atoms, edges)
+        if share is not None:
+            summed *= share.part[:, None, None]
         mixed = _mixed(summed, layer, atoms)
         contracted, slope = self._steps.contract(layer, mixed, atoms.element)
         result = _by_degree(contracted, layer.out)
         if layer.skip is not None:
             _add_by_element(result, features, layer.skip, atoms)
-        return _Trace(sent, mixed, slope, result)
+        return _Trace(sent, share, mixed, slope, result)
+
+    def _share(self, index: int, atoms: SortedAtoms, edges: Edges) -> _Share | None:
+        place = self._radials.densities[index]
+        if place is None:
+            return None
+        cubics = atoms.radial.cubics[place]
+        density, slope = interpolated(cubics, edges.interval, edges.place, edges.per_A)
+        return _Share(1 / (1 + density.sum((1, 2, 3))), slope[:, :, 0, 0])
 
     def _back(
         self,
@@ -211,12 +246,18 @@ class FastMace:
                 mixed = self._steps.contract_back(layer, trace.mixed, atoms.element, by_values)
             else:
                 mixed = trace.slope.mul_(by_values)
+            by_sum = _mixed_back(mixed, layer, atoms)
+            if trace.share is not None:
+                # What was divided is linear in what is mixed: the sums need not be kept.
+                by_density = -trace.share.part * (mixed * trace.mixed).sum((1, 2))
+                edge_gradient.along.add_(by_density[:, None] * trace.share.slope)
+                by_sum *= trace.share.part[:, None, None]
             sent = self._steps.pull_back(
                 layer,
-                self._radial.cubics[index],
+                atoms.radial.cubics[index],
                 edges,
                 trace.sent,
-                by_sum=_mixed_back(mixed, layer, atoms),
+                by_sum=by_sum,
                 gradient=edge_gradient,
                 collects=index > 0,
             )

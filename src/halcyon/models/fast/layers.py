@@ -30,9 +30,15 @@ from halcyon.models.fast.polynomial import Polynomial
 TOLERANCE = 1e-9  # of a reading, relative
 POLYNOMIAL_TOLERANCE = 1e-5  # the same, where coefficients that are 0 but for rounding are left out
 KNOWN_MODELS = ("MACE", "ScaleShiftMACE")
-RESIDUAL = "RealAgnosticResidualInteractionBlock"
-KNOWN_INTERACTIONS = ("RealAgnosticInteractionBlock", RESIDUAL)
-UNKNOWN_PARTS = ("pair_repulsion", "joint_embedding")
+RESIDUAL = ("RealAgnosticResidualInteractionBlock", "RealAgnosticDensityResidualInteractionBlock")
+"""The skip connection goes past the product; in others it is part of the interaction."""
+BY_DENSITY = (
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+)
+"""Messages are divided by each atom's own density of neighbours; in others by a constant."""
+KNOWN_INTERACTIONS = {"RealAgnosticInteractionBlock", *RESIDUAL, *BY_DENSITY}
+KNOWN_TRANSFORMS = ("AgnesiTransform", "SoftTransform")
 
 
 class UnsuitableError(Exception):
@@ -111,10 +117,11 @@ def check_parts(model: Any) -> None:
         UnsuitableError: there is such a part.
     """
     embedding = getattr(model, "radial_embedding", None)
+    transform = getattr(embedding, "distance_transform", None)
     suitable = (
         type(model).__name__ in KNOWN_MODELS
-        and not any(hasattr(model, part) for part in UNKNOWN_PARTS)
-        and not hasattr(embedding, "distance_transform")
+        and not hasattr(model, "joint_embedding")
+        and (transform is None or type(transform).__name__ in KNOWN_TRANSFORMS)
         and getattr(embedding, "apply_cutoff", True)
         and len(getattr(model, "heads", ["one"])) == 1
         and all(type(block).__name__ in KNOWN_INTERACTIONS for block in model.interactions)
@@ -149,7 +156,7 @@ def layer(interaction: Any, product: Any, *, n_elements: int, like: Tensor) -> L
     convolution, paths_to = _convolution(interaction.conv_tp, sent, sent_width, degree, like)
     mix = _mixing(interaction, elements, [n * sent_width for n in paths_to])
     skip = None
-    if type(interaction).__name__ == RESIDUAL and product.use_sc:
+    if type(interaction).__name__ in RESIDUAL and product.use_sc:
         skip = [
             _by_element(interaction.skip_tp, element, (coming, width), (going, out_width))
             for element in elements
@@ -183,19 +190,37 @@ def readout(block: Any, like: Tensor) -> Readout:
     probe = _random(8, first.shape[1], like)
     silu, activated = torch.nn.functional.silu(probe), block.non_linearity(probe)
     ratio = activated[0, 0] / silu[0, 0]
-    _check(activated, ratio * silu)
+    check(activated, ratio * silu)
     return Readout(first.to(like), (ratio * second).to(like))
 
 
-def radial_function(embedding: Any, interaction: Any) -> Callable[[Tensor], Tensor]:
-    """An interaction's weights (n, paths · C) as function of distances (n, 1), Å."""
+def radial_functions(model: Any, sender: int, receiver: int) -> list[Callable[[Tensor], Tensor]]:
+    """Of distances (n, 1), Å, between atoms of two elements, as indices into the model's.
 
-    def function(lengths: Tensor) -> Tensor:
-        basis = embedding.bessel_fn(lengths) * embedding.cutoff_fn(lengths)
-        weights: Tensor = interaction.conv_tp_weights(basis)
-        return weights
+    Returns:
+        For each interaction its weights, (n, paths · C); then, for each that divides by a
+        density, what a neighbour adds to it, (n, 1).
+    """
+    embedding, interactions = model.radial_embedding, model.interactions
+    transform = getattr(embedding, "distance_transform", None)
+    attributes = _identity(len(model.atomic_numbers), model.atomic_numbers)[[sender, receiver]]
 
-    return function
+    def basis(lengths: Tensor) -> Tensor:
+        inner = lengths
+        if transform is not None:
+            edges = torch.tensor([[0], [1]], device=lengths.device).expand(2, len(lengths))
+            inner = transform(lengths, attributes, edges, model.atomic_numbers)
+        waves: Tensor = embedding.bessel_fn(inner) * embedding.cutoff_fn(lengths)
+        return waves
+
+    def weights_of(interaction: Any) -> Callable[[Tensor], Tensor]:
+        return lambda lengths: interaction.conv_tp_weights(basis(lengths))
+
+    def density_of(interaction: Any) -> Callable[[Tensor], Tensor]:
+        return lambda lengths: torch.tanh(interaction.density_fn(basis(lengths)) ** 2)
+
+    dividing = [block for block in interactions if type(block).__name__ in BY_DENSITY]
+    return [*map(weights_of, interactions), *map(density_of, dividing)]
 
 
 def natural(irreps: Any) -> tuple[int, int]:
@@ -265,7 +290,7 @@ def _convolution(
         by_path(features, harmonics, weights), couplings, weights.split(width, dim=1), strict=True
     ):
         by_hand = torch.einsum("nkc,nm,kmo->noc", features, harmonics, coupling)
-        _check(result, weight[:, None] * by_hand)
+        check(result, weight[:, None] * by_hand)
 
     return _laid_out(couplings, paths_to, like), paths_to
 
@@ -304,7 +329,7 @@ def _sent_degree(coupling: Tensor) -> tuple[int, int]:
 
 
 def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[Tensor]]:
-    """What an interaction does to sums over neighbours.
+    """What an interaction does to sums over neighbours, but for a division by a density.
 
     Args:
         interaction: MACE's block.
@@ -316,6 +341,8 @@ def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[
     """
     degree, out_width = natural(interaction.irreps_out)
     size = sum(width * (2 * order + 1) for order, width in enumerate(widths))
+    by_density = type(interaction).__name__ in BY_DENSITY
+    divisor = 1.0 if by_density else interaction.avg_num_neighbors
     alike: list[Tensor] = []
     begin = 0
     for order, width in enumerate(widths):
@@ -323,10 +350,10 @@ def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[
         channels = torch.arange(width, device=elements.device)
         units[channels, begin + (2 * order + 1) * channels] = 1
         message = unpacked(interaction.linear(units), [out_width] * (degree + 1))[order]
-        alike.append(message[:, 0] / interaction.avg_num_neighbors)
+        alike.append(message[:, 0] / divisor)
         begin += width * (2 * order + 1)
     by_receiver = [alike]
-    if type(interaction).__name__ != RESIDUAL:
+    if type(interaction).__name__ not in RESIDUAL:
         both = (degree, out_width)
         by_receiver = [
             [
@@ -338,12 +365,12 @@ def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[
             for element in elements
         ]
     probe = _random(3, size, elements)
-    message = interaction.linear(probe) / interaction.avg_num_neighbors
+    message = interaction.linear(probe) / divisor
     if len(by_receiver) > 1:
         message = interaction.skip_tp(message, elements[-1].expand(len(probe), -1))
     parts = zip(unpacked(probe, widths), by_receiver[-1], strict=True)
     by_hand = torch.cat([part @ matrix for part, matrix in parts], dim=1)
-    _check(interaction.reshape(message).transpose(1, 2), by_hand)
+    check(interaction.reshape(message).transpose(1, 2), by_hand)
     return by_receiver
 
 
@@ -382,9 +409,9 @@ def _linear(
     probe = _random(3, size, like)
     by_block = unpacked(block(probe), out_widths)
     for result, part, matrix in zip(by_block, unpacked(probe, widths), matrices, strict=False):
-        _check(result, part @ matrix)
+        check(result, part @ matrix)
     for part in by_block[len(matrices) :]:
-        _check(part, torch.zeros_like(part))
+        check(part, torch.zeros_like(part))
     return matrices
 
 
@@ -424,12 +451,16 @@ def contraction(
     )
     order = torch.arange(len(elements), device=elements.device)
     by_hand = terms.values(probe, order, terms.coefficients)
-    _check(torch.cat(by_block, dim=1), by_hand, POLYNOMIAL_TOLERANCE)
+    check(torch.cat(by_block, dim=1), by_hand, POLYNOMIAL_TOLERANCE)
     return terms
 
 
-def _check(by_block: Tensor, by_hand: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Raise `UnsuitableError` unless a block gives what its reading gives."""
+def check(by_block: Tensor, by_hand: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Compare what a block gives with what its reading gives.
+
+    Raises:
+        UnsuitableError: they differ.
+    """
     greatest = float(by_block.detach().abs().max())
     if (
         by_block.shape != by_hand.shape

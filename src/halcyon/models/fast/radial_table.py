@@ -8,18 +8,20 @@ that are returned are exactly those of the values: forces made of them conserve 
     from halcyon.models.fast.radial_table import RadialTable
 
     table = RadialTable(
-        [lambda r: torch.sin(r) * (4 - r) ** 3], widths=[1], r_max=4.0, like=positions
+        [[lambda r: torch.sin(r) * (4 - r) ** 3]], widths=[1], r_max=4.0, like=positions
     )
     [(values, slopes)] = table(torch.tensor([1.0, 1.5]).to(positions))
 
-Not for: functions that depend on more than a distance, such as radial functions that are scaled by
-the two atoms' elements.
+Where functions differ by the elements of a pair, each kind of pair has a table of its own.
+
+Not for: functions that have no limit at short distances (see `repulsion`).
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 
+RadialFunctions = Sequence[Sequence[Callable[[torch.Tensor], torch.Tensor]]]
 INTERVALS = {torch.float32: 1024, torch.float64: 2048}
 """A function of chemistry's length scales is met to 2e-8 and to 1e-9 of its size."""
 
@@ -29,7 +31,7 @@ class RadialTable:
 
     def __init__(
         self,
-        functions: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+        functions: RadialFunctions,
         *,
         widths: Sequence[int],
         r_max: float,
@@ -39,8 +41,8 @@ class RadialTable:
         """Tabulate.
 
         Args:
-            functions: of distances (n, 1) Å, float64; each gives (n, components). They and their
-                slopes must vanish at `r_max`.
+            functions: for each kind of pair. They are of distances (n, 1) Å, float64; each gives
+                (n, components). They and their slopes must vanish at `r_max`.
             widths: of each function, how many components stay together in `cubics`.
             r_max: Å.
             like: a tensor of the precision and on the device that the table shall have.
@@ -49,37 +51,66 @@ class RadialTable:
         self._intervals = INTERVALS[like.dtype] if intervals is None else intervals
         self.per_A = self._intervals / r_max
         self.cubics = [
-            _cubics(function, r_max, self._intervals, like)
-            .view(self._intervals, 4, -1, width)
-            .transpose(1, 2)
-            .contiguous()
-            for function, width in zip(functions, widths, strict=True)
+            torch.cat(
+                [
+                    _cubics(kind[index], r_max, self._intervals, like)
+                    .view(self._intervals, 4, -1, width)
+                    .transpose(1, 2)
+                    for kind in functions
+                ]
+            ).contiguous()
+            for index, width in enumerate(widths)
         ]
-        """For each function (intervals, components / width, 4, width): see `_cubics`."""
+        """For each function (kinds · intervals, components / width, 4, width): see `_cubics`."""
 
-    def places(self, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Interval of each of `lengths` (n,), Å, and the place in it, from 0 to 1.
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return sum(cubics.nbytes for cubics in self.cubics)
 
-        The interval is -1 from `r_max` on.
+    def places(
+        self, lengths: torch.Tensor, kinds: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where in the table each distance is.
+
+        Args:
+            lengths: (n,), Å.
+            kinds: of pairs, (n,); None: all of the first kind.
+
+        Returns:
+            The interval, which is -1 from `r_max` on, and the place in it, from 0 to 1.
         """
         place = lengths * self.per_A
         place = torch.where(place < self._intervals, place, -1.0)
-        interval = place.floor()
-        return interval.long(), place - interval
+        below = place.floor()
+        interval = below.long()
+        if kinds is not None:
+            interval = torch.where(interval >= 0, interval + kinds * self._intervals, -1)
+        return interval, place - below
 
-    def __call__(self, lengths: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def __call__(
+        self, lengths: torch.Tensor, kinds: torch.Tensor | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Values and slopes (per Å) of each function, (n, components), at `lengths` (n,), Å."""
-        interval, place = self.places(lengths)
-        inside = (interval >= 0)[:, None]
-        t = place[:, None]
-        results = []
-        for cubics in self.cubics:
-            rows = cubics[interval.clamp(min=0)]  # (n, components / width, 4, width)
-            first, second, third, fourth = (part.flatten(1) for part in rows.unbind(2))
-            values = first + t * (second + t * (third + t * fourth))
-            slopes = self.per_A * (second + t * (2 * third + t * 3 * fourth))
-            results.append((values * inside, slopes * inside))
-        return results
+        interval, place = self.places(lengths, kinds)
+        return [
+            (values.flatten(1), slopes.flatten(1))
+            for values, slopes in (
+                interpolated(cubics, interval, place, self.per_A) for cubics in self.cubics
+            )
+        ]
+
+
+def interpolated(
+    cubics: torch.Tensor, interval: torch.Tensor, place: torch.Tensor, per_A: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and slopes (per Å), (…, parts, width), at places (…,) of a table's cubics."""
+    t = place[..., None, None]
+    inside = (interval >= 0)[..., None, None]
+    first, second, third, fourth = cubics[interval.clamp(min=0)].unbind(-2)
+    values = first + t * (second + t * (third + t * fourth))
+    slopes = per_A * (second + t * (2 * third + t * 3 * fourth))
+    return values * inside, slopes * inside
 
 
 def _cubics(

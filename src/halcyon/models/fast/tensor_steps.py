@@ -19,6 +19,7 @@ from torch import Tensor
 
 from halcyon.models.fast.batch import EdgeGradient, Edges
 from halcyon.models.fast.layers import Convolution, Layer
+from halcyon.models.fast.radial_table import interpolated
 
 NUMBERS_AT_ONCE = 2**27  # of the largest intermediate result
 
@@ -49,7 +50,9 @@ class TensorSteps:
         summed = sent.new_empty(len(sent), len(layer.convolution.rows), channels)
         for atoms in _in_parts(edges.sender.shape, cubics[0].numel()):
             neighbours = sent[edges.sender[atoms]]  # (n, J, K, C)
-            radial, _ = _radial(cubics, edges, atoms)  # (n, J, paths, C)
+            radial, _ = interpolated(
+                cubics, edges.interval[atoms], edges.place[atoms], edges.per_A
+            )  # (n, J, paths, C)
             for index, path in enumerate(self._paths[id(layer)]):
                 messages = radial[:, :, index, None] * neighbours[:, :, path.parts]
                 weights = self._weights(path, edges, atoms)
@@ -73,7 +76,9 @@ class TensorSteps:
         for atoms in _in_parts(edges.sender.shape, cubics[0].numel()):
             sender = edges.sender[atoms]
             neighbours = sent[sender]
-            radial, slope = _radial(cubics, edges, atoms)
+            radial, slope = interpolated(
+                cubics, edges.interval[atoms], edges.place[atoms], edges.per_A
+            )
             by_neighbours = torch.zeros_like(neighbours)
             for index, path in enumerate(self._paths[id(layer)]):
                 part = neighbours[:, :, path.parts]
@@ -137,16 +142,6 @@ def _dense(convolution: Convolution, like: Tensor) -> list[_Path]:
             )
         )
     return paths
-
-
-def _radial(cubics: Tensor, edges: Edges, atoms: slice) -> tuple[Tensor, Tensor]:
-    """Radial functions and their slopes per Å, (n, J, paths, C)."""
-    interval, t = edges.interval[atoms], edges.place[atoms][:, :, None, None]
-    first, second, third, fourth = cubics[interval.clamp(min=0)].unbind(3)
-    inside = (interval >= 0)[:, :, None, None]
-    values = first + t * (second + t * (third + t * fourth))
-    slopes = edges.per_A * (second + t * (2 * third + t * 3 * fourth))
-    return values * inside, slopes * inside
 
 
 def _in_parts(shape: Sequence[int], numbers: int) -> Iterator[slice]:
