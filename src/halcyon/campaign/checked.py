@@ -199,6 +199,8 @@ def _small_files(campaign: Campaign) -> list[Path]:
     match campaign.settings.reference:
         case config.Cp2kReference(level=level):
             paths.add(level)
+        case config.EvcReference(states=states):
+            paths.add(states)
         case config.DatasetReference(files=data):
             paths |= {*data}
         case config.AseReference(arguments=arguments):

@@ -174,6 +174,25 @@ class AseReference(Section):
     )
 
 
+class EvcReference(Section):
+    """Labels interpolated between exact states of few geometries: eigenvector continuation."""
+
+    backend: Literal["evc"] = Field(
+        description="Label by eigenvector continuation of full configuration interaction (PySCF)."
+    )
+    basis: str = Field(min_length=1, description="Basis set, by PySCF's name, e.g. `6-31g`.")
+    states: Path = Field(
+        description="File of training states (.npz), made by `halcyon states` before the campaign. "
+        "Its content is part of the level of theory. Relative to the working folder."
+    )
+    max_determinants: Count = Field(
+        2_000_000,
+        description="More determinants are refused: an exact state takes 8 bytes of memory for "
+        "each some twenty times over, and minutes from some millions on.",
+    )
+
+
 ReferenceSettings = Annotated[
-    Cp2kReference | XtbReference | AseReference | DatasetReference, Field(discriminator="backend")
+    Cp2kReference | XtbReference | AseReference | DatasetReference | EvcReference,
+    Field(discriminator="backend"),
 ]

@@ -1,4 +1,4 @@
-"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`.
+"""Label backends: `cp2k`, `xtb`, `ase`, `dataset` and `evc`, behind the interface in `base`.
 
     from halcyon.config import XtbReference
     from halcyon.labels.reference import make_reference
@@ -12,6 +12,7 @@ from halcyon.config import (
     AseReference,
     Cp2kReference,
     DatasetReference,
+    EvcReference,
     ReferenceSettings,
     XtbReference,
 )
@@ -48,3 +49,7 @@ def make_reference(settings: ReferenceSettings, *, stress: bool = False) -> Refe
             from halcyon.labels.reference.dataset import Dataset
 
             return Dataset(settings)
+        case EvcReference():
+            from halcyon.labels.reference.evc.backend import Evc
+
+            return Evc(settings)

@@ -1,0 +1,1 @@
+"""Eigenvector continuation: correlated states of few geometries, interpolated to all others."""
