@@ -39,8 +39,8 @@ def test_bash_completes(capsys):
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     ask = """
-COMP_WORDS=(halcyon st); COMP_CWORD=1; COMP_LINE="halcyon st"; COMP_POINT=10
-_shtab_halcyon halcyon st halcyon
+COMP_WORDS=(halcyon statu); COMP_CWORD=1; COMP_LINE="halcyon statu"; COMP_POINT=13
+_shtab_halcyon halcyon statu halcyon
 printf '%s\\n' "${COMPREPLY[@]}"
 """
     done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)

@@ -58,6 +58,9 @@ from halcyon.final.evidence import ReplicaEnd
 from halcyon.final.folder import write_structures
 from halcyon.frames import structure_key, structure_only
 from halcyon.labels.labelling import Labeller
+from halcyon.labels.reference.evc import states_file
+from halcyon.labels.reference.evc.continuation import Continuation
+from halcyon.labels.reference.evc.growth import Grown
 from halcyon.labels.reference.xtb import Xtb
 from halcyon.labels.second_opinion import second_hamiltonian
 from halcyon.labels.store import LabelStore
@@ -72,6 +75,7 @@ from toy_campaign import TIME_PS, write_audits
 
 SHOWN = {
     "halcyon.final.folder": "model.model ",
+    "halcyon.labels.reference.evc.continuation": "H_ij = ",
     "halcyon.labels.store": "<store>/",
     "halcyon.models.fast.kernels": "A[n, ρ, c] =",
     "halcyon.models.fast.polynomial": "B_o = ",
@@ -325,7 +329,15 @@ def put_copy(source, path):
     shutil.copy(source, path)
 
 
+def put_states(path, _request):
+    first = ase.build.molecule("H2O")
+    continuation = Continuation.begin(first, "sto-3g")
+    continuation = continuation.with_states(first, continuation.exact(first))
+    states_file.write(path, Grown(continuation, True, 1, [0.0], 0.0))
+
+
 FILES = {
+    '"water.npz"': put_states,
     "results/quickstart": put_results,
     '"m.model"': put_model,
     '"results/quickstart/ethanol/final"': put_final,

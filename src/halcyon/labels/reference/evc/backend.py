@@ -5,7 +5,7 @@
     from halcyon.labels.reference.evc.backend import Evc
 
     reference = Evc(EvcReference(backend="evc", basis="sto-3g", states=Path("water.npz")))
-    records = list(reference.label([water], Path("work"), cores=1))
+    records = list(reference.label(frames, Path("work"), cores=1))
 
 The set of training states is part of the level of theory, by its hash: labels of two sets are never
 mixed. A set is made before the campaign, by `halcyon states`.

@@ -12,12 +12,13 @@ depend on the geometry: only integrals are new, and a small generalised eigenpro
 
 Energies are variational: above the exact one of the basis set, and equal at training geometries.
 
+    from ase.build import molecule
     from halcyon.labels.reference.evc.continuation import Continuation
 
-    continuation = Continuation.begin(water, "sto-3g")
-    continuation = continuation.with_states(water, continuation.exact(water))
-    result = continuation.results(water)[0]
-    result.energy, result.forces.shape  # eV; (N, 3), eV/Å
+    first = molecule("H2O")
+    continuation = Continuation.begin(first, "sto-3g")
+    continuation = continuation.with_states(first, continuation.exact(first))
+    result = continuation.results(first)[0]  # its energy, eV, and forces, eV/Å
 
 Not for: choosing training geometries (see `growth`), or non-adiabatic couplings.
 """

@@ -5,10 +5,12 @@ each is known then. The worst becomes a training state, and so on, until all tha
 within the tolerance. Then new ones are drawn: if they are within it at once, the set is done, and
 their errors, which nothing was chosen by, are reported.
 
+    from ase import Atoms
     from halcyon.labels.reference.evc.growth import Effort, grow
 
-    grown = grow([water], "sto-3g", Effort(tolerance_meV=1.0), seed=1)
-    grown.continuation.energies  # Ha, of the training states
+    pairs = [Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + 0.02 * i]]) for i in range(20)]
+    grown = grow(pairs, "6-31g", Effort(tolerance_meV=1.0), seed=1)
+    grown.converged  # True
 
 Not for: where frames come from (`halcyon states`).
 """
@@ -94,8 +96,8 @@ def grow(
     order = [1 + int(i) for i in np.random.default_rng(seed).permutation(len(frames) - 1)]
     known: list[Known] = []
     history: list[dict[str, float]] = []
-    calculations, errors, forces_rmse, converged = 1, [], float("nan"), False
-    while not converged and len(continuation.energies) < effort.most_states:
+    calculations = 1
+    while True:
         batch = [frames[order.pop()] for _ in range(min(effort.batch, len(order)))]
         if not batch:
             raise InputError(
@@ -120,15 +122,16 @@ def grow(
             f"by at most {max(errors):.3g} meV (mean {np.mean(errors):.3g}), forces by "
             f"{forces_rmse:.3g} meV/Å; {calculations} exact calculations"
         )
+        if converged or len(continuation.energies) >= effort.most_states:
+            return Grown(continuation, converged, calculations, errors, forces_rmse, history)
         known += new
-        while not converged and len(continuation.energies) < effort.most_states:
+        while known and len(continuation.energies) < effort.most_states:
             by_frame = [error_meV(continuation, each) for each in known]
             worst = int(np.argmax(by_frame))
             if by_frame[worst] <= effort.tolerance_meV:
                 break
             chosen = known.pop(worst)
             continuation = continuation.with_states(chosen.frame, [chosen.state])
-    return Grown(continuation, converged, calculations, errors, forces_rmse, history)
 
 
 def error_meV(continuation: Continuation, known: Known) -> float:  # noqa: N802 (the unit)

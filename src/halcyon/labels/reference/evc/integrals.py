@@ -3,10 +3,11 @@
 The orbitals are φ_p = Σ_μ χ_μ (S^-1/2)_μp of P.-O. Löwdin (J. Chem. Phys. 18, 365, 1950): of all
 orthonormal sets the nearest to the atomic orbitals, so that they follow the atoms.
 
+    from ase.build import molecule
     from halcyon.labels.reference.evc.integrals import Integrals, molecule_of
 
-    integrals = Integrals(molecule_of(ethanol, "sto-3g"))
-    integrals.one_body.shape  # a square of the number of orbitals
+    integrals = Integrals(molecule_of(molecule("H2O"), "sto-3g"))
+    integrals.one_body.shape  # (7, 7)
 
 Units are PySCF's: Hartree and Bohr. Not for: periodic systems, or effective core potentials.
 """
@@ -30,10 +31,16 @@ def molecule_of(atoms: Atoms, basis: str) -> Any:
     """PySCF's molecule of a frame, with `info` keys charge and multiplicity.
 
     Raises:
-        InputError: PySCF does not know the basis, or not for an element.
+        InputError: PySCF is not installed, or does not know the basis for an element.
     """
-    from pyscf import gto
-    from pyscf.lib.exceptions import BasisNotFoundError
+    try:
+        from pyscf import gto
+        from pyscf.lib.exceptions import BasisNotFoundError
+    except ImportError as error:
+        raise InputError(
+            "reference.backend = evc needs PySCF, which is not installed here: "
+            "pip install 'halcyon-ml[pyscf]'"
+        ) from error
 
     try:
         return gto.M(

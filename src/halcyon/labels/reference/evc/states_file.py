@@ -3,7 +3,6 @@
     from pathlib import Path
     from halcyon.labels.reference.evc import states_file
 
-    states_file.write(Path("water.npz"), grown)
     continuation, about = states_file.read(Path("water.npz"))
     about["hash"]  # part of the level of theory
 
