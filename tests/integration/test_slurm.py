@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from cheap_cp2k import CHEAP, TRUSTING
 from private_slurm import PrivateSlurm, kill_group, missing
 
+from halcyon import jsonl
 from halcyon.frames import read_frames
 
 pytestmark = [
@@ -58,6 +60,11 @@ QUICK = (
     *("--max-status-checks-per-second", "2", "--latency-wait", "5"),
 )
 
+ONE_CORE_JOB = (
+    *("srun", "--partition=gpu", "--ntasks=1", "--cpus-per-task=1", "--mem=1000", "--time=60"),
+    *("taskset", "--cpu-list", "0"),  # SLURM would, with its plugins for affinity or cgroups
+)
+
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
@@ -75,8 +82,10 @@ class Cluster:
         content = SMALL | {"label_store": f"results/{name}-labels"} | changes
         return self.checkout.configure(name, **content)
 
-    def command(self, config: str, *more: str, profile: str, partition: str) -> list[str]:
-        words = [sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
+    def command(
+        self, config: str, *more: str, profile: str, partition: str, inside: Sequence[str]
+    ) -> list[str]:
+        words = [*inside, sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
         words += ["--configfile", config, "--workflow-profile", f"profiles/{profile}"]
         resources = [f"slurm_partition={partition}", "mem_mb=1000", "disk_mb=1000"]
         words += [*QUICK, "--default-resources", *resources, *more]
@@ -98,11 +107,17 @@ class Cluster:
         return self.checkout.environment | mpi | {"OMP_NUM_THREADS": "1"}
 
     def start(
-        self, config: str, *more: str, profile: str = "slurm", partition: str = "cpu"
+        self,
+        config: str,
+        *more: str,
+        profile: str = "slurm",
+        partition: str = "cpu",
+        inside: Sequence[str] = (),
     ) -> subprocess.Popen:
+        """Start a campaign; `inside` is the beginning of the command that starts Snakemake."""
         with (self.checkout / f"{config}.out").open("ab") as out:
             return subprocess.Popen(
-                self.command(config, *more, profile=profile, partition=partition),
+                self.command(config, *more, profile=profile, partition=partition, inside=inside),
                 env=self.environment,
                 stdout=out,
                 stderr=out,
@@ -351,6 +366,24 @@ def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
     rules = {what.removeprefix("rule_").split("_")[0] for what in done}
     models = {"train", "domain", "explore", "select", "certify", "final"}
     assert rules == {"forcefield", "label"} | models
+
+
+def test_snakemake_in_a_job_of_one_core(cluster):
+    # Labels alone: tblite's last digits depend on its threads.
+    two = {"label_shards": 1, "label_cores": 2}
+    config = cluster.configure("from-a-job", resources=two)
+    capped = cluster.start(config, "--until", "label", "--cores", "all", inside=ONE_CORE_JOB)
+    assert capped.wait(120) != 0
+    assert "--cores 1 (`all`: those that Snakemake itself has)" in cluster.said(config)
+    assert "resources.label_cores of methanol is 2" in cluster.said(config)
+
+    cluster.finish(cluster.start(config, "--until", "label", inside=ONE_CORE_JOB), config)
+    stages = jsonl.read(cluster.checkout / "results/from-a-job/stages.jsonl")
+    cores = {entry["stage"]: entry["cores"] for entry in stages}
+    assert cores == {"forcefield": 1, "seed": 1, "label": 2}
+    jobs = cluster.slurm.jobs("completed", partition="cpu").items()
+    newest = max(job for job, what in jobs if what.startswith("rule_label"))
+    assert cluster.slurm.asked_cores(newest) == 2
 
 
 @pytest.mark.faults

@@ -6,7 +6,14 @@ from halcyon import config, jsonl
 from halcyon.campaign.attempts import Attempts, Ended
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.paths import SEED, ledger
-from halcyon.campaign.sizes import LEAST_MIN, MARGIN, OVERHEAD_MB, UNLEARNED_MB, JobSizes
+from halcyon.campaign.sizes import (
+    LEAST_MIN,
+    MARGIN,
+    OVERHEAD_MB,
+    UNLEARNED_MB,
+    JobSizes,
+    too_few_cores,
+)
 from halcyon.campaign.work import atom_units, job_units
 
 SYSTEM = config.System(
@@ -152,3 +159,12 @@ def test_a_ledger_without_memory_or_with_a_torn_line_teaches_nothing(tmp_path):
     path = ledger(trial.folder)
     path.write_text('{"system": "thing", "stage": "explore", "seconds": 5.0}\n{"torn')
     assert JobSizes(trial).of("explore", "thing", generation=1).runtime_min >= LEAST_MIN
+
+
+@pytest.mark.parametrize(("cores", "capped"), [(None, False), (1, True), (3, True), (4, False)])
+def test_too_few_cores_for_the_jobs_of_a_cluster_are_refused(tmp_path, cores, capped):
+    fault = too_few_cores(campaign(tmp_path, resources={"label_cores": 4}), cores)
+    assert (
+        f"--cores {cores} " in fault and "resources.label_cores of thing is 4" in fault
+    ) == capped
+    assert bool(fault) == capped

@@ -97,6 +97,26 @@ class _Learned:
     memory_mb: float
 
 
+def too_few_cores(campaign: Campaign, cores: int | None) -> str:
+    """What to say where Snakemake's `--cores` would cap the jobs of a cluster; empty: it does not.
+
+    Args:
+        campaign: the one that is run.
+        cores: Snakemake's `--cores`; None: not given.
+    """
+    for name, plan in campaign.systems.items():
+        for key in ("label_cores", "train_cores", "explore_cores"):
+            needed = getattr(plan.settings.resources, key)
+            if cores is not None and cores < needed:
+                return (
+                    f"--cores {cores} (`all`: those that Snakemake itself has) caps the threads of "
+                    f"every job of the cluster, but resources.{key} of {name} is {needed}: nothing "
+                    "was run. Leave --cores out, the profiles set it, or give at least as many as "
+                    "all running jobs have together"
+                )
+    return ""
+
+
 class JobSizes:
     """Sizes of all jobs of a campaign."""
 
