@@ -4,7 +4,6 @@
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -413,7 +412,6 @@ CP2K = {
     "exploration": {"replicas": 4, "time_ps": 1.0, "candidate_interval_fs": 20.0},
     "certificate": {"when": "never"},
 }
-cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
 
 
 class Labelling(Storm):
@@ -424,7 +422,6 @@ class Labelling(Storm):
 
 @pytest.mark.cp2k
 @pytest.mark.faults
-@cp2k
 def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and its level
     config = cluster.configure("calm-cp2k", **CP2K)
     calm = cluster.start(config, partition="gpu")
@@ -444,7 +441,6 @@ def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and
 
 @pytest.mark.cp2k
 @pytest.mark.faults
-@cp2k
 def test_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001
     reference = CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"}
     shards = {"resources": {"label_shards": 6}}  # the first has 3 of 13 frames
