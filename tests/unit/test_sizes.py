@@ -1,6 +1,9 @@
 """What jobs ask a cluster for: follows the work, learns, and never more than the limits."""
 
+from dataclasses import replace
+
 import pytest
+from pydantic import TypeAdapter
 
 from halcyon import config, jsonl
 from halcyon.campaign.attempts import Attempts, Ended
@@ -88,6 +91,20 @@ def test_before_anything_is_learned_much_is_asked(tmp_path):
     assert atom_units(large.systems["thing"], "explore", 0) == pytest.approx(ratio)
     size = JobSizes(small).of("explore", "thing", generation=0)
     assert size.memory_mb == UNLEARNED_MB["explore"] + OVERHEAD_MB
+
+
+def test_a_teacher_that_is_a_program_is_asked_more_time_for(tmp_path):
+    minutes = []
+    for kind in ("gaff2", "gfnff", "xtb"):
+        longer = {"teacher": {"md_frames": 2000}, "resources": {"longest_job_h": 1000.0}}
+        slow = campaign(tmp_path, **longer)
+        plan = slow.systems["thing"]
+        forcefield = TypeAdapter(config.ForceFieldSettings).validate_python({"kind": kind})
+        system = plan.system.model_copy(update={"forcefield": forcefield})
+        slow.systems["thing"] = replace(plan, system=system)
+        minutes.append(JobSizes(slow).of("forcefield", "thing").runtime_min)
+    assert minutes[0] * 4 < minutes[1]
+    assert minutes[1] * 4 < minutes[2]
 
 
 def test_only_earlier_generations_teach(tmp_path):
