@@ -17,9 +17,9 @@ echo "Installing from Debian: $*"
 waited=0
 while :; do
   # The lock of apt's lists is not waited for by apt itself.
-  said=$(apt-get -o DPkg::Lock::Timeout="$wait_s" update -qq 2>&1 &&
+  output=$(apt-get -o DPkg::Lock::Timeout="$wait_s" update -qq 2>&1 &&
     apt-get -o DPkg::Lock::Timeout="$wait_s" install -y -qq --no-install-recommends "$@" 2>&1) && exit 0
-  case $said in
+  case $output in
     *"Could not get lock"* | *"Unable to lock"*) ;;
     *) break ;;
   esac
@@ -28,6 +28,6 @@ while :; do
   sleep 5
   waited=$((waited + 5))
 done
-echo "$said"
+echo "$output"
 echo "apt could not install: $*"
 exit 2

@@ -256,7 +256,8 @@ def _computed(
 ) -> tuple[ForceFieldSettings, str, dict[Path, str], list[str]]:
     """GFN-FF as the teacher, or GFN1-xTB; see `_forcefield`.
 
-    GFN-FF is taken where each molecule's minimum is that of GFN2-xTB: clusters of metals are not.
+    GFN-FF is taken where each molecule's minimum is that of GFN2-xTB, which clusters of metals'
+    are not; large molecules are not compared.
 
     Args:
         parts: all molecules.
@@ -267,12 +268,14 @@ def _computed(
     fast = GfnffForceField(kind="gfnff")
     unfit = list(_refusals(fast, parts).values())
     if not unfit:
-        faults = {p.name: _unlike_gfn2(fast, p) for p in parts if len(p.atoms) > 1}
+        small = [part for part in parts if 1 < len(part.atoms) <= comparison.MOST_ATOMS]
+        faults = {part.name: _unlike_gfn2(fast, part) for part in small}
         unfit = [f"{name}: {fault}" for name, fault in faults.items() if fault]
     if not unfit:
         note = (
-            "GAFF2 does not cover it, so GFN-FF is the teacher; its minimum is that of GFN2-xTB. A "
-            f"step takes half a millisecond or more instead of microseconds ({reason})"
+            "GAFF2 does not cover it, so GFN-FF is the teacher"
+            f"{'; its minimum is that of GFN2-xTB' if small else ''}. A step takes half a "
+            f"millisecond or more instead of microseconds ({reason})"
         )
         why = "the teacher's: GFN-FF, since GAFF2 does not cover these atoms"
         return fast, why, {}, [note]
