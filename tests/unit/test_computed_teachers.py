@@ -221,3 +221,24 @@ def test_what_it_cannot_compute_is_refused_before_any_job(atoms, forcefield, wor
 def test_a_hamiltonian_that_does_not_exist_is_refused():
     with pytest.raises(ValidationError, match="'GFN2-xTB', 'GFN1-xTB' or 'IPEA1-xTB'"):
         XtbForceField(kind="xtb", method="GFN9-xTB")
+
+
+def test_so3lr_is_a_teacher():
+    """Where the extra `so3lr` is installed: the example of docs/add-a-system.md."""
+    pytest.importorskip("so3krates_torch")
+    settings = AseForceField(
+        kind="ase",
+        calculator="so3krates_torch.calculator.so3.SO3LRCalculator",
+        arguments={"default_dtype": "float64"},
+    )
+    atoms, step = structure("CH3CH2OH"), 1e-3
+    teacher = make_teacher(settings, atoms, [])
+    assert "So3krates-torch 0.2.1" in teacher.program
+    forces = teacher.evaluate([atoms])[1][0]
+    moved = [atoms.copy(), atoms.copy()]
+    for frame, sign in zip(moved, (1, -1), strict=True):
+        frame.positions[2, 0] += sign * step
+    up, down = teacher.evaluate(moved)[0]
+    assert forces[2, 0] == pytest.approx((down - up) / (2 * step), abs=2e-4)
+    cation = with_charge(atoms.copy(), 1)
+    assert make_teacher(settings, cation, []).evaluate([cation])[0][0] > up + 1.0
