@@ -5,7 +5,9 @@
 #
 # Variables: CONFIG  campaign to run
 #            CORES   cores to use (default: all)
-#            PYTHON  interpreter for .venv (3.11 or 3.12)
+#            PYTHON  interpreter for .venv (3.11, 3.12 or 3.13)
+#            WITHOUT what `make test` does without, e.g. WITHOUT="cp2k browser"; else it stops where
+#                    one of cp2k, sqm and browser is missing and cannot be installed
 #            PIP     extra arguments of pip, e.g. PIP="--index-url …/whl/cpu" for the CPU build of
 #                    PyTorch, which is smaller; PyTorch's install page has the address
 
@@ -13,11 +15,10 @@ CONFIG ?= config/quickstart.yaml
 CORES  ?= all
 PYTHON ?= python3
 PIP    ?=
+WITHOUT ?=
 
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/.installed
-# A machine that has just booted updates itself: wait until it lets go of the package database.
-APT := apt-get -o DPkg::Lock::Timeout=300
 export PATH := $(BIN):$(PATH)
 
 .PHONY: run test lint docs unit integration faults install cp2k sqm browser slurm pretraining clean
@@ -30,8 +31,8 @@ install: $(INSTALLED)
 
 # PyTorch first and alone: the other packages then take the build that is there.
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
-	  { echo "Halcyon needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Give another: make PYTHON=python3.11 …"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Halcyon needs Python 3.11, 3.12 or 3.13; this is $$($(PYTHON) --version). Give another: make PYTHON=python3.11 …"; exit 2; }
 	@echo "Installing into .venv (some minutes, once)"
 	@$(PYTHON) -m venv .venv || { echo "No venv: Debian and Ubuntu have it in the package python3-venv."; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt torch $(PIP)
@@ -40,62 +41,41 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # CP2K is no Python package: take the one on PATH, else Debian's where we may install it.
 cp2k:
-	@command -v cp2k.psmp cp2k >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing CP2K from Debian"; \
-	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
-	    $(APT) install -y -qq --no-install-recommends cp2k libopenblas0-pthread >/dev/null; \
-	else \
+	@command -v cp2k.psmp cp2k >/dev/null || scripts/apt_install.sh cp2k libopenblas0-pthread || { \
 	  echo "CP2K is not on PATH. Get it by one of:"; \
 	  echo "  sudo apt-get install cp2k libopenblas0-pthread     Debian, Ubuntu"; \
 	  echo "  conda env create -f envs/cp2k.yaml                 conda"; \
 	  echo "  module load cp2k                                   many clusters"; \
 	  echo "or name its command in the campaign: reference: {backend: cp2k, command: …}"; \
 	  exit 2; \
-	fi
+	}
 
 # AM1-BCC charges (`charges: bcc`) need libraries that the sqm inside acpype does not bring.
 sqm:
-	@ldconfig -p 2>/dev/null | grep -q libarpack.so.2 && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing sqm's libraries from Debian"; \
-	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
-	    $(APT) install -y -qq --no-install-recommends libarpack2 liblapack3 libgfortran5 >/dev/null; \
-	else \
-	  echo "sqm's libraries are missing: sudo apt-get install libarpack2 liblapack3 libgfortran5"; \
-	  exit 2; \
-	fi
+	@ldconfig -p 2>/dev/null | grep -q libarpack.so.2 || \
+	  scripts/apt_install.sh libarpack2 liblapack3 libgfortran5
 
 # Tests open the page in a browser, headless, as a user would.
 browser:
-	@command -v chromium chromium-browser google-chrome chrome >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing Chromium from Debian, for tests"; \
-	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive \
-	    $(APT) install -y -qq --no-install-recommends chromium >/dev/null; \
-	else \
-	  echo "Chromium is missing: sudo apt-get install chromium"; \
-	  exit 2; \
-	fi
+	@command -v chromium chromium-browser google-chrome chrome >/dev/null || \
+	  scripts/apt_install.sh chromium
 
 # A SLURM for the tests: its daemons run in namespaces of their own, where only tests see them.
 slurm:
-	@command -v slurmctld >/dev/null && command -v munged >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing SLURM from Debian, for tests; no daemon is started"; \
-	  $(APT) update -qq && DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
-	    $(APT) install -y -qq --no-install-recommends slurm-wlm munge iproute2 >/dev/null; \
-	else \
-	  echo "SLURM is missing: its tests need slurm-wlm and munge of Debian, and root"; \
-	  exit 2; \
-	fi
+	@{ command -v slurmctld && command -v munged; } >/dev/null || \
+	  scripts/apt_install.sh slurm-wlm munge iproute2
 
-# Without CP2K, sqm or Chromium, and without the right to install them, their tests are skipped and
-# named; so are SLURM's without SLURM, which only `make slurm` installs.
+# What is missing and cannot be installed stops here, before any test: a test that was skipped for
+# it, or that failed for it minutes later, would say too little. SLURM's tests run where it is, and
+# only `make slurm` installs it.
 test: $(INSTALLED)
-	-@$(MAKE) --no-print-directory cp2k
-	-@$(MAKE) --no-print-directory sqm
-	-@$(MAKE) --no-print-directory browser
+	@for program in $(filter-out $(WITHOUT),cp2k sqm browser); do \
+	  $(MAKE) --no-print-directory $$program || { \
+	    echo "Nothing was tested: $$program is missing. To skip all that needs it:"; \
+	    echo "  make test WITHOUT=\"$(strip $(WITHOUT) )$(if $(WITHOUT), )$$program\""; \
+	    exit 2; \
+	  }; \
+	done
 	@$(MAKE) --no-print-directory lint unit integration
 
 lint: $(INSTALLED) docs

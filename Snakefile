@@ -37,7 +37,7 @@ from halcyon.campaign.paths import (
     finished_generations,
     generation_of,
 )
-from halcyon.campaign.sizes import JobSizes
+from halcyon.campaign.sizes import JobSizes, too_few_cores
 from halcyon.campaign.work import audit_text
 from halcyon.config.yaml_traps import refuse_traps
 from halcyon.errors import InputError

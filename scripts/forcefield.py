@@ -27,8 +27,11 @@ def main(job: stage.Job) -> None:
         if not structure.pretrain:
             sampling = sampling.without_walls(settings.seed_labels.max_temperature_K)
         with job.alone():
+            teacher = job.plan.teacher(name)
+            if teacher.program:
+                job.say(f"{name}: energies and forces by {teacher.program}")
             sampled, counts[name] = sample(
-                job.plan.teacher(name),
+                teacher,
                 job.plan.start(name),
                 sampling,
                 seed=job.seed(name),

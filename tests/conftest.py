@@ -1,5 +1,6 @@
 """Fixtures shared by unit and integration tests."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from toy_campaign import toy  # noqa: F401 - a fixture for all
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.path.append(str(ROOT / "benchmarks"))
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Skip, and name, all that needs CP2K where there is none; nothing else decides about it."""
+    if shutil.which("cp2k.psmp") is None:
+        for item in items:
+            if item.get_closest_marker("cp2k"):
+                item.add_marker(pytest.mark.skip(reason="no cp2k.psmp here"))
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ SHOWN = {
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }
 """Blocks that are not run, by how they begin: they install, or take minutes or a cluster."""
+NEEDS_CP2K = {"docs/add-a-system.md"}
+"""Pages whose blocks ask CP2K whether it can use a level of theory."""
 RUN_S = 900
 """A hung block is an error; on a quiet core each takes seconds."""
 NAMED = re.compile(r"(?:#|<!--) *([\w./-]+\.(?:yaml|xml|txt))\b")
@@ -147,7 +149,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=name)
+def marked(page: Path):
+    return pytest.param(page, marks=[pytest.mark.cp2k] if name(page) in NEEDS_CP2K else [])
+
+
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES if blocks(p)], ids=name)
 def test_blocks_run(page, folder):
     for example in blocks(page):
         example.namespace["folder"] = folder

@@ -212,6 +212,10 @@ class PrivateSlurm:
         words = ("squeue", "-h", "--states=all", "-j", str(job), "-O", "MinMemory")
         return int(self.run(*words).strip().removesuffix("M"))
 
+    def asked_cores(self, job: int) -> int:
+        """Cores that a job was submitted with."""
+        return int(self.run("squeue", "-h", "--states=all", "-j", str(job), "-o", "%C"))
+
     @staticmethod
     def wait(happened: Callable[[], object], seconds: float = 240, every: float = 0.2) -> object:
         """What `happened` gives, as soon as that is true."""

@@ -26,7 +26,6 @@ from halcyon.labels.reference import Status, make_reference
 
 pytestmark = [
     pytest.mark.cp2k,
-    pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here"),
 ]
 
 SMALL_LEVEL = Path(__file__).parent.parent / "data" / "cp2k" / "small.yaml"

@@ -6,7 +6,6 @@ labelled frame starts from the orbitals of another frame, the input by hand from
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -22,7 +21,6 @@ from halcyon.labels.reference import Status, make_reference
 
 pytestmark = [
     pytest.mark.cp2k,
-    pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here"),
 ]
 
 CUTOFF = 300  # Ry, as shipped

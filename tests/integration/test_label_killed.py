@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from halcyon.labels.store_tools import verify
 
 pytestmark = [
     pytest.mark.cp2k,
-    pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here"),
 ]
 ROOT = Path(__file__).parents[2]
 KILLS = 5

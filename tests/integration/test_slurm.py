@@ -4,10 +4,10 @@
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from cheap_cp2k import CHEAP, TRUSTING
 from private_slurm import PrivateSlurm, kill_group, missing
 
+from halcyon import jsonl
 from halcyon.frames import read_frames
 
 pytestmark = [
@@ -58,6 +59,11 @@ QUICK = (
     *("--max-status-checks-per-second", "2", "--latency-wait", "5"),
 )
 
+ONE_CORE_JOB = (
+    *("srun", "--partition=gpu", "--ntasks=1", "--cpus-per-task=1", "--mem=1000", "--time=60"),
+    *("taskset", "--cpu-list", "0"),  # SLURM would, with its plugins for affinity or cgroups
+)
+
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
@@ -75,8 +81,10 @@ class Cluster:
         content = SMALL | {"label_store": f"results/{name}-labels"} | changes
         return self.checkout.configure(name, **content)
 
-    def command(self, config: str, *more: str, profile: str, partition: str) -> list[str]:
-        words = [sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
+    def command(
+        self, config: str, *more: str, profile: str, partition: str, inside: Sequence[str]
+    ) -> list[str]:
+        words = [*inside, sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
         words += ["--configfile", config, "--workflow-profile", f"profiles/{profile}"]
         resources = [f"slurm_partition={partition}", "mem_mb=1000", "disk_mb=1000"]
         words += [*QUICK, "--default-resources", *resources, *more]
@@ -98,11 +106,17 @@ class Cluster:
         return self.checkout.environment | mpi | {"OMP_NUM_THREADS": "1"}
 
     def start(
-        self, config: str, *more: str, profile: str = "slurm", partition: str = "cpu"
+        self,
+        config: str,
+        *more: str,
+        profile: str = "slurm",
+        partition: str = "cpu",
+        inside: Sequence[str] = (),
     ) -> subprocess.Popen:
+        """Start a campaign; `inside` is the beginning of the command that starts Snakemake."""
         with (self.checkout / f"{config}.out").open("ab") as out:
             return subprocess.Popen(
-                self.command(config, *more, profile=profile, partition=partition),
+                self.command(config, *more, profile=profile, partition=partition, inside=inside),
                 env=self.environment,
                 stdout=out,
                 stderr=out,
@@ -353,6 +367,24 @@ def test_a_campaign_runs_on_the_cluster(cluster, undisturbed):
     assert rules == {"forcefield", "label"} | models
 
 
+def test_snakemake_in_a_job_of_one_core(cluster):
+    # Labels alone: tblite's last digits depend on its threads.
+    two = {"label_shards": 1, "label_cores": 2}
+    config = cluster.configure("from-a-job", resources=two)
+    capped = cluster.start(config, "--until", "label", "--cores", "all", inside=ONE_CORE_JOB)
+    assert capped.wait(120) != 0
+    assert "--cores 1 (`all`: those that Snakemake itself has)" in cluster.said(config)
+    assert "resources.label_cores of methanol is 2" in cluster.said(config)
+
+    cluster.finish(cluster.start(config, "--until", "label", inside=ONE_CORE_JOB), config)
+    stages = jsonl.read(cluster.checkout / "results/from-a-job/stages.jsonl")
+    cores = {entry["stage"]: entry["cores"] for entry in stages}
+    assert cores == {"forcefield": 1, "seed": 1, "label": 2}
+    jobs = cluster.slurm.jobs("completed", partition="cpu").items()
+    newest = max(job for job, what in jobs if what.startswith("rule_label"))
+    assert cluster.slurm.asked_cores(newest) == 2
+
+
 @pytest.mark.faults
 def test_everything_dies_once(cluster, calm, request):  # noqa: ARG001 - both at a time
     config = cluster.configure("storm")
@@ -380,7 +412,6 @@ CP2K = {
     "exploration": {"replicas": 4, "time_ps": 1.0, "candidate_interval_fs": 20.0},
     "certificate": {"when": "never"},
 }
-cp2k = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp")
 
 
 class Labelling(Storm):
@@ -391,7 +422,6 @@ class Labelling(Storm):
 
 @pytest.mark.cp2k
 @pytest.mark.faults
-@cp2k
 def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and its level
     config = cluster.configure("calm-cp2k", **CP2K)
     calm = cluster.start(config, partition="gpu")
@@ -411,7 +441,6 @@ def test_labels_of_cp2k(cluster, cheap_level):  # noqa: ARG001 - makes water and
 
 @pytest.mark.cp2k
 @pytest.mark.faults
-@cp2k
 def test_cp2k_with_mpi(cluster, cheap_level):  # noqa: ARG001
     reference = CHEAP | {"command": "srun --mpi=pmix -n 2 cp2k.psmp"}
     shards = {"resources": {"label_shards": 6}}  # the first has 3 of 13 frames

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import sys
 
 import numpy as np
@@ -140,7 +139,6 @@ def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):
 
 
 @pytest.mark.cp2k
-@pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp here")
 def test_labelling_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     written = tmp_path / "speed.json"
     options = ["--system", "methanol", "--frames", "2", "--cutoff", "40", "--box", "7.5"]

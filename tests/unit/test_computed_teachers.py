@@ -1,26 +1,34 @@
 """Teachers that a program computes: tight binding, and calculators of ASE."""
 
+import gfnff
 import numpy as np
 import openmm
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from pydantic import ValidationError
 from tblite.ase import TBLite
 
-from halcyon.config import AseForceField, TeacherSettings, XtbForceField
+from halcyon.config import AseForceField, GfnffForceField, TeacherSettings, XtbForceField
 from halcyon.errors import InputError
 from halcyon.teacher import dynamics
 from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.sampling import sample
 
 XTB = XtbForceField(kind="xtb")
+GFNFF = GfnffForceField(kind="gfnff")
 
 
 def structure(name="CH3OH", multiplicity=1, seed=1):
     atoms = molecule(name)
     atoms.rattle(0.05, seed=seed)
     atoms.info = {"charge": 0, "multiplicity": multiplicity, "structure": name}
+    return atoms
+
+
+def crystal(name, a):
+    atoms = bulk(name, "rocksalt", a=a, cubic=True) * (2, 2, 2)
+    atoms.info = {"charge": 0, "multiplicity": 1, "structure": name}
     return atoms
 
 
@@ -56,8 +64,7 @@ def test_labels_are_those_of_the_program(name, multiplicity, forcefield, paramet
 
 def test_periodic_frames_keep_their_orientation():
     """In a cell that OpenMM turns and reduces, forces are still minus the slope of the energy."""
-    atoms = structure("H2O")
-    atoms.cell, atoms.pbc = [[5.5, 0.5, 0.0], [0.0, 5.0, 1.0], [0.3, 1.0, 6.0]], True
+    atoms = skewed_water()
     teacher, step = make_teacher(XTB, atoms, []), 2e-3
     forces = teacher.evaluate([atoms])[1][0]
     assert by_tblite(atoms, method="GFN1-xTB")[1] == pytest.approx(forces, abs=1e-3)
@@ -69,7 +76,69 @@ def test_periodic_frames_keep_their_orientation():
         assert forces[atom, axis] == pytest.approx((down - up) / (2 * step), abs=5e-3)
 
 
-def test_frames_of_every_origin(monkeypatch):
+def skewed_water():
+    atoms = structure("H2O")
+    atoms.cell, atoms.pbc = [[5.5, 0.5, 0.0], [0.0, 5.0, 1.0], [0.3, 1.0, 6.0]], True
+    return atoms
+
+
+def with_charge(atoms, charge):
+    atoms.info["charge"] = charge
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [structure("CH3CH2OH"), with_charge(structure("HCOOH"), 1), skewed_water()],
+    ids=["molecule", "cation", "periodic"],
+)
+def test_gfnff_forces_are_minus_the_slope_of_its_energy(atoms):
+    teacher, step = make_teacher(GFNFF, atoms, []), 1e-3
+    forces = teacher.evaluate([atoms])[1][0]
+    for atom in range(3):
+        for axis in range(3):
+            moved = [atoms.copy(), atoms.copy()]
+            for frame, sign in zip(moved, (1, -1), strict=True):
+                frame.positions[atom, axis] += sign * step
+            up, down = teacher.evaluate(moved)[0]
+            assert forces[atom, axis] == pytest.approx((down - up) / (2 * step), abs=2e-4)
+
+
+def test_gfnff_is_that_of_the_package():
+    atoms = structure("CH3CH2OH")
+    energies, forces = make_teacher(GFNFF, atoms, []).evaluate([atoms])
+    other = atoms.copy()
+    other.calc = gfnff.GFNFF()
+    assert energies[0] == pytest.approx(other.get_potential_energy(), abs=1e-5)
+    assert np.allclose(forces[0], other.get_forces(), atol=1e-4)
+
+
+def test_gfnff_keeps_the_bonds_of_the_start_and_nothing_of_other_frames():
+    start, other = structure("CH3CH2OH"), structure("H2O")
+    far = start.copy()
+    far.positions[3] += far.positions[3] - far.positions[1]  # O or H at twice its distance
+    teacher = make_teacher(GFNFF, start, [])
+    before = teacher.evaluate([start, far])
+    make_teacher(GFNFF, other, []).evaluate([other])
+    after = make_teacher(GFNFF, start, []).evaluate([far, start])
+    assert np.array_equal(before[0], after[0][::-1])
+    assert np.array_equal(before[1], after[1][::-1])
+
+
+def test_gfnff_does_not_mind_where_atoms_are_put_back_into_the_cell():
+    """Without care, an energy is wrong by 13 eV: see `teacher.gfnff`."""
+    atoms = skewed_water()
+    wrapped, moved = atoms.copy(), atoms.copy()
+    wrapped.wrap()
+    moved.positions[1] += moved.cell[2] - moved.cell[0]
+    assert not np.allclose(wrapped.positions, atoms.positions)
+    energies, forces = make_teacher(GFNFF, atoms, []).evaluate([atoms, wrapped, moved])
+    assert np.ptp(energies) < 1e-8
+    assert np.ptp(forces, axis=0).max() < 1e-8
+
+
+@pytest.mark.parametrize("forcefield", [XTB, GFNFF], ids=lambda settings: settings.kind)
+def test_frames_of_every_origin(monkeypatch, forcefield):
     monkeypatch.setattr(dynamics, "EQUILIBRATION_PS", 0.01)
     atoms = structure("CH3CH2OH")
     bonds = [(0, 1), (1, 2), (2, 3), (0, 4), (0, 5), (1, 6), (1, 7), (1, 8)]
@@ -81,7 +150,7 @@ def test_frames_of_every_origin(monkeypatch):
         force_cap_eV_per_A=1e3,
         **{f"{origin}_frames": number for origin, number in asked.items()},
     )
-    frames, counts = sample(make_teacher(XTB, atoms, bonds), atoms, settings, seed=1)
+    frames, counts = sample(make_teacher(forcefield, atoms, bonds), atoms, settings, seed=1)
     assert counts["md"] == 4
     assert all(counts[origin] for origin in asked)
     assert np.abs(frames[0].arrays["forces"]).max() < 10.0  # after its minimisation it is calm
@@ -97,11 +166,12 @@ def test_a_frame_whose_calculation_fails_is_dropped_and_others_are_not():
     assert np.isfinite(forces[1]).all()
 
 
-def test_the_teacher_is_the_same_text_each_time():
+@pytest.mark.parametrize("forcefield", [XTB, GFNFF], ids=lambda settings: settings.kind)
+def test_the_teacher_is_the_same_text_each_time(forcefield):
     """Saved dynamics are found by it, and OpenMM makes the program again from it."""
     atoms = structure("H2O")
     text, again = (
-        openmm.XmlSerializer.serialize(make_teacher(XTB, atoms, []).system) for _ in range(2)
+        openmm.XmlSerializer.serialize(make_teacher(forcefield, atoms, []).system) for _ in range(2)
     )
     assert text == again
     made = openmm.XmlSerializer.deserialize(text)
@@ -119,6 +189,12 @@ def test_the_teacher_is_the_same_text_each_time():
             XTB,
             "element Am.*up to Rn",
         ),
+        (
+            Atoms("AmF", [[0, 0, 0], [0, 0, 2.0]], info={"charge": 0, "multiplicity": 1}),
+            GFNFF,
+            "element Am.*GFN-FF has parameters up to Rn",
+        ),
+        (crystal("MgO", 4.21), GFNFF, "its library ends the process with SIG"),
         (structure(), ase(method="GFN9-xTB"), "cannot compute it.*GFN9-xTB"),
         (
             structure(),
@@ -145,3 +221,24 @@ def test_what_it_cannot_compute_is_refused_before_any_job(atoms, forcefield, wor
 def test_a_hamiltonian_that_does_not_exist_is_refused():
     with pytest.raises(ValidationError, match="'GFN2-xTB', 'GFN1-xTB' or 'IPEA1-xTB'"):
         XtbForceField(kind="xtb", method="GFN9-xTB")
+
+
+def test_so3lr_is_a_teacher():
+    """Where the extra `so3lr` is installed: the example of docs/add-a-system.md."""
+    pytest.importorskip("so3krates_torch")
+    settings = AseForceField(
+        kind="ase",
+        calculator="so3krates_torch.calculator.so3.SO3LRCalculator",
+        arguments={"default_dtype": "float64"},
+    )
+    atoms, step = structure("CH3CH2OH"), 1e-3
+    teacher = make_teacher(settings, atoms, [])
+    assert "So3krates-torch 0.2.1" in teacher.program
+    forces = teacher.evaluate([atoms])[1][0]
+    moved = [atoms.copy(), atoms.copy()]
+    for frame, sign in zip(moved, (1, -1), strict=True):
+        frame.positions[2, 0] += sign * step
+    up, down = teacher.evaluate(moved)[0]
+    assert forces[2, 0] == pytest.approx((down - up) / (2 * step), abs=2e-4)
+    cation = with_charge(atoms.copy(), 1)
+    assert make_teacher(settings, cation, []).evaluate([cation])[0][0] > up + 1.0

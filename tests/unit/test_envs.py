@@ -2,12 +2,15 @@
 
 import re
 import runpy
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -22,11 +25,17 @@ NO_PYTHON_PACKAGE = {"python", "cp2k", "pip"}
 
 
 def constraints() -> dict[str, Version]:
-    """Version of each package in constraints.txt."""
+    """Version of each package in constraints.txt, for the Python of the environments, 3.11."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines]
-    assert all(pins), "only name==version lines: no paths, no build suffixes"
-    return {canonicalize_name(pin[1]): Version(pin[2]) for pin in pins}
+    pins = [Requirement(line) for line in lines]
+    plain = re.compile(r'[\w.-]+==[\w.]+(; python_version \S+ "[\d.]+")?')
+    assert all(map(plain.fullmatch, lines)), "only name==version lines: no paths, no build suffixes"
+    oldest = {"python_version": "3.11"}
+    return {
+        canonicalize_name(pin.name): Version(str(pin.specifier).removeprefix("=="))
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate(oldest)
+    }
 
 
 def pins_of(env: Path) -> list[tuple[str, str]]:
@@ -68,3 +77,80 @@ def test_script_has_help(script, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert text.startswith("usage:")
     assert len(text.splitlines()) > 3
+
+
+def test_the_same_pythons_are_named_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    minors = [str(minor) for minor in range(30) if f"3.{minor}.5" in allowed]
+    *early, last = [f"3.{minor}" for minor in minors]
+    words = f"{', '.join(early)} or {last}"
+    for page in ("README.md", "docs/index.md", "docs/cluster.md", "Makefile"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:Python|\.venv \()\s*(3\.\d+(?:, 3\.\d+)* or 3\.\d+)", text)) == {
+            words
+        }, page
+    bounds = f"(3, {minors[0]}) <= sys.version_info < (3, {int(minors[-1]) + 1})"
+    assert bounds in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+MAKEFILE_NEEDS = ("sh", "make", "grep", "sleep", "cat")
+
+
+@pytest.fixture
+def without_programs(tmp_path):
+    """Runs `make` as root of a machine without CP2K, whose apt-get is the given script."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    (tmp_path / ".venv/.installed").touch()
+    for name in MAKEFILE_NEEDS:
+        (programs / name).symlink_to(shutil.which(name))
+
+    def put(name: str, *lines: str) -> None:
+        (programs / name).write_text("\n".join(("#!/bin/sh", *lines)) + "\n")
+        (programs / name).chmod(0o755)
+
+    def run(target: str, *apt: str, **variables: str) -> subprocess.CompletedProcess:
+        put("apt-get", *apt)
+        put("id", "echo 0")
+        put("ldconfig", "echo libarpack.so.2")
+        put("chromium")
+        for tool in ("mkdocs", "ruff", "pytest"):
+            put(tool, f"echo {tool} >> tested", "exit 1")
+        return subprocess.run(
+            ["make", target, *(f"{key}={value}" for key, value in variables.items())],
+            cwd=tmp_path,
+            env={"PATH": str(programs), "APT_WAIT_S": "10"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_what_cannot_be_installed_stops_before_any_test(without_programs, tmp_path):
+    done = without_programs("test", "echo 'E: Unable to fetch some archives'; exit 100")
+    assert done.returncode != 0
+    assert not (tmp_path / "tested").exists()
+    assert "E: Unable to fetch some archives\napt could not install: cp2k" in done.stdout
+    assert "Nothing was tested: cp2k is missing" in done.stdout
+    assert 'make test WITHOUT="cp2k"' in done.stdout
+    without_programs("test", "exit 100", WITHOUT="cp2k")
+    assert (tmp_path / "tested").exists()
+
+
+def test_the_lock_of_apt_is_waited_for(without_programs, tmp_path):
+    busy = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"
+    tried = tmp_path / "tried"
+    script = [f'if [ ! -e {tried} ]; then : > {tried}; echo "{busy}"; exit 100; fi']
+    done = without_programs("cp2k", *script, f'echo "$@" >> {tried}')
+    assert done.returncode == 0, done.stdout
+    assert "waiting for its lock" in done.stdout
+    update, install = tried.read_text().splitlines()
+    assert "DPkg::Lock::Timeout=10 update" in update
+    assert "DPkg::Lock::Timeout=10 install" in install
+    assert install.endswith("cp2k libopenblas0-pthread")

@@ -255,18 +255,19 @@ def test_refused_and_nothing_written(here, capsys, words, said):
 
 
 @pytest.mark.parametrize(
-    ("source", "why"),
+    ("source", "kind", "why"),
     [
-        ("[H][H]", "no parameters for the bond H0-H1"),
-        ("C[Si](C)(C)C", "no type for atom Si1"),
-        ("OB(O)c1ccccc1", "no type for atom B1"),
-        ("lithium.xyz", "RDKit finds no bond orders for Li4 "),
-        ("ferrocene.xyz", "RDKit finds no bond orders for C10H10Fe "),
-        ("oxide.xyz", "RDKit finds no bond orders for Mg4O4 "),
+        ("[H][H]", "gfnff", "no parameters for the bond H0-H1"),
+        ("C[Si](C)(C)C", "gfnff", "no type for atom Si1"),
+        ("OB(O)c1ccccc1", "gfnff", "no type for atom B1"),
+        ("ferrocene.xyz", "gfnff", "RDKit finds no bond orders for C10H10Fe "),
+        # GFN-FF has them fall apart, or other bond lengths.
+        ("lithium.xyz", "xtb", "RDKit finds no bond orders for Li4 "),
+        ("oxide.xyz", "xtb", "RDKit finds no bond orders for Mg4O4 "),
     ],
 )
 @pytest.mark.usefixtures("here")
-def test_what_gaff2_does_not_type_gets_tight_binding(capsys, source, why):
+def test_what_gaff2_does_not_type_gets_another_teacher(capsys, source, kind, why):
     Atoms("Li4", [[1.35, 0, 0], [-1.35, 0, 0], [0, 2.67, 0], [0, -2.67, 0]]).write("lithium.xyz")
     ring = np.linspace(0, 2 * np.pi, 5, endpoint=False)
     around = np.stack([np.cos(ring), np.sin(ring), 0 * ring], axis=1)
@@ -275,10 +276,21 @@ def test_what_gaff2_does_not_type_gets_tight_binding(capsys, source, why):
     Atoms("FeC5H5C5H5", np.concatenate([[0 * up], flat + up, flat - up])).write("ferrocene.xyz")
     bulk("MgO", "rocksalt", a=4.0, cubic=True).write("oxide.xyz", format="xyz")
     assert new(source, "--name", "it", "--campaign", "xtb") == 0
-    assert (written("it").forcefield.kind, written("it").forcefield.method) == ("xtb", "GFN1-xTB")
+    assert written("it").forcefield.kind == kind
     said = " ".join(capsys.readouterr().out.split())
-    assert "no force field covers it, so GFN1-xTB is the teacher" in said
+    name = {"gfnff": "GFN-FF", "xtb": "GFN1-xTB"}[kind]
+    assert f"so {name} is the teacher" in said
     assert why in said
+
+
+@pytest.mark.usefixtures("here")
+def test_what_gaff2_types_badly_is_said(capsys):
+    assert new("C=P(C)(C)C", "--name", "ylide") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "GAFF2 types ylide badly: at its minimum the bond C0–P1 is 1.86 Å long" in said
+    assert "forcefield: {kind: gfnff}" in said
+    assert new("CCO", "--name", "it") == 0
+    assert "badly" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("here")

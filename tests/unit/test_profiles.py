@@ -37,7 +37,14 @@ def test_what_protects_labels_is_the_same_everywhere(path):
 
 @pytest.mark.parametrize("path", CLUSTER, ids=lambda path: path.parent.name)
 def test_attempts_and_status_are_the_same_on_every_cluster(path):
-    keys = ("executor", "retries", "slurm-requeue", "slurm-status-attempts", "latency-wait")
+    keys = (
+        "executor",
+        "retries",
+        "slurm-requeue",
+        "slurm-status-attempts",
+        "latency-wait",
+        "cores",
+    )
     slurm = read(ROOT / "workflow/profiles/slurm/profile.yaml")
     assert {key: read(path)[key] for key in keys} == {key: slurm[key] for key in keys}
 

@@ -1,12 +1,22 @@
 """What jobs ask a cluster for: follows the work, learns, and never more than the limits."""
 
+from dataclasses import replace
+
 import pytest
+from pydantic import TypeAdapter
 
 from halcyon import config, jsonl
 from halcyon.campaign.attempts import Attempts, Ended
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.paths import SEED, ledger
-from halcyon.campaign.sizes import LEAST_MIN, MARGIN, OVERHEAD_MB, UNLEARNED_MB, JobSizes
+from halcyon.campaign.sizes import (
+    LEAST_MIN,
+    MARGIN,
+    OVERHEAD_MB,
+    UNLEARNED_MB,
+    JobSizes,
+    too_few_cores,
+)
 from halcyon.campaign.work import atom_units, job_units
 
 SYSTEM = config.System(
@@ -83,6 +93,20 @@ def test_before_anything_is_learned_much_is_asked(tmp_path):
     assert size.memory_mb == UNLEARNED_MB["explore"] + OVERHEAD_MB
 
 
+def test_a_teacher_that_is_a_program_is_asked_more_time_for(tmp_path):
+    minutes = []
+    for kind in ("gaff2", "gfnff", "xtb"):
+        longer = {"teacher": {"md_frames": 2000}, "resources": {"longest_job_h": 1000.0}}
+        slow = campaign(tmp_path, **longer)
+        plan = slow.systems["thing"]
+        forcefield = TypeAdapter(config.ForceFieldSettings).validate_python({"kind": kind})
+        system = plan.system.model_copy(update={"forcefield": forcefield})
+        slow.systems["thing"] = replace(plan, system=system)
+        minutes.append(JobSizes(slow).of("forcefield", "thing").runtime_min)
+    assert minutes[0] * 4 < minutes[1]
+    assert minutes[1] * 4 < minutes[2]
+
+
 def test_only_earlier_generations_teach(tmp_path):
     trial = campaign(tmp_path)
     sizes = JobSizes(trial)
@@ -152,3 +176,12 @@ def test_a_ledger_without_memory_or_with_a_torn_line_teaches_nothing(tmp_path):
     path = ledger(trial.folder)
     path.write_text('{"system": "thing", "stage": "explore", "seconds": 5.0}\n{"torn')
     assert JobSizes(trial).of("explore", "thing", generation=1).runtime_min >= LEAST_MIN
+
+
+@pytest.mark.parametrize(("cores", "capped"), [(None, False), (1, True), (3, True), (4, False)])
+def test_too_few_cores_for_the_jobs_of_a_cluster_are_refused(tmp_path, cores, capped):
+    fault = too_few_cores(campaign(tmp_path, resources={"label_cores": 4}), cores)
+    assert (
+        f"--cores {cores} " in fault and "resources.label_cores of thing is 4" in fault
+    ) == capped
+    assert bool(fault) == capped

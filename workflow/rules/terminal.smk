@@ -42,6 +42,10 @@ onstart:
     # Jobs are about to be run. Where this command was taken for a look, there is no lock.
     if workflow.is_main_process and not REQUEST.runs:
         raise WorkflowError(REQUEST.refusal)
+    if workflow.non_local_exec and (
+        fault := too_few_cores(CAMPAIGN, workflow.resource_settings.cores)
+    ):
+        raise WorkflowError(fault)
 
 
 onsuccess:

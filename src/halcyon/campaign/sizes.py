@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from halcyon import jsonl
 from halcyon.campaign import paths
 from halcyon.campaign.attempts import Attempts, Ended, count
-from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.paths import SEED
 from halcyon.campaign.work import LABEL_S, atom_units, job_units, recorded_units
 
@@ -50,6 +50,8 @@ UNLEARNED_SECONDS = {
 }
 """Seconds of a unit of `work.atom_units` where nothing was learned: several times what small
 systems took (measurements in the README)."""
+UNLEARNED_TEACHER_SECONDS = {"gfnff": 1e-3, "xtb": 5e-3, "ase": 2e-2}
+"""Seconds of an atom's step where a program is the teacher: tens of times OpenMM's and more."""
 UNLEARNED_MB = {
     "forcefield": 2000,
     "pretrain": 8000,
@@ -97,6 +99,32 @@ class _Learned:
     memory_mb: float
 
 
+def _unlearned_seconds(plan: SystemPlan, stage: str) -> float:
+    """Seconds of a unit of `work.atom_units` where nothing was learned."""
+    kind = plan.system.forcefield.kind if stage == "forcefield" else ""
+    return UNLEARNED_TEACHER_SECONDS.get(kind, UNLEARNED_SECONDS[stage])
+
+
+def too_few_cores(campaign: Campaign, cores: int | None) -> str:
+    """What to say where Snakemake's `--cores` would cap the jobs of a cluster; empty: it does not.
+
+    Args:
+        campaign: the one that is run.
+        cores: Snakemake's `--cores`; None: not given.
+    """
+    for name, plan in campaign.systems.items():
+        for key in ("label_cores", "train_cores", "explore_cores"):
+            needed = getattr(plan.settings.resources, key)
+            if cores is not None and cores < needed:
+                return (
+                    f"--cores {cores} (`all`: those that Snakemake itself has) caps the threads of "
+                    f"every job of the cluster, but resources.{key} of {name} is {needed}: nothing "
+                    "was run. Leave --cores out, the profiles set it, or give at least as many as "
+                    "all running jobs have together"
+                )
+    return ""
+
+
 class JobSizes:
     """Sizes of all jobs of a campaign."""
 
@@ -122,7 +150,7 @@ class JobSizes:
             seconds = job_units(plan, stage, generation) * learned.seconds_per_unit
             memory = MARGIN * learned.memory_mb + OVERHEAD_MB
         else:
-            seconds = atom_units(plan, stage, generation) * UNLEARNED_SECONDS[stage]
+            seconds = atom_units(plan, stage, generation) * _unlearned_seconds(plan, stage)
             memory = UNLEARNED_MB[stage] + OVERHEAD_MB
         before = Attempts(self.campaign.attempts(system, job)).read() if job else []
         minutes = MARGIN * seconds / 60 * GROWTH ** count(before, Ended.SAVED)

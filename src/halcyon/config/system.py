@@ -192,6 +192,17 @@ class XtbForceField(Section):
         return []
 
 
+class GfnffForceField(Section):
+    """GFN-FF, for all elements up to radon: bonds and charges from the start structure, no spin."""
+
+    kind: Literal["gfnff"] = Field(description="GFN-FF, by the package gfnff.")
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that it is read from."""
+        return []
+
+
 class AseForceField(Section):
     """Any calculator of ASE: another package's force field, or a model."""
 
@@ -215,6 +226,7 @@ ForceFieldSettings = Annotated[
     | XmlForceField
     | AmberForceField
     | GromacsForceField
+    | GfnffForceField
     | XtbForceField
     | AseForceField,
     Field(discriminator="kind"),

@@ -1,4 +1,4 @@
-"""Teachers that are no force field of OpenMM: tight binding, and any calculator of ASE.
+"""Teachers that are no force field of OpenMM: tight binding, GFN-FF, any calculator of ASE.
 
     from halcyon.config import XtbForceField
     from halcyon.teacher.calculators import Computation
@@ -19,7 +19,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import openmm
@@ -28,11 +28,14 @@ from ase.units import Bohr, Hartree
 from openmm import unit
 from tblite.library import get_version
 
-from halcyon.config import AseForceField, XtbForceField
+from halcyon.config import AseForceField, GfnffForceField, XtbForceField
 from halcyon.errors import InputError
 from halcyon.teacher import tight_binding
+from halcyon.teacher.gfnff import GfnForceField
 from halcyon.teacher.openmm_units import KJ_PER_MOL, NM
 
+ComputedForceField: TypeAlias = XtbForceField | GfnffForceField | AseForceField
+"""Settings of the teachers here."""
 LARGEST_FORCE_eV_PER_A = 1e6
 """A calculation with a larger force has failed: two atoms lie on top of each other."""
 
@@ -107,12 +110,13 @@ class Computation:
     It is stored as text with OpenMM's system, and is made anew from that text.
     """
 
-    def __init__(self, settings: XtbForceField | AseForceField, atoms: Atoms) -> None:
+    def __init__(self, settings: ComputedForceField, atoms: Atoms) -> None:
         """Make the program.
 
         Args:
             settings: which program.
-            atoms: the structure, with charge and multiplicity; its positions do not matter.
+            atoms: the structure, with charge and multiplicity, in OpenMM's cell if it is periodic.
+                Its positions matter to GFN-FF alone.
 
         Raises:
             InputError: the program cannot be made.
@@ -121,24 +125,30 @@ class Computation:
         self.numbers: list[int] = atoms.numbers.tolist()
         self.info = {name: int(atoms.info[name]) for name in ("charge", "multiplicity")}
         self.periodic = bool(atoms.pbc.all())
+        self.start: list[Any] = []
         self.program: Program
         match settings:
             case XtbForceField():
                 self.program = TightBinding(settings)
+            case GfnffForceField():
+                self.start = [atoms.positions.tolist(), atoms.cell.array.tolist()]
+                self.program = GfnForceField(atoms)
             case AseForceField():
                 self.program = AseProgram(settings)
 
     def __getstate__(self) -> str:
         """Text, which is the same for the same teacher: saved dynamics are found by it."""
         settings = self.settings.model_dump(mode="json")
-        content = [settings, self.numbers, self.info, self.periodic, self.program.name]
+        content = [settings, self.numbers, self.info, self.periodic, self.program.name, *self.start]
         return json.dumps(content, sort_keys=True)
 
     def __setstate__(self, text: str) -> None:
         """Make it again from its text."""
-        settings, numbers, info, periodic, _ = json.loads(text)
-        atoms = Atoms(numbers, positions=np.zeros((len(numbers), 3)), pbc=periodic, info=info)
-        of_kind = {"xtb": XtbForceField, "ase": AseForceField}[settings["kind"]]
+        settings, numbers, info, periodic, _, *start = json.loads(text)
+        positions, cell = start or (np.zeros((len(numbers), 3)), None)
+        atoms = Atoms(numbers, positions=positions, cell=cell, pbc=periodic, info=info)
+        kinds = {"xtb": XtbForceField, "gfnff": GfnffForceField, "ase": AseForceField}
+        of_kind = kinds[settings["kind"]]
         self.__init__(of_kind(**settings), atoms)
 
     def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:

@@ -37,17 +37,16 @@ from scipy.sparse.csgraph import connected_components
 
 from halcyon.config import (
     AmberForceField,
-    AseForceField,
     ForceFieldSettings,
     Gaff2ForceField,
+    GfnffForceField,
     GromacsForceField,
     XmlForceField,
-    XtbForceField,
 )
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
-from halcyon.teacher import gaff2
-from halcyon.teacher.calculators import Computation
+from halcyon.teacher import gaff2, gfnff
+from halcyon.teacher.calculators import Computation, ComputedForceField
 from halcyon.teacher.flexible import check_flexible
 from halcyon.teacher.openmm_units import KJ_PER_MOL, NM
 from halcyon.teacher.supercell import Supercell
@@ -215,7 +214,7 @@ def make_teacher(
         InputError: a file is missing or broken, a molecule is not covered, a bond or angle has no
             term, a topology file describes a cell that is too small, or a program fails.
     """
-    if isinstance(settings, XtbForceField | AseForceField):
+    if isinstance(settings, ComputedForceField):
         return _computed(settings, atoms, bonds)
     numbers, own_bonds = atoms.numbers.copy(), tuple(bonds)
     supercell = _supercell(atoms, bonds)
@@ -245,7 +244,7 @@ def make_teacher(
 
 
 def _computed(
-    settings: XtbForceField | AseForceField, atoms: Atoms, bonds: Sequence[tuple[int, int]]
+    settings: ComputedForceField, atoms: Atoms, bonds: Sequence[tuple[int, int]]
 ) -> Teacher:
     """The teacher of a structure.
 
@@ -258,23 +257,33 @@ def _computed(
     Raises:
         InputError: the program cannot be made, or cannot compute the structure.
     """
-    computation = Computation(settings, atoms)
-    if len(atoms) > 1:  # of a single atom no frame is drawn
-        try:
-            computation.computed(atoms)
-        except Exception as error:  # calculators may raise anything
-            raise InputError(
-                f"structure {atoms.info.get('structure', atoms.symbols)}: forcefield: "
-                f"{computation.program.name} cannot compute it ({type(error).__name__}: {error}). "
-                "Check charge and multiplicity, or choose another `forcefield`"
-            ) from error
+    periodic = bool(atoms.pbc.all())
+    start = atoms
+    if periodic:
+        cell, rotation = openmm_cell(atoms)
+        start = Atoms(atoms.numbers, positions=atoms.positions @ rotation.T, cell=cell, pbc=True)
+        start.info = dict(atoms.info)
+    named = {"gfnff": gfnff.NAME}.get(settings.kind, "")
+    try:
+        if isinstance(settings, GfnffForceField) and (fault := gfnff.crash(start)):
+            raise ValueError(fault)
+        computation = Computation(settings, start)
+        named = computation.program.name
+        if len(atoms) > 1:  # of a single atom no frame is drawn
+            computation.computed(start)
+    except InputError:
+        raise
+    except Exception as error:  # calculators may raise anything
+        raise InputError(
+            f"{_named(atoms)}: forcefield: {named} cannot compute it ({type(error).__name__}: "
+            f"{error}). Check charge and multiplicity, or choose another `forcefield`"
+        ) from error
     system = openmm.System()
     for mass in atoms.get_masses():
         system.addParticle(float(mass))
     force = openmm.PythonForce(computation)
-    periodic = bool(atoms.pbc.all())
     if periodic:
-        system.setDefaultPeriodicBoxVectors(*(openmm_cell(atoms)[0] / NM))
+        system.setDefaultPeriodicBoxVectors(*(cell / NM))
         force.setUsesPeriodicBoundaryConditions(True)
     system.addForce(force)
     order = np.arange(len(atoms))

@@ -36,7 +36,7 @@ from halcyon.commands.plan.trial import GRID
 from halcyon.errors import InputError
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
-PYTHON = SpecifierSet(">=3.11,<3.13")
+PYTHON = SpecifierSet(">=3.11,<3.14")
 CLOCK_S = 2.0
 """A larger difference between clocks is a fault, s: new files would seem to be from the future."""
 LIMIT_S = 300.0

@@ -7,8 +7,8 @@
     print(proposal.text)
 
 The force field is the first that can be built for every molecule: GAFF2; OpenMM's own file for
-water and ions; that file with GAFF2 templates for the molecules that are not in it; or GFN1-xTB,
-which is slower and knows all elements up to radon.
+water and ions; that file with GAFF2 templates for the molecules that are not in it; GFN-FF, if its
+minima are those of GFN2-xTB; or GFN1-xTB, which is the slowest and knows all elements up to radon.
 
 Not for: writing files or printing (see `command`).
 """
@@ -27,6 +27,7 @@ from halcyon.config import (
     Campaign,
     ForceFieldSettings,
     Gaff2ForceField,
+    GfnffForceField,
     StructureSettings,
     XmlForceField,
     XtbForceField,
@@ -37,8 +38,8 @@ from halcyon.errors import InputError
 from halcyon.systems import guesses
 from halcyon.systems import structures as systems
 from halcyon.systems.packing import packed_structure
-from halcyon.teacher import gaff2
-from halcyon.teacher.forcefield import make_teacher
+from halcyon.teacher import comparison, gaff2
+from halcyon.teacher.forcefield import Teacher, make_teacher
 from halcyon.verdict.events import least_bound_per_ns
 from halcyon.verdict.saturation import confidence_spent
 
@@ -47,6 +48,7 @@ WATER_AND_IONS = Path("amber14/tip3p.xml")
 """OpenMM's file with TIP3P water, flexible here, and some thirty monatomic ions."""
 COMBUSTION = Path("config/forcefields/hydrogen-combustion.xml")
 TEMPLATES = Path("config/forcefields")
+UNKNOWN = "it could not be compared with GFN2-xTB"
 CHARGE_TOLERANCE = 0.05
 """A force field's charges may differ from the molecule's charge by this, e."""
 SHELL = 6
@@ -200,7 +202,8 @@ def _forcefield(
     refused = _refusals(typed, parts)
     wet = wish.kind == "liquid" and any(_is_water(part) for part in parts)
     if not refused and not wet:
-        return typed, "the teacher's: AmberTools types the molecules for GAFF2", {}, []
+        why = "the teacher's: AmberTools types the molecules for GAFF2"
+        return typed, why, {}, _badly_typed(parts)
     foreign = _refusals(_xml(WATER_AND_IONS), parts)
     if not foreign:
         return _xml(WATER_AND_IONS), "the teacher's: water and ions, comes with OpenMM", {}, []
@@ -213,18 +216,69 @@ def _forcefield(
         if part.name in foreign
     }
     why = "the teacher's: GAFF2 templates, made for it, beside OpenMM's water and ions"
-    return _xml(*made, WATER_AND_IONS), why, made, []
+    notes = _badly_typed([part for part in parts if part.name in foreign])
+    return _xml(*made, WATER_AND_IONS), why, made, notes
+
+
+def _badly_typed(parts: list[Part]) -> list[str]:
+    """A note for each molecule whose minimum with GAFF2 is not that of GFN2-xTB."""
+    notes = []
+    for part in parts:
+        fault = _unlike_gfn2(Gaff2ForceField(kind="gaff2"), part)
+        if fault not in {"", UNKNOWN}:
+            notes.append(
+                f"GAFF2 types {part.name} badly: at its minimum {fault}, by GFN2-xTB. The teacher "
+                "would teach that shape: set `forcefield: {kind: gfnff}` (slower, all elements) or "
+                "your own parameters (`kind: forcefield_xml`), or see that labels mend it"
+            )
+    return notes
+
+
+def _unlike_gfn2(settings: ForceFieldSettings, part: Part) -> str:
+    """How the minimum of a molecule differs from that of GFN2-xTB.
+
+    Returns:
+        What differs too much; empty: nothing; `UNKNOWN`: it was not compared.
+    """
+    if not 1 < len(part.atoms) <= comparison.MOST_ATOMS:
+        return UNKNOWN
+    teacher = _teacher(settings, part)
+    if not teacher.bonds:
+        return UNKNOWN
+    try:
+        return comparison.compare(teacher, part.atoms).fault
+    except Exception:  # noqa: BLE001 - a comparison that fails is none; programs may raise anything
+        return UNKNOWN
 
 
 def _computed(
     parts: list[Part], reasons: str
 ) -> tuple[ForceFieldSettings, str, dict[Path, str], list[str]]:
-    """GFN1-xTB as the teacher; see `_forcefield`.
+    """GFN-FF as the teacher, or GFN1-xTB; see `_forcefield`.
+
+    GFN-FF is taken where each molecule's minimum is that of GFN2-xTB, which clusters of metals'
+    are not; large molecules are not compared.
 
     Args:
         parts: all molecules.
         reasons: why the force fields do not cover them.
     """
+    reason = reasons.partition(gaff2.ALTERNATIVES)[0].partition(". Give the molecule")[0]
+    reason = reason.strip().removesuffix(".")
+    fast = GfnffForceField(kind="gfnff")
+    unfit = list(_refusals(fast, parts).values())
+    if not unfit:
+        small = [part for part in parts if 1 < len(part.atoms) <= comparison.MOST_ATOMS]
+        faults = {part.name: _unlike_gfn2(fast, part) for part in small}
+        unfit = [f"{name}: {fault}" for name, fault in faults.items() if fault]
+    if not unfit:
+        note = (
+            "GAFF2 does not cover it, so GFN-FF is the teacher"
+            f"{'; its minimum is that of GFN2-xTB' if small else ''}. A step takes half a "
+            f"millisecond or more instead of microseconds ({reason})"
+        )
+        why = "the teacher's: GFN-FF, since GAFF2 does not cover these atoms"
+        return fast, why, {}, [note]
     settings = XtbForceField(kind="xtb")
     if refused := _refusals(settings, parts):
         lines = "\n".join(refused[name] for name in sorted(refused))
@@ -233,12 +287,11 @@ def _computed(
             "for all molecules: halcyon new-system … --forcefield my.xml; or write "
             "`forcefield: {kind: ase, calculator: …}` into a system's file (docs/add-a-system.md)"
         )
-    reason = reasons.partition(gaff2.ALTERNATIVES)[0].partition(". Give the molecule")[0]
     note = (
         f"no force field covers it, so {settings.method} is the teacher, which takes milliseconds "
-        f"a step instead of microseconds ({reason.strip().removesuffix('.')})"
+        f"a step instead of microseconds (GAFF2: {reason}; GFN-FF: {unfit[0]})"
     )
-    why = f"the teacher's: {settings.method}, by tblite, since no force field has these atoms"
+    why = f"the teacher's: {settings.method}, by tblite, since no force field fits these atoms"
     return settings, why, {}, [note]
 
 
@@ -251,12 +304,7 @@ def _build(settings: ForceFieldSettings, part: Part) -> None:
 
     Templates are chosen by elements and bonds, so that the template of Fe²⁺ also fits Fe³⁺.
     """
-    teacher = make_teacher(
-        settings,
-        part.atoms,
-        systems.bonds(part.settings, part.atoms),
-        molecules=lambda: {part.name: [part.molecule]},
-    )
+    teacher = _teacher(settings, part)
     for force in teacher.system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             charges = [force.getParticleParameters(i)[0] for i in range(len(part.atoms))]
@@ -267,6 +315,15 @@ def _build(settings: ForceFieldSettings, part: Part) -> None:
                     f"structure {part.name}: forcefield: {named}: its charges add up to "
                     f"{total:.2f} e, expected {part.settings.charge}"
                 )
+
+
+def _teacher(settings: ForceFieldSettings, part: Part) -> Teacher:
+    return make_teacher(
+        settings,
+        part.atoms,
+        systems.bonds(part.settings, part.atoms),
+        molecules=lambda: {part.name: [part.molecule]},
+    )
 
 
 def _refusals(settings: ForceFieldSettings, parts: list[Part]) -> dict[str, str]:

@@ -131,18 +131,20 @@ def sampled(plan: SystemPlan, names: Sequence[str], frames: int) -> "list[Atoms]
 
 
 def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
-    """Dynamics with the teacher, through OpenMM."""
+    """Dynamics with the teacher, which OpenMM or a program computes."""
     import openmm
 
     by_size = [name for name in _smallest(plan) if name in plan.sampled]
     names = by_size[:1] if tiny else plan.sampled
     begun = cpu_clock()
     frames = sampled(plan, names, MD_FRAMES)
+    seconds = cpu_clock() - begun
     steps = len(names) * md_steps(_trial_dynamics(plan, MD_FRAMES))
+    program = plan.teacher(names[0]).program or f"OpenMM {openmm.version.short_version}"
     return {
-        "seconds_per_step": (cpu_clock() - begun) / steps,
+        "seconds_per_step": seconds / steps,
         "frames": len(frames),
-        "about": f"OpenMM {openmm.version.short_version}, {steps} steps of {', '.join(names)}",
+        "about": f"{program}, {steps} steps of {', '.join(names)}",
     }
 
 
