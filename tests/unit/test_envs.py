@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from conftest import ROOT
+from halcyon.commands.doctor.checks import PYTHON
 
 ENVS = sorted((ROOT / "envs").glob("*.yaml"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -90,6 +91,7 @@ def test_the_same_pythons_are_named_everywhere():
         assert set(re.findall(r"(?:Python|\.venv \()\s*(3\.\d+(?:, 3\.\d+)* or 3\.\d+)", text)) == {
             words
         }, page
+    assert allowed == PYTHON  # what `halcyon doctor` accepts
     bounds = f"(3, {minors[0]}) <= sys.version_info < (3, {int(minors[-1]) + 1})"
     assert bounds in (ROOT / "Makefile").read_text(encoding="utf-8")
 
