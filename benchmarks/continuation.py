@@ -155,9 +155,9 @@ def by_mace(learned: list[Atoms], check: list[Atoms], test: Exact, bond: Exact) 
     seconds = (time.monotonic() - begun) / len(test.frames)
     scan = mace.evaluate(model, bond.frames)
     return errors(
-        np.array(predicted.energies),
+        predicted.energy,
         np.array(predicted.forces),
-        np.array(scan.energies),
+        scan.energy,
         test=test,
         bond=bond,
     ) | {"seconds_per_frame": seconds}
