@@ -19,7 +19,6 @@ trains and times on a graphics card; its cells have names of their own.
 Not for: pre-training (see `pretraining`), or whether a campaign ends right (see `verdict_truth`).
 """
 
-import argparse
 import contextlib
 import sys
 import time
@@ -32,6 +31,7 @@ from typing import Any
 import torch
 from ase import Atoms
 
+import cells
 from halcyon import files
 from halcyon.config import ModelSettings, TrainingSettings
 from halcyon.domain.states import State
@@ -180,48 +180,22 @@ def steps_per_s(model: BatchedMace, frames: Sequence[Atoms]) -> float:
     return number / (time.perf_counter() - begun)
 
 
-def compute(cells: Sequence[Cell], folder: Path, work: Path) -> None:
-    """Compute what is missing; what another run holds is left to it."""
-    work.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        path = folder / f"{cell.name}.json"
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(files.only_one(work / f"lock-{cell.name}"))
-            except InputError:
-                continue
-            if path.exists():
-                continue
-            begun = time.monotonic()
-            content = computed(cell, frames_of(cell.system, work), work)
-            head = {
-                "schema": SCHEMA,
-                "name": cell.name,
-                "system": cell.system,
-                "labels": cell.labels,
-                "size": cell.size,
-                "device": cell.device,
-                "seed": SEED,
-            }
-            folder.mkdir(parents=True, exist_ok=True)
-            files.write_json(path, head | content | {"seconds": time.monotonic() - begun})
-            print(row(files.read_json(path)), flush=True)
-
-
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All cells of a folder, in the order of the grid.
-
-    Raises:
-        InputError: there is none, or one has another schema.
-    """
-    cells = {path.stem: files.read_json(path) for path in folder.glob("*.json")}
-    for name, cell in cells.items():
-        if cell["schema"] != SCHEMA:
-            raise InputError(f"{folder}/{name}.json: schema {cell['schema']}: delete it")
-    order = [cell.name for device in ("cpu", "cuda") for cell in grid(device)]
-    if not cells:
-        raise InputError(f"{folder}: no cell yet: nothing to summarise")
-    return [cells[name] for name in order if name in cells]
+def compute(chosen: Sequence[Cell], folder: Path, work: Path) -> None:
+    """Compute what is missing."""
+    for cell, path in cells.missing(chosen, folder, work):
+        begun = time.monotonic()
+        content = computed(cell, frames_of(cell.system, work), work)
+        head = {
+            "schema": SCHEMA,
+            "name": cell.name,
+            "system": cell.system,
+            "labels": cell.labels,
+            "size": cell.size,
+            "device": cell.device,
+            "seed": SEED,
+        }
+        files.write_json(path, head | content | {"seconds": time.monotonic() - begun})
+        print(row(files.read_json(path)), flush=True)
 
 
 def row(cell: dict[str, Any]) -> str:
@@ -237,30 +211,19 @@ def row(cell: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing; summarise, print, write."""
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--list", action="store_true", help="say what is done and what is missing")
-    parser.add_argument("--summary", action="store_true", help="compute nothing: read the cells")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
-    parser.add_argument("--cells", type=Path, metavar="DIR", default=RESULTS, help="of the cells")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=WORK, help="labels, models")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
+    parser = cells.parser(__doc__ or "", results=RESULTS, work=WORK)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    cells = [cell for cell in grid(args.device) if cell.name.startswith(tuple(args.only))]
+    chosen = [cell for cell in grid(args.device) if cell.name.startswith(tuple(args.only))]
     if args.list:
-        for cell in cells:
-            done = (args.cells / f"{cell.name}.json").exists()
-            print(f"{cell.name:40} {'done' if done else 'missing'}")
+        cells.show_list(chosen, args.cells)
         return
     try:
         if not args.summary:
             torch.set_num_threads(1)
-            compute(cells, args.cells, args.work)
-        known = read_cells(args.cells)
+            compute(chosen, args.cells, args.work)
+        known = cells.read(args.cells, [*grid("cpu"), *grid("cuda")], schema=SCHEMA)
     except InputError as error:
         sys.exit(str(error))
     print(HEAD)

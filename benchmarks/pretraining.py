@@ -22,8 +22,6 @@ Not for: what the cells mean (see `pretraining_summary`), or whether the CLI for
 `cli_validity`).
 """
 
-import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -42,6 +40,7 @@ import numpy as np
 import yaml
 from ase import Atoms
 
+import cells
 from halcyon import files
 from halcyon.config import (
     DomainSettings,
@@ -378,79 +377,62 @@ def run_campaign(cell: Cell, work: Path) -> dict[str, Any]:
 # All of them
 
 
-def read_cells(folder: Path, plan: Plan) -> list[dict[str, Any]]:
+def read_cells(folder: Path) -> list[dict[str, Any]]:
     """All cells of a folder.
 
     Raises:
-        InputError: one was made with other settings, or replicas began with different momenta.
+        InputError: there is none, or they were made with different settings or momenta.
     """
-    cells = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
-    for cell in cells:
-        if (cell["schema"], cell["plan"]) != (SCHEMA, plan.digest):
-            raise InputError(f"{folder}/{cell['name']}.json: made with other settings: delete it")
-    if len({cell.get("momenta") for cell in cells}) > 1:
-        raise InputError(f"{folder}: holds cells with and without the key `momenta`: part them")
-    return cells
+    known = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    if not known:
+        raise InputError(f"{folder}: no cell yet: nothing to summarise")
+    for key in ("schema", "plan", "momenta"):
+        if len({cell.get(key) for cell in known}) > 1:
+            raise InputError(f"{folder}: holds cells that differ in the key `{key}`: part them")
+    return known
 
 
-def compute(cells: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> None:
-    """Compute what is missing; what another run holds is left to it."""
-    for cell in cells:
-        path = folder / f"{cell.name}.json"
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(files.only_one(work / f"lock-{cell.name}"))
-            except InputError:
-                continue
-            if path.exists():
-                continue
-            begun = time.monotonic()
-            campaign = cell.group.startswith(CAMPAIGN)
-            found = run_campaign(cell, work) if campaign else run_dynamics(cell, plan, work)
-            seconds = round(time.monotonic() - begun, 1)
-            head = {"schema": SCHEMA, "plan": plan.digest, "momenta": MOMENTA, "name": cell.name}
-            head |= asdict(cell)
-            files.write_json(path, head | found | {"seconds": seconds})
-            if not campaign:
-                shutil.rmtree(work / cell.name)  # checkpoints and trajectory
-            failed = sum(row["failure"] is not None for row in found.get("replicas", []))
-            print(f"{cell.name}: {failed} failed; {seconds:.0f} s", flush=True)
+def compute(chosen: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> None:
+    """Compute what is missing."""
+    for cell, path in cells.missing(chosen, folder, work):
+        begun = time.monotonic()
+        campaign = cell.group.startswith(CAMPAIGN)
+        found = run_campaign(cell, work) if campaign else run_dynamics(cell, plan, work)
+        seconds = round(time.monotonic() - begun, 1)
+        head = {"schema": SCHEMA, "plan": plan.digest, "momenta": MOMENTA, "name": cell.name}
+        head |= asdict(cell)
+        files.write_json(path, head | found | {"seconds": seconds})
+        if not campaign:
+            shutil.rmtree(work / cell.name)  # checkpoints and trajectory
+        failed = sum(row["failure"] is not None for row in found.get("replicas", []))
+        print(f"{cell.name}: {failed} failed; {seconds:.0f} s", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing; summarise, print, write."""
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--list", action="store_true", help="say what is done and what is missing")
-    parser.add_argument("--summary", action="store_true", help="compute nothing: read the cells")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parser = cells.parser(__doc__ or "", results=None, work=WORK)
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw figures")
-    parser.add_argument("--cells", type=Path, metavar="DIR", help="folder of the cells")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
     parser.add_argument("--smoke", action="store_true", help="tiny models and runs, elsewhere")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     plan = SMOKE if args.smoke else Plan()
-    work = WORK / plan.digest
+    work = args.work / plan.digest
     folder = args.cells or (work / "cells" if args.smoke else RESULTS)
-    cells = [
+    chosen = [
         cell
         for cell in (SMOKE_GRID if args.smoke else grid())
         if cell.name.startswith(tuple(args.only))
     ]
     if args.list:
-        for cell in cells:
-            print(cell.name, "done" if (folder / f"{cell.name}.json").exists() else "missing")
+        cells.show_list(chosen, folder)
         return
     try:
         if not args.summary:
             import torch
 
             torch.set_num_threads(1)
-            compute(cells, plan, folder, work)
-        done = read_cells(folder, plan)
+            compute(chosen, plan, folder, work)
+        done = read_cells(folder)
         summary = summarised(done, seed=SEED)
     except InputError as error:
         sys.exit(str(error))

@@ -28,17 +28,16 @@ Not for: whether the CLI foretells failures (see `cli_validity`). Its parts are 
 """
 
 import argparse
-import contextlib
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+import cells
 from halcyon import files
 from halcyon.errors import InputError
 from signals.judging import Plan, judged
@@ -84,78 +83,43 @@ def grid() -> list[Case]:
 
 
 def compute(cases: Sequence[Case], args: argparse.Namespace, plan: Plan) -> None:
-    """Compute what is missing; what another run holds is left to it."""
+    """Compute what is missing."""
     known: dict[str, Frames] = {}
-    for case in cases:
-        path = args.cells / f"{case.name}.json"
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(files.only_one(args.work / f"lock-{case.name}"))
-            except InputError:
-                continue
-            if path.exists():
-                continue
-            if case.system.channel and args.data is None:
-                print(f"{case.name}: left out: --data names no folder", flush=True)
-                continue
-            if case.system.name not in known:
-                known[case.system.name] = frames_of(case.system, args.work, args.data)
-            content = judged(case, known[case.system.name], args.work, plan)
-            head = {
-                "schema": SCHEMA,
-                "name": case.name,
-                "plan": asdict(plan),
-                "system": case.system.name,
-                "where": case.where,
-                "group": case.group,
-                "labels": case.labels,
-                "seed": case.seed,
-            }
-            files.write_json(path, head | content)
-            latent = content["signals"]["latent"]["0.5 eV/A"]["auroc"]["value"]
-            print(
-                f"{time.strftime('%H:%M:%S')} {case.name}: {content['atoms']} atoms, "
-                f"{content['bad_atoms']}, latent {latent}, {content['seconds']:.0f} s",
-                flush=True,
-            )
-
-
-def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """All cells of a folder, in the order of the grid.
-
-    Raises:
-        InputError: there is none, or one has another schema.
-    """
-    cells = {path.stem: files.read_json(path) for path in folder.glob("*.json")}
-    for name, cell in cells.items():
-        if cell["schema"] != SCHEMA:
-            raise InputError(f"{folder}/{name}.json: schema {cell['schema']}: delete it")
-    order = [case.name for case in grid() if case.name in cells]
-    if not order:
-        raise InputError(f"{folder}: no cell yet: nothing to summarise")
-    return [cells[name] for name in order]
+    for case, path in cells.missing(cases, args.cells, args.work):
+        if case.system.channel and args.data is None:
+            print(f"{case.name}: left out: --data names no folder", flush=True)
+            continue
+        if case.system.name not in known:
+            known[case.system.name] = frames_of(case.system, args.work, args.data)
+        content = judged(case, known[case.system.name], args.work, plan)
+        head = {
+            "schema": SCHEMA,
+            "name": case.name,
+            "plan": asdict(plan),
+            "system": case.system.name,
+            "where": case.where,
+            "group": case.group,
+            "labels": case.labels,
+            "seed": case.seed,
+        }
+        files.write_json(path, head | content)
+        latent = content["signals"]["latent"]["0.5 eV/A"]["auroc"]["value"]
+        print(
+            f"{time.strftime('%H:%M:%S')} {case.name}: {content['atoms']} atoms, "
+            f"{content['bad_atoms']}, latent {latent}, {content['seconds']:.0f} s",
+            flush=True,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing; summarise, print, write."""
-    first, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--list", action="store_true", help="say what is done and what is missing")
-    parser.add_argument("--summary", action="store_true", help="compute nothing: read the cells")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parser = cells.parser(__doc__ or "", results=RESULTS, work=WORK)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the published set")
-    parser.add_argument("--cells", type=Path, metavar="DIR", default=RESULTS, help="of the cells")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=WORK, help="frames and models")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     cases = [case for case in grid() if case.name.startswith(tuple(args.only))]
     if args.list:
-        for case in cases:
-            done = (args.cells / f"{case.name}.json").exists()
-            print(f"{case.name:45} {'done' if done else 'missing'}")
+        cells.show_list(cases, args.cells)
         return
     try:
         if not args.summary:
@@ -163,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             torch.set_num_threads(1)
             compute(cases, args, Plan())
-        summary = summarised(read_cells(args.cells))
+        summary = summarised(cells.read(args.cells, grid(), schema=SCHEMA))
     except InputError as error:
         sys.exit(str(error))
     console = Console()

@@ -17,9 +17,6 @@ started again; two runs started at once share the cells.
 Not for: whether the statistics are right on made-up bursts (see `verdict_simulation`).
 """
 
-import argparse
-import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -36,11 +33,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+import cells
 from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
-from halcyon.errors import InputError
 from halcyon.exploration import starts
 from halcyon.exploration.explore import Exploration, Monitoring, RunControl, explore
 from halcyon.frames import read_frames
@@ -322,10 +319,10 @@ def compute(cell: Cell, effort: Effort, work: Path) -> dict[str, Any]:
 # Results
 
 
-def summarised(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarised(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Coverage of each kind of claim, with its exact 95 % interval, and how campaigns ended."""
     kinds: dict[str, dict[str, Any]] = {}
-    for tried in (tried for cell in cells for tried in cell["claims"]):
+    for tried in (tried for cell in known for tried in cell["claims"]):
         entry = kinds.setdefault(tried["kind"], {"claims": 0, "held": 0, "not_tried": 0})
         if tried["held"] is None:
             entry["not_tried"] += 1
@@ -338,17 +335,17 @@ def summarised(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
             interval = binomtest(entry["held"], entry["claims"]).proportion_ci(0.95, "exact")
             coverage = entry["held"] / entry["claims"]
             entry |= {"coverage": coverage, "low": interval.low, "high": interval.high}
-    first = [cell for cell in cells if cell["generations"] == 1]
+    first = [cell for cell in known if cell["generations"] == 1]
     return {
-        "campaigns": len(cells),
-        "decisions": dict(Counter(cell["decision"] for cell in cells)),
+        "campaigns": len(known),
+        "decisions": dict(Counter(cell["decision"] for cell in known)),
         "saturated_in_generation_0": sum(c["decision"] == Decision.SATURATED for c in first),
         "kinds": kinds,
-        "selection": selected_to_random(cells),
+        "selection": selected_to_random(known),
     }
 
 
-def selected_to_random(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def selected_to_random(known: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Error of selected over that of audit frames of the same generation.
 
     Returns:
@@ -361,7 +358,7 @@ def selected_to_random(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for row in cell["selection"]
             if "selected" in row and "audit" in row
         ]
-        for cell in cells
+        for cell in known
     ]
     ratios = [of_cell for of_cell in ratios if of_cell]
     if not ratios:
@@ -381,12 +378,12 @@ def selected_to_random(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def show(cells: Sequence[dict[str, Any]], console: Console) -> None:
+def show(known: Sequence[dict[str, Any]], console: Console) -> None:
     """The cells as a table, and what they say together."""
     table = Table(title="campaigns, and what new dynamics and labels say of their claims")
     for heading in ("cell", "decision", "generations", "labels", "claims: seen ≤ bound", "min"):
         table.add_column(heading)
-    for cell in cells:
+    for cell in known:
         table.add_row(
             cell["cell"],
             cell["decision"],
@@ -396,7 +393,7 @@ def show(cells: Sequence[dict[str, Any]], console: Console) -> None:
             f"{cell['seconds']['all'] / 60:.0f}",
         )
     console.print(table)
-    summary = summarised(cells)
+    summary = summarised(known)
     console.print(f"{summary['campaigns']} campaigns: {summary['decisions']}")
     for kind, entry in summary["kinds"].items():
         if entry["claims"]:
@@ -423,35 +420,22 @@ def claim_text(tried: dict[str, Any]) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Do the cells that are missing, and show all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--list", action="store_true", help="cells, and which are done")
-    parser.add_argument("--only", default="", metavar="NAME", help="cells whose names begin so")
-    parser.add_argument("--summary", action="store_true", help="compute nothing")
+    parser = cells.parser(__doc__ or "", results=RESULTS, work=WORK)
     parser.add_argument("--smoke", action="store_true", help="a tiny campaign; nothing is kept")
-    parser.add_argument("--json", type=Path, help="write the numbers there")
     given = parser.parse_args(words)
-    effort, folder, work = Effort(), RESULTS, WORK
-    cells = [cell for cell in grid() if cell.name.startswith(given.only)]
+    effort, folder, work = Effort(), given.cells, given.work
+    chosen = [cell for cell in grid() if cell.name.startswith(tuple(given.only))]
     if given.smoke:
-        effort, work, cells = SMOKE, WORK / "smoke", cells[:1]
+        effort, work, chosen = SMOKE, work / "smoke", chosen[:1]
         shutil.rmtree(work, ignore_errors=True)
         folder = work / "cells"
-    paths = {cell: folder / f"{cell.name}.json" for cell in cells}
     if given.list:
-        for cell, path in paths.items():
-            print(f"{'done' if path.exists() else '    '} {cell.name}")
+        cells.show_list(chosen, folder)
         return
-    for cell, path in paths.items():
-        if given.summary or path.exists():
-            continue
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(files.only_one(work / f"lock-{cell.name}"))
-            except InputError:
-                continue  # another run is at it
-            if not path.exists():
-                files.write_json(path, compute(cell, effort, work))
-    done = [json.loads(path.read_text()) for path in paths.values() if path.exists()]
+    if not given.summary:
+        for cell, path in cells.missing(chosen, folder, work):
+            files.write_json(path, compute(cell, effort, work))
+    done = cells.read(folder, chosen, schema=SCHEMA)
     show(done, Console())
     if given.json:
         files.write_json(given.json, summarised(done) | {"cells": done})
