@@ -122,8 +122,9 @@ def test_pretraining_knows_its_grid(benchmark, capsys, tmp_path):
     assert capsys.readouterr().out.split() == [
         word for seed in range(1, 6) for word in (f"zbl_ethanol-50_1100K_{seed}", "missing")
     ]
-    (tmp_path / "old.json").write_text('{"schema": 1, "plan": "other", "name": "old"}')
-    with pytest.raises(SystemExit, match="made with other settings"):
+    for plan in ("first", "second"):
+        (tmp_path / f"{plan}.json").write_text(f'{{"schema": 1, "plan": "{plan}"}}')
+    with pytest.raises(SystemExit, match="holds cells that differ in the key `plan`: part them"):
         module.main(["--summary", "--cells", str(tmp_path)])
 
 
