@@ -1,4 +1,4 @@
-"""Label backends: `cp2k`, `xtb`, `ase` and `dataset`, behind the interface in `base`.
+"""Label backends: `cp2k`, `pyscf`, `xtb`, `ase` and `dataset`, behind the interface in `base`.
 
     from halcyon.config import XtbReference
     from halcyon.labels.reference import make_reference
@@ -12,6 +12,7 @@ from halcyon.config import (
     AseReference,
     Cp2kReference,
     DatasetReference,
+    PyscfReference,
     ReferenceSettings,
     XtbReference,
 )
@@ -36,6 +37,10 @@ def make_reference(settings: ReferenceSettings, *, stress: bool = False) -> Refe
             from halcyon.labels.reference.cp2k.backend import Cp2k
 
             return Cp2k(settings, stress=stress)
+        case PyscfReference():
+            from halcyon.labels.reference.pyscf.backend import Pyscf
+
+            return Pyscf(settings)
         case XtbReference():
             from halcyon.labels.reference.xtb import Xtb
 
