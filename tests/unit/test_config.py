@@ -196,12 +196,13 @@ def test_every_key_is_described_with_its_unit(model):
         ),
         (
             {"reference": {"backend": "cp2kk"}},
-            "reference.backend = 'cp2kk': expected 'cp2k' or 'xtb' or 'ase' or 'dataset' or 'evc'; "
-            "did you mean 'cp2k'?",
+            "reference.backend = 'cp2kk': expected 'cp2k' or 'pyscf' or 'xtb' or 'ase' or 'dataset' "
+            "or 'evc'; did you mean 'cp2k'?",
         ),
         (
             {"reference": {}},
-            "reference.backend: missing; expected 'cp2k' or 'xtb' or 'ase' or 'dataset' or 'evc'",
+            "reference.backend: missing; expected 'cp2k' or 'pyscf' or 'xtb' or 'ase' or 'dataset' "
+            "or 'evc'",
         ),
         ({"reference": "xtb"}, "reference = 'xtb': expected a section of `key: value` lines"),
         (

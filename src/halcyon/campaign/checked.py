@@ -53,6 +53,8 @@ LIBRARIES = (
     "mace-torch",
     "openmm",
     "packmol",
+    "pyscf",
+    "pyscf-dispersion",
     "rdkit",
     "tblite",
     "torch",
@@ -197,7 +199,7 @@ def _small_files(campaign: Campaign) -> list[Path]:
         paths |= {*plan.system.forcefield.paths}
         paths |= {s.file for s in plan.system.structures if s.file is not None}
     match campaign.settings.reference:
-        case config.Cp2kReference(level=level):
+        case config.Cp2kReference(level=level) | config.PyscfReference(level=level):
             paths.add(level)
         case config.EvcReference(states=states):
             paths.add(states)

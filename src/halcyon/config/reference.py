@@ -68,6 +68,35 @@ class XtbReference(Section):
     max_iterations: int = Field(250, ge=1, description="SCF steps before a frame is unconverged.")
 
 
+class PyscfReference(Section):
+    """Labels from PySCF: density-functional theory of molecules, nothing to install."""
+
+    backend: Literal["pyscf"] = Field(description="Label with PySCF.")
+    level: Path = Field(
+        description="File with the level of theory: functional, basis set, dispersion; see "
+        "config/pyscf. Relative to the working folder."
+    )
+    frame_timeout_s: float = Field(
+        3600,
+        gt=0,
+        description="Wall time limit of one frame with its rescue, s, looked at after each step of "
+        "SCF; after it the frame gets no label, until the limit is raised.",
+    )
+    max_iterations: int = Field(
+        100, ge=1, description="SCF steps before the frame is rescued, and steps of the rescue."
+    )
+    rescue: list[Literal["second_order"]] = Field(
+        ["second_order"],
+        description="Tried where SCF does not converge: the second-order solver. []: nothing.",
+    )
+    memory_MB: int = Field(
+        2000,
+        ge=100,
+        description="Memory of one label job that PySCF plans with, MB; what is larger goes to "
+        "scratch files.",
+    )
+
+
 StressUnit = Literal["eV/A^3", "GPa", "kbar", "bar", "Ha/bohr^3", "eV"]
 EnergyUnit = Literal["eV", "meV", "Ha", "kcal/mol", "kJ/mol"]
 LengthUnit = Literal["A", "bohr"]
@@ -193,6 +222,6 @@ class EvcReference(Section):
 
 
 ReferenceSettings = Annotated[
-    Cp2kReference | XtbReference | AseReference | DatasetReference | EvcReference,
+    Cp2kReference | PyscfReference | XtbReference | AseReference | DatasetReference | EvcReference,
     Field(discriminator="backend"),
 ]

@@ -1,4 +1,4 @@
-"""Label backends: `cp2k`, `xtb`, `ase`, `dataset` and `evc`, behind the interface in `base`.
+"""Label backends: `cp2k`, `pyscf`, `xtb`, `ase`, `dataset` and `evc`, behind that of `base`.
 
     from halcyon.config import XtbReference
     from halcyon.labels.reference import make_reference
@@ -13,6 +13,7 @@ from halcyon.config import (
     Cp2kReference,
     DatasetReference,
     EvcReference,
+    PyscfReference,
     ReferenceSettings,
     XtbReference,
 )
@@ -37,6 +38,10 @@ def make_reference(settings: ReferenceSettings, *, stress: bool = False) -> Refe
             from halcyon.labels.reference.cp2k.backend import Cp2k
 
             return Cp2k(settings, stress=stress)
+        case PyscfReference():
+            from halcyon.labels.reference.pyscf.backend import Pyscf
+
+            return Pyscf(settings)
         case XtbReference():
             from halcyon.labels.reference.xtb import Xtb
 

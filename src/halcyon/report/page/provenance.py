@@ -17,6 +17,7 @@ PACKAGES = (
     "torch-sim-atomistic",
     "openmm",
     "tblite",
+    "pyscf",
     "rdkit",
     "ase",
     "numpy",

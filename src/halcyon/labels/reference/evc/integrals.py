@@ -31,16 +31,10 @@ def molecule_of(atoms: Atoms, basis: str) -> Any:
     """PySCF's molecule of a frame, with `info` keys charge and multiplicity.
 
     Raises:
-        InputError: PySCF is not installed, or does not know the basis for an element.
+        InputError: PySCF does not know the basis, or not for an element.
     """
-    try:
-        from pyscf import gto
-        from pyscf.lib.exceptions import BasisNotFoundError
-    except ImportError as error:
-        raise InputError(
-            "reference.backend = evc needs PySCF, which is not installed here: "
-            "pip install 'halcyon-ml[pyscf]'"
-        ) from error
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
 
     try:
         return gto.M(

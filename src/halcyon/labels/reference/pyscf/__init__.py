@@ -1,0 +1,1 @@
+"""Labels from PySCF: `backend` computes them, `level` says how."""
