@@ -3,7 +3,7 @@
     snakemake --configfile config/quickstart.yaml          run a campaign on this machine
     snakemake --configfile config/quickstart.yaml -n       show what there is to do
 
-forcefield → pretrain → seed → label, then generation after generation
+forcefield → (import_labels →) pretrain → seed → label, then generation after generation
 train → domain → explore → select → label → verdict, until the verdict is not `continue`; then
 certify → final, the model as a product.
 """
@@ -117,6 +117,7 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/sizes.smk"
 include: "workflow/rules/slurm.smk"
 include: "workflow/rules/forcefield.smk"
+include: "workflow/rules/import_labels.smk"
 include: "workflow/rules/seed.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/label.smk"

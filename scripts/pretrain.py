@@ -11,8 +11,9 @@ def main(job: stage.Job) -> None:
     from halcyon.models.training import Recipe
 
     args, settings = job.arguments, job.plan.settings
+    taught = read_frames(args.imported or args.frames)
     frames = split(
-        pretraining_frames(read_frames(args.frames), job.plan.structures, read_frames(args.seed)),
+        pretraining_frames(taught, job.plan.structures, read_frames(args.seed)),
         settings.pretraining.validation_fraction,
         seed=job.seed(),
     )
@@ -48,9 +49,10 @@ def main(job: stage.Job) -> None:
                 threads=args.threads,
             )
         what = f"{len(frames['train'])} frames"
+    teacher = "the labels of seed_labels.from" if args.imported else "the force field"
     metrics.write(args.metrics)
     job.done(
-        f"{what}, force MAE {metrics.test.forces_mae_meV_per_A:.0f} meV/Å against the force field",
+        f"{what}, force MAE {metrics.test.forces_mae_meV_per_A:.0f} meV/Å against {teacher}",
         args.model,
     )
 
@@ -58,6 +60,9 @@ def main(job: stage.Job) -> None:
 if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="the teacher's frames")
+    arguments.add_argument(
+        "--imported", type=Path, help="labels of another level, instead of these frames"
+    )
     arguments.add_argument("--seed", required=True, type=Path, help="the seed's frames")
     arguments.add_argument("--model", required=True, type=Path, help="MACE model, written")
     arguments.add_argument("--metrics", required=True, type=Path, help="errors, written")

@@ -1,4 +1,4 @@
-"""Choose the first frames to label from the teacher's dynamics, or from a published set.
+"""Choose the first frames to label from the teacher's dynamics, a published set, or labels one has.
 
 They are split into training, validation and test set for good.
 """
@@ -7,17 +7,23 @@ from pathlib import Path
 
 from halcyon.campaign import stage
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels import seed
+from halcyon.labels import imported, seed
 from halcyon.labels.pool import bonded_otherwise
 
 
 def main(job: stage.Job) -> None:
     settings, structures = job.plan.settings.seed_labels, job.plan.labelled
     seeds = {structure: job.seed(structure) for structure in structures}
-    published = job.campaign.reference().pool
-    if published is None:
+    frames = []
+    if job.arguments.imported:
+        had = read_frames(job.arguments.imported)
+        frames = imported.split(had, structures, settings, seeds)
+    published = job.campaign.reference().pool if settings.draws_frames else None
+    if not settings.draws_frames:
+        pass
+    elif published is None:
         taught = read_frames(job.arguments.frames)
-        frames = seed.from_dynamics(taught, structures, settings, seeds=seeds)
+        frames += seed.from_dynamics(taught, structures, settings, seeds=seeds)
     else:
         starts = [job.plan.start(structure) for structure in structures]
         bonds = {structure: job.plan.lasting_bonds(structure) for structure in structures}
@@ -31,11 +37,14 @@ def main(job: stage.Job) -> None:
                 )
         frames = seed.from_published(published, starts, settings, seeds=seeds, bonds=bonds)
     write_frames(job.arguments.selected, frames)
-    job.done(f"{len(frames)} frames to label", job.arguments.selected)
+    have = sum(imported.is_imported(frame) for frame in frames)
+    words = f"{len(frames) - have} frames to label" + (f", {have} have a label" if have else "")
+    job.done(words, job.arguments.selected)
 
 
 if __name__ == "__main__":
     arguments = stage.parser(__doc__)
     arguments.add_argument("--frames", required=True, type=Path, help="the teacher's frames")
+    arguments.add_argument("--imported", type=Path, help="labels that one has")
     arguments.add_argument("--selected", required=True, type=Path, help="frames, written")
     stage.run(arguments, main)

@@ -7,6 +7,7 @@ from halcyon import tables
 from halcyon.campaign import accounts, retention, stage
 from halcyon.campaign.budget import Spent
 from halcyon.frames import read_frames
+from halcyon.labels.imported import is_imported
 from halcyon.labels.labelling import gather
 from halcyon.verdict import audit, saturation
 from halcyon.verdict.forms import ExplorationSummary, LabelCounts, SelectionSummary
@@ -24,6 +25,8 @@ def main(job: stage.Job) -> None:
     runs[args.generation] = Run(traces=tables.read(args.traces).to_pandas(), replicas=replicas)
     labelled = gather(args.labels)
     counts = {split: len(frames) for split, frames in labelled.items()}
+    imported = sum(map(is_imported, itertools.chain(*labelled.values())))
+    spent = sum(counts.values()) - counts["not_computed"] - imported
     audited = audit.audit_of(itertools.chain(*labelled.values()), args.generation)
     opinions = read_frames(args.opinions) if args.opinions else []
     selection = SelectionSummary.read(args.selection)
@@ -32,7 +35,7 @@ def main(job: stage.Job) -> None:
         settings,
         system=args.system,
         generation=args.generation,
-        labels=LabelCounts(**counts, spent=sum(counts.values()) - counts["not_computed"]),
+        labels=LabelCounts(**counts, spent=spent),
         core_hours=Spent(job.campaign, settings.limits).core_hours(),
         audit=audit.assess_audit(
             audited,

@@ -14,7 +14,7 @@ from halcyon.labels.limits import encoded, rank, tries_again
 from halcyon.labels.reference import make_reference
 from halcyon.labels.reference.base import Status
 from halcyon.labels.store import LabelStore
-from halcyon.labels.store_tools import verify
+from halcyon.labels.store_tools import export, verify
 
 SHORT = {"frame_timeout_s": 600.0, "rescue": ["more_steps"]}
 LONG = SHORT | {"frame_timeout_s": 3600.0}
@@ -196,3 +196,16 @@ def test_limits_of_cp2k_are_those_of_the_settings():
         rescue=["smearing"],
     )
     assert make_reference(settings).limits == {"frame_timeout_s": 60, "rescue": ["smearing"]}
+
+
+def test_an_export_leaves_out_failures_that_gave_way(label, rattled, tmp_path):
+    """Of each structure the export has what `find` returns, and no more."""
+    frames = rattled(3)
+    label(frames, failing(SHORT, Status.TIMEOUT), "first")
+    label(frames[:2], Limited(LONG), "second")
+    store = LabelStore(tmp_path / "store", Limited(LONG).level)
+    numbers = {
+        status: export(store, tmp_path / f"{status}.xyz", {}, {"status": status})
+        for status in ("timeout", "ok")
+    }
+    assert numbers == {"timeout": 1, "ok": 2}

@@ -32,6 +32,20 @@ def unroll(system):
     return verdicts
 
 
+def imported_labels(wildcards):
+    """Labels of the campaign's own level that one has already (seed_labels.from)."""
+    seed = SETTINGS[wildcards.system].seed_labels
+    path = f"{ROOT}/{wildcards.system}/imported/labels.parquet"
+    return [path] if seed.imports_labels else []
+
+
+def pretraining_labels(wildcards):
+    """Labels of another level from files, which the model is pre-trained on."""
+    seed = SETTINGS[wildcards.system].seed_labels
+    path = f"{ROOT}/{wildcards.system}/imported/labels.parquet"
+    return [path] if seed.pretrains_on_files else []
+
+
 def label_files(system, batch):
     """Label shards of a batch: `seed`, or a generation's folder such as `gen003`."""
     shards = SETTINGS[system].resources.label_shards

@@ -6,6 +6,7 @@ rule pretrain:
         frames=rules.forcefield.output.frames,
         # Its time does not count: campaigns of early releases drew the seed after pre-training.
         seed=ancient(rules.seed.output.selected),
+        imported=pretraining_labels,
         start=lambda wc: SETTINGS[wc.system].pretraining.start or [],
     output:
         model="<campaign>/{system}/teacher/pretrained.model",
@@ -27,9 +28,12 @@ rule pretrain:
     params:
         program=SCRIPTS / "pretrain.py",
         campaign=CAMPAIGN.file,
+        imported=lambda wc, input: (
+            f"--imported {input.imported}" if input.imported else ""
+        ),
         seconds=budgeted_seconds,
     shell:
         "exec python {params.program:q} --campaign {params.campaign:q} --system {wildcards.system}"
         " --threads {threads} --log {log:q} --seconds {params.seconds}"
-        " --frames {input.frames:q} --seed {input.seed:q} --model {output.model:q}"
+        " --frames {input.frames:q} {params.imported} --seed {input.seed:q} --model {output.model:q}"
         " --metrics {output.metrics:q}"

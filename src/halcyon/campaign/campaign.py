@@ -196,8 +196,9 @@ class SystemPlan:
 
     @property
     def seed_labels(self) -> int:
-        """Labels that the seed takes."""
-        return self.settings.seed_labels.frames * len(self.labelled)
+        """Labels that the seed takes of the label budget; those that one has already take none."""
+        seed = self.settings.seed_labels
+        return seed.frames * len(self.labelled) if seed.draws_frames else 0
 
 
 @dataclass(frozen=True)

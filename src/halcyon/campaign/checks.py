@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from halcyon import config
+from halcyon.campaign import imports
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.identity import check_identity, level_of_theory
 from halcyon.errors import InputError
@@ -58,6 +59,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         with _naming(path):
             check_teacher(plan)
         check_numbers(plan, source)
+        imports.check_files(plan, starts, source)
         check_committee(plan, source)
         check_start(plan, source)
         check_models(plan, source)
@@ -69,6 +71,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
             with _naming("exploration.ensemble = 'npt' needs labels with a stress"):
                 reference.check_stress()
     for plan in campaign.systems.values():
+        imports.check_reference(plan, reference.pool, source)
         check_pool(plan, reference.pool, source)
     check_scan(campaign, source)
     check_second_opinion(campaign, source)
@@ -221,7 +224,7 @@ def _check_seed(plan: SystemPlan, source: str) -> None:
     cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
     per_structure = seed.frames
     available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)
-    if available < per_structure:
+    if seed.draws_frames and available < per_structure:
         raise InputError(
             f"{source}: seed_labels: system {name} needs {per_structure} frames per structure, "
             f"but the teacher makes about {available} up to {seed.max_temperature_K:g} K "

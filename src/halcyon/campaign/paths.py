@@ -37,6 +37,9 @@ CERTIFICATE = ("certificate.json", "nvt.parquet", "nve.parquet")
 MANIFEST = Path("final/manifest.json")
 """Output of the rule `final`: it lists all files of the folder."""
 
+IMPORTED = ("labels.parquet", "imported.json")
+"""Outputs of the rule `import_labels`, in the folder `imported`."""
+
 COMMITTEE_STAGES = ("domain", "explore", "select")
 """Stages of a generation that read the models of the signal `committee`."""
 
@@ -92,6 +95,8 @@ def start_jobs(campaign: Campaign, system: str) -> list[PlannedJob]:
     jobs = [job("forcefield", teacher / "frames.parquet", teacher / "counts.json")]
     if settings.pretraining.enabled:
         jobs.append(job("pretrain", teacher / "pretrained.model", teacher / "pretrained.json"))
+    if settings.seed_labels.files:
+        jobs.append(job("import_labels", *(folder / "imported" / name for name in IMPORTED)))
     jobs.append(job("seed", folder / "seed/selected.parquet"))
     return jobs + _label_jobs(campaign, system, None)
 
@@ -235,6 +240,7 @@ def cores_of(plan: SystemPlan, stage: str) -> int:
     resources = plan.settings.resources
     cores = {
         "label": resources.label_cores,
+        "import_labels": resources.label_cores,
         "train": resources.train_cores,
         "pretrain": resources.train_cores,
         "explore": resources.explore_cores,
@@ -257,9 +263,10 @@ def finished_generations(campaign: Campaign, system: str) -> int:
         start.setdefault(job.stage, []).append(job)
     forcefields = [path for path in plan.system.forcefield.paths if path.exists()]
     sampled = _after(_newest(forcefields), start["forcefield"])
-    labelled = _after(_after(sampled, start["seed"]), start["label"])
+    had = _after(_newest(plan.settings.seed_labels.files), start.get("import_labels", []))
+    labelled = _after(_after(max(sampled, had), start["seed"]), start["label"])
     model = plan.settings.pretraining.start
-    taught = max(sampled, _newest([model] if model else []))
+    taught = max(sampled, had, _newest([model] if model else []))
     newest = max(labelled, _after(taught, start.get("pretrain", [])))
     committee = _newest(plan.settings.domain.watched_committee)
     for number in range(plan.settings.limits.max_generations):

@@ -45,6 +45,7 @@ UNLEARNED_SECONDS = {
     "second_opinion": 0.05,
     "select": 0.02,
     "label": LABEL_S,  # an atom ** 1.5 in a frame: GGA-DFT on one core
+    "import_labels": LABEL_S,
     "certify": 2e-3,
     "final": 0.02,
 }
@@ -61,6 +62,7 @@ UNLEARNED_MB = {
     "second_opinion": 8000,
     "select": 8000,
     "label": 4000,
+    "import_labels": 4000,
     "certify": 8000,
     "final": 8000,
 }

@@ -16,6 +16,7 @@ time that a cluster is asked for, `rates` into what a campaign will cost.
 | `second_opinion` | frame | random frames that are judged, and labelled ones that teach |
 | `explore`, `certify` | replica-step | replicas × steps |
 | `label` | label | frames to label, with the audit, each in all multiplicities that it may have |
+| `import_labels` | label | labels that are computed again |
 | all others | job | 1 |
 
 How many labels earlier generations have made is not asked for: as many are taken as the settings
@@ -41,6 +42,7 @@ UNITS = {
     "explore": "replica-step",
     "certify": "replica-step",
     "label": "label",
+    "import_labels": "label",
     "second_opinion": "frame",
     "domain": "frame",
     "select": "frame",
@@ -89,6 +91,8 @@ def units(  # noqa: C901, PLR0911 - one per stage
             return _certified_steps(plan)
         case "label":
             return calculations(plan, generation)
+        case "import_labels":
+            return plan.settings.seed_labels.verified_frames
         case "domain":
             taught = pretrained_frames(plan) if plan.settings.pretraining.enabled else 0
             return taught + labels_before(plan, generation or 0)
@@ -122,7 +126,7 @@ def atom_units(plan: SystemPlan, stage: str, generation: int | None) -> float:
     match stage:
         case "explore" | "certify":
             return work * sum(plan.atoms[name] for name in plan.explored) / len(plan.explored)
-        case "label":
+        case "label" | "import_labels":
             return float(work * largest**LABEL_POWER)
     return work * largest
 
@@ -224,7 +228,8 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
     spins = {name: max(1, len(s.multiplicities)) for name, s in plan.structures.items()}
     if generation is not None:
         return labels(plan, generation) * max(spins[name] for name in plan.explored)
-    return plan.settings.seed_labels.frames * sum(spins[name] for name in plan.labelled)
+    seed = plan.settings.seed_labels
+    return seed.frames * sum(spins[name] for name in plan.labelled) if seed.draws_frames else 0
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:

@@ -209,6 +209,19 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _pretrains_on_files(self) -> Self:
+        """Refuse labels of another level where nothing is pre-trained on them."""
+        pretraining = self.pretraining
+        if self.seed_labels.pretrains_on_files and (pretraining.start or not pretraining.enabled):
+            key = "start" if pretraining.start else "enabled"
+            raise ValueError(
+                "seed_labels.level = 'theirs': a model is pre-trained on these labels, but with "
+                f"pretraining.{key} = {str(getattr(pretraining, key))!r} none is; remove one of "
+                "the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fine_tuning_has_a_start(self) -> Self:
         """Refuse what protects a start model where there is none."""
         training, pretraining = self.training, self.pretraining

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -13,6 +14,7 @@ from pydantic import (
 )
 
 from halcyon.config.presets import PresetName, filled
+from halcyon.config.reference import DatasetLayout
 from halcyon.config.section import Count, Positive, Section, Temperatures
 
 TEACHER_TIMESTEP_FS = 0.5
@@ -293,7 +295,11 @@ class TrainingSettings(FitSettings):
 
 
 class SeedSettings(Section):
-    """The first labels: frames of the teacher's dynamics, before any exploration."""
+    """The first labels: frames of the teacher's dynamics, or labels that one has already."""
+
+    model_config = ConfigDict(
+        validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     train: Count = Field(20, description="Frames to train on, per structure.")
     validation: int = Field(
@@ -310,8 +316,57 @@ class SeedSettings(Section):
         gt=0,
         description="Frames are drawn from the teacher's dynamics up to this temperature, K.",
     )
+    files: list[Path] = Field(
+        [],
+        alias="from",
+        description="Files with labels that one has, all written alike: extended XYZ, npz, an ASE "
+        "database (.db), or Parquet of Halcyon. Relative to the working folder. Of each structure, "
+        "`validation` and `test` frames are held out and the others are for training; of fewer "
+        "frames than a seed has, each set takes its part.",
+    )
+    layout: DatasetLayout = Field(
+        DatasetLayout(), description="How these files are written: names and units."
+    )
+    level: Literal["campaign", "theirs"] = Field(
+        "campaign",
+        description="Level of theory of these labels. campaign: that of `reference`, which "
+        "computes some of them again; they must agree. theirs: another one; the model is "
+        "pre-trained on them instead of the teacher's frames, and they are no labels of the "
+        "campaign.",
+    )
+    further: bool = Field(
+        False,
+        description="Whether frames of the teacher's dynamics are labelled beside labels that one "
+        "has.",
+    )
+    verified_frames: Count = Field(
+        5,
+        description="How many of these labels the reference computes again, at least one of each "
+        "file and structure.",
+    )
+    energy_tolerance_meV_per_atom: Positive = Field(
+        1.0, description="Largest difference of an energy that is computed again, meV/atom."
+    )
+    force_tolerance_meV_per_A: Positive = Field(
+        10.0, description="Largest difference of a force component that is computed again, meV/Å."
+    )
 
     @property
     def frames(self) -> int:
         """Frames of each structure, all splits together."""
         return self.train + self.validation + self.test
+
+    @property
+    def imports_labels(self) -> bool:
+        """Whether labels of the campaign's own level come from files."""
+        return bool(self.files) and self.level == "campaign"
+
+    @property
+    def pretrains_on_files(self) -> bool:
+        """Whether the model is pre-trained on labels of another level from files."""
+        return bool(self.files) and self.level == "theirs"
+
+    @property
+    def draws_frames(self) -> bool:
+        """Whether frames of the teacher's dynamics are labelled."""
+        return self.further or not self.imports_labels

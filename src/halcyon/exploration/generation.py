@@ -35,6 +35,7 @@ from halcyon.domain.signals import Model
 from halcyon.exploration.reservoir import audit_frames
 from halcyon.exploration.selection import Selection, select, select_diverse
 from halcyon.frames import structure_key
+from halcyon.labels.imported import is_imported
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.pool import PublishedSet
 from halcyon.models import mace
@@ -119,7 +120,9 @@ def frames_to_label(
         `arrays` have `model_forces`,
         `distance_<signal>` and `expected_error`.
     """
-    spent = sum(frame.info["status"] != NOT_COMPUTED for frame in labelled)
+    spent = sum(
+        frame.info["status"] != NOT_COMPUTED and not is_imported(frame) for frame in labelled
+    )
     left = max(0, settings.limits.label_budget - spent)
     counts: Counter[str] = Counter()
     drawn = audit_frames(visited.reservoir, audit_frames_each, limit=left)

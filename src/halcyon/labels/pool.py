@@ -42,7 +42,7 @@ def frames_like(pool: Sequence[Atoms], start: Atoms, bonds: Bonds | None = None)
         bonds of `start`, with its `info`.
     """
     frames = []
-    for published, order in _ordered(pool, start, bonds):
+    for published, order in ordered(pool, start, bonds):
         if order is not None:
             frame = start.copy()
             frame.info = dict(start.info)
@@ -63,7 +63,7 @@ def bonded_otherwise(pool: Sequence[Atoms], start: Atoms, bonds: Bonds) -> list[
         start: see `frames_like`.
         bonds: see `frames_like`.
     """
-    return [published for published, order in _ordered(pool, start, bonds) if order is None]
+    return [published for published, order in ordered(pool, start, bonds) if order is None]
 
 
 def bonds_in_words(numbers: Sequence[int] | np.ndarray, bonds: Bonds) -> str:
@@ -77,12 +77,17 @@ def bonds_in_words(numbers: Sequence[int] | np.ndarray, bonds: Bonds) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "none"
 
 
-def _ordered(
+def ordered(
     pool: Sequence[Atoms], start: Atoms, bonds: Bonds | None
 ) -> Iterator[tuple[Atoms, np.ndarray | None]]:
     """Frames with the composition and state of a structure, each with its order of atoms.
 
     The order is None where no order gives the structure's bonds.
+
+    Args:
+        pool: see `frames_like`.
+        start: see `frames_like`.
+        bonds: see `frames_like`.
     """
     places = np.argsort(np.argsort(start.numbers, kind="stable"))
     known: list[np.ndarray] = []  # frames of a set have few orders of atoms

@@ -14,7 +14,7 @@ guessed: the message has both and the key of the layout that names one.
 Not for: the formats of files (`published_files`), or storing labels (`store`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,16 @@ FORCES = ("forces", "F", "force", "REF_forces", "REF_force", "dft_forces", "dft_
 """Names of forces that tools use, in any case."""
 
 
-def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
+def read_set(
+    path: Path, layout: DatasetLayout, leave_out: Callable[[str], None] | None = None
+) -> Iterator[Atoms]:
     """Frames of a set, in eV and Å.
 
     Args:
         path: extended XYZ, npz, ASE database or Parquet of Halcyon, by its suffix.
         layout: names and units.
+        leave_out: called with the reason of a frame with a number that is not finite, which is
+            left out; None: such a frame is an error.
 
     Yields:
         Frames with `info` keys charge, multiplicity and energy, and the array forces; where the
@@ -95,15 +99,24 @@ def read_set(path: Path, layout: DatasetLayout) -> Iterator[Atoms]:
         if stress is not None and is_possible(frame) and not np.isnan(stress).all():
             place = f"{path}: frame {number}"
             frame.info["stress"] = _stress(stress, layout, frame.get_volume(), place)
-        for name, values in (
-            ("stress", frame.info.get("stress", 0.0)),
-            ("position", frame.positions),
-            ("energy", frame.info["energy"]),
-            ("force", frame.arrays["forces"]),
-        ):
-            if not np.isfinite(values).all():
-                raise InputError(f"{path}: frame {number}: a number is not finite ({name})")
+        not_finite = _not_finite(frame)
+        if not_finite and leave_out is None:
+            raise InputError(f"{path}: frame {number}: a number is not finite ({not_finite})")
+        if not_finite and leave_out is not None:
+            leave_out(f"a number is not finite ({not_finite})")
+            continue
         yield frame
+
+
+def _not_finite(frame: Atoms) -> str:
+    """What of a frame has a number that is not finite; empty: nothing."""
+    values = {
+        "stress": frame.info.get("stress", 0.0),
+        "position": frame.positions,
+        "energy": frame.info["energy"],
+        "force": frame.arrays["forces"],
+    }
+    return next((name for name, of in values.items() if not np.isfinite(of).all()), "")
 
 
 def _stress(stress: np.ndarray, layout: DatasetLayout, volume: float, place: str) -> list[float]:

@@ -30,10 +30,10 @@ Not for: deciding what is computed (`labelling`), or computing it (`reference`).
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -420,6 +420,20 @@ class _Place(NamedTuple):
 def _supersedes(record: Atoms, other: Atoms) -> bool:
     """Whether a record takes the place of another one of the same structure."""
     return _worth(record) > _worth(other)
+
+
+def is_superseded(failure: Mapping[str, Any], records: Mapping[str, Atoms]) -> bool:
+    """Whether a failure has given way to another record of its structure.
+
+    Args:
+        failure: a row of the store; a label, status ok, never has.
+        records: by key, from `LabelStore.find`.
+    """
+    record = records.get(failure["key"])
+    if failure["status"] == Status.OK or record is None:
+        return False
+    failure = {name: value for name, value in failure.items() if value is not None}
+    return _worth(record) > (False, False, limits.rank(failure))
 
 
 def _worth(record: Atoms) -> tuple[bool, bool, tuple[float, ...]]:

@@ -31,8 +31,8 @@ from halcyon.errors import InputError
 from halcyon.frames import frames_of, structure_key
 from halcyon.labels.finite_difference import StressScale
 from halcyon.labels.published import XYZ, check_stress, read_set
-from halcyon.labels.reference.base import LevelOfTheory
-from halcyon.labels.store import SHARD_FRAMES, LabelStore, level_hash, levels
+from halcyon.labels.reference.base import LevelOfTheory, Status
+from halcyon.labels.store import SHARD_FRAMES, LabelStore, is_superseded, level_hash, levels
 
 SAME_eV, SAME_eV_per_A = 1e-6, 1e-5
 """Within these, two labels of a structure are the same."""
@@ -165,12 +165,18 @@ def _matching(store: LabelStore, conditions: Mapping[str, str]) -> Iterator[Atom
 
 
 def _without_superseded(store: LabelStore, table: pa.Table) -> pa.Table:
-    """Rows without those labels that lack a stress and were computed again with it."""
+    """Rows without those that a later record supersedes: by a stress, a label or higher limits."""
     superseded = pa.array(sorted(store.with_stress(table["key"].to_pylist())), pa.string())
     lacking = pc.is_in(table["key"], value_set=superseded)
     if "stress" in table.column_names:
         lacking = pc.and_(lacking, table["stress"].is_null())
-    return table.filter(pc.invert(lacking))
+    table = table.filter(pc.invert(lacking))
+    failed = table.filter(pc.not_equal(table["status"], Status.OK.value))
+    if not len(failed):
+        return table
+    best = store.find(failed["key"].to_pylist())
+    replaced = [is_superseded(row, best) for row in table.to_pylist()]
+    return table.filter(pa.array([not known for known in replaced], pa.bool_()))
 
 
 @dataclass

@@ -28,7 +28,9 @@ from halcyon.commands.status.disk import disk_use
 from halcyon.commands.status.jobs import Activity, last_line
 from halcyon.commands.status.time_left import seconds_left
 from halcyon.errors import InputError
+from halcyon.frames import read_frames
 from halcyon.labels import journal
+from halcyon.labels.imported import is_imported
 from halcyon.verdict import saturation
 from halcyon.verdict.forms import AuditFinding, ExplorationSummary, Finding, Verdict
 from halcyon.verdict.runs import deciding
@@ -145,7 +147,8 @@ def _labels(
             continue
         if job.done:
             with suppress(InputError):
-                status.update(tables.read(job.outputs[0], ["status"])["status"].to_pylist())
+                frames = read_frames(job.outputs[0])
+                status.update(f.info["status"] for f in frames if not is_imported(f))
         else:
             folder = paths.label_scratch(campaign, name, job.batch, job.shard or 0)
             records = _records(folder / journal.NAME)
