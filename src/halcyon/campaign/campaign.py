@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon import config, files
 from halcyon.config.campaign import PREPARED, SCRATCH
+from halcyon.config.system import BONDS_HOLD
 from halcyon.errors import InputError
 
 # Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
@@ -78,6 +79,14 @@ class SystemPlan:
             return packed_structure(settings, self.structures, seed=self.seed, cache=self.prepared)
         return start_structure(settings)
 
+    @property
+    def fixed(self) -> dict[str, list[int]]:
+        """Numbers of the atoms that no dynamics moves, of each structure that has some."""
+        from halcyon.systems.fixed import fixed_atoms
+
+        masks = {name: fixed_atoms(self.start(name)) for name in self.explored}
+        return {name: mask.nonzero()[0].tolist() for name, mask in masks.items() if mask.any()}
+
     def bonds(self, structure: str) -> list[tuple[int, int]]:
         """Bonded pairs of a structure."""
         from halcyon.systems.packing import packed_bonds
@@ -89,8 +98,8 @@ class SystemPlan:
         return bonds(settings, self.start(structure))
 
     def lasting_bonds(self, structure: str) -> list[tuple[int, int]] | None:
-        """Bonded pairs of a structure whose bonds must hold; None in a reactive system."""
-        return None if self.system.kind == "reactive" else self.bonds(structure)
+        """Bonded pairs of a structure whose bonds must hold; None where they may break."""
+        return self.bonds(structure) if self.system.kind in BONDS_HOLD else None
 
     def molecules(self, structure: str) -> "dict[str, list[Chem.Mol]]":
         """The different molecules of a structure, by the structure that declares them.
@@ -139,10 +148,16 @@ class SystemPlan:
 
         mode = self.settings.domain.classes
         if mode == "auto":
-            mode = "symmetry" if self.system.kind == "molecule" else "element"
+            symmetric = self.system.kind in ("molecule", "solid")
+            mode = "symmetry" if symmetric else "element"
         if mode == "environment":
             mode = "element"
-        return atom_classes(self.start(structure), self.bonds(structure), mode)
+        start = self.start(structure)
+        if mode == "symmetry" and self.system.kind in ("solid", "slab") and start.pbc.all():
+            from halcyon.systems.sites import site_classes
+
+            return site_classes(start)
+        return atom_classes(start, self.bonds(structure), mode)
 
     def classes_of_domain(self) -> dict[str, list[str]]:
         """Class of each atom, of the structures whose atoms labels can tell of.

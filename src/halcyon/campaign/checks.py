@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from halcyon import config
 from halcyon.campaign import imports
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.check_solids import check_fixed, check_vacuum
 from halcyon.campaign.identity import check_identity, level_of_theory
+from halcyon.config.system import BONDS_HOLD
 from halcyon.errors import InputError
 from halcyon.wording import count, listed, per_cent, significant
 
@@ -64,6 +66,8 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_start(plan, source)
         check_models(plan, source)
         check_stress(plan, starts, source)
+        check_fixed(plan, starts, source)
+        check_vacuum(plan, starts, source)
     with _naming(source):
         reference = campaign.reference()
         reference.check(all_starts)
@@ -313,12 +317,13 @@ def check_pool(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: str) ->
     if pool is None:
         return
     classes, name = plan.settings.domain.classes, plan.system.name
-    if plan.system.kind == "reactive":
+    if plan.system.kind not in BONDS_HOLD:
         if classes == "symmetry":
             raise InputError(
                 f"{source}: domain.classes = {classes!r}: system {name}: expected 'element' or "
-                "'environment' with `reference: {backend: dataset}` and `kind: reactive`: where "
-                "bonds break it is unknown which atom of the set is which atom of the structure"
+                "'environment' with `reference: {backend: dataset}` and `kind: "
+                f"{plan.system.kind}`: where bonds break it is unknown which atom of the set is "
+                "which atom of the structure"
             )
         return
     from halcyon.labels.pool import bonded_otherwise, bonds_in_words, frames_like

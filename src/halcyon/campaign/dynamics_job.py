@@ -46,6 +46,7 @@ def watched_model(
         committee=mace.load_committee(
             settings.domain, job.plan.elements, device=device, dtype=dtype
         ),
+        fixed=job.plan.fixed,
     )
     control = RunControl(
         work=job.folder,

@@ -58,6 +58,7 @@ from halcyon.config.section import Count, Name, Section
 from halcyon.config.system import (
     AmberForceField,
     AseForceField,
+    FixedAtoms,
     ForceFieldSettings,
     Gaff2ForceField,
     GfnffForceField,
@@ -91,6 +92,7 @@ __all__ = [
     "EvcReference",
     "ExplorationSettings",
     "FitSettings",
+    "FixedAtoms",
     "ForceFieldSettings",
     "Gaff2ForceField",
     "GfnffForceField",

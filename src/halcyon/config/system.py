@@ -5,7 +5,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from halcyon.config.section import CalculatorPath, Count, Hamiltonian, Name, Section
+from halcyon.config.section import AtomIndex, CalculatorPath, Count, Hamiltonian, Name, Section
+
+
+class FixedAtoms(Section):
+    """Atoms of a structure that no dynamics moves."""
+
+    atoms: list[AtomIndex] = Field(
+        [],
+        description="Their numbers in the file, from 0. With `supercell` their copies are "
+        "fixed, too.",
+    )
+    layers: int = Field(
+        0,
+        ge=0,
+        description="The lowest layers along the third cell vector: atoms whose heights differ by "
+        "less than 0.5 Å are a layer.",
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "FixedAtoms":
+        if not (self.atoms or self.layers):
+            raise ValueError("fixed: expected `atoms` or `layers`; `fixed: none` fixes no atom")
+        return self
 
 
 class StructureSettings(Section):
@@ -48,6 +70,19 @@ class StructureSettings(Section):
         description="Periodic in all directions, or in none. By default packed "
         "structures are periodic, SMILES are not, and a file is if it has a periodic cell.",
     )
+    supercell: list[Count] | None = Field(
+        None,
+        min_length=3,
+        max_length=3,
+        description="How often the cell of a periodic `file` is repeated along each of its "
+        "vectors, e.g. [2, 2, 2].",
+    )
+    fixed: FixedAtoms | Literal["file", "none"] = Field(
+        "file",
+        description="Atoms that no dynamics moves, neither the teacher's nor the model's: "
+        "`{layers: 2}`, `{atoms: [0, 1]}`, `file` for those that the structure file fixes, or "
+        "`none`. Their forces are labelled and learned as those of all others.",
+    )
     pretrain: bool = Field(
         True,
         description="Whether the model is pre-trained on the teacher's frames of this structure. "
@@ -80,6 +115,11 @@ class StructureSettings(Section):
         where = f"structure {self.name}"
         if [self.smiles is None, self.file is None, not self.pack].count(False) != 1:
             raise ValueError(f"{where}: give one of `smiles`, `file` and `pack`")
+        for key in ("supercell", "fixed"):
+            if key in self.model_fields_set and self.pack:
+                raise ValueError(f"{where}: {key}: not for `pack`; give the structure as `file`")
+        if self.supercell and self.file is None:
+            raise ValueError(f"{where}: supercell: only for a `file` with a periodic cell")
         scan = self.multiplicities
         if scan and (self.multiplicity not in scan or len(set(scan)) < len(scan)):
             raise ValueError(
@@ -233,15 +273,21 @@ ForceFieldSettings = Annotated[
 ]
 
 
+BONDS_HOLD = ("molecule", "liquid")
+"""Kinds of system in which a bond that breaks is a failure of the dynamics."""
+
+
 class System(Section):
     """A molecular system: what one model learns."""
 
     name: Name = Field(description="Name of the system, that of its file.")
     description: str = Field("", description="A line for the report.")
-    kind: Literal["molecule", "liquid", "reactive"] = Field(
+    kind: Literal["molecule", "liquid", "reactive", "solid", "slab"] = Field(
         "molecule",
         description="molecule: bonds must hold. liquid: molecules move past each other. reactive: "
-        "bonds may break. It chooses atom classes and what counts as a failure.",
+        "bonds may break. solid: a crystal, without bonds that must hold; it may melt. slab: the "
+        "same, with a vacuum along its third cell vector, which must be wider than the model's "
+        "cutoff. It chooses atom classes and what counts as a failure.",
     )
     forcefield: ForceFieldSettings = Field(
         Gaff2ForceField(kind="gaff2"),

@@ -3,7 +3,7 @@
 The criteria follow X. Fu et al., "Forces are not Enough" (TMLR 2023). A replica has failed if
 
 1. a position, a force or the energy is not finite;
-2. a bond differs from its training mean by more than 0.5 Å (not in a reactive system);
+2. a bond differs from its training mean by more than 0.5 Å (in a molecule or a liquid);
 3. two atoms are closer than a least distance, or, in a liquid, two atoms of different molecules
    are closer than 1.2 Å.
 
@@ -28,6 +28,7 @@ from ase import Atoms
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from halcyon.config.system import BONDS_HOLD
 from halcyon.domain.contacts import Contacts, Limits
 from halcyon.domain.pairs import Pairs
 
@@ -61,7 +62,7 @@ class FailureMonitor:
             starts: a frame of each replica, in the batch's order, with `info["structure"]`.
             bonds: per structure, (i, j, mean length in Å).
             kind: of the system. `molecule`: bonds must hold. `liquid`: bonds must hold, and
-                molecules must not collide. `reactive`: neither is asked for.
+                molecules must not collide. `reactive`, `solid`, `slab`: neither is asked for.
             bond_stretch_A: largest deviation of a bond from its mean, Å.
             min_distance_A: least distance of any two atoms, Å.
             device: where the checks run.
@@ -75,7 +76,7 @@ class FailureMonitor:
         for atoms in starts:
             key = atoms.info["structure"], len(atoms)
             if key not in of_structure:
-                own = bonds.get(key[0], []) if kind != "reactive" else []
+                own = bonds.get(key[0], []) if kind in BONDS_HOLD else []
                 limits = Limits(_molecules(key[1], own), min_distance_A, between_A)
                 prepared = _bonds_alone(own) if searches else _all_pairs(own, limits)
                 of_structure[key] = limits, prepared

@@ -66,6 +66,7 @@ class _Thermostat:
         began: step from which the time of each counts; without a thermostat it has one before.
         sizes: number of atoms of each.
         masses: shape (N, 1), u.
+        free: 1 for an atom that may move and 0 for a fixed one, shape (N, 1); None: all may.
         kT: at present, shape (R,), eV.
         damping: of the momenta in a step, shape (N, 1); 1 where no thermostat acts.
         kick: standard deviation of the momenta's random kicks, shape (N, 1).
@@ -81,6 +82,7 @@ class _Thermostat:
     began: list[int]
     sizes: list[int]
     masses: torch.Tensor
+    free: torch.Tensor | None
     kT: torch.Tensor
     damping: torch.Tensor
     kick: torch.Tensor
@@ -92,14 +94,24 @@ class _Thermostat:
 class Dynamics:
     """Integrates replicas; which of them are in the batch may change between steps."""
 
-    def __init__(self, model: ModelInterface, settings: ExplorationSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        model: ModelInterface,
+        settings: ExplorationSettings,
+        *,
+        seed: int,
+        fixed: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         """Take the model, and from the settings ensemble, time step, friction and pressure.
 
         Args:
             model: gives forces and, at constant pressure, stress.
             settings: how to move.
             seed: of momenta and thermostat.
+            fixed: atoms that do not move, by the name of their structure; not at constant
+                pressure.
         """
+        self.fixed = fixed or {}
         self.model, self.settings, self.seed = model, settings, seed
         self.timestep_ps = settings.timestep_fs / 1000
         options = {"device": model.device, "dtype": model.dtype}
@@ -115,7 +127,12 @@ class Dynamics:
         output = self.model(plain)
         atoms = [len(r.start) for r in replicas]
         momenta = [
-            start_momenta(masses, r.temperature_K, seed=self._seed(r.number, "momenta"))
+            start_momenta(
+                masses,
+                r.temperature_K,
+                seed=self._seed(r.number, "momenta"),
+                free=self.free([r], masses.device),
+            )
             for r, masses in zip(replicas, plain.masses.split(atoms), strict=True)
         ]
         moving = {
@@ -126,6 +143,16 @@ class Dynamics:
             "cell": plain.cell,
         }
         return _moving_state(plain, moving)
+
+    def free(self, replicas: Sequence[Replica], device: torch.device) -> torch.Tensor | None:
+        """Which atoms of replicas may move, shape (N,); None: all."""
+        masks = []
+        for replica in replicas:
+            mask = torch.ones(len(replica.start), dtype=torch.bool)
+            mask[list(self.fixed.get(replica.start.info.get("structure", ""), ()))] = False
+            masks.append(mask)
+        mask = torch.cat(masks)
+        return None if mask.all() else mask.to(device)
 
     def restored(self, replicas: Sequence[Replica], moving: Mapping[str, torch.Tensor]) -> MDState:
         """State of replicas whose `MOVING` tensors a checkpoint has kept."""
@@ -144,6 +171,7 @@ class Dynamics:
         """
         masses = state.masses.unsqueeze(-1)
         nothing = torch.empty(0, device=masses.device)
+        free = self.free(replicas, masses.device)
         self._thermostat = _Thermostat(
             numbers=[replica.number for replica in replicas],
             temperatures_K=[replica.temperature_K for replica in replicas],
@@ -155,6 +183,7 @@ class Dynamics:
             began=list(began),
             sizes=[len(replica.start) for replica in replicas],
             masses=masses,
+            free=None if free is None else free.unsqueeze(-1).to(masses.dtype),
             kT=nothing,
             damping=nothing,
             kick=nothing,
@@ -176,7 +205,8 @@ class Dynamics:
 
         Without one (`nve`), step 3 changes nothing: velocity Verlet. Its two half steps of
         positions are kept apart, since their sum is rounded: a replica moves the same whether or
-        not another in the batch has a thermostat still.
+        not another in the batch has a thermostat still. A fixed atom has no momentum after 1, 3 and
+        5, so that it stays where it is, bit for bit; its force is the model's.
 
         Args:
             state: of R replicas, N atoms in all: positions r (N, 3), momenta p (N, 3), forces F
@@ -189,18 +219,33 @@ class Dynamics:
         """
         thermostat = self._prepared(state, step)
         half = self.dt / 2
-        state = momentum_step(state, half)  # 1
-        state = position_step(state, half)  # 2
+        state = self._kicked(state, half)  # 1
+        state = self._moved(state, half)  # 2
         if thermostat is not None:
             noise = thermostat.noise[step % NOISE_STEPS]
             damped = thermostat.damping * state.momenta
             state.momenta = torch.addcmul(damped, thermostat.kick, noise)  # 3
             if stress is not None:
                 self._rescale(state, thermostat, stress, step)
-        state = position_step(state, half)  # 4
+        state = self._moved(state, half)  # 4
         output = self.model(state)  # 5
         state.energy, state.forces = output["energy"], output["forces"]
-        return momentum_step(state, half)
+        return self._kicked(state, half)
+
+    def _kicked(self, state: MDState, time: torch.Tensor) -> MDState:
+        """Let the forces act on the momenta of all atoms that are not fixed."""
+        state = momentum_step(state, time)
+        if self._thermostat is not None and self._thermostat.free is not None:
+            state.momenta = state.momenta * self._thermostat.free
+        return state
+
+    def _moved(self, state: MDState, time: torch.Tensor) -> MDState:
+        """Move all atoms that are not fixed; torch-sim wraps and so rounds the others, too."""
+        before = state.positions
+        state = position_step(state, time)
+        if self._thermostat is not None and self._thermostat.free is not None:
+            state.positions = torch.where(self._thermostat.free > 0, state.positions, before)
+        return state
 
     def _rescale(
         self, state: MDState, thermostat: _Thermostat, stress: torch.Tensor, step: int
@@ -262,6 +307,8 @@ class Dynamics:
         acts = torch.tensor(coupled, device=self.model.device)[state.system_idx].unsqueeze(-1)
         thermostat.damping = torch.where(acts, self.damping, 1.0)
         thermostat.kick = torch.sqrt(variance * (1 - thermostat.damping**2))
+        if thermostat.free is not None:
+            thermostat.kick = thermostat.kick * thermostat.free
         generator = torch.Generator(device=self.model.device)
         noise, volume_noise = [], []
         for number, size in zip(thermostat.numbers, thermostat.sizes, strict=True):

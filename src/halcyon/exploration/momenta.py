@@ -20,7 +20,9 @@ KELVIN = float(ts.units.MetalUnits.temperature)
 """k_B, eV/K."""
 
 
-def start_momenta(masses: torch.Tensor, temperature_K: float, *, seed: int) -> torch.Tensor:
+def start_momenta(
+    masses: torch.Tensor, temperature_K: float, *, seed: int, free: torch.Tensor | None = None
+) -> torch.Tensor:
     """Draw the momenta of one replica.
 
     1. Each component is drawn from a normal distribution with the variance m k_B T.
@@ -28,12 +30,15 @@ def start_momenta(masses: torch.Tensor, temperature_K: float, *, seed: int) -> t
     3. All are scaled so that the kinetic energy is (3N − 3)/2 k_B T, that of the degrees of
        freedom that are left. Angular momentum is kept.
 
-    A single atom keeps what was drawn: nothing would be left of it.
+    A single atom keeps what was drawn: nothing would be left of it. Where atoms are fixed, they
+    have no momentum, the others' centre of mass may move, and 2 is left out: M free atoms have 3M
+    degrees of freedom.
 
     Args:
         masses: of the atoms, shape (N,), u; its device and type are those of the result.
         temperature_K: kinetic temperature to begin with, K.
         seed: the same seed gives the same momenta, whatever the device and the type.
+        free: which atoms may move, shape (N,); None: all.
 
     Returns:
         Momenta in torch-sim's metal units, sqrt(eV u), shape (N, 3).
@@ -43,7 +48,12 @@ def start_momenta(masses: torch.Tensor, temperature_K: float, *, seed: int) -> t
     generator = torch.Generator().manual_seed(seed)
     momenta = torch.randn(len(mass), 3, generator=generator, dtype=torch.float64)
     momenta *= torch.sqrt(mass * kT)
-    if len(mass) > 1:
+    if free is not None and not free.all():
+        momenta *= free.to("cpu")[:, None]
+        twice_kinetic, degrees = (momenta**2 / mass).sum(), 3 * int(free.sum())
+        if twice_kinetic > 0:
+            momenta *= torch.sqrt(degrees * kT / twice_kinetic)
+    elif len(mass) > 1:
         momenta -= mass * momenta.sum(dim=0) / mass.sum()
         twice_kinetic = (momenta**2 / mass).sum()
         if twice_kinetic > 0:
@@ -71,7 +81,11 @@ def kinetic_energies(
 
 
 def temperatures(
-    momenta: torch.Tensor, masses: torch.Tensor, replica: torch.Tensor, n_replicas: int
+    momenta: torch.Tensor,
+    masses: torch.Tensor,
+    replica: torch.Tensor,
+    n_replicas: int,
+    free: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Kinetic temperature of each of R replicas about its centre of mass.
 
@@ -81,13 +95,15 @@ def temperatures(
     thermostat it moves for ever as it does. (torch-sim's `calc_kT` counts 3N degrees of freedom: a
     water whose centre of mass rests then reads two thirds of its temperature.)
 
-    A single atom has nothing else than the motion of its centre: T = 2K/(3 k_B).
+    A single atom has nothing else than the motion of its centre: T = 2K/(3 k_B). Where atoms are
+    fixed, the total momentum is not conserved, and M free ones have T = 2K/(3M k_B).
 
     Args:
         momenta: in torch-sim's metal units, shape (N, 3).
         masses: shape (N,), u.
         replica: index of each atom's replica, shape (N,).
         n_replicas: R.
+        free: which atoms may move, shape (N,); None: all.
 
     Returns:
         Shape (R,), K, float64.
@@ -98,7 +114,9 @@ def temperatures(
     whole.index_add_(0, replica, momenta.double())
     total_mass = mass.new_zeros(n_replicas).index_add_(0, replica, mass)
     of_centre = (whole**2).sum(dim=1) / (2 * total_mass)
-    alone = sizes == 1
+    moving = sizes if free is None else torch.bincount(replica[free], minlength=n_replicas)
+    # The centre of a single atom is all it has, and fixed atoms let the centre move.
+    alone = (sizes == 1) | (moving < sizes)
     kinetic = kinetic_energies(momenta, masses, replica, n_replicas)
     about_centre = kinetic - torch.where(alone, 0.0, of_centre)
-    return 2 * about_centre / (torch.where(alone, 3, 3 * sizes - 3) * KELVIN)
+    return 2 * about_centre / (torch.where(alone, 3 * moving, 3 * sizes - 3) * KELVIN)

@@ -9,8 +9,8 @@
 Not for: scores (see `domain.signals`), or failures (see `domain.failures`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch_sim.models.interface import ModelInterface
 
@@ -28,12 +28,14 @@ class Monitoring:
         settings: which signals, and how the CLI counts a score (hard or smooth).
         system_kind: `molecule`, `liquid` or `reactive`: what counts as a failure.
         committee: the other models of the signal `committee`; none where it is not watched.
+        fixed: atoms that no dynamics moves, by the name of their structure.
     """
 
     domain: Domain
     settings: DomainSettings
     system_kind: str
     committee: Sequence[ModelInterface] = ()
+    fixed: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def signals(self) -> dict[str, Signal]:
         """All signals, what decides first, by the ending of their trace columns.

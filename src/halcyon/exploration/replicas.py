@@ -105,7 +105,7 @@ class ReplicaBatch:
         self.settings, self.monitoring = settings, monitoring
         self.signals = monitoring.signals()
         self._expected_error: Scorer | None = None
-        self.dynamics = Dynamics(self.model, settings, seed=seed)
+        self.dynamics = Dynamics(self.model, settings, seed=seed, fixed=monitoring.fixed)
         if isinstance(settings.bias, MetadynamicsBias):
             self.hill_every = max(1, round(settings.bias.pace_fs / settings.timestep_fs))
         self.slots: list[Slot] = []
@@ -123,6 +123,7 @@ class ReplicaBatch:
         self._stress: torch.Tensor | None = None
         self._energy_at_start = torch.empty(0)
         self._monitors: dict[int, BlockMonitor] = {}
+        self._free: torch.Tensor | None = None
 
     @property
     def state(self) -> MDState:
@@ -194,7 +195,9 @@ class ReplicaBatch:
         ends = list(itertools.accumulate((len(r.start) for r in replicas), initial=0))
         self.atoms_of = [slice(*pair) for pair in itertools.pairwise(ends)]
         self._monitors = {}
+        self._free = None
         if replicas:
+            self._free = self.dynamics.free(replicas, self.model.device)
             starts = [replica.start for replica in replicas]
             error = next(iter(self.signals.values()))
             self._expected_error = error.distance(starts, self.model.device)
@@ -288,7 +291,7 @@ class ReplicaBatch:
             per_replica(expected, replica, n, "mean").unsqueeze(0),
             per_replica(expected, replica, n, "amax").unsqueeze(0),
             made.output["energy"].double().unsqueeze(0),
-            temperatures(*moving).unsqueeze(0),
+            temperatures(*moving, free=self._free).unsqueeze(0),
             kinetic_energies(*moving).unsqueeze(0),
         ]
         if self.model.bias:

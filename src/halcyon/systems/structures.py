@@ -37,6 +37,7 @@ from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 from halcyon.frames import near_origin
 from halcyon.systems import headers, isotopes
+from halcyon.systems.fixed import mark_fixed
 
 CONFORMER_SEED = 1
 """Seed of RDKit's embedding, so that a SMILES always gives the same conformer."""
@@ -74,6 +75,8 @@ def start_structure(settings: StructureSettings) -> Atoms:
         "multiplicity": settings.multiplicity,
         "structure": settings.name,
     }
+    if settings.smiles is not None:
+        mark_fixed(settings, atoms, atoms, refuse)
     check_spin(settings, atoms)
     if settings.box_A is not None:
         put_in_box(settings, atoms, settings.box_A)
@@ -326,16 +329,28 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if (read.numbers < 1).any():
         refuse(settings, "file", settings.file, "unknown element 'X'")
     if read.pbc.any() and not read.pbc.all():
-        expected = f"periodic along some cell vectors only (pbc {read.pbc.tolist()}); expected all"
-        refuse(settings, "file", settings.file, f"{expected} or none")
+        if not (settings.periodic and read.cell.rank == 3):
+            expected = (
+                f"periodic along some cell vectors only (pbc {read.pbc.tolist()}); expected all "
+                "or none: reference and model compute nothing else. With `periodic: true` a slab "
+                "whose cell has a vacuum is repeated along its third vector, too"
+            )
+            refuse(settings, "file", settings.file, expected)
+        read.pbc = True
     if read.pbc.all() and read.cell.rank < 3:
         refuse(settings, "file", settings.file, "periodic, but its cell vectors span no volume")
     if read.pbc.all() and settings.box_A is not None:
         expected = f"not possible: {settings.file} is periodic and has its own cell"
         refuse(settings, "box_A", settings.box_A, expected)
+    if settings.supercell and not read.pbc.all():
+        expected = f"{settings.file} is not periodic"
+        refuse(settings, "supercell", settings.supercell, expected)
     _check_isotopes(settings, read)
     _check_header(settings, read)
     atoms = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
+    if settings.supercell:
+        atoms = atoms.repeat(settings.supercell)
+    mark_fixed(settings, atoms, read, refuse)
     return near_origin(atoms)
 
 

@@ -45,6 +45,7 @@ from halcyon.config import (
 )
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
+from halcyon.systems.fixed import fixed_atoms
 from halcyon.teacher import gaff2, gfnff
 from halcyon.teacher.calculators import Computation, ComputedForceField
 from halcyon.teacher.flexible import check_flexible
@@ -93,6 +94,12 @@ class Teacher:
     def copies(self) -> int:
         """How often the system has each atom of a frame. The system's energy is that of all."""
         return 1 if self.supercell is None else self.supercell.copies
+
+    @cached_property
+    def fixed(self) -> np.ndarray:
+        """Which atoms of a frame do not move, shape (N,): those that have no mass in OpenMM."""
+        masses = [self.system.getParticleMass(int(particle)) for particle in self.particles]
+        return np.array([mass == 0 * unit.dalton for mass in masses])
 
     @cached_property
     def particles(self) -> np.ndarray:
@@ -200,7 +207,8 @@ def make_teacher(
 
     Args:
         settings: which force field.
-        atoms: the structure, N atoms, periodic in all directions or in none.
+        atoms: the structure, N atoms, periodic in all directions or in none; atoms that are fixed
+            (`systems.fixed`) are moved neither by dynamics nor by minimisation.
         bonds: pairs of bonded atoms.
         molecules: returns the structure's different molecules with their bond orders, by the name
             of the structure that declares them; called for GAFF2 only.
@@ -216,7 +224,7 @@ def make_teacher(
     """
     if isinstance(settings, ComputedForceField):
         return _computed(settings, atoms, bonds)
-    numbers, own_bonds = atoms.numbers.copy(), tuple(bonds)
+    numbers, own_bonds, fixed = atoms.numbers.copy(), tuple(bonds), fixed_atoms(atoms)
     supercell = _supercell(atoms, bonds)
     if supercell is not None:
         if isinstance(settings, AmberForceField | GromacsForceField):
@@ -240,7 +248,16 @@ def make_teacher(
         _use_minimum_image(system)
         if supercell is not None:
             supercell.tie(system, order, atoms.cell.standard_form()[0].array, box)
-    return Teacher(system, numbers, order, bool(atoms.pbc.all()), own_bonds, supercell)
+    return _held(
+        Teacher(system, numbers, order, bool(atoms.pbc.all()), own_bonds, supercell), fixed
+    )
+
+
+def _held(teacher: Teacher, fixed: np.ndarray) -> Teacher:
+    """The teacher, with no mass for fixed atoms: OpenMM then leaves them where they are."""
+    for particle in teacher.particles[fixed]:
+        teacher.system.setParticleMass(int(particle), 0.0)
+    return teacher
 
 
 def _computed(
@@ -287,7 +304,7 @@ def _computed(
         force.setUsesPeriodicBoundaryConditions(True)
     system.addForce(force)
     order = np.arange(len(atoms))
-    return Teacher(
+    teacher = Teacher(
         system,
         atoms.numbers.copy(),
         order,
@@ -295,6 +312,7 @@ def _computed(
         tuple(bonds),
         program=computation.program.name,
     )
+    return _held(teacher, fixed_atoms(atoms))
 
 
 def _supercell(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> Supercell | None:

@@ -22,6 +22,7 @@ import numpy as np
 import openmm
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.constraints import FixAtoms
 from ase.optimize import LBFGS
 from openmm import unit
 
@@ -57,6 +58,7 @@ def minimise(
         return
     atoms = Atoms(teacher.numbers, positions=positions_of(context))
     atoms.calc = _OfContext(context)
+    atoms.set_constraint(FixAtoms(mask=teacher.fixed))
     descent = LBFGS(atoms, logfile=os.devnull, maxstep=LARGEST_STEP_A)
     descent.run(fmax=tolerance_eV_per_A, steps=steps or MOST_STEPS)
     context.setPositions(atoms.positions / NM)

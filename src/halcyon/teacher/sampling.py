@@ -11,7 +11,7 @@ Each frame says in `info["origin"]` how it was made:
 | origin | how |
 |---|---|
 | `md` | Langevin dynamics at one of several temperatures |
-| `displaced` | an `md` frame with Gaussian noise on every atom |
+| `displaced` | an `md` frame with Gaussian noise on every atom that is not fixed |
 | `stretched` | an `md` frame with one bond at 0.7 to 1.5 times its length; both sides stay rigid |
 | `contact` | an `md` frame with two non-bonded atoms pushed together while the others relax |
 | `dissociated` | an `md` frame with one bond at 1.5 to 2.5 times its length |
@@ -114,7 +114,7 @@ def sample(
     )
     frames = [
         *dynamics,
-        *_displaced(dynamics, settings, displacing),
+        *_displaced(teacher, dynamics, settings, displacing),
         *_pulled(
             teacher,
             dynamics,
@@ -240,14 +240,18 @@ class _KeptFrames:
 
 
 def _displaced(
-    frames: Sequence[Atoms], settings: TeacherSettings, random: np.random.Generator
+    teacher: Teacher,
+    frames: Sequence[Atoms],
+    settings: TeacherSettings,
+    random: np.random.Generator,
 ) -> list[Atoms]:
     """Copies of frames drawn with replacement, each with Gaussian noise of a width drawn for it."""
     displaced = []
     for _ in range(settings.displaced_frames):
         frame = _copy(frames, random, "displaced")
         width = random.uniform(*settings.displacement_A)
-        frame.positions += random.normal(scale=width, size=frame.positions.shape)
+        noise = random.normal(scale=width, size=frame.positions.shape)
+        frame.positions += np.where(teacher.fixed[:, None], 0.0, noise)
         displaced.append(frame)
     return displaced
 
@@ -278,8 +282,12 @@ def _pulled(
             sides[bond] = _sides(teacher, bond)
         first, second = sides[bond]
         vector = _vector(frame, *bond)
+        held = [bool(teacher.fixed[side].any()) for side in (first, second)]
+        if all(held):
+            continue  # no side of the bond may move
         # The side with fewer atoms moves more: a hydrogen leaves the molecule, not the reverse.
         part = len(first) / (len(first) + len(second))
+        part = 1.0 if held[0] else 0.0 if held[1] else part
         frame.positions[first] -= (1 - part) * (factor - 1) * vector
         frame.positions[second] += part * (factor - 1) * vector
         pulled.append(frame)

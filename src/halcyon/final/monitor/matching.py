@@ -20,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from halcyon.config.system import BONDS_HOLD
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.systems.graphs import matching_order
@@ -57,7 +58,7 @@ def match(atoms: Atoms, domain: Domain, system_kind: str) -> Match:
         numbers = np.array([_element(name) for name in classes])
         if sorted(numbers.tolist()) != sorted(atoms.numbers.tolist()):
             continue
-        bonds = [] if system_kind == "reactive" else domain.bonds.get(structure, [])
+        bonds = domain.bonds.get(structure, []) if system_kind in BONDS_HOLD else []
         same = np.array_equal(numbers, atoms.numbers)
         if same and _in_place(atoms, bonds):
             return Match(structure, np.arange(len(atoms)))
