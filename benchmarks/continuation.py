@@ -2,10 +2,10 @@
 
 A water molecule in a small basis set. The truth is full configuration interaction. Both learn the
 same geometries of GFN2-xTB dynamics at 300, 600 and 1000 K: continuation their states, MACE (16
-scalar channels, correlation 2) their energies and forces. Errors are those of 200 other frames of
+scalar channels, correlation 2) their energies and forces. Errors are those of 60 other frames of
 the same dynamics, and of a scan of one O–H bond that neither saw.
 
-    python benchmarks/continuation.py --json continuation.json     ten minutes, sto-3g
+    python benchmarks/continuation.py --json continuation.json     some minutes, sto-3g
     python benchmarks/continuation.py --basis 6-31g --frames 20    hours
 
 Keys of each line in the JSON: `states`, `way`, `energy_mae_meV`, `energy_largest_meV`,
@@ -33,6 +33,7 @@ from rich.table import Table
 
 from halcyon import files
 from halcyon.config import ModelSettings, TeacherSettings, TrainingSettings, XtbForceField
+from halcyon.errors import InputError
 from halcyon.labels.reference.evc.continuation import Continuation
 from halcyon.models import mace
 from halcyon.models.training import Recipe, train
@@ -40,7 +41,9 @@ from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.sampling import sample
 
 SEED = 20261129
-STATES = (1, 2, 4, 8, 12, 16)
+STATES = (1, 2, 4, 8, 12)
+SPARE = 10
+"""Frames for states that depend linearly on earlier ones, which are left out."""
 TEMPERATURES_K = [300.0, 600.0, 1000.0]
 SCAN_A = np.linspace(0.75, 1.9, 24)
 STEPS = 2000
@@ -169,28 +172,34 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--basis", default="sto-3g", help="by PySCF's name (default sto-3g)")
-    parser.add_argument("--frames", type=int, default=200, help="to test on (default 200)")
+    parser.add_argument("--frames", type=int, default=60, help="to test on (default 60)")
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    most, checked = max(STATES), 10
+    most, checked = max(STATES) + SPARE, 10
     frames = visited(arguments.frames + most + checked + 30)
     begin = Continuation.begin(water(), arguments.basis)
     test = Exact(begin, frames[most + checked :][: arguments.frames])
     learned = Exact(begin, frames[: most + checked])
     bond = Exact(begin, scanned())
+    check = learned.labelled(most, most + checked)
+    taken: list[int] = []
     lines: list[dict[str, Any]] = []
     grown = begin
     for index in range(most):
-        grown = grown.with_states(learned.frames[index], [learned.states[index]])
-        if (states := index + 1) not in STATES:
+        try:
+            grown = grown.with_states(learned.frames[index], [learned.states[index]])
+        except InputError:  # it depends linearly on the others
             continue
+        taken.append(index)
+        if (states := len(taken)) not in STATES:
+            continue
+        frames = [learned.labelled(each, each + 1)[0] for each in taken]
         rows = {
             "continuation": by_continuation(grown, test, bond),
-            "MACE": by_mace(
-                learned.labelled(0, states), learned.labelled(most, most + checked), test, bond
-            ),
+            "MACE": by_mace(frames, check, test, bond),
         }
+        print(f"{states} states: {rows}", file=sys.stderr, flush=True)
         lines += [{"states": states, "way": way} | row for way, row in rows.items()]
     table = Table(
         title=f"water, {arguments.basis}, {len(test.frames)} frames of {TEMPERATURES_K} K"
