@@ -330,7 +330,10 @@ def test_each_fault_has_its_line():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"kind": "gas"}, "kind = 'gas': expected 'molecule', 'liquid' or 'reactive'"),
+        (
+            {"kind": "gas"},
+            "kind = 'gas': expected 'molecule', 'liquid', 'reactive', 'solid' or 'slab'",
+        ),
         (
             {"forcefield": "a.xml"},
             "forcefield = 'a.xml': expected a section of `key: value` lines",
@@ -338,7 +341,7 @@ def test_each_fault_has_its_line():
         (
             {"forcefield": {"kind": "gaff"}},
             "forcefield.kind = 'gaff': expected 'gaff2' or 'forcefield_xml' or 'amber' or "
-            "'gromacs' or 'xtb' or 'ase'; did you mean 'gaff2'?",
+            "'gromacs' or 'gfnff' or 'xtb' or 'ase'; did you mean 'gaff2'?",
         ),
         (
             {"forcefield": {"kind": "amber", "prmtop": {"ice": "a.prmtop"}}},

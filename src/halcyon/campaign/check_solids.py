@@ -1,8 +1,13 @@
 """What is checked of solids, slabs and fixed atoms before the first job.
 
+    from pathlib import Path
+    from halcyon import config
+    from halcyon.campaign.campaign import Campaign
     from halcyon.campaign.check_solids import check_vacuum
 
-    check_vacuum(plan, starts, "config/mgo.yaml")  # refuses a slab that feels its image
+    source = "config/quickstart.yaml"
+    plan = Campaign.resolve(config.read_yaml(Path(source)), source).systems["ethanol"]
+    check_vacuum(plan, [plan.start("ethanol")], source)  # would refuse a slab that feels its image
 
 Not for: what a structure's file says (`systems.structures`), or all other checks (`checks`).
 """
