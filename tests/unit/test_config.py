@@ -82,8 +82,8 @@ def test_config_yaml_holds_every_default():
     assert config.parse_campaign(content, "config.yaml") == config.parse_campaign(least, "least")
     assert content.keys() == config.Campaign.model_fields.keys()
     for name, section in config.Settings.model_fields.items():
-        keys = {field.alias or key for key, field in section.annotation.model_fields.items()}
-        assert content[name].keys() == keys
+        fields = section.annotation.model_fields.items()
+        assert content[name].keys() == {field.alias or key for key, field in fields}
 
 
 def test_commented_reference_of_config_yaml_is_valid():

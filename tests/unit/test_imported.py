@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms, units
 from ase.io import write
 
-from halcyon.config import DatasetLayout, XtbReference
+from halcyon.config import DatasetLayout, Settings, XtbReference
 from halcyon.config.learning import SeedSettings
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
@@ -225,3 +225,20 @@ def test_too_few_labels_need_further_ones(rattled):
         len(imported.split(frames, ["water"], SeedSettings(**FILES, further=True), {"water": 3}))
         == 10
     )
+
+
+def test_a_layouts_defaults_are_not_taken_for_what_the_user_has_set():
+    """Partial charges that add up to another charge are refused only where none was set."""
+    settings = Settings(seed_labels={"from": ["a.xyz"], "layout": {"energy_unit": "Ha"}})
+    again = Settings(**settings.model_dump(mode="json")).seed_labels
+    assert again == settings.seed_labels
+    assert again.layout.model_fields_set == {"energy_unit"}
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "key"), [({"enabled": False}, "enabled"), ({"start": "m.model"}, "start")]
+)
+def test_labels_of_another_level_need_pre_training(pretraining, key):
+    labels = {"from": ["a.xyz"], "level": "theirs"}
+    with pytest.raises(ValueError, match=f"level = 'theirs'.*pretraining.{key}"):
+        Settings(seed_labels=labels, pretraining=pretraining)

@@ -162,7 +162,7 @@ def seed(tmp_path, rattled, water):
         words += ["--frames", str(tmp_path / "teacher.parquet")]
         words += ["--selected", str(tmp_path / "selected.parquet")]
         options = stage.parser("")
-        for name in ("frames", "selected"):
+        for name in ("frames", "imported", "selected"):
             options.add_argument(f"--{name}", type=type(tmp_path))
         program.main(stage.Job(options.parse_args(words)))
         return read_frames(tmp_path / "selected.parquet"), campaign

@@ -227,7 +227,7 @@ def test_sums_of_a_forecast(tmp_path):
     assert system["least"]["core_hours"][1] * 3600 == pytest.approx(8 + 7 + 55 + 30)
     assert result["total"]["gpu_hours"] == [0, 0]
     assert "actual" not in system
-    without = ("label", "final", "second_opinion")  # measured, none, and not asked for
+    without = ("label", "final", "second_opinion", "import_labels")  # measured, none, not asked for
     assert system["unmeasured"] == [s for s in work.UNITS if s not in without]
     ledger = made.folder / "stages.jsonl"
     entry = {"system": "methanol", "stage": "label", "seconds": 90.0, "cores": 2}

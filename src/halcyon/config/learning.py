@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    field_serializer,
     model_serializer,
     model_validator,
 )
@@ -350,6 +351,11 @@ class SeedSettings(Section):
     force_tolerance_meV_per_A: Positive = Field(
         10.0, description="Largest difference of a force component that is computed again, meV/Å."
     )
+
+    @field_serializer("layout")
+    def _what_was_set(self, layout: DatasetLayout) -> dict[str, Any]:
+        """Keep apart what the user has set: a charge by default is doubted, one that is set not."""
+        return layout.model_dump(mode="json", exclude_unset=True)
 
     @property
     def frames(self) -> int:

@@ -115,8 +115,8 @@ class StructureSettings(Section):
         where = f"structure {self.name}"
         if [self.smiles is None, self.file is None, not self.pack].count(False) != 1:
             raise ValueError(f"{where}: give one of `smiles`, `file` and `pack`")
-        for key in ("supercell", "fixed"):
-            if key in self.model_fields_set and self.pack:
+        for key, usual in (("supercell", None), ("fixed", "file")):
+            if self.pack and getattr(self, key) != usual:
                 raise ValueError(f"{where}: {key}: not for `pack`; give the structure as `file`")
         if self.supercell and self.file is None:
             raise ValueError(f"{where}: supercell: only for a `file` with a periodic cell")
