@@ -20,6 +20,7 @@ from halcyon.final.card import Card, LammpsExport
 from halcyon.final.card_of_result import card_of_result, recommended
 from halcyon.final.certificate import CampaignEnd, Certificate, Conclusion, Level
 from halcyon.final.folder import Manifest
+from halcyon.final.meaning import caveats
 from halcyon.final.monitor.watch import Thresholds
 from halcyon.final.result import Result, Sources, read_result
 from halcyon.frames import read_frames, structure_key, write_frames
@@ -27,6 +28,8 @@ from halcyon.labels.store import LabelStore, level_hash
 from halcyon.models import mace
 from halcyon.models.metrics import Metrics, SetErrors
 
+WATER = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+WATER.info = {"charge": 0, "multiplicity": 1}
 OLD = ROOT / "tests/data/final"
 """Of the folder `final/` that the quickstart made before cards had a typed form."""
 
@@ -129,7 +132,13 @@ def result(**changes):
             seconds=1.0,
         ),
         "verdict": CampaignEnd(decision="max_generations", reason="too short", generation=1),
-        "labels": {"train": [1, 2], "validation": [3], "test": [], "bad": [4], "not_computed": []},
+        "labels": {
+            "train": [WATER] * 2,
+            "validation": [3],
+            "test": [],
+            "bad": [4],
+            "not_computed": [],
+        },
         "level": Level(hash="ab", description={"program": "springs", "version": "1"}),
         "runs": config.ExplorationSettings(temperatures_K=[350.0], bond_stretch_A=0.7),
         "certificate": None,
@@ -183,6 +192,8 @@ def test_a_card_takes_its_numbers_from_the_result(tmp_path):
     assert card.watch.bond_stretch_A == 0.7
     assert (tmp_path / card.structures[0].file).exists()
     assert card.structures[0].formula == "H2O"
+    assert card.caveats == caveats([WATER], bonds_hold=True)
+    assert card.caveats[0] in model_card.markdown(card)
     folder.write_card(card, tmp_path)
     assert Card.read(tmp_path / "card.json") == card
 

@@ -83,7 +83,7 @@ class Card(File):
 
     campaign: str
     system: str
-    kind: str = Field(description="Kind of system: molecule, liquid or reactive.")
+    kind: str = Field(description="Kind of system: molecule, liquid, reactive, solid or slab.")
     halcyon: str = Field(description="Version of Halcyon.")
     model: Model
     dtype: str = Field(description="Precision of the campaign's dynamics: float32 or float64.")
@@ -101,3 +101,8 @@ class Card(File):
     watch: Thresholds = Field(description="Recommended thresholds of the monitor.")
     lammps: LammpsExport
     limits: list[str] = Field(description="What the model is not good for, or untested for.")
+    caveats: list[str] = Field(
+        [],
+        exclude_if=lambda value: not value,  # cards of early releases lack it
+        description="Which energy differences mean nothing, and what it cannot tell apart.",
+    )

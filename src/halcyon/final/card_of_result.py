@@ -11,7 +11,9 @@ import pandas as pd
 
 from halcyon import __version__
 from halcyon.campaign.campaign import SystemPlan
+from halcyon.config.system import BONDS_HOLD
 from halcyon.domain.intervals import Domain
+from halcyon.final import meaning
 from halcyon.final.card import (
     Card,
     CertificateSummary,
@@ -88,6 +90,7 @@ def card_of_result(
         watch=recommended(result.traces, result.failed, least),
         lammps=lammps,
         limits=result.certificate.not_covered if result.certificate else list(UNTESTED),
+        caveats=meaning.caveats(result.labels["train"], bonds_hold=plan.system.kind in BONDS_HOLD),
     )
 
 

@@ -47,7 +47,7 @@ def markdown(card: Card) -> str:
             "",
             "## What it is not good for",
             "",
-            *(f"- {line}" for line in card.limits),
+            *(f"- {line}" for line in [*card.limits, *card.caveats]),
             "",
             "## Cite",
             "",
