@@ -30,6 +30,7 @@ SHOWN = {
     "README.md": ["make run ", "make run CONFIG", "source .venv"],
     "docs/add-a-system.md": ["halcyon plan"],
     "docs/production.md": ["from halcyon.final.monitor.ase", "from ase.io import read"],
+    "docs/exact-states.md": ["halcyon states "],
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }
 """Blocks that are not run, by how they begin: they install, or take minutes or a cluster."""
