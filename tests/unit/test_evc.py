@@ -339,7 +339,7 @@ def test_the_command_makes_states_for_a_campaign(tmp_path, monkeypatch, capsys):
     }
     Path("it.yaml").write_text(yaml.safe_dump(content))
     assert main(["states", "--configfile", "it.yaml", "--tolerance", "1"]) == 0
-    assert "training states from" in capsys.readouterr().err
+    assert "training states from" in capsys.readouterr().out
     continuation, about = states_file.read(Path("made/h2.npz"))
     assert about["converged"]
     assert max(about["errors_meV"]) <= 1.0

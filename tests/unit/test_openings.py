@@ -56,6 +56,7 @@ from halcyon.exploration.dynamics import Replica
 from halcyon.exploration.generation import Watched
 from halcyon.final.evidence import ReplicaEnd
 from halcyon.final.folder import write_structures
+from halcyon.final.monitor.judging import Judged
 from halcyon.frames import structure_key, structure_only
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.evc import states_file
@@ -611,6 +612,14 @@ def loops(request):
         "coefficients": polynomial.coefficients.numpy(),
         "values": np.empty((2, 1, context["mixed"].shape[2])),
     }
+
+
+@prepares("halcyon.report.watched")
+def judged_trajectory(_request):
+    frames = pd.DataFrame({"time_ps": [0.0], "cli_ps": 0.0, "cli_max_ps": 0.0, "outside": 0})
+    frames["failure"] = ""
+    atoms = pd.DataFrame({"atom": [0], "element": "O", "cli_ps": 0.0, "excursions": 0})
+    return {"judged": Judged("water", "error", 0.01, frames, atoms, [])}
 
 
 @prepares("halcyon.systems.fingerprint")

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from halcyon import __version__
-from halcyon.commands import accounts, completion, labels, states, verify
+from halcyon.commands import accounts, completion, labels, states, verify, watch
 from halcyon.commands.doctor import command as doctor
 from halcyon.commands.new_system import command as new_system
 from halcyon.commands.plan import command as plan
 from halcyon.commands.status import command as status
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 
-GROUPS = (new_system, doctor, plan, status, accounts, verify, labels, states)
+GROUPS = (new_system, doctor, plan, status, accounts, verify, labels, states, watch)
 """Groups of commands, in the order of `--help`; `completion` comes last."""
 EXIT_CTRL_C = 130
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halcyon.commands.terminal import Commands, tell
+from halcyon.commands.terminal import Commands, console, tell
 from halcyon.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def register(groups: Commands) -> None:
     command.set_defaults(run=_states)
 
 
+def progress(line: str) -> None:
+    """Say how far it is, beside the result."""
+    tell(line, style="dim")
+
+
 def _states(arguments: argparse.Namespace) -> int:
     from halcyon import config, files
     from halcyon.campaign.campaign import Campaign
@@ -87,7 +92,7 @@ def _states(arguments: argparse.Namespace) -> int:
                 max_determinants=reference.max_determinants,
             ),
             seed=campaign.settings.seed,
-            say=tell,
+            say=progress,
         )
         states_file.write(
             path,
@@ -103,9 +108,10 @@ def _states(arguments: argparse.Namespace) -> int:
             f"{max(grown.errors_meV):.3g} meV: raise --most-states or --tolerance, with --replace. "
             "A campaign refuses this file"
         )
-    tell(
+    console().print(
         f"{number} training states from {grown.exact_calculations} exact calculations → {path}; "
-        f"now: snakemake --configfile {source}"
+        f"now: snakemake --configfile {source}",
+        soft_wrap=True,
     )
     return 0
 
@@ -146,7 +152,7 @@ def _frames(campaign: "Campaign", path: Path | None, source: str) -> list["Atoms
     frames, _ = sample(teacher, start, settings, seed=campaign.settings.seed)
     for frame in frames:
         frame.info |= {key: start.info[key] for key in ("charge", "multiplicity")}
-    tell(f"{len(frames)} frames of GFN2-xTB dynamics at {settings.temperatures_K} K")
+    progress(f"{len(frames)} frames of GFN2-xTB dynamics at {settings.temperatures_K} K")
     return [start, *frames]
 
 
