@@ -31,12 +31,13 @@ EXAMPLES = {
     "campaign": "my_campaign",
     "systems": ["ethanol"],
     "level": "config/cp2k/pbe-d3-dzvp.yaml",
+    "pyscf level": "config/pyscf/pbe-d3bj-def2-svp.yaml",
     "calculator": "ase.calculators.emt.EMT",
     "files": ["data/published.npz"],
     "to_K": 1500.0,
     "variables": [{"kind": "torsion", "atoms": [0, 1, 2, 3], "sigma_deg": 20.0}],
 }
-"""Values in config.yaml of keys that have no default."""
+"""Values in config.yaml of keys that have no default, where need be with the backend before."""
 UNITS = {
     "_meV_per_atom_ps": "meV/(atom ps)",
     "_meV_per_A": "meV/Å",
@@ -230,7 +231,9 @@ def _yaml_lines(section: Node, schema: Node, indent: str) -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from _yaml_lines(node, schema, f"{indent}  ")
         else:
-            value = node.get("default", node.get("const", EXAMPLES.get(key)))
+            backend = section["properties"].get("backend", {}).get("const", "")
+            example = EXAMPLES.get(f"{backend} {key}", EXAMPLES.get(key))
+            value = node.get("default", node.get("const", example))
             yield f"{indent}{key}: {_scalar(value)}"
         if not indent and section is schema:
             yield ""
