@@ -9,8 +9,8 @@
 
 Each frame starts from the same guess (superposed atoms), so a label does not depend on the frames
 before it. A frame of multiplicity 1 is restricted, every other unrestricted. Converged orbitals of
-the multiplicities that the level names are checked for stability (Seeger and Pople, J. Chem. Phys.
-1977): where others of the same kind are lower, these are followed and checked again. Forces include
+the multiplicities that the level names are checked for stability (R. Seeger and J. A. Pople, J.
+Chem. Phys. 66, 3045, 1977): where others of the same kind are lower, these are followed and checked again. Forces include
 the response of the grid: they are the slope of the energy, and sum to zero.
 
 The time limit is looked at after each step of SCF, so that a frame may overrun it by the longest
@@ -182,7 +182,7 @@ class Pyscf(Reference):
         )
 
     def _second_order(self, first: Any, orbitals: Any, occupations: Any) -> Any:
-        """Converge from given orbitals with the second-order solver (Sun, arXiv 2016).
+        """Converge from given orbitals with the second-order solver (Q. Sun, arXiv:1610.08423).
 
         Raises:
             _UnconvergedError: it does not converge.
