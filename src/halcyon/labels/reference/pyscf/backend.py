@@ -10,8 +10,8 @@
 Each frame starts from the same guess (superposed atoms), so a label does not depend on the frames
 before it. A frame of multiplicity 1 is restricted, every other unrestricted. Converged orbitals of
 the multiplicities that the level names are checked for stability (R. Seeger and J. A. Pople, J.
-Chem. Phys. 66, 3045, 1977): where others of the same kind are lower, these are followed and checked again. Forces include
-the response of the grid: they are the slope of the energy, and sum to zero.
+Chem. Phys. 66, 3045, 1977): where others of the same kind are lower, these are followed and checked
+again. Forces include the response of the grid: they are the slope of the energy, and sum to zero.
 
 The time limit is looked at after each step of SCF, so that a frame may overrun it by the longest
 step.
