@@ -18,13 +18,11 @@ def main(job: stage.Job) -> None:
     if job.arguments.imported:
         had = read_frames(job.arguments.imported)
         frames = imported.split(had, structures, settings, seeds)
-    published = job.campaign.reference().pool if settings.draws_frames else None
-    if not settings.draws_frames:
-        pass
-    elif published is None:
+    published = job.campaign.reference().pool
+    if published is None and settings.draws_frames:
         taught = read_frames(job.arguments.frames)
         frames += seed.from_dynamics(taught, structures, settings, seeds=seeds)
-    else:
+    elif published is not None:  # such a reference verifies no imported labels
         starts = [job.plan.start(structure) for structure in structures]
         bonds = {structure: job.plan.lasting_bonds(structure) for structure in structures}
         for start in starts:
@@ -35,7 +33,7 @@ def main(job: stage.Job) -> None:
                     f"composition but other bonds and are left out; the first: "
                     f"{others[0].info['place']}"
                 )
-        frames = seed.from_published(published, starts, settings, seeds=seeds, bonds=bonds)
+        frames += seed.from_published(published, starts, settings, seeds=seeds, bonds=bonds)
     write_frames(job.arguments.selected, frames)
     have = sum(imported.is_imported(frame) for frame in frames)
     words = f"{len(frames) - have} frames to label" + (f", {have} have a label" if have else "")

@@ -21,14 +21,14 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from ase import Atoms
 from pydantic import Field
 
 from halcyon.config import DatasetLayout
 from halcyon.config.learning import SeedSettings
 from halcyon.errors import InputError
-from halcyon.frames import structure_key, structure_only
+from halcyon.frames import structure_key
+from halcyon.labels import seed
 from halcyon.labels.agreement import Agreement
 from halcyon.labels.pool import ordered
 from halcyon.labels.published import read_set
@@ -215,14 +215,9 @@ def split(
                 f"({listed(structures)}): add files, or let the campaign label frames of its own "
                 "too (seed_labels.further: true)"
             )
-        splits = ["train"] * train + ["validation"] * validation + ["test"] * test
-        order = np.random.default_rng(seeds[structure]).permutation(len(of_structure))
-        for index, part in zip(order, splits, strict=True):
-            frame = of_structure[index]
-            bare = structure_only(frame)
-            bare.info |= {"split": part, "generation": -1, "reason": "seed"}
-            bare.info |= {"origin": frame.info["origin"], "key": frame.info["key"]}
-            selected.append(bare)
+        numbers = {"train": train, "validation": validation, "test": test}
+        for frame, part in seed.drawn(of_structure, numbers, seeds[structure]):
+            selected.append(seed.selected_frame(frame, part, {"origin": frame.info["origin"]}))
     return selected
 
 

@@ -54,9 +54,9 @@ def from_dynamics(
                 f"{settings.max_temperature_K:g} K, expected {settings.frames} for the seed "
                 "(seed_labels): raise teacher.md_frames, or lower teacher.min_difference_A"
             )
-        for frame, split in _drawn(candidates, settings, seeds[structure]):
+        for frame, split in drawn(candidates, _numbers(settings), seeds[structure]):
             origin = {"origin": "md", "temperature": frame.info["temperature"]}
-            selected.append(_selected(frame, split, origin))
+            selected.append(selected_frame(frame, split, origin))
     return selected
 
 
@@ -92,24 +92,33 @@ def from_published(
                 f"reference.files: {len(candidates)} frames of {structure} in the data set, "
                 f"expected {settings.frames} for the seed (seed_labels)"
             )
-        for frame, split in _drawn(candidates, settings, seeds[structure]):
-            selected.append(_selected(frame, split, {"origin": "data set"}))
+        for frame, split in drawn(candidates, _numbers(settings), seeds[structure]):
+            selected.append(selected_frame(frame, split, {"origin": "data set"}))
     return selected
 
 
-def _drawn(
-    candidates: Sequence[Atoms], settings: SeedSettings, seed: int
+def drawn(
+    candidates: Sequence[Atoms], numbers: Mapping[str, int], seed: int
 ) -> list[tuple[Atoms, str]]:
-    """Different candidates, drawn at random, with their splits."""
-    splits = (
-        ["train"] * settings.train + ["validation"] * settings.validation + ["test"] * settings.test
-    )
+    """Different frames, drawn at random, each with its split.
+
+    Args:
+        candidates: at least as many as there are numbers in all.
+        numbers: of frames, by split.
+        seed: of the draw.
+    """
+    splits = [split for split, number in numbers.items() for _ in range(number)]
     order = np.random.default_rng(seed).permutation(len(candidates))[: len(splits)]
     return [(candidates[index], split) for index, split in zip(order, splits, strict=True)]
 
 
-def _selected(frame: Atoms, split: str, origin: Mapping[str, object]) -> Atoms:
+def selected_frame(frame: Atoms, split: str, origin: Mapping[str, object]) -> Atoms:
+    """A frame of the seed, without a label: `origin` are its `info` keys of where it is from."""
     selected = structure_only(frame)
     selected.info |= {"split": split, "generation": -1, "reason": "seed", **origin}
     selected.info |= {"key": structure_key(selected)}
     return selected
+
+
+def _numbers(settings: SeedSettings) -> dict[str, int]:
+    return {name: getattr(settings, name) for name in ("train", "validation", "test")}
