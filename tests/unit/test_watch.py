@@ -11,6 +11,7 @@ from ase.io import read, write
 from test_calculator import folder  # noqa: F401 - a fixture
 
 from halcyon.commands.main import main
+from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
 from halcyon.final.monitor.ase import MonitoredMace
 from halcyon.final.monitor.judging import judge
@@ -120,6 +121,36 @@ def test_lambda_is_the_time_outside_and_neighbours_are_one(calculator):
     runs = np.split(np.arange(len(order)), np.flatnonzero(np.diff(bad.astype(int))) + 1)
     expected = {int(run[scores[run].max(axis=1).argmax()]) for run in runs if bad[run[0]]}
     assert {atoms.info["frame"] for atoms in judged.worst} == expected
+
+
+def stretched(by):
+    atoms = molecule("CH3OH")
+    atoms.positions[1] += by * (atoms.positions[1] - atoms.positions[0])
+    return atoms
+
+
+def test_of_consecutive_bad_frames_the_worst_is_kept(folder):  # noqa: F811
+    """In a domain that calm frames are inside of, and frames with a long bond are not."""
+    calm = moving(6, width=0.005)
+    model = MonitoredMace(folder)
+    nodes = np.array([model.get_property("node_energy", atoms) for atoms in calm])
+    tier = {
+        symbol: (float(of.min()) - 0.1, float(of.max()) + 0.1)
+        for symbol in set(ELEMENTS)
+        for of in [nodes[:, [own == symbol for own in ELEMENTS]]]
+    }
+    domain = Domain(classes={"methanol": ELEMENTS}, label=tier, guard=tier, margin=None, bonds={})
+    calculator = MonitoredMace(folder / "model.model", domain)
+    order = [calm[0], stretched(0.6), stretched(1.5), calm[1], calm[2], stretched(0.6), calm[3]]
+    frames = [Frame(number, atoms, number, None) for number, atoms in enumerate(order)]
+    judged = judge(calculator, frames, interval_ps=0.01)
+    outside = (judged.frames["outside"] > 0).tolist()
+    assert outside == [False, True, True, False, False, True, False]
+    worst = judged.frames["worst_score"].to_numpy()
+    first = 1 if worst[1] > worst[2] else 2
+    assert {atoms.info["frame"] for atoms in judged.worst} == {first, 5}
+    few = judge(calculator, frames, interval_ps=0.01, most_worst=1)
+    assert [atoms.info["frame"] for atoms in few.worst] == [int(worst.argmax())]
 
 
 def test_times_of_the_file_are_those_of_lambda(calculator, tmp_path):
