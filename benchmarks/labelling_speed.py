@@ -34,7 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from halcyon.config import Cp2kReference, TeacherSettings, XmlForceField, read_system
-from halcyon.labels.reference import Record, Status
+from halcyon.config.reference import ReferenceSettings
+from halcyon.labels.reference import Record, Status, make_reference
 from halcyon.labels.reference.cp2k.backend import Cp2k
 from halcyon.systems.structures import bonds, molecules, start_structure
 from halcyon.teacher.forcefield import make_teacher
@@ -87,11 +88,11 @@ class Labelling:
     """One way of labelling, and what it has cost so far."""
 
     def __init__(
-        self, settings: Cp2kReference, frames: Sequence[Atoms], work: Path, cores: int
+        self, settings: ReferenceSettings, frames: Sequence[Atoms], work: Path, cores: int
     ) -> None:
-        """Prepare; CP2K starts with the first `next`."""
+        """Prepare; the program starts with the first `next`."""
         work.mkdir(parents=True)
-        self._records: Iterator[Record] = Cp2k(settings).label(frames, work, cores)
+        self._records: Iterator[Record] = make_reference(settings).label(frames, work, cores)
         self.records: list[Record] = []
         self.processor_s = self.wall_s = 0.0
 

@@ -154,6 +154,25 @@ def test_labelling_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert "naive / reused" in capsys.readouterr().out
 
 
+def test_label_cost_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "cost.json"
+    options = ["--frames", "2", "--only", "xtb", "--json", str(written)]
+    benchmark("label_cost").main(options)
+    found = json.loads(written.read_text())["references"]
+    assert set(found) == {"xtb GFN1-xTB", "xtb GFN2-xTB"}
+    assert found["xtb GFN2-xTB"]["ratio_vs_gfn2"] == 1
+    # Two Hamiltonians: the same frames, other forces.
+    largest = [way["largest_force_eV_per_A"] for way in found.values()]
+    assert 1 < min(largest) < max(largest) < 20
+    assert "2 frames of ethanol" in capsys.readouterr().out
+
+
+def test_label_cost_names_what_it_knows(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark("label_cost").main(["--only", "vasp"])
+    assert "expected the start of one of: xtb GFN1-xTB" in capsys.readouterr().err
+
+
 def test_watched_heating_notes_alarm_and_failure_of_the_same_run(
     benchmark,
     folder,  # noqa: F811

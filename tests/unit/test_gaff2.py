@@ -16,8 +16,9 @@ from halcyon.config import Gaff2ForceField, StructureSettings, TeacherSettings
 from halcyon.errors import InputError
 from halcyon.systems.structures import bonds, molecules, start_structure
 from halcyon.teacher import gaff2
-from halcyon.teacher.forcefield import _topology, make_teacher
+from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.frcmod import forcefield_xml, read_frcmod, read_mol2
+from halcyon.teacher.openmm_systems import topology_of
 from halcyon.teacher.sampling import sample
 
 DATA = ROOT / "tests/data/gaff2"
@@ -74,7 +75,7 @@ def test_energies_are_parmed_s(name):
     parameters = read_frcmod((DATA / f"{name}.frcmod").read_text(encoding="utf-8"))
     forcefield = app.ForceField(io.StringIO(forcefield_xml({name: typed}, parameters, prefix="x-")))
     atoms = Atoms(numbers, positions=wanted["positions_A"])
-    topology, order = _topology(atoms, [tuple(pair) for pair in wanted["bonds"]])
+    topology, order = topology_of(atoms, [tuple(pair) for pair in wanted["bonds"]])
     system = forcefield.createSystem(topology)
     for index, force in enumerate(system.getForces()):
         force.setForceGroup(index)

@@ -18,7 +18,7 @@ from halcyon.config import (
 from halcyon.errors import InputError
 from halcyon.systems.structures import bonds, start_structure
 from halcyon.teacher import dynamics as teacher_dynamics
-from halcyon.teacher import forcefield as teachers
+from halcyon.teacher import openmm_systems
 from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.sampling import sample
 
@@ -105,7 +105,7 @@ def test_shipped_template(name):
 
 
 def test_every_shipped_template_is_tried():
-    assert sorted(teachers._read_templates(SHIPPED)) == sorted(TEMPLATES)
+    assert sorted(openmm_systems.read_templates(SHIPPED)) == sorted(TEMPLATES)
 
 
 def test_shipped_parameters_are_those_of_gaff2():
@@ -358,7 +358,7 @@ def test_rigid_water_becomes_flexible(tmp_path):
         "HarmonicAngleForce",
     }
     assert "virtual sites" in topology_fault(xml("tip4pew.xml"), water, graph)
-    text = (teachers.OPENMM_FORCEFIELDS / "spce.xml").read_text(encoding="utf-8")
+    text = (openmm_systems.OPENMM_FORCEFIELDS / "spce.xml").read_text(encoding="utf-8")
     begin, _, rest = text.partition("<HarmonicAngleForce>")
     (tmp_path / "hinge.xml").write_text(begin + rest.partition("</HarmonicAngleForce>")[2])
     said = topology_fault(xml(tmp_path / "hinge.xml"), water, graph)

@@ -19,21 +19,16 @@ in eV, forces in eV/Å; the zero of the energy is the force field's own.
 Not for: drawing frames (see `sampling`), typing molecules (see `gaff2`), or accuracy.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import openmm
 from ase import Atoms
-from openmm import app, unit
+from openmm import unit
 from rdkit import Chem
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from halcyon.config import (
     AmberForceField,
@@ -46,25 +41,26 @@ from halcyon.config import (
 from halcyon.config.learning import TEACHER_TIMESTEP_FS
 from halcyon.errors import InputError
 from halcyon.systems.fixed import fixed_atoms
-from halcyon.teacher import gaff2, gfnff
+from halcyon.teacher import gfnff
 from halcyon.teacher.calculators import Computation, ComputedForceField
 from halcyon.teacher.flexible import check_flexible
+from halcyon.teacher.openmm_systems import (
+    PART_OF_CELL,
+    from_templates,
+    from_topology,
+    from_xml,
+    gaff2_files,
+    openmm_cell,
+    structure_name,
+    use_minimum_image,
+)
 from halcyon.teacher.openmm_units import KJ_PER_MOL, NM
 from halcyon.teacher.supercell import Supercell
 
-REAL_SPACE_CUTOFF_A = 10.0
-"""Cutoff of periodic structures, Å; less in a cell narrower than twice that."""
-PART_OF_CELL = 0.49
-"""The cutoff's greatest part of the width of the cell."""
 LEAST_CUTOFF_A = 4.0
 """A cell that is too narrow for this cutoff, Å, is repeated (see `supercell`)."""
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
-MAX_NAMES = 20
-"""A message lists at most so many templates of a file."""
-VIRTUAL = " (has virtual sites, which a teacher cannot use; amber14/tip3p.xml has none)"
-OPENMM_FORCEFIELDS = Path(app.__file__).parent / "data"
-"""Force fields that come with OpenMM, e.g. `amber14/tip3p.xml`."""
 
 
 @dataclass(frozen=True)
@@ -232,20 +228,22 @@ def make_teacher(
         atoms, bonds = supercell.repeated(atoms), supercell.bonds
     match settings:
         case XmlForceField():
-            system, order = _from_xml(settings.files, atoms, bonds)
+            system, order = from_xml(settings.files, atoms, bonds)
         case Gaff2ForceField():
             if molecules is None:
                 raise ValueError("GAFF2 needs the molecules")
-            xml = _gaff2_files(settings, molecules(), prepared)
-            system, order = _from_templates(xml, "GAFF2", atoms, bonds)
+            xml = gaff2_files(settings, molecules(), prepared)
+            system, order = from_templates(xml, "GAFF2", atoms, bonds)
         case AmberForceField() | GromacsForceField():
-            system, order = _from_topology(settings, atoms), np.arange(len(atoms))
+            system, order = from_topology(settings, atoms), np.arange(len(atoms))
     named = ", ".join(map(str, settings.paths)) or settings.kind
-    check_flexible(system, atoms, bonds, order, where=f"{_named(atoms)}: forcefield: {named}")
+    check_flexible(
+        system, atoms, bonds, order, where=f"{structure_name(atoms)}: forcefield: {named}"
+    )
     if atoms.pbc.all():
         box = openmm_cell(atoms)[0]
         system.setDefaultPeriodicBoxVectors(*(box / NM))
-        _use_minimum_image(system)
+        use_minimum_image(system)
         if supercell is not None:
             supercell.tie(system, order, atoms.cell.standard_form()[0].array, box)
     return _held(
@@ -292,8 +290,9 @@ def _computed(
         raise
     except Exception as error:  # calculators may raise anything
         raise InputError(
-            f"{_named(atoms)}: forcefield: {named} cannot compute it ({type(error).__name__}: "
-            f"{error}). Check charge and multiplicity, or choose another `forcefield`"
+            f"{structure_name(atoms)}: forcefield: {named} cannot compute it "
+            f"({type(error).__name__}: {error}). Check charge and multiplicity, or choose another "
+            "`forcefield`"
         ) from error
     system = openmm.System()
     for mass in atoms.get_masses():
@@ -330,250 +329,8 @@ def _supercell(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> Supercell | No
 def _refuse_small(atoms: Atoms) -> None:
     width, least = np.diag(openmm_cell(atoms)[0]).min(), LEAST_CUTOFF_A / PART_OF_CELL
     raise InputError(
-        f"{_named(atoms)}: its cell is {width:.2f} Å wide, and the force field needs "
+        f"{structure_name(atoms)}: its cell is {width:.2f} Å wide, and the force field needs "
         f"{least:.2f} Å to have its walls within a cutoff of half the cell. A topology file cannot "
         "be repeated: give a supercell with its topology, or let the force field be built "
         "(forcefield.kind: gaff2 or forcefield_xml)"
     )
-
-
-def _from_xml(
-    paths: Sequence[Path], atoms: Atoms, bonds: Sequence[tuple[int, int]]
-) -> tuple[openmm.System, np.ndarray]:
-    """A system from OpenMM's own or the user's ForceField XML files."""
-    templates = {file: _read_templates(file) for file in paths}
-    available = "; ".join(
-        f"{file} has {', '.join(names[:MAX_NAMES]) or 'none'}{' …' * (len(names) > MAX_NAMES)}"
-        for file, names in templates.items()
-    )
-    named = ", ".join(str(path) for path in paths)
-    return _from_templates([str(path) for path in paths], named, atoms, bonds, available=available)
-
-
-def _gaff2_files(
-    settings: Gaff2ForceField,
-    molecules: dict[str, list[Chem.Mol]],
-    prepared: Path | None,
-) -> list[io.StringIO]:
-    """ForceField XML of each different molecule."""
-    texts = []
-    for name, different in molecules.items():
-        for molecule in different:
-            charges: Any = settings.charges
-            if name in settings.charge_files:
-                if len(different) > 1:
-                    raise InputError(
-                        f"structure {name}: forcefield.charge_files: possible for one kind of "
-                        f"molecule; this structure has {len(different)}"
-                    )
-                charges = gaff2.read_charges(settings.charge_files[name], molecule, name)
-            electrons = sum(a.GetAtomicNum() for a in molecule.GetAtoms())
-            electrons -= Chem.GetFormalCharge(molecule)
-            texts.append(
-                gaff2.gaff2_xml(
-                    molecule,
-                    name=name,
-                    charges=charges,
-                    # AmberTools only needs it to fit the number of electrons.
-                    multiplicity=1 + electrons % 2,
-                    cache=prepared,
-                )
-            )
-    return [io.StringIO(xml) for xml in dict.fromkeys(texts)]
-
-
-def _from_templates(
-    xml: Sequence[str | io.StringIO],
-    named: str,
-    atoms: Atoms,
-    bonds: Sequence[tuple[int, int]],
-    *,
-    available: str = "",
-) -> tuple[openmm.System, np.ndarray]:
-    """A system from residue templates, one of which must fit each connected molecule."""
-    structure = _named(atoms)
-    topology, order = _topology(atoms, bonds)
-    try:
-        forcefield = app.ForceField(*xml)
-    except Exception as error:
-        raise InputError(
-            f"forcefield: {named}: OpenMM cannot use it ({type(error).__name__}: {error})"
-        ) from error
-    try:
-        missing = forcefield.getUnmatchedResidues(topology)
-    except Exception as error:  # two templates of the same elements and bonds, e.g. Fe²⁺ and Fe³⁺
-        raise InputError(
-            f"{structure}: forcefield: {named}: {error} Use a file that has only the template that "
-            "is meant"
-        ) from error
-    if missing:
-        raise InputError(f"{structure}: forcefield: {_without_template(missing, available)}")
-    try:
-        system = forcefield.createSystem(
-            topology,
-            nonbondedMethod=app.PME if atoms.pbc.all() else app.NoCutoff,
-            nonbondedCutoff=_cutoff_A(atoms) / NM,
-            constraints=None,
-            rigidWater=False,
-        )
-    except Exception as error:
-        raise InputError(f"{structure}: forcefield: {named}: {error}") from error
-    return system, order
-
-
-def _without_template(residues: Sequence[app.topology.Residue], available: str) -> str:
-    """What to say of molecules that no template fits."""
-    atoms_of = {_formula(residue): residue for residue in residues}
-    formulas = ", ".join(
-        f"{formula} (atoms {', '.join(atom.name for atom in residue.atoms())})"
-        for formula, residue in sorted(atoms_of.items())
-    )
-    return (
-        f"no residue template for {formulas} with these bonds; {available}. Add a force field XML "
-        "that has one, or let AmberTools assign the types: `forcefield: {kind: gaff2}`"
-    )
-
-
-def _from_topology(settings: AmberForceField | GromacsForceField, atoms: Atoms) -> openmm.System:
-    """A system from a file that has both topology and parameters."""
-    if isinstance(settings, AmberForceField):
-        key, paths = "prmtop", settings.prmtop
-    else:
-        key, paths = "top", settings.top
-    name = str(atoms.info.get("structure", atoms.symbols))
-    if name not in paths:
-        raise InputError(
-            f"structure {name}: forcefield.{key}: no file for it; there are files for "
-            f"{', '.join(paths)}"
-        )
-    path = paths[name]
-    where = f"structure {name}: forcefield.{key}: {path}"
-    if not path.is_file():
-        raise InputError(f"{where}: no such file, seen from the working folder")
-    periodic = bool(atoms.pbc.all())
-    box = openmm_cell(atoms)[0] / NM * unit.nanometer if periodic else None
-    try:
-        parsed: Any
-        if isinstance(settings, AmberForceField):
-            parsed = app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
-        else:
-            parsed = app.GromacsTopFile(
-                str(path),
-                periodicBoxVectors=box,
-                includeDir=settings.include_dir and str(settings.include_dir),
-                defines={"FLEXIBLE": ""},  # GROMACS's water files then have bonds and angles
-            )
-        _check_same_atoms(parsed.topology, atoms, where)
-        return parsed.createSystem(
-            nonbondedMethod=app.PME if periodic else app.NoCutoff,
-            nonbondedCutoff=_cutoff_A(atoms) / NM,
-            constraints=None,
-            rigidWater=False,
-        )
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{where}: OpenMM cannot use it ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _check_same_atoms(topology: app.Topology, atoms: Atoms, where: str) -> None:
-    """Refuse a topology of other atoms, or of the same in another order."""
-    elements = [atom.element.atomic_number if atom.element else 0 for atom in topology.atoms()]
-    if len(elements) != len(atoms):
-        virtual = "; virtual sites cannot be used" if 0 in elements else ""
-        raise InputError(
-            f"{where}: {len(elements)} atoms, expected {len(atoms)} as in the structure{virtual}"
-        )
-    for index, (number, element) in enumerate(zip(atoms.numbers, elements, strict=True)):
-        if element not in (0, number):
-            symbol = app.Element.getByAtomicNumber(element).symbol
-            raise InputError(
-                f"{where}: atom {index} is {symbol}, expected {atoms.symbols[index]} as in the "
-                "structure: both must list the atoms in the same order"
-            )
-
-
-def _named(atoms: Atoms) -> str:
-    return f"structure {atoms.info.get('structure', atoms.symbols)}"
-
-
-def _read_templates(file: Path) -> list[str]:
-    """Names of the residue templates in a ForceField XML file."""
-    path = file if file.exists() else OPENMM_FORCEFIELDS / file
-    try:
-        root = ET.parse(path).getroot()  # noqa: S314 (the user's own file)
-    except FileNotFoundError:
-        raise InputError(
-            f"forcefield: {file}: no such file in the working folder, nor among OpenMM's own"
-        ) from None
-    except OSError as error:
-        raise InputError(f"forcefield: {file}: cannot be read ({error})") from error
-    except ET.ParseError as error:
-        raise InputError(f"forcefield: {file}: not valid XML ({error})") from error
-    if root.tag != "ForceField":
-        raise InputError(
-            f"forcefield: {file}: root element <{root.tag}>, expected OpenMM's <ForceField>"
-        )
-    return [
-        residue.get("name", "?") + VIRTUAL * (residue.find("VirtualSite") is not None)
-        for residue in root.iterfind("Residues/Residue")
-    ]
-
-
-def _topology(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> tuple[app.Topology, np.ndarray]:
-    """One residue for each connected molecule; and the order of the atoms in it."""
-    i, j = np.array(bonds, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(bonds)), (i, j)), shape=(len(atoms), len(atoms)))
-    _, molecule_of = connected_components(graph, directed=False)
-    order = np.argsort(molecule_of, kind="stable")
-    topology = app.Topology()
-    chain = topology.addChain()
-    residues = [topology.addResidue("MOL", chain) for _ in range(max(molecule_of) + 1)]
-    members = {}
-    for index in order:
-        element = app.Element.getByAtomicNumber(int(atoms.numbers[index]))
-        members[index] = topology.addAtom(
-            f"{element.symbol}{index}", element, residues[molecule_of[index]]
-        )
-    for first, second in bonds:
-        topology.addBond(members[first], members[second])
-    if atoms.pbc.all():
-        topology.setPeriodicBoxVectors(openmm_cell(atoms)[0] / NM * unit.nanometer)
-    return topology, order
-
-
-def openmm_cell(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """The cell in the form that OpenMM needs: lower triangular, reduced.
-
-    Returns:
-        Cell vectors as rows, Å, shape (3, 3), and Q, shape (3, 3), with (row in OpenMM's
-        orientation) @ Q = (row in the frame's).
-    """
-    standard, rotation = atoms.cell.standard_form()
-    a, b, c = np.array(standard)
-    c = c - b * np.round(c[1] / b[1])
-    c = c - a * np.round(c[0] / a[0])
-    b = b - a * np.round(b[0] / a[0])
-    return np.array([a, b, c]), rotation
-
-
-def _cutoff_A(atoms: Atoms) -> float:  # noqa: N802 (the unit)
-    """Cutoff of non-bonded interactions, Å: just under half of the narrowest cell."""
-    if not atoms.pbc.all():
-        return REAL_SPACE_CUTOFF_A
-    return min(REAL_SPACE_CUTOFF_A, PART_OF_CELL * float(np.diag(openmm_cell(atoms)[0]).min()))
-
-
-def _use_minimum_image(system: openmm.System) -> None:
-    """Let bonded terms reach over the boundary, so that frames may be wrapped or not."""
-    for force in system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            force.setExceptionsUsePeriodicBoundaryConditions(True)
-        elif hasattr(force, "setUsesPeriodicBoundaryConditions"):
-            force.setUsesPeriodicBoundaryConditions(True)
-
-
-def _formula(residue: app.topology.Residue) -> str:
-    return Atoms([atom.element.symbol for atom in residue.atoms()]).get_chemical_formula()
