@@ -175,7 +175,7 @@ def try_claims(
         place = {"structure": audited.structure, "temperature_K": audited.temperature_K}
         of_frames = errors[audited.structure, audited.temperature_K]
         error = 1000 * float(np.mean(of_frames)) if of_frames else None
-        interval = audited.forces_mae_meV_per_A
+        interval = audited.judged_forces_mae
         claims.append(
             claim("forces", "meV/Å", interval and interval.high, error)
             | place

@@ -22,6 +22,9 @@ def main(job: stage.Job) -> None:
     traces = tables.read(args.traces).to_pandas()
     labelled = [frame for split in gather(args.labels).values() for frame in split]
     last_audit = audit.audit_of(labelled, args.generation - 1)
+    # The last generation was there before this one began: as an input it would make finished
+    # selections out of date.
+    last = args.fates.parents[1] / f"gen{args.generation - 1:03d}" / args.fates.name
     model = watched(job, args.model, args.domain)
     chosen = frames_to_label(
         Visited(candidates=read_frames(args.candidates), reservoir=read_frames(args.reservoir)),
@@ -31,7 +34,10 @@ def main(job: stage.Job) -> None:
         audit_frames_each=work.audit_frames_each(job.plan),
         calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, settings)),
         missed=audit.missed(
-            last_audit, settings, read_frames(args.opinions) if args.opinions else []
+            last_audit,
+            settings,
+            read_frames(args.opinions) if args.opinions else [],
+            SelectionSummary.read(last).foretold if args.generation else [],
         ),
         published=published_set(job),
     )
@@ -47,6 +53,7 @@ def main(job: stage.Job) -> None:
         random=chosen.random,
         deciding=model.domain.deciding,
         signal_limits=model.domain.limits,
+        foretold=chosen.foretold,
     ).write(args.fates)
     job.done(chosen.describe() or "no candidates", args.selected)
 

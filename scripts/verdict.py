@@ -42,6 +42,7 @@ def main(job: stage.Job) -> None:
             settings.accuracy,
             confidence=saturation.confidence_spent(settings),
             opinions=opinions,
+            foretold=selection.foretold,
         ),
         signals=signal_reports(
             audited,

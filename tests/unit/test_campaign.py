@@ -257,7 +257,7 @@ BAD = {
     "an unknown second opinion": (
         section("audit", second_opinion="pm7"),
         None,
-        ["audit.second_opinion", "pm7", "'none', 'gfn1' or 'gfn2'"],
+        ["audit.second_opinion", "pm7", "'index', 'none', 'gfn1' or 'gfn2'"],
     ),
     "no second opinion": (
         section("audit", second_opinion="gfn2"),

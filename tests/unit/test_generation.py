@@ -1,13 +1,17 @@
 """The frames of a generation, chosen with a real, untrained model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_batched_mace import random_model
 
 from halcyon.config import Settings
+from halcyon.domain.curves import Curve
+from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
-from halcyon.exploration.generation import Visited, Watched, frames_to_label
+from halcyon.exploration.generation import Visited, Watched, foretell, frames_to_label
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.pool import PublishedSet
 from halcyon.models import mace
@@ -88,6 +92,46 @@ def test_all_carry_what_the_model_predicted_and_it_survives_the_file(
         half_widths = np.abs(predicted.node_energy[i])  # intervals of 2 eV about 0
         np.testing.assert_allclose(frame.arrays["distance_node_energy"], half_widths, rtol=1e-5)
         assert frame.info["key"] == structure_key(frame)
+
+
+@pytest.fixture
+def expecting(watched):
+    """A domain whose expected error grows with the distance of the atomic energy."""
+    curve = Curve(distance=[0.1, 10.0], error=[0.1, 2.1], source="class", pairs=9)
+    expected = ExpectedErrors(
+        tolerance_eV_per_A=0.5,
+        signals=["node_energy"],
+        curves={"node_energy": dict.fromkeys("OH", curve)},
+    )
+    return replace(watched, domain=replace(DOMAIN, expected=expected))
+
+
+def test_the_index_foretells_the_error_of_every_random_frame(visited, labelled, expecting):
+    chosen = choose(visited, labelled, expecting, calm=True)
+    assert len(chosen.foretold) == len(visited.reservoir) == 30
+    by_draw = {each.draw: each for each in chosen.foretold}
+    for frame in chosen.frames:
+        each = by_draw[frame.info["draw"]]
+        assert (each.structure, each.temperature_K, each.replica) == (
+            "water",
+            500.0,
+            frame.info["replica"],
+        )
+        # Of a vector whose direction is random, a component is half as long on average.
+        half = frame.arrays["expected_error"].mean() / 2
+        assert each.forces_mae_eV_per_A == pytest.approx(half, rel=1e-5)
+    assert len({each.forces_mae_eV_per_A for each in chosen.foretold}) == 30
+
+
+@pytest.mark.parametrize("opinion", ["none", "gfn1"])
+def test_the_index_foretells_only_where_it_is_asked(visited, labelled, expecting, opinion):
+    made = settings(audit={"second_opinion": opinion})
+    assert choose(visited, labelled, expecting, made).foretold == []
+
+
+def test_nothing_is_foretold_without_expected_errors_or_frames(visited, watched, expecting):
+    assert foretell(visited.reservoir, watched) == []
+    assert foretell([], expecting) == []
 
 
 def test_a_calm_generation_labels_the_audit_alone(visited, labelled, watched):

@@ -77,16 +77,16 @@ def judged_twice(**changes):
 
 def test_a_second_opinion_stands_beside_the_plain_error(audited):
     page = show(*audited(audit=judged_twice()))
-    column = "… with the second opinion (interval), meV/Å"
+    column = "… with foretold errors (interval), meV/Å"
     assert page.column("audit-all", "Force MAE") == ["90 (72–108)", "30 (24–36)"]
     assert page.column("audit-all", column) == ["–", "29 (26.5–31.8); 200 frames, 3 failed"]
     words = text_of(page, "audit")
     assert "forces wrong by up to 31.8 meV/Å on average (goal 43)" in words
     assert (
-        "Forces of water at 500 K are judged with a second opinion, GFN1-xTB on 200 random frames, "
-        "3 of them without its forces: 29 (26.5–31.8) meV/Å; by the labels alone 30 (24–36)."
+        "Forces of water at 500 K are judged with the second opinion (GFN1-xTB) on 200 random "
+        "frames, 3 of them without an answer: 29 (26.5–31.8) meV/Å; by the labels alone 30 (24–36)."
     ) in words
-    assert "with the second opinion: 29 (26.5 to 31.8)" in page.plots["audit-forces"]
+    assert "with foretold errors: 29 (26.5 to 31.8)" in page.plots["audit-forces"]
     assert "second opinion" not in page.plots["audit-energy"]
 
 
@@ -95,7 +95,15 @@ def test_a_second_opinion_that_does_not_count_says_why(audited):
     page = show(*audited(audit=judged_twice(forces_mae_meV_per_A=None, reason=reason)))
     assert f"(GFN1-xTB) does not count for water at 500 K: {reason}." in text_of(page, "audit")
     assert "forces wrong by up to 36 meV/Å" in text_of(page, "audit")
-    assert "with the second opinion" not in page.plots["audit-forces"]
+    assert "with foretold errors" not in page.plots["audit-forces"]
+
+
+def test_the_index_stands_beside_the_plain_error(audited):
+    audit = judged_twice(failed=0, difference_meV_per_A=None) | {"second_opinion": "index"}
+    assert (
+        "Forces of water at 500 K are judged with the index's expectation on 200 random frames: "
+        "29 (26.5–31.8) meV/Å; by the labels alone 30 (24–36)."
+    ) in text_of(show(*audited(audit=audit)), "audit")
 
 
 def test_the_audit_is_above_the_curves(audited):

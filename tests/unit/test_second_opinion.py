@@ -11,6 +11,7 @@ from halcyon.config import (
     AuditSettings,
     Cp2kReference,
     DatasetReference,
+    Settings,
     XtbReference,
 )
 from halcyon.errors import InputError, Interrupted
@@ -22,7 +23,7 @@ from halcyon.labels.second_opinion import ForceDifference, refuse_unfit, second_
 from halcyon.labels.store import LabelStore
 from halcyon.models import mace
 from halcyon.verdict.audit import assess_audit, missed
-from halcyon.verdict.forms import Audit, AuditFinding
+from halcyon.verdict.forms import Audit, AuditFinding, Foretold
 from halcyon.verdict.signal_reports import signal_reports
 
 
@@ -254,6 +255,72 @@ def test_without_a_second_opinion_nothing_changes():
     assert "opinion" not in audit.reason
 
 
+def foretold_by_index(opinions, **changes):
+    """What the index expects: what the second opinions of `audited` foretell."""
+    return [
+        Foretold(
+            structure=opinion.info["structure"],
+            temperature_K=opinion.info["temperature"],
+            replica=opinion.info["replica"],
+            draw=opinion.info["draw"],
+            forces_mae_eV_per_A=float(
+                np.abs(opinion.arrays["model_forces"] - opinion.arrays["second_forces"]).mean()
+            ),
+        ).model_copy(update=changes)
+        for opinion in opinions
+    ]
+
+
+def test_the_index_powers_the_audit_as_a_second_opinion_does():
+    labelled, opinions = audited(0.112, seed=2)
+    by_index = assess_audit(labelled, GOALS, confidence=0.95, foretold=foretold_by_index(opinions))
+    (part,), second = by_index.parts, part_of(labelled, opinions).second_opinion
+    assert by_index.second_opinion == "index"
+    assert by_index.finding is AuditFinding.PASSED
+    assert part.second_opinion.forces_mae_meV_per_A == second.forces_mae_meV_per_A
+    assert part.second_opinion.difference_meV_per_A is None
+    assert "by the index's expectation of 112 frames (without it " in part.reason
+    assert missed(labelled, Settings(saturation={"confidence": 0.9}))
+    assert not missed(
+        labelled, Settings(saturation={"confidence": 0.9}), foretold=foretold_by_index(opinions)
+    )
+
+
+def test_a_second_hamiltonian_has_precedence():
+    labelled, opinions = audited(0.112, seed=2)
+    foretold = foretold_by_index(opinions, forces_mae_eV_per_A=0.04)
+    both = assess_audit(labelled, GOALS, confidence=0.95, opinions=opinions, foretold=foretold)
+    assert both == assess_audit(labelled, GOALS, confidence=0.95, opinions=opinions)
+
+
+def test_an_expectation_far_over_all_others_is_cut():
+    labelled, opinions = audited(0.1)
+    foretold = foretold_by_index(opinions)
+    middle = float(np.median([each.forces_mae_eV_per_A for each in foretold]))
+
+    def upper_end(error):
+        changed = [*foretold[:-1], foretold[-1].model_copy(update={"forces_mae_eV_per_A": error})]
+        audit = assess_audit(labelled, GOALS, confidence=0.95, foretold=changed)
+        return audit.parts[0].second_opinion.forces_mae_meV_per_A.high
+
+    assert upper_end(1e3) == pytest.approx(upper_end(10 * middle), rel=1e-2)
+    assert upper_end(10 * middle) > upper_end(middle)
+
+
+def test_expectations_that_are_not_finite_are_counted():
+    labelled, opinions = audited(0.1)
+    foretold = foretold_by_index(opinions)
+    for i in range(0, len(foretold), 10):
+        foretold[i] = foretold[i].model_copy(update={"forces_mae_eV_per_A": None})
+    audit = assess_audit(labelled, GOALS, confidence=0.95, foretold=foretold)
+    assert audit.parts[0].second_opinion.failed == 12
+    assert audit.parts[0].second_opinion.forces_mae_meV_per_A is not None
+    none = foretold_by_index(opinions, forces_mae_eV_per_A=None)
+    part = assess_audit(labelled, GOALS, confidence=0.95, foretold=none).parts[0]
+    assert part.judged_forces_mae == part.forces_mae_meV_per_A
+    assert "the index's expectation does not count: it has no finite" in part.reason
+
+
 def test_it_says_how_far_the_second_opinion_is_from_the_reference():
     labelled, opinions = audited(0.1, off=0.02)
     second = part_of(labelled, opinions).second_opinion
@@ -300,8 +367,6 @@ def test_only_opinions_of_the_same_temperature_count():
 
 
 def test_whether_the_last_audit_missed_is_judged_as_its_verdict_was():
-    from halcyon.config import Settings
-
     labelled, opinions = audited(0.112, seed=2)
     settings = Settings(saturation={"confidence": 0.9})
     assert missed(labelled, settings)

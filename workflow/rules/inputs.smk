@@ -93,7 +93,7 @@ def committee(wildcards):
 
 def opinions(wildcards):
     """What the second Hamiltonian says of a generation's random frames, where it is asked."""
-    if SETTINGS[wildcards.system].audit.second_opinion == "none":
+    if SETTINGS[wildcards.system].audit.hamiltonian is None:
         return []
     verdict = Path(f"{ROOT}/{wildcards.system}/gen{wildcards.gen}/verdict.json")
     path = verdict.with_name("second_opinion.parquet")

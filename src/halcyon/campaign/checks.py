@@ -402,14 +402,14 @@ def check_second_opinion(campaign: Campaign, source: str) -> None:
     """
     for plan in campaign.systems.values():
         audit = plan.settings.audit
-        if audit.second_opinion == "none":
+        if audit.hamiltonian is None:
             continue
         from halcyon.labels.second_opinion import refuse_unfit  # tblite: only where it is needed
 
         where = f"{source}: system {plan.system.name}"
         with _naming(where):
             refuse_unfit(
-                audit.second_opinion,
+                audit.hamiltonian,
                 campaign.settings.reference,
                 campaign.reference().level,
                 [plan.start(structure) for structure in plan.explored],
@@ -421,7 +421,7 @@ def check_second_opinion(campaign: Campaign, source: str) -> None:
                     f"{where}: audit.second_opinion = {audit.second_opinion}: structure "
                     f"{structure} has several multiplicities, and GFN-xTB without spin "
                     "polarisation cannot tell which is the lowest: expected one `multiplicity`, "
-                    "or second_opinion: none"
+                    "or second_opinion: index"
                 )
 
 

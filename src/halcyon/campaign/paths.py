@@ -118,7 +118,7 @@ def generation_jobs(campaign: Campaign, system: str, generation: int) -> list[Pl
     }
     # Generations that were judged before it was asked for have none.
     judged_without = (folder / "verdict.json").exists() and not (folder / OPINIONS).exists()
-    if judged_without or campaign.systems[system].settings.audit.second_opinion == "none":
+    if judged_without or campaign.systems[system].settings.audit.hamiltonian is None:
         del outputs["second_opinion"]
     jobs: list[PlannedJob] = []
     for stage in GENERATION:

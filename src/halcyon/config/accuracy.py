@@ -55,16 +55,23 @@ class AuditSettings(Section):
         "first of them; diverse frames are chosen among the others where the model was calm but "
         "wrong.",
     )
-    second_opinion: Literal["none", "gfn1", "gfn2"] = Field(
-        "none",
-        description="A second, cheaper Hamiltonian that judges the random frames without a label: "
-        "GFN1-xTB or GFN2-xTB by tblite, not the campaign's own reference. Its difference from "
-        "the reference is learned from earlier labels. The verdict then takes the "
-        "prediction-powered bound of the force error, and the plain one stands beside it.",
+    second_opinion: Literal["index", "none", "gfn1", "gfn2"] = Field(
+        "index",
+        description="Who foretells the force errors of the random frames without a label, so that "
+        "those with a label say more. index: the expected errors of the index, at no cost. gfn1 or "
+        "gfn2: a second, cheaper Hamiltonian by tblite, not the campaign's own reference, whose "
+        "difference from it is learned from earlier labels. The verdict takes the "
+        "prediction-powered bound of the force error, which holds however wrong the foretold ones "
+        "are, and the plain one stands beside it. none: the plain one alone.",
     )
     second_opinion_frames: int = Field(
         200,
         ge=10,
-        description="Random frames of each structure and temperature that it judges, the audit's "
-        "among them; at most as many as `reservoir`.",
+        description="Random frames of each structure and temperature that gfn1 or gfn2 judge, the "
+        "audit's among them; at most as many as `reservoir`. The index judges all of them.",
     )
+
+    @property
+    def hamiltonian(self) -> Literal["gfn1", "gfn2"] | None:
+        """The second Hamiltonian that is asked, if any."""
+        return self.second_opinion if self.second_opinion in ("gfn1", "gfn2") else None

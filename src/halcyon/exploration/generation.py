@@ -30,7 +30,7 @@ from ase import Atoms
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
 from halcyon.domain.samples import Sample
-from halcyon.domain.scoring import scores_of
+from halcyon.domain.scoring import expected_errors, scores_of
 from halcyon.domain.signals import Model
 from halcyon.exploration.reservoir import audit_frames
 from halcyon.exploration.selection import Selection, select, select_diverse
@@ -40,6 +40,10 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.pool import PublishedSet
 from halcyon.models import mace
 from halcyon.verdict.audit import PUBLISHED
+from halcyon.verdict.forms import Foretold
+
+COMPONENT = 0.5
+"""Mean absolute component of a vector of length 1 whose direction is random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +83,13 @@ class Chosen:
         frames: the audit's, selected candidates, diverse ones; `role` in `info` says which.
         fates: number of candidates by what became of them.
         random: number of random frames by what became of them.
+        foretold: the force errors that the index expects of the random frames.
     """
 
     frames: list[Atoms]
     fates: dict[str, int]
     random: dict[str, int] = field(default_factory=dict)
+    foretold: list[Foretold] = field(default_factory=list)
 
     def describe(self) -> str:
         """The numbers in a line, for people."""
@@ -163,8 +169,37 @@ def frames_to_label(
         for frame in frames:
             frame.info["role"] = role
     frames = [*audit, *selected, *diverse]
-    _foretell(frames, watched)
-    return Chosen(frames, selection.fates, dict(+counts))
+    _predict(frames, watched)
+    # Published neighbours are no random frames: what is expected of these says nothing of them.
+    by_index = settings.audit.second_opinion == "index" and not published
+    foretold = foretell(visited.reservoir, watched) if by_index else []
+    return Chosen(frames, selection.fates, dict(+counts), foretold)
+
+
+def foretell(reservoir: Sequence[Atoms], watched: Watched) -> list[Foretold]:
+    """The force errors that the index expects of random frames.
+
+    Args:
+        reservoir: random frames with structure, temperature, replica and draw in `info`.
+        watched: the model that explored, and its domain; a domain without expected errors
+            foretells nothing.
+    """
+    if not reservoir or watched.domain.expected is None:
+        return []
+    expected = expected_errors(watched.sample(reservoir), watched.domain, watched.committee)
+    foretold = []
+    for frame, errors in zip(reservoir, expected, strict=True):
+        error = COMPONENT * float(np.mean(errors))
+        foretold.append(
+            Foretold(
+                structure=frame.info["structure"],
+                temperature_K=frame.info["temperature"],
+                replica=frame.info["replica"],
+                draw=frame.info["draw"],
+                forces_mae_eV_per_A=error if np.isfinite(error) else None,
+            )
+        )
+    return foretold
 
 
 def _audit(
@@ -205,7 +240,7 @@ def _not_in(reservoir: Sequence[Atoms], audit: Sequence[Atoms]) -> list[Atoms]:
     return others
 
 
-def _foretell(frames: Sequence[Atoms], watched: Watched) -> None:
+def _predict(frames: Sequence[Atoms], watched: Watched) -> None:
     """Write down what the model predicts for frames, and what its domain says of them."""
     if not frames:
         return

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from halcyon.report.contents import Generation, SystemReport
 from halcyon.report.survival_words import estimate_text
+from halcyon.verdict.audit import INDEX
 from halcyon.verdict.estimates import Estimate, Interval
 from halcyon.verdict.forms import Audit, Audited, AuditFinding, SignalReport
 from halcyon.wording import count, listed, per_cent, significant
@@ -88,11 +89,16 @@ def audit_text(report: SystemReport) -> str:
 
 def second_name(method: str) -> str:
     """A value of audit.second_opinion as people know it."""
-    return {"gfn1": "GFN1-xTB", "gfn2": "GFN2-xTB"}.get(method, method)
+    names = {
+        INDEX: "the index's expectation",
+        "gfn1": "the second opinion (GFN1-xTB)",
+        "gfn2": "the second opinion (GFN2-xTB)",
+    }
+    return names.get(method, method)
 
 
 def _second_opinion(audit: Audit) -> list[str]:
-    """What a second Hamiltonian adds to the audit's numbers, a sentence for each thing."""
+    """What foretold errors add to the audit's numbers, a sentence for each thing."""
     name = second_name(audit.second_opinion)
     sentences = []
     for part in audit.parts:
@@ -102,12 +108,12 @@ def _second_opinion(audit: Audit) -> list[str]:
         powered = second.forces_mae_meV_per_A
         if powered is None:
             sentences.append(
-                f"The second opinion ({name}) does not count for {place(part)}: {second.reason}."
+                f"{name[0].upper()}{name[1:]} does not count for {place(part)}: {second.reason}."
             )
             continue
-        without = f", {second.failed} of them without its forces" if second.failed else ""
+        without = f", {second.failed} of them without an answer" if second.failed else ""
         sentences.append(
-            f"Forces of {place(part)} are judged with a second opinion, {name} on "
+            f"Forces of {place(part)} are judged with {name} on "
             f"{count(second.frames, 'random frame')}{without}: "
             f"{interval_text(powered)} meV/Å; by the labels alone {interval_text(plain)}."
         )
@@ -150,7 +156,7 @@ def audit_rows(generations: Sequence[Generation]) -> list[list[str]]:
         "Frames / replicas",
         "Without a label",
         "Force MAE (interval), meV/Å",
-        *(["… with the second opinion (interval), meV/Å"] if judged_twice else []),
+        *(["… with foretold errors (interval), meV/Å"] if judged_twice else []),
         "Goal, meV/Å",
         "Force RMSE (interval), meV/Å",
         "Atom error, 95 % are better (interval), eV/Å",

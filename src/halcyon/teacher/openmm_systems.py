@@ -1,5 +1,7 @@
 """OpenMM's systems from force field files: built from templates, or read with their topology.
 
+    from pathlib import Path
+
     from halcyon.config import StructureSettings
     from halcyon.systems import bonds, start_structure
     from halcyon.teacher.openmm_systems import from_xml

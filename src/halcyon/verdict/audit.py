@@ -7,8 +7,9 @@
     audit.finding  # AuditFinding.PASSED, MISSED, NOT_ENOUGH_DATA or NOT_ASKED
 
 Frames of one replica resemble each other, so that the replica is the unit of every interval
-(`between_replicas`). Where a second Hamiltonian has judged more of the random frames, the force
-error has a second, prediction-powered interval, and its upper end is held against the goal.
+(`between_replicas`). Where errors of more random frames are foretold, by the index or by a second
+Hamiltonian, the force error has a second, prediction-powered interval, and its upper end is held
+against the goal.
 
 Not for: drawing the frames (`exploration.reservoir`), which signals saw the errors
 (`signal_reports`), or what follows (`saturation.decide`).
@@ -16,6 +17,7 @@ Not for: drawing the frames (`exploration.reservoir`), which signals saw the err
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
@@ -29,7 +31,7 @@ from halcyon.verdict.between_replicas import (
     powered_interval,
 )
 from halcyon.verdict.estimates import Interval
-from halcyon.verdict.forms import Audit, Audited, AuditFinding, SecondOpinion
+from halcyon.verdict.forms import Audit, Audited, AuditFinding, Foretold, SecondOpinion
 from halcyon.verdict.saturation import confidence_spent
 
 ROLE = "audit"
@@ -39,6 +41,11 @@ PUBLISHED = "audit, by a published neighbour"
 FEWEST_FRAMES = 5
 """With fewer labelled frames of a structure and temperature, nothing is said."""
 FEWEST_REPLICAS = 2
+INDEX = "index"
+"""Who foretold the errors, where it was the index."""
+MOST_OVER_MEDIAN = 10.0
+"""A frame is foretold at most so many times the median error: the far end of an expected error is
+extrapolated, and one frame must not decide."""
 MOST_BAD = 1 / 3
 """If a greater part of the labels failed, the others may be the easy ones: nothing is said."""
 QUANTILE = 0.95
@@ -69,6 +76,7 @@ def assess_audit(
     *,
     confidence: float,
     opinions: Sequence[Atoms] = (),
+    foretold: Sequence[Foretold] = (),
 ) -> Audit:
     """Errors of the model that explored, held against the campaign's goals.
 
@@ -81,6 +89,8 @@ def assess_audit(
         opinions: random frames that a second Hamiltonian has judged, the audit's among them, with
             structure, temperature, replica, draw and second_opinion in `info`, and arrays
             `model_forces` and, where it converged, `second_forces` (N, 3), eV/Å.
+        foretold: what the index expects of random frames, the audit's among them; it is used
+            where there are no opinions.
     """
     computed = [frame for frame in frames if frame.info["status"] != "not computed"]
     groups: dict[tuple[str, float], list[Atoms]] = {}
@@ -91,7 +101,7 @@ def assess_audit(
             structure,
             temperature_K,
             groups[structure, temperature_K],
-            [frame for frame in opinions if group_of(frame) == (structure, temperature_K)],
+            _Predictions.of(opinions, foretold, (structure, temperature_K)),
             accuracy=accuracy,
             confidence=confidence,
         )
@@ -105,8 +115,15 @@ def assess_audit(
         forces_goal_meV_per_A=accuracy.forces_mae_meV_per_A,
         energy_goal_meV_per_atom=accuracy.energy_mae_meV_per_atom,
         confidence=confidence,
-        second_opinion=opinions[0].info["second_opinion"] if opinions else "none",
+        second_opinion=_who(opinions, foretold),
     )
+
+
+def _who(opinions: Sequence[Atoms], foretold: Sequence[Foretold]) -> str:
+    """Who foretold errors, as in audit.second_opinion."""
+    if opinions:
+        return str(opinions[0].info["second_opinion"])
+    return INDEX if foretold else "none"
 
 
 def group_of(frame: Atoms) -> tuple[str, float]:
@@ -114,19 +131,26 @@ def group_of(frame: Atoms) -> tuple[str, float]:
     return frame.info["structure"], frame.info["temperature"]
 
 
-def missed(frames: Sequence[Atoms], settings: Settings, opinions: Sequence[Atoms] = ()) -> bool:
+def missed(
+    frames: Sequence[Atoms],
+    settings: Settings,
+    opinions: Sequence[Atoms] = (),
+    foretold: Sequence[Foretold] = (),
+) -> bool:
     """Whether an audit missed its goals; with too few frames nobody knows, and it did not.
 
     Args:
         frames: as for `assess_audit`.
         settings: goals, and the confidence that a generation spends.
         opinions: as for `assess_audit`.
+        foretold: as for `assess_audit`.
     """
     audit = assess_audit(
         frames,
         settings.accuracy,
         confidence=confidence_spent(settings),
         opinions=opinions,
+        foretold=foretold,
     )
     return audit.finding is AuditFinding.MISSED
 
@@ -150,7 +174,7 @@ def _part(
     structure: str,
     temperature_K: float,
     frames: Sequence[Atoms],
-    opinions: Sequence[Atoms],
+    predictions: "_Predictions | None",
     *,
     accuracy: AccuracySettings,
     confidence: float,
@@ -162,7 +186,8 @@ def _part(
     errors = second = None
     if number >= FEWEST_REPLICAS and len(good) >= FEWEST_FRAMES:
         errors = _Errors.of(good, replicas, confidence)
-        second = _second_opinion(good, replicas, opinions, confidence) if opinions else None
+        if predictions:
+            second = _second_opinion(good, replicas, predictions, confidence)
     stressed = [(f, r) for f, r in zip(good, replicas, strict=True) if _has_stresses(f)]
     if errors is None:
         failed = f", {bad} more without a label" if bad else ""
@@ -177,7 +202,8 @@ def _part(
             f"{bad} of {len(frames)} audit frames got no label: the others may be the easy ones"
         )
     else:
-        finding, reason = _judged(errors, second, accuracy)
+        who = predictions.who if predictions else "none"
+        finding, reason = _judged(errors, second, accuracy, who=who)
         basis = f"{100 * confidence:.4g} %, {len(good)} frames of {number} replicas"
         reason += f" ({basis}, {bad} without a label)" if bad else f" ({basis})"
     if any(frame.info.get("reason", "").startswith(PUBLISHED) for frame in frames):
@@ -200,40 +226,100 @@ def _part(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Predictions:
+    """Errors that are foretold of n random frames of one structure at one temperature.
+
+    Attributes:
+        who: foretold them, as in audit.second_opinion.
+        draws: the frames' random numbers.
+        replicas: the replica of each, shape (n,).
+        errors: mean absolute errors of force components, eV/Å, shape (n,); NaN: nothing is
+            foretold.
+        forces: a second Hamiltonian's, eV/Å, by draw.
+    """
+
+    who: str
+    draws: list[float]
+    replicas: np.ndarray
+    errors: np.ndarray
+    forces: dict[float, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        opinions: Sequence[Atoms],
+        foretold: Sequence[Foretold],
+        group: tuple[str, float],
+    ) -> "_Predictions | None":
+        """Of a structure and temperature, from what `assess_audit` takes; None: there are none."""
+        judged = [frame for frame in opinions if group_of(frame) == group]
+        if judged:
+            forces = {
+                frame.info["draw"]: frame.arrays["second_forces"]
+                for frame in judged
+                if "second_forces" in frame.arrays
+            }
+            return cls(
+                who=judged[0].info["second_opinion"],
+                draws=[frame.info["draw"] for frame in judged],
+                replicas=np.array([frame.info["replica"] for frame in judged]),
+                errors=np.array([_predicted_by_forces(frame) for frame in judged]),
+                forces=forces,
+            )
+        expected = [each for each in foretold if (each.structure, each.temperature_K) == group]
+        if opinions or not expected:
+            return None
+        errors = np.array([each.forces_mae_eV_per_A for each in expected], dtype=float)
+        if np.isfinite(errors).any():
+            errors = np.minimum(errors, MOST_OVER_MEDIAN * np.nanmedian(errors))
+        return cls(
+            who=INDEX,
+            draws=[each.draw for each in expected],
+            replicas=np.array([each.replica for each in expected]),
+            errors=errors,
+            forces={},
+        )
+
+
+def _predicted_by_forces(opinion: Atoms) -> float:
+    """The error that a second Hamiltonian's forces foretell, eV/Å; NaN: it has none."""
+    if "second_forces" not in opinion.arrays:
+        return float("nan")
+    difference = opinion.arrays["model_forces"] - opinion.arrays["second_forces"]
+    return float(np.abs(difference).mean())
+
+
 def _second_opinion(
-    frames: Sequence[Atoms], replicas: np.ndarray, opinions: Sequence[Atoms], confidence: float
+    frames: Sequence[Atoms], replicas: np.ndarray, predictions: _Predictions, confidence: float
 ) -> SecondOpinion:
     """The prediction-powered force error of one structure at one temperature.
 
-    A frame of which the second Hamiltonian has no forces is predicted to have the mean error of
-    those of which it has: what is predicted may be wrong, but must not depend on who is labelled.
+    A frame of which nothing is foretold is predicted to have the mean error of the others: what is
+    predicted may be wrong, but must not depend on who is labelled.
 
     Args:
         frames: with good labels, of at least two replicas.
         replicas: number of each frame's replica, shape (n,).
-        opinions: of this structure at this temperature, see `assess_audit`.
+        predictions: of this structure at this temperature.
         confidence: one-sided, of each end.
     """
-    draws = [frame.info["draw"] for frame in opinions]
-    known = np.array(["second_forces" in frame.arrays for frame in opinions])
-    predicted = np.full(len(opinions), np.nan)
-    for i, opinion in enumerate(opinions):
-        if known[i]:
-            difference = opinion.arrays["model_forces"] - opinion.arrays["second_forces"]
-            predicted[i] = np.abs(difference).mean()
-    index = {draw: i for i, draw in enumerate(draws)}
+    predicted, number = predictions.errors.copy(), len(predictions.errors)
+    known = np.isfinite(predicted)
+    index: dict[Any, int] = {draw: i for i, draw in enumerate(predictions.draws)}
     of_labelled = [index.get(frame.info.get("draw"), -1) for frame in frames]
-    others = np.setdiff1d(np.arange(len(opinions)), of_labelled)
+    others = np.setdiff1d(np.arange(number), of_labelled)
     failed = int((~known).sum())
     reason = ""
     if -1 in of_labelled:
         reason = "not all audit frames were judged by it"
-    elif failed > MOST_BAD * len(opinions):
-        reason = f"it has no forces of {failed} of {len(opinions)} frames"
+    elif failed > MOST_BAD * number:
+        what = "finite expectation" if predictions.who == INDEX else "forces"
+        reason = f"it has no {what} of {failed} of {number} frames"
     elif len(others) < len(frames):
         reason = f"it judged {len(others)} more frames, expected at least {len(frames)}"
     if reason:
-        return SecondOpinion(frames=len(opinions), failed=failed, reason=reason)
+        return SecondOpinion(frames=number, failed=failed, reason=reason)
     predicted[~known] = predicted[known].mean()
     interval, factor = powered_interval(
         np.array([np.abs(f.arrays["model_forces"] - f.arrays["forces"]).mean() for f in frames]),
@@ -241,17 +327,17 @@ def _second_opinion(
         Predicted(
             measured=predicted[of_labelled],
             others=predicted[others],
-            replicas=np.array([opinions[i].info["replica"] for i in others]),
+            replicas=predictions.replicas[others],
         ),
         confidence,
     )
     differences = [
-        np.abs(opinions[i].arrays["second_forces"] - frame.arrays["forces"]).mean()
-        for i, frame in zip(of_labelled, frames, strict=True)
-        if known[i]
+        np.abs(predictions.forces[draw] - frame.arrays["forces"]).mean()
+        for frame in frames
+        if (draw := frame.info.get("draw")) in predictions.forces
     ]
     return SecondOpinion(
-        frames=len(opinions),
+        frames=number,
         failed=failed,
         forces_mae_meV_per_A=_times(1e3, interval),
         factor=factor,
@@ -291,9 +377,9 @@ def usable(frame: Atoms) -> bool:
 
 
 def _judged(
-    errors: "_Errors", second: SecondOpinion | None, accuracy: AccuracySettings
+    errors: "_Errors", second: SecondOpinion | None, accuracy: AccuracySettings, *, who: str
 ) -> tuple[AuditFinding, str]:
-    """Errors of one structure at one temperature against the goals."""
+    """Errors of one structure at one temperature against the goals; `who` foretold errors."""
     powered = second.forces_mae_meV_per_A if second else None
     goals = (
         (
@@ -317,12 +403,14 @@ def _judged(
         return AuditFinding.NOT_ASKED, "accuracy was not asked for"
     if second and powered:
         plain = errors.forces_mae_meV_per_A
+        whose = "the index's expectation of" if who == INDEX else "a second opinion on"
         texts[0] += (
-            f", by a second opinion on {second.frames} frames "
+            f", by {whose} {second.frames} frames "
             f"(without it {plain.value:.3g}, up to {plain.high:.3g})"
         )
     elif second:
-        texts[0] += f" (the second opinion does not count: {second.reason})"
+        whose = "the index's expectation" if who == INDEX else "the second opinion"
+        texts[0] += f" ({whose} does not count: {second.reason})"
     finding = AuditFinding.MISSED if any_over else AuditFinding.PASSED
     return finding, f"mean errors of {' and '.join(texts)}"
 

@@ -200,6 +200,18 @@ class ExplorationSummary(File):
     )
 
 
+class Foretold(Form):
+    """The force error that the index expects of a random frame."""
+
+    structure: str
+    temperature_K: float = Field(description="Temperature of the thermostat.")
+    replica: int = Field(description="Number of the frame's replica.")
+    draw: float = Field(description="The frame's random number, which says which frame it is.")
+    forces_mae_eV_per_A: float | None = Field(
+        description="Expected mean absolute error of force components; null: not finite."
+    )
+
+
 class SelectionSummary(File):
     """`selection.json`: what became of an exploration's frames, and by what they were judged."""
 
@@ -211,6 +223,11 @@ class SelectionSummary(File):
     deciding: str = Field("node_energy", description="Signal that the index counts by.")
     signal_limits: dict[str, float] = Field(
         {}, description="Raw distance over which an atom is outside, by signal."
+    )
+    foretold: list[Foretold] = Field(
+        [],
+        description="What the index expects of the random frames; empty: audit.second_opinion is "
+        "not `index`, the domain has no expected errors, or an early release wrote the file.",
     )
 
 
@@ -359,14 +376,17 @@ class AuditFinding(StrEnum):
 
 
 class SecondOpinion(Form):
-    """The force error of one structure at one temperature, with a second Hamiltonian's help."""
+    """The force error of one structure at one temperature, with errors foretold of more frames.
+
+    Foretold by the index's expected errors, or by a second Hamiltonian.
+    """
 
     frames: int = Field(
-        description="Random frames that the second Hamiltonian was asked about, the audit's among "
-        "them."
+        description="Random frames whose errors were foretold, the audit's among them."
     )
     failed: int = Field(
-        description="Those of which it has no forces: predicted to have the mean error of the rest."
+        description="Those of which nothing was foretold (no forces of the second Hamiltonian, no "
+        "finite expected error): predicted to have the mean error of the rest."
     )
     reason: str = Field("", description="Why there is no interval; empty: there is one.")
     forces_mae_meV_per_A: Interval | None = Field(
@@ -377,8 +397,8 @@ class SecondOpinion(Form):
     )
     difference_meV_per_A: float | None = Field(
         None,
-        description="Mean absolute difference of its forces, corrected by what earlier labels "
-        "teach, from the reference's on the audit frames.",
+        description="Mean absolute difference of the second Hamiltonian's forces, corrected by "
+        "what earlier labels teach, from the reference's on the audit frames; null: the index.",
     )
 
 
@@ -405,7 +425,7 @@ class Audited(Form):
         description="Mean absolute error of energies relative to their mean; null: under 3 frames."
     )
     second_opinion: SecondOpinion | None = Field(
-        None, description="With a second Hamiltonian; null: none was asked for, or no frames."
+        None, description="With foretold errors; null: none were asked for, or no frames."
     )
     stress_mae_GPa: Interval | None = Field(
         None,
@@ -433,7 +453,9 @@ class Audit(Form):
         description="One-sided confidence of the upper ends; they spend a part of the error."
     )
     second_opinion: str = Field(
-        "none", description="audit.second_opinion: its bound of the force error is the verdict's."
+        "none",
+        description="Who foretold errors, as in audit.second_opinion: the prediction-powered bound "
+        "of the force error is the verdict's.",
     )
 
     def worst(self, quantity: str) -> tuple[Audited, Interval] | None:

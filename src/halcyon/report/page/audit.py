@@ -85,7 +85,7 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         if judged:
             highs += [error.high for _, error in judged]
             summary += [
-                f"generation {g.number}, {place(part)}, with the second opinion: "
+                f"generation {g.number}, {place(part)}, with foretold errors: "
                 f"{number_text(error.value)} ({number_text(error.low)} to "
                 f"{number_text(error.high)})"
                 for part, error in judged
@@ -111,8 +111,8 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
         _second_error(part, quantity) for g in report.generations for part in _measured(g, quantity)
     ):
         ends += (
-            " Diamonds: prediction-powered, with a second opinion on many more frames; there, "
-            "their upper ends count."
+            " Diamonds: prediction-powered, with errors that are foretold of many more frames; "
+            "there, their upper ends count."
         )
     return Figure(
         id=name,
@@ -129,7 +129,7 @@ def _by_generation(report: SystemReport, quantity: str) -> Figure:
 
 
 def _second_error(part: Audited, quantity: str) -> Interval | None:
-    """The error that a second opinion judged; None: it did not."""
+    """The error with foretold ones; None: there are none."""
     if part.second_opinion is None or quantity != "forces_mae_meV_per_A":
         return None
     return part.second_opinion.forces_mae_meV_per_A
@@ -143,9 +143,9 @@ def _errors(
     *,
     second: bool = False,
 ) -> Trace:
-    """Points of a generation's errors with their intervals; diamonds with the second opinion."""
+    """Points of a generation's errors with their intervals; diamonds with foretold errors."""
     places = np.linspace(-1, 1, len(parts) + 2)[1:-1] * 0.4 + 0.1 * second
-    words = ", with the second opinion" if second else ""
+    words = ", with foretold errors" if second else ""
     return {
         "type": "scatter",
         "mode": "markers",
