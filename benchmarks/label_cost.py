@@ -81,8 +81,8 @@ def table(measured: dict) -> Table:
         ratio = way.get("ratio_vs_gfn2")
         shown.add_row(
             name,
-            f"{way['processor_s']:.2f}",
-            f"{way['wall_s']:.2f}",
+            f"{way['processor_s']:.3g}",
+            f"{way['wall_s']:.3g}",
             f"{way['scf_steps']:.1f}" if way["scf_steps"] else "",
             f"{ratio:.0f}" if ratio else "",
         )
