@@ -278,6 +278,14 @@ def test_refused_and_nothing_written(here, capsys, words, said):
     assert sorted(here.rglob("*")) == before
 
 
+def test_a_crystals_file_is_refused_with_where_its_labels_come_from(here, capsys):
+    bulk("MgO", "rocksalt", a=4.2).write(here / "oxide.cif")
+    assert new("oxide.cif", "--name", "it", *PYSCF) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the file is periodic" in error
+    assert "for labels from CP2K or xTB: PySCF's are of molecules only" in error
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "why"),
     [

@@ -88,13 +88,13 @@ def test_a_campaign_of_its_own_labels_has_no_such_section(toy):
 
 def test_status_says_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    found = fabricated_campaign(tmp_path, seed_labels={"from": ["somebody.xyz"]})
-    assert look(found.folder)["systems"][0]["imported"] is None
-    path = found.folder / "methanol/imported/imported.json"
+    campaign = fabricated_campaign(tmp_path, seed_labels={"from": ["somebody.xyz"]})
+    assert look(campaign.folder)["systems"][0]["imported"] is None
+    path = campaign.folder / "methanol/imported/imported.json"
     path.parent.mkdir(parents=True)
     shutil.copy(FILE, path)
-    (system,) = look(found.folder)["systems"]
+    (system,) = look(campaign.folder)["systems"]
     assert system["imported"]["left_out"]["duplicate"] == 2
-    main(["status", str(found.folder)])
+    main(["status", str(campaign.folder)])
     shown = " ".join(capsys.readouterr().out.split())
     assert "methanol: Labels from somebody.xyz: 60 of 64 frames used; left out:" in shown

@@ -6,7 +6,7 @@
     for frame in frames_of(Path("set.xyz")):
         print(frame.number, frame.atoms.get_chemical_formula())
 
-chemfiles reads them; this keeps no more than a frame in memory.
+chemfiles reads them, a frame at a time.
 
 Not for: labels (`labels.published`), or what a frame is worth (`judging`).
 """

@@ -146,10 +146,10 @@ def _imported(report: SystemReport) -> dict[str, list[list[str]]]:
     """Tables about labels that it started from; none where there are none."""
     if report.imported is None:
         return {}
-    found = {"imported-frames": imported.frame_rows(report.imported)}
+    rows = {"imported-frames": imported.frame_rows(report.imported)}
     if report.imported.agreement is not None:
-        found["imported-agreement"] = imported.agreement_rows(report.imported.agreement)
-    return found
+        rows["imported-agreement"] = imported.agreement_rows(report.imported.agreement)
+    return rows
 
 
 def _survival(report: SystemReport) -> dict[str, Any]:
