@@ -46,6 +46,8 @@ def show(out: Console, campaign: Campaign, system: str, folder: Path) -> None:
             stable = certificate and certificate.conclusion == "stable"
             tone = "" if certificate is None else "green" if stable else "bold red"
             say(report.certificate_sentence(contents), tone)
+        if contents.imported is not None:
+            say(contents.imported.sentence)
         if last.audit is not None:
             say(f"errors: {report.audit_text(contents)}")
         if seeing := report.signal_text(contents):

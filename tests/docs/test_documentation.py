@@ -29,7 +29,11 @@ PARTS = ("Snakefile", "workflow", "profiles", "scripts", "src", "config", "docs"
 SHOWN = {
     "README.md": ["make run ", "make run CONFIG", "source .venv"],
     "docs/add-a-system.md": ["halcyon plan"],
-    "docs/production.md": ["from halcyon.final.monitor.ase", "from ase.io import read"],
+    "docs/production.md": [
+        "from halcyon.final.monitor.ase",
+        "from ase.io import read",
+        "from ase.calculators.socketio",
+    ],
     "docs/exact-states.md": ["halcyon states "],
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }

@@ -4,14 +4,19 @@ Not for: the examples, and a model with sensible forces (`tests/integration/test
 """
 
 import json
+import os
+import re
+import threading
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
+from ase.calculators.socketio import SocketIOCalculator
 from ase.io import read
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
@@ -414,3 +419,57 @@ def test_a_folder_made_again_keeps_what_a_person_put_there(tmp_path):
     (tmp_path / "my-notes.txt").write_text("mine")
     product.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["my-notes.txt"]
+
+
+@pytest.fixture
+def served(atoms, folder):
+    """A server of i-PI's protocol, and the documentation's client of it, in a thread of its own."""
+    name = f"halcyon-test-{os.getpid()}"
+    page = (ROOT / "docs/production.md").read_text()
+    (block,) = re.findall(r"```py\n((?:(?!```).)*SocketClient.*?)```", page, re.DOTALL)
+    for old, new in (
+        ("results/quickstart/ethanol/final", str(folder)),
+        ("ethanol.xyz", "methanol.xyz"),
+        ('unixsocket="halcyon"', f'unixsocket="{name}", timeout=60'),
+    ):
+        assert block.count(old) == 1
+        block = block.replace(old, new)
+    names, faults = {}, []
+
+    def run():
+        try:
+            exec(block, names)  # noqa: S102 - our own documentation
+        except UnreliableDynamics as stop:
+            faults.append(stop)
+
+    client = threading.Thread(target=run, daemon=True)
+    with SocketIOCalculator(unixsocket=name, timeout=60) as server:
+        client.start()
+        atoms.calc = server
+        yield SimpleNamespace(atoms=atoms, client=client, names=names, faults=faults)
+
+
+def test_the_documented_client_of_ipi_gives_forces_and_watches(served, folder):
+    direct = MonitoredMace(folder)
+    for seed in range(3):
+        served.atoms.rattle(0.01, seed=seed)
+        forces = served.atoms.get_forces()
+        np.testing.assert_allclose(forces, direct.get_forces(served.atoms), atol=1e-5)
+        assert served.atoms.get_potential_energy() == pytest.approx(
+            direct.get_potential_energy(served.atoms), abs=1e-5
+        )
+    served.atoms.calc.close()  # the server's end is the client's
+    served.client.join(60)
+    assert not served.faults
+    assert served.names["monitor"].watch.steps == 3
+    assert served.names["monitor"].summary()["time_ps"] == pytest.approx(0.0015)
+
+
+def test_a_broken_molecule_stops_the_client_of_ipi(served, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    served.atoms.positions[1] += 1.5 * (served.atoms.positions[1] - served.atoms.positions[0])
+    with pytest.raises(OSError):
+        served.atoms.get_forces()
+    served.client.join(60)
+    assert served.faults[0].alarm.cause == "failure"
+    assert (tmp_path / "unreliable.xyz").exists()

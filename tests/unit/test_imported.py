@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import molecule
 from ase.io import write
+from fabricated import campaign as fabricated_campaign
 
+from halcyon.campaign.imports import take_over
 from halcyon.config import DatasetLayout, Settings, XtbReference
 from halcyon.config.learning import SeedSettings
 from halcyon.errors import InputError
@@ -233,6 +236,31 @@ def test_a_layouts_defaults_are_not_taken_for_what_the_user_has_set():
     again = Settings(**settings.model_dump(mode="json")).seed_labels
     assert again == settings.seed_labels
     assert again.layout.model_fields_set == {"energy_unit"}
+
+
+def test_labels_of_another_level_never_reach_the_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = []
+    for seed in range(12):
+        atoms = molecule("CH3OH")
+        atoms.rattle(0.02, seed=seed)
+        frame = Atoms(atoms.numbers, positions=atoms.positions)
+        frame.info["REF_energy"] = -1.0 - 0.001 * seed  # relative to something
+        frame.arrays["REF_forces"] = np.zeros((6, 3))
+        written.append(frame)
+    write("theirs.xyz", written, format="extxyz")
+    labels = {"from": ["theirs.xyz"], "level": "theirs"}
+    campaign = fabricated_campaign(tmp_path, seed_labels=labels)
+    reference = make_reference(XtbReference(backend="xtb"))
+    store = LabelStore(tmp_path / "store", reference.level)
+    monkeypatch.setattr(reference, "label", lambda *_: pytest.fail("a frame was computed"))
+    frames, summary = take_over(
+        campaign, "methanol", reference, store, cores=1, seed=1, stop=lambda: False
+    )
+    assert (len(frames), summary.used, summary.agreement) == (12, {"methanol": 12}, None)
+    assert "of a level of their own: the model is only pre-trained on them" in summary.words
+    assert not store.known([frame.info["key"] for frame in frames])
+    assert not campaign.systems["methanol"].settings.seed_labels.imports_labels
 
 
 @pytest.mark.parametrize(

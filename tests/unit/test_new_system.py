@@ -17,8 +17,11 @@ from conftest import ROOT
 from halcyon import config
 from halcyon.commands import main
 from halcyon.commands.new_system import proposal
+from halcyon.commands.new_system.campaign_file import campaign_text
 from halcyon.commands.new_system.wish import Wish, parts_of
 from halcyon.systems import drawing, guesses
+
+PYSCF = ["--campaign", "pyscf"]
 
 
 @pytest.fixture
@@ -100,18 +103,34 @@ def test_molecule(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("level", "n_atoms", "device", "preset"),
+    ("backend", "n_atoms", "device", "preset"),
     [
-        (None, 9, "cpu", "quick"),
-        (Path("pbe.yaml"), 9, "cpu", "standard"),
-        (Path("pbe.yaml"), 192, "cpu", "quick"),
-        (Path("pbe.yaml"), 192, "cuda", "large"),
+        ("xtb", 9, "cpu", "quick"),
+        ("cp2k", 9, "cpu", "standard"),
+        ("pyscf", 9, "cpu", "standard"),
+        ("cp2k", 192, "cpu", "quick"),
+        ("cp2k", 192, "cuda", "large"),
     ],
 )
-def test_size_and_device_choose_the_model(level, n_atoms, device, preset):
-    text = proposal.campaign_text("thing", level, n_atoms=n_atoms, device=device)
+def test_size_and_device_choose_the_model(backend, n_atoms, device, preset):
+    text = campaign_text("thing", backend, n_atoms=n_atoms, device=device)
     assert yaml.safe_load(text)["model"] == {"preset": preset}
-    assert f"{n_atoms} atoms on a" in text or level is None
+    assert f"{n_atoms} atoms on a" in text or backend == "xtb"
+
+
+def test_labels_from_pyscf(here, capsys):
+    assert new("C[CH2]", "--name", "ethyl", "--campaign", "pyscf") == 0
+    campaign = config.parse_campaign(config.read_yaml("config/ethyl.yaml"), "it")
+    level = Path("config/pyscf/pbe-d3bj-def2-svp.yaml")
+    assert (campaign.reference.backend, campaign.reference.level) == ("pyscf", level)
+    assert campaign.certificate.time_ps == 1000
+    (structure,) = written("ethyl").structures
+    assert structure.multiplicity == 2
+    assert "halcyon plan --configfile config/ethyl.yaml" in capsys.readouterr().out
+    own = (here / level).read_text().replace("basis: def2-svp", "basis: def2-tzvp")
+    (here / "own.yaml").write_text(own)
+    assert new("O", "--name", "it", "--campaign", "pyscf", "--level", "own.yaml") == 0
+    assert config.read_yaml("config/it.yaml")["reference"]["level"] == "own.yaml"
 
 
 def test_nothing_is_written_over(here, capsys):
@@ -245,6 +264,11 @@ def test_a_box_runs_as_long_as_its_molecules_need(here):
         (["CO", "--name", "../it"], "letters, digits"),
         (["CO", "--name", "it", "--cost"], "--cost needs a campaign"),
         (["CCO", "--name", "it", "--forcefield", "none.xml"], "none.xml: no such file"),
+        (["CO", "--name", "it", "--liquid", "4", *PYSCF], "expected --campaign cp2k or xtb"),
+        (["[Na+]", "--name", "it", "--in-water", "9", *PYSCF], "--in-water makes a periodic box"),
+        (["F[Eu](F)F", "--name", "it", *PYSCF], "basis = def2-svp: it has no functions for Eu"),
+        (["CO", "--name", "it", *PYSCF, "--level", "none.yaml"], "none.yaml: no such file"),
+        (["CO", "--name", "it", "--campaign", "xtb", "--level", "it.yaml"], "not xtb"),
     ],
 )
 def test_refused_and_nothing_written(here, capsys, words, said):
@@ -252,6 +276,14 @@ def test_refused_and_nothing_written(here, capsys, words, said):
     assert new(*words) == 2
     assert said in capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
+
+
+def test_a_crystals_file_is_refused_with_where_its_labels_come_from(here, capsys):
+    bulk("MgO", "rocksalt", a=4.2).write(here / "oxide.cif")
+    assert new("oxide.cif", "--name", "it", *PYSCF) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the file is periodic" in error
+    assert "for labels from CP2K or xTB: PySCF's are of molecules only" in error
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.units import Bohr, Hartree
+from pyscf import fci, gto, scf
+from scipy.linalg import block_diag
 
 from conftest import ROOT
 from halcyon.config import PyscfReference, read_yaml
@@ -59,9 +61,16 @@ def test_energy_of_water_as_published(pyscf_with, tmp_path):
     assert record.energy / Hartree == pytest.approx(-74.942079928, abs=2e-7)
 
 
-@pytest.mark.parametrize(("name", "multiplicity"), [("H2O", 1), ("OH", 2)])
-def test_forces_are_minus_the_slope_of_the_energy(pyscf_with, tmp_path, name, multiplicity):
-    reference = pyscf_with(functional="pbe", dispersion="d3bj", density_fitting=True)
+@pytest.mark.parametrize(
+    ("name", "multiplicity", "level"),
+    [
+        ("H2O", 1, {"functional": "pbe", "dispersion": "d3bj"}),
+        ("OH", 2, {"functional": "pbe", "dispersion": "d3bj"}),
+        ("OH", 2, {"functional": "hf"}),  # has no grid to respond
+    ],
+)
+def test_forces_are_minus_the_slope_of_the_energy(pyscf_with, tmp_path, name, multiplicity, level):
+    reference = pyscf_with(density_fitting=True, **level)
     atoms = with_state(molecule(name), multiplicity=multiplicity)
     atoms.rattle(0.05, seed=1)
     forces, step = label(reference, atoms, tmp_path).forces, 2e-3
@@ -81,6 +90,50 @@ def test_a_label_repeats_whatever_was_before(pyscf_with, tmp_path):
     first, _, second = reference.label([atoms, other, atoms], tmp_path, 1)
     assert first.energy == pytest.approx(second.energy, abs=1e-9)
     assert np.allclose(first.forces, second.forces, atol=1e-7)
+
+
+# Bonds so long that each electron wants a side of its own. SCF from superposed atoms, in which both
+# spins are alike, converges to a solution where none has.
+@pytest.mark.parametrize(
+    ("atoms", "multiplicity", "spins"),
+    [
+        (Atoms("OH", [[0, 0, 0], [0, 0, 2.0]]), 2, [(5, 3), (0, 1)]),
+        (Atoms("H4", [[0, 0, 2.0 * i] for i in range(4)]), 3, [(1, 0), (0, 1), (1, 0), (1, 0)]),
+    ],
+    ids=["OH", "H4"],
+)
+def test_label_is_the_stable_solution(pyscf_with, tmp_path, atoms, multiplicity, spins):
+    record = label(pyscf_with(), with_state(atoms, multiplicity=multiplicity), tmp_path)
+    lines = list(zip(atoms.symbols, atoms.positions.tolist(), strict=True))
+    molecule = gto.M(atom=lines, basis="sto-3g", spin=multiplicity - 1, verbose=0)
+    symmetric = scf.UHF(molecule).run()
+    assert symmetric.converged
+    assert record.energy < symmetric.e_tot * Hartree - 1.0  # eV: the start is no near miss
+    # From atoms that each have a spin, without looking at stability.
+    densities = [unrestricted_atom(symbol, *n) for symbol, n in zip(atoms.symbols, spins, strict=1)]
+    guess = np.array([block_diag(*(each[spin] for each in densities)) for spin in (0, 1)])
+    broken = scf.UHF(molecule).run(guess, conv_tol=1e-10)
+    assert record.energy / Hartree == pytest.approx(broken.e_tot, abs=1e-6)
+    # No determinant is below the exact energy.
+    assert record.energy / Hartree > fci.FCI(broken).kernel()[0]
+
+
+def unrestricted_atom(symbol, up, down):
+    """Density matrices of both spins of an atom."""
+    atom = gto.M(atom=symbol, basis="sto-3g", charge=0, spin=abs(up - down), verbose=0)
+    densities = scf.UHF(atom).run().make_rdm1()
+    return densities if up >= down else densities[::-1]
+
+
+def test_closed_shell_follows_its_instability_where_the_level_says_so(pyscf_with, tmp_path):
+    # The guess fills both π orbitals; lower is a third σ orbital (Ag) instead of one of them (B3u).
+    carbon = with_state(Atoms("C2", [[0, 0, 0], [0, 0, 1.4]]))
+    followed = label(pyscf_with(stability="all"), carbon, tmp_path)
+    line = gto.M(atom="C 0 0 0; C 0 0 1.4", basis="sto-3g", symmetry="D2h", verbose=0)
+    occupied = scf.RHF(line)
+    occupied.irrep_nelec = {"Ag": 6, "B1u": 4, "B2u": 2}
+    assert followed.energy / Hartree == pytest.approx(occupied.kernel(), abs=1e-6)
+    assert label(pyscf_with(), carbon, tmp_path).energy > followed.energy + 1.0  # eV
 
 
 def test_degenerate_atom_is_no_unstable_one(pyscf_with, tmp_path):

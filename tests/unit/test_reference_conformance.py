@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from halcyon.config import AseReference, Cp2kReference, DatasetReference, XtbReference
+from halcyon.config import (
+    AseReference,
+    Cp2kReference,
+    DatasetReference,
+    PyscfReference,
+    XtbReference,
+)
 from halcyon.labels.reference import Status, make_reference
 
 DATA = Path(__file__).parent.parent / "data"
@@ -23,6 +29,7 @@ BACKENDS = [
         ),
         id="ase",
     ),
+    pytest.param(PyscfReference(backend="pyscf", level=DATA / "pyscf" / "small.yaml"), id="pyscf"),
     pytest.param(
         DatasetReference(backend="dataset", files=[DATA / "published" / "hydrogen.xyz"]),
         id="dataset",

@@ -123,6 +123,58 @@ def test_lambda_is_the_time_outside_and_neighbours_are_one(calculator):
     assert {atoms.info["frame"] for atoms in judged.worst} == expected
 
 
+def test_frames_in_batches_have_the_numbers_of_frames_alone(calculator):
+    """Atoms in another order than the domain's, and a batch that is not full."""
+    order = [3, 5, 1, 0, 2, 4]
+    frames = [Frame(n, atoms[order], n, None, 12) for n, atoms in enumerate(moving(12))]
+    frames[7].atoms.positions[3] += 2.0
+    done = []
+
+    def scored(batch):
+        progress = lambda *numbers: done.append(numbers)  # noqa: E731
+        return judge(calculator, frames, interval_ps=0.01, batch=batch, progress=progress)
+
+    alone, together = scored(1), scored(8)
+    assert done == [(n + 1, 12) for n in range(12)] * 2
+    assert alone.frames["worst_score"].max() > 0
+    assert len({*alone.frames["worst_atom"]}) > 1
+    # The model computes in double precision; the order of sums differs.
+    pd.testing.assert_frame_equal(together.frames, alone.frames, rtol=1e-9, atol=1e-9)
+    pd.testing.assert_frame_equal(together.atoms, alone.atoms, rtol=1e-9)
+    assert [a.info for a in together.worst] == [a.info for a in alone.worst]
+
+
+def test_periodic_frames_in_batches_each_have_their_cell(calculator):
+    frames = moving(3)
+    for number, atoms in enumerate(frames):
+        atoms.set_cell([7.0 + number] * 3)
+        atoms.pbc = True
+    for atoms, together in zip(frames, calculator.predict(frames), strict=True):
+        for name in ("energy", "forces", "stress", "score_label"):
+            alone = calculator.get_property(name, atoms)
+            np.testing.assert_allclose(together[name], alone, rtol=1e-9, atol=1e-9)
+    frames[1].pbc = False
+    with pytest.raises(ValueError, match="all periodic or none"):
+        calculator.predict(frames)
+
+
+def test_other_atoms_on_the_way_are_refused(calculator):
+    order = [*moving(3), molecule("CH3OH")[[1, 0, 2, 3, 4, 5]]]
+    frames = [Frame(number, atoms, number, None) for number, atoms in enumerate(order)]
+    with pytest.raises(InputError, match="frame 3 has other atoms than frame 0"):
+        judge(calculator, frames, interval_ps=0.01)
+
+
+def test_a_long_file_says_how_far_it_is(folder, tmp_path, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("halcyon.commands.watch.EVERY_S", 0.0)
+    path = saved(tmp_path / "run.xyz", moving(40))
+    main(["watch", str(path), "--model", str(folder), "--frame-interval-fs", "10"])
+    lines = capsys.readouterr().err
+    assert "10 of 40 frames in " in lines
+    assert "40 of 40 frames in " in lines
+    assert lines.count(" left") == 40
+
+
 def stretched(by):
     atoms = molecule("CH3OH")
     atoms.positions[1] += by * (atoms.positions[1] - atoms.positions[0])

@@ -10,11 +10,12 @@ Not for: sorting frames out (`labels.imported`), or comparing labels (`labels.ag
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halcyon.campaign.budget import Spent
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.campaign.paths import label_scratch
+from halcyon.campaign.paths import IMPORTED, label_scratch
 from halcyon.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,22 @@ def check_reference(plan: SystemPlan, pool: "Sequence[Atoms] | None", source: st
             "which cannot compute these labels again; expected them among reference.files, or "
             "seed_labels.level: theirs"
         )
+
+
+def summary_of(plan: SystemPlan, folder: Path) -> "ImportedLabels | None":
+    """What became of the labels that a system started from; None where there are none, or not yet.
+
+    Args:
+        plan: the system.
+        folder: folder of its results.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    from halcyon.labels.imported import ImportedLabels
+
+    path = folder / "imported" / IMPORTED[1]
+    return ImportedLabels.read(path) if plan.settings.seed_labels.files and path.exists() else None
 
 
 def take_over(

@@ -38,7 +38,7 @@ MANIFEST = Path("final/manifest.json")
 """Output of the rule `final`: it lists all files of the folder."""
 
 IMPORTED = ("labels.parquet", "imported.json")
-"""Outputs of the rule `import_labels`, in the folder `imported`."""
+"""Outputs of the rule `import_labels`, in the folder `imported`: frames, and what became of all."""
 
 COMMITTEE_STAGES = ("domain", "explore", "select")
 """Stages of a generation that read the models of the signal `committee`."""

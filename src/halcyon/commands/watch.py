@@ -11,6 +11,7 @@ from rich.table import Table
 
 from halcyon.commands.terminal import Commands, console, print_json, tell
 from halcyon.errors import InputError
+from halcyon.wording import count, duration
 
 EVERY_S = 5.0
 SHOWN = 10
@@ -61,13 +62,14 @@ def _watch(arguments: argparse.Namespace) -> int:
     interval = arguments.frame_interval_fs
     if interval is not None and not interval > 0:
         raise InputError(f"--frame-interval-fs {interval:g}: expected a number above 0")
-    last_line = time.monotonic()
+    began = last_line = time.monotonic()
 
-    def progress(number: int) -> None:
+    def progress(done: int, of: int | None) -> None:
         nonlocal last_line
-        if time.monotonic() - last_line > EVERY_S:
-            last_line = time.monotonic()
-            tell(f"{number} frames", style="dim")
+        now = time.monotonic()
+        if now - last_line > EVERY_S:
+            last_line = now
+            tell(_progress_line(done, of, now - began), style="dim")
 
     judged = judge(
         MonitoredMace(arguments.model),
@@ -111,6 +113,14 @@ def _watch(arguments: argparse.Namespace) -> int:
     console().print(sentence(judged), soft_wrap=True)
     console().print(f"tables, {len(judged.worst)} worst frames, page → {out}", soft_wrap=True)
     return 0
+
+
+def _progress_line(done: int, of: int | None, seconds: float) -> str:
+    """How far it is, and how long it will still take at the speed so far."""
+    if of is None:
+        return f"{count(done, 'frame')} in {duration(seconds)}"
+    left = seconds * (of - done) / done
+    return f"{done:,} of {count(of, 'frame')} in {duration(seconds)}, {duration(left)} left"
 
 
 def _elements(words: str) -> dict[str, str]:

@@ -91,7 +91,14 @@ class ImportedLabels(File):
             words += f"; left out: {in_words(self.left_out)}"
         if self.stored_before:
             words += f"; {count(self.stored_before, 'label')} in the label store before, kept"
-        return f"{words}; {self.agreement.words}" if self.agreement else words
+        if self.agreement is None:
+            return f"{words}; of a level of their own: the model is only pre-trained on them"
+        return f"{words}; {self.agreement.words}"
+
+    @property
+    def sentence(self) -> str:
+        """The files and the numbers in a sentence."""
+        return f"Labels from {listed(self.files)}: {self.words}."
 
 
 def in_words(left_out: Mapping[str, int]) -> str:

@@ -23,6 +23,7 @@ from halcyon import files, tables
 from halcyon.campaign import paths
 from halcyon.campaign.accounts import read_ledger, stage_times
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.imports import summary_of
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
 from halcyon.errors import InputError
@@ -96,6 +97,7 @@ def collect(campaign: Campaign, system: str, verdicts: Sequence[Path]) -> System
         teacher=files.read_object(counts) if counts.exists() else {},
         teacher_frames=_frames(folder / "teacher/frames.parquet"),
         pretraining=_pretraining(folder) if plan.settings.pretraining.enabled else None,
+        imported=summary_of(plan, folder),
         label_infos=infos,
         quarantined=[frame for batch in batches for frame in _bad_frames(batch, infos[batch])],
         damaged_shards=[

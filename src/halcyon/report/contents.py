@@ -22,6 +22,7 @@ from halcyon.campaign.accounts import StageTime
 from halcyon.campaign.campaign import SystemPlan
 from halcyon.domain.intervals import Domain
 from halcyon.final.certificate import Certificate
+from halcyon.labels.imported import ImportedLabels
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.models.drift import Drift
 from halcyon.models.forgetting import Forgetting
@@ -208,6 +209,7 @@ class SystemReport:
             `teacher.sampling`.
         teacher_frames: the teacher's frames; none where their file was deleted.
         pretraining: learning curve of the pre-training; None without pre-training.
+        imported: what became of the labels of files; None where it started from none.
         label_infos: what the label files say about each frame, by batch.
         quarantined: frames without a label.
         damaged_shards: files of the label store that were found damaged, and set aside.
@@ -229,6 +231,7 @@ class SystemReport:
     teacher: dict[str, dict[str, int]]
     teacher_frames: list[Atoms]
     pretraining: list[TrainingProgress] | None
+    imported: ImportedLabels | None
     label_infos: dict[str, list[LabelInfo]]
     quarantined: list[BadFrame]
     damaged_shards: list[Path]

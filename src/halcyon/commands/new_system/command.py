@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halcyon.commands.new_system.campaign_file import ABOUT, LEVELS, campaign_text
 from halcyon.commands.terminal import Commands, console, tell
 from halcyon.config.faults import NAME
 from halcyon.errors import InputError
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 SYSTEMS = Path("config/systems")
 CAMPAIGNS = Path("config")
-LEVEL = Path("config/cp2k/pbe-d3-dzvp.yaml")
 ROWS = 30
 """At most so many atoms of a molecule are listed."""
 EXAMPLES = """\
 examples:
   halcyon new-system "CC(=O)O" --name acetic_acid --campaign xtb --cost
+  halcyon new-system "C1CCOC1" --name thf --campaign pyscf
   halcyon new-system "CCO" --name liquid_ethanol --liquid 32 --density 0.785
   halcyon new-system "CO" --name wet_methanol --liquid 24 --with O:8
   halcyon new-system "[Na+]" --name sodium --in-water 32
@@ -122,13 +123,15 @@ def register(groups: Commands) -> None:
     )
     add(
         "--campaign",
-        choices=("xtb", "cp2k"),
-        help="also write config/NAME.yaml, a campaign with labels from xTB or CP2K",
+        choices=tuple(ABOUT),
+        help="also write config/NAME.yaml, a campaign with labels from xTB, CP2K or PySCF "
+        "(molecules only)",
     )
     add(
         "--level",
         type=Path,
-        help=f"file with CP2K's level of theory; implies --campaign cp2k (default {LEVEL})",
+        help="file with the level of theory of CP2K (implies --campaign cp2k) or, with --campaign "
+        f"pyscf, of PySCF (default: {LEVELS['cp2k']}, {LEVELS['pyscf']})",
     )
     add(
         "--cost",
@@ -182,11 +185,11 @@ def _species(word: str) -> "Partner":
 
 def _new_system(arguments: argparse.Namespace) -> int:
     from halcyon import files
-    from halcyon.commands.new_system.proposal import campaign_text, propose
+    from halcyon.commands.new_system.proposal import propose
     from halcyon.systems import drawing
 
     name = arguments.name
-    level = arguments.level or (LEVEL if arguments.campaign == "cp2k" else None)
+    backend = arguments.campaign or ("cp2k" if arguments.level else None)
     proposal = propose(_wish(arguments))
     system_file, drawing_file = SYSTEMS / f"{name}.yaml", SYSTEMS / f"{name}.svg"
     campaign_file = CAMPAIGNS / f"{name}.yaml"
@@ -195,18 +198,22 @@ def _new_system(arguments: argparse.Namespace) -> int:
         drawing_file: drawing.svg({part.name: part.molecule for part in proposal.parts}),
         **proposal.files,
     }
-    if arguments.campaign or arguments.level:
+    if backend:
         written[campaign_file] = ""  # known once the system is checked
     if not arguments.force and (existing := [str(path) for path in written if path.exists()]):
         raise InputError(
             f"{', '.join(existing)}: exists already. Choose another --name, or write over it with "
             "--force"
         )
-    plan = _checked(proposal, name).systems[name]
-    if campaign_file in written:
+    reference = {"backend": "xtb"}  # CP2K may be on another machine
+    if backend == "pyscf":
+        reference = {"backend": "pyscf", "level": str(arguments.level or LEVELS["pyscf"])}
+    plan = _checked(proposal, name, reference).systems[name]
+    if backend:
         written[campaign_file] = campaign_text(
             name,
-            level,
+            backend,
+            level=arguments.level,
             n_atoms=max(plan.atoms[structure] for structure in plan.explored),
             device=_device(),
             open_shell=any(s.multiplicity > 1 for s in plan.structures.values()),
@@ -214,7 +221,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
     for path, text in written.items():
         files.write_text(path, text)
     _show(proposal, plan, written)
-    if campaign_file not in written:
+    if not backend:
         console().print(
             f"next: put {name} under `systems` in a campaign's file (--campaign xtb writes one)",
             markup=False,
@@ -251,14 +258,11 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
         for option, value in (("--with", partners), ("--density", arguments.density)):
             if value:
                 raise InputError(f"{option} needs --liquid, --in-water or --reactive")
+    _refuse_unfit_campaign(arguments, given)
     if arguments.species and not arguments.reactive:
         raise InputError("--may-form needs --reactive, because otherwise no bond breaks")
     if arguments.box and arguments.density:
         raise InputError("--box and --density both set the size of the box; give one")
-    if arguments.cost and not (arguments.campaign or arguments.level):
-        raise InputError("--cost needs a campaign: give --campaign xtb or --campaign cp2k")
-    if arguments.campaign == "xtb" and arguments.level:
-        raise InputError("--level is CP2K's level of theory: expected --campaign cp2k, not xtb")
     if arguments.in_water:
         partners.append(Partner("O", arguments.in_water))
     return Wish(
@@ -275,8 +279,30 @@ def _wish(arguments: argparse.Namespace) -> "Wish":
     )
 
 
-def _checked(proposal: "Proposal", name: str) -> "Campaign":
+def _refuse_unfit_campaign(arguments: argparse.Namespace, boxes: list[str]) -> None:
+    """Refuse options of the campaign that fit neither each other nor a periodic box."""
+    if arguments.cost and not (arguments.campaign or arguments.level):
+        raise InputError(f"--cost needs a campaign: give --campaign {', '.join(ABOUT)}")
+    if arguments.campaign == "xtb" and arguments.level:
+        raise InputError(
+            "--level is the level of theory of CP2K or PySCF: expected --campaign cp2k or pyscf, "
+            "not xtb"
+        )
+    if arguments.campaign == "pyscf" and boxes:
+        raise InputError(
+            f"{boxes[0]} makes a periodic box, and --campaign pyscf labels molecules only: "
+            "expected --campaign cp2k or xtb. PySCF could label clusters: `pack` with `periodic: "
+            "false` in a system's file of your own (docs/add-a-system.md)"
+        )
+
+
+def _checked(proposal: "Proposal", name: str, reference: dict[str, str]) -> "Campaign":
     """Check that a campaign could start with the system, before any file is written.
+
+    Args:
+        proposal: the system's file and what it needs.
+        name: of the system.
+        reference: the campaign's section of this name.
 
     Raises:
         InputError: it could not.
@@ -297,7 +323,7 @@ def _checked(proposal: "Proposal", name: str) -> "Campaign":
         content: dict[str, Any] = {
             "campaign": name,
             "systems": [name],
-            "reference": {"backend": "xtb"},
+            "reference": reference,
             "systems_folder": folder,
             # An earlier campaign of that name must not matter: its folder is another one.
             "results": str(Path(folder, "results")),

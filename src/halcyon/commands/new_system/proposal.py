@@ -10,18 +10,17 @@ The force field is the first that can be built for every molecule: GAFF2; OpenMM
 water and ions; that file with GAFF2 templates for the molecules that are not in it; GFN-FF, if its
 minima are those of GFN2-xTB; or GFN1-xTB, which is the slowest and knows all elements up to radon.
 
-Not for: writing files or printing (see `command`).
+Not for: the campaign's file (`campaign_file`), writing files or printing (`command`).
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import openmm
-import yaml
 from rdkit import Chem
 
+from halcyon.commands.new_system.campaign_file import plain, quoted
 from halcyon.commands.new_system.wish import Part, Wish, parts_of
 from halcyon.config import (
     Campaign,
@@ -33,7 +32,6 @@ from halcyon.config import (
     XtbForceField,
     XtbReference,
 )
-from halcyon.config.presets import recommended
 from halcyon.errors import InputError
 from halcyon.systems import guesses
 from halcyon.systems import structures as systems
@@ -63,8 +61,6 @@ REPLICAS_OF_A_BOX = 4
 """A step of a box is dear; with fewer replicas nobody can see how much they differ."""
 LEAST_PS_OF_A_BOX = 10.0
 """Molecules in a box need some ps to change their neighbours."""
-TRIAL_PS = 50.0
-"""Time of the certificate's runs, ps, where labels are for trying out."""
 KINDS = {
     "molecule": "its bonds must hold; atoms that symmetry cannot tell apart share a class",
     "liquid": "molecules move past each other; each element is a class of atoms",
@@ -122,7 +118,7 @@ def propose(wish: Wish) -> Proposal:
         f"# {'; '.join(_summary(part) for part in parts)}.",
         "# Written by `halcyon new-system`: every choice is a proposal. More:",
         "# docs/add-a-system.md",
-        f"name: {_plain(wish.name)}",
+        f"name: {plain(wish.name)}",
         f"description: {_description(wish, parts)}",
         f"kind: {wish.kind} # {KINDS[wish.kind]}",
         *_forcefield_lines(forcefield, why),
@@ -131,56 +127,6 @@ def propose(wish: Wish) -> Proposal:
         *_overrides(wish, parts),
     ]
     return Proposal("\n".join(lines) + "\n", parts, files, notes)
-
-
-def campaign_text(
-    name: str, level: Path | None, *, n_atoms: int, device: str, open_shell: bool = False
-) -> str:
-    """Content of a campaign's file for one system.
-
-    Args:
-        name: of the system and of the campaign.
-        level: file with CP2K's level of theory; None: labels from GFN2-xTB.
-        n_atoms: of its largest explored structure.
-        device: where models will run, "cpu" or "cuda".
-        open_shell: whether a structure has unpaired electrons.
-    """
-    preset, why = recommended(n_atoms, device=device, trial=level is None)
-    if level is None:
-        about, reference = "GFN2-xTB", ["  backend: xtb # milliseconds a frame, for trying out"]
-        if open_shell:
-            reference.append("  spin_polarized: true # electrons are unpaired")
-    else:
-        about = "CP2K"
-        reference = [
-            "  backend: cp2k",
-            f"  level: {_quoted(str(level))} # level of theory: CP2K input without the structure",
-            "  command: cp2k.psmp # or e.g. `srun -n 4 cp2k.psmp`",
-        ]
-    default = Campaign(campaign=name, systems=[name], reference=XtbReference(backend="xtb"))
-    limits, default_ps = default.limits, default.certificate.time_ps
-    time_ps = f"{default_ps:g} # per replica"
-    if level is None:
-        time_ps = f"{TRIAL_PS:g} # per replica; {default_ps:g} for a model that is to be used"
-    return "\n".join(
-        [
-            "# yaml-language-server: $schema=schema/campaign.schema.json",
-            f"# {name}, labelled by {about}. Written by `halcyon new-system`. What is left out has",
-            "# its default: config/config.yaml has them all.",
-            f"campaign: {_plain(name)} # results lie in results/{name}",
-            f"systems: [{_plain(name)}] # config/systems/{name}.yaml",
-            "reference: # where labels come from",
-            *reference,
-            f"model: # {why}",
-            f"  preset: {preset} # quick, standard or large: docs/model-size.md",
-            "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
-            f"  max_generations: {limits.max_generations}",
-            f"  label_budget: {limits.label_budget}",
-            "certificate: # long runs with the final model, and by far the longest job",
-            f"  time_ps: {time_ps}",
-            "",
-        ]
-    )
 
 
 def _forcefield(
@@ -353,7 +299,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
     unpaired = sum((part.settings.multiplicity - 1) * part.count for part in packed)
     lines = [
         "  - name: box",
-        f"    pack: {{{', '.join(f'{_plain(n)}: {count}' for n, count in counts.items())}}}",
+        f"    pack: {{{', '.join(f'{plain(n)}: {count}' for n, count in counts.items())}}}",
     ]
     if wish.box_A is not None:
         lines.append(f"    box_A: {wish.box_A:g} # edge of the periodic cube")
@@ -386,8 +332,8 @@ def _structure_lines(part: Part, *, alone: bool) -> list[str]:
     given = ("file", str(settings.file)) if settings.file else ("smiles", settings.smiles or "")
     why = "as its SMILES says" if settings.smiles else "of the molecule"
     lines = [
-        f"  - name: {_plain(settings.name)}",
-        f"    {given[0]}: {_quoted(given[1])}",
+        f"  - name: {plain(settings.name)}",
+        f"    {given[0]}: {quoted(given[1])}",
         f"    charge: {settings.charge} # {why}",
         f"    multiplicity: {settings.multiplicity} # 2S+1: {part.spin}",
         f"    box_A: {settings.box_A:g} # {size}; CP2K needs 2 Å to each wall",
@@ -445,7 +391,7 @@ def _contacts(ion: Part, parts: list[Part]) -> tuple[list[list[str]], list[str]]
     )
     molecules = {part.name: part.settings for part in parts}
     edge = guesses.box_A(packed_structure(settings, molecules, seed=0)) + guesses.WALL_A
-    packs = ", ".join(f"{_plain(name)}: {number}" for name, number in pack.items())
+    packs = ", ".join(f"{plain(name)}: {number}" for name, number in pack.items())
     lines = [
         f"  - name: {settings.name} # a single ion teaches nothing: this is how its contacts",
         f"    pack: {{{packs}}} # are pre-trained on",
@@ -465,7 +411,7 @@ def _contacts(ion: Part, parts: list[Part]) -> tuple[list[list[str]], list[str]]
 def _forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:
     lines = [f"forcefield: # {why}", f"  kind: {settings.kind}"]
     if isinstance(settings, XmlForceField):
-        lines.append(f"  files: [{', '.join(_plain(str(path)) for path in settings.files)}]")
+        lines.append(f"  files: [{', '.join(plain(str(path)) for path in settings.files)}]")
     return lines
 
 
@@ -515,13 +461,3 @@ def _description(wish: Wish, parts: list[Part]) -> str:
         return f"One molecule of {wish.name} in the gas phase."
     packed = ", ".join(f"{part.count} {part.name}" for part in parts if part.count)
     return f"{packed} in a periodic box."
-
-
-def _plain(value: str) -> str:
-    """A text as YAML, in quotes if YAML would misread it, as it reads NO for false."""
-    simple = value.replace("/", "").replace(".", "").replace("_", "").replace("-", "").isalnum()
-    return value if simple and yaml.safe_load(value) == value else _quoted(value)
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)

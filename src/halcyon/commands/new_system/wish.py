@@ -166,7 +166,8 @@ def _part(
     if atoms.pbc.any():
         raise InputError(
             f"{source}: the file is periodic, and this command is for molecules. Write the "
-            "system's file by hand: docs/add-a-system.md"
+            "system's file by hand (docs/add-a-system.md), for labels from CP2K or xTB: PySCF's "
+            "are of molecules only"
         )
     settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
     atoms = structures.start_structure(settings)

@@ -128,13 +128,7 @@ def shown(standing: dict[str, Any]) -> Group:
     lines: list[Text] = []
     for system in standing["systems"]:
         table.add_row(*_cells(system))
-        for state in NAMED_STATES:
-            if names := system[state]:
-                style = {"failed": "red", "interrupted": "yellow"}.get(state, "default")
-                lines.append(Text(f"{state}: {', '.join(names)}", style=style))
-        lines += [Text(f"  {line}", style="dim") for line in system["says"].values()]
-        if system["decision"]:
-            lines.append(Text(f"{system['system']}: {system['decision']}: {system['reason']}"))
+        lines += _lines(system)
     for error in standing["errors"]:
         lines.append(Text(f"{error['job']}: {error['says']}", style="red"))
         lines.append(Text(f"  log: {error['log']}"))
@@ -145,6 +139,21 @@ def shown(standing: dict[str, Any]) -> Group:
     lines.append(Text(f"disk: {disk}; free {standing['disk_free_bytes'] / 1e9:.1f} GB"))
     lines.append(Text(f"next: {standing['next']}", style="bold"))
     return Group(head, table, *lines)
+
+
+def _lines(system: dict[str, Any]) -> list[Text]:
+    """What is said of a system below the table."""
+    lines = []
+    for state in NAMED_STATES:
+        if names := system[state]:
+            style = {"failed": "red", "interrupted": "yellow"}.get(state, "default")
+            lines.append(Text(f"{state}: {', '.join(names)}", style=style))
+    lines += [Text(f"  {line}", style="dim") for line in system["says"].values()]
+    if system["imported"]:
+        lines.append(Text(f"{system['system']}: {system['imported']['sentence']}"))
+    if system["decision"]:
+        lines.append(Text(f"{system['system']}: {system['decision']}: {system['reason']}"))
+    return lines
 
 
 def _cells(system: dict[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 from halcyon import files, jsonl, tables
 from halcyon.campaign import paths
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.imports import summary_of
 from halcyon.campaign.paths import PlannedJob
 from halcyon.commands.status.disk import disk_use
 from halcyon.commands.status.jobs import Activity, last_line
@@ -117,6 +118,7 @@ def _system(campaign: Campaign, name: str, activity: Activity) -> dict[str, Any]
         "interrupted": by_state.get("interrupted", []),
         "says": {job.name: line for job in active if (line := last_line(job.log))},
         "labels": labels | {"budget": plan.settings.limits.label_budget},
+        "imported": _imported(campaign, name),
         "index": _index(campaign, name, begun, last),
         "errors": _errors(last),
         "decision": last.decision if last else None,
@@ -159,6 +161,15 @@ def _labels(
         "without_label": bad + sum(n for outcome, n in status.items() if outcome != "ok"),
         "in_unfinished_jobs": unfinished,
     }
+
+
+def _imported(campaign: Campaign, name: str) -> dict[str, Any] | None:
+    """What became of the labels of files that it started from, with the numbers in a sentence."""
+    with suppress(InputError):
+        imported = summary_of(campaign.systems[name], campaign.folder / name)
+        if imported is not None:
+            return imported.content() | {"sentence": imported.sentence}
+    return None
 
 
 def _records(path: Path) -> Counter[str]:

@@ -16,18 +16,22 @@ seen.
 Not for: stopping a run that goes wrong (`monitor.ase` and its neighbours).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from ase import Atoms
 
 from halcyon.errors import InputError
-from halcyon.final.monitor.ase import MonitoredMace
+from halcyon.final.monitor.ase import MonitoredMace, alike
 from halcyon.final.monitor.trajectories import Frame
 from halcyon.final.monitor.watch import DECIDING, Watch
 
+BATCH = 32
+"""Frames that are evaluated at once."""
 SHORTEST_A = 0.4
 """No two atoms of chemistry are nearer: positions in nm, or a broken file."""
 
@@ -61,7 +65,8 @@ def judge(
     *,
     interval_ps: float | None = None,
     most_worst: int = 20,
-    progress: Callable[[int], None] = lambda _number: None,
+    batch: int = BATCH,
+    progress: Callable[[int, int | None], None] = lambda _done, _of: None,
 ) -> Judged:
     """Score every frame, accumulate Λ, and keep the worst frames.
 
@@ -73,27 +78,26 @@ def judge(
         frames: of one trajectory.
         interval_ps: time between two frames; None: the frames say their time.
         most_worst: how many frames are kept.
-        progress: called with the number of frames done.
+        batch: how many frames are evaluated at once.
+        progress: called with the number of frames done, and that of all where it is known.
 
     Raises:
         InputError: there is no frame, the time between frames is not known or not even, atoms are
-            none of the domain's structures, or positions are not in Å.
+            none of the domain's structures or change on the way, or positions are not in Å.
     """
     rows: list[dict[str, object]] = []
     watch: Watch | None = None
     run: tuple[float, Atoms] | None = None  # the worst of consecutive frames outside
     kept: list[tuple[float, Atoms]] = []
-    for frame, interval in _timed(frames, interval_ps):
+    for frame, interval, results in _evaluated(calculator, _timed(frames, interval_ps), batch):
         atoms = frame.atoms
         if watch is None:
-            _refuse_other_units(atoms)
             window = max(calculator.thresholds.window_ps, interval)
             thresholds = replace(calculator.thresholds, window_ps=window)
             watch = Watch(calculator.watched(atoms), thresholds, timestep_ps=interval)
-        get = calculator.get_property
-        scores = np.stack([get(f"score_{name}", atoms) for name in watch.watched.columns])
-        energy = float(get("energy", atoms))
-        alarms = watch.step(atoms, energy, get("forces", atoms), scores)
+        scores = np.stack([results[f"score_{name}"] for name in watch.watched.columns])
+        energy = results["energy"]
+        alarms = watch.step(atoms, energy, results["forces"], scores)
         failure = next((alarm.message for alarm in alarms if alarm.cause == "failure"), "")
         worst_atom = int(scores[DECIDING].argmax())
         score = float(scores[DECIDING, worst_atom])
@@ -121,7 +125,7 @@ def judge(
         elif run is not None:
             kept.append(run)
             run = None
-        progress(len(rows))
+        progress(len(rows), frame.of)
     if watch is None:
         raise InputError("the trajectory has no frame")
     kept += [] if run is None else [run]
@@ -142,6 +146,26 @@ def judge(
         ),
         worst=[atoms for _, atoms in kept[:most_worst]],
     )
+
+
+def _evaluated(
+    calculator: MonitoredMace, timed: Iterable[tuple[Frame, float]], batch: int
+) -> Iterator[tuple[Frame, float, dict[str, Any]]]:
+    """Each frame with the time between frames and the calculator's results, a batch at a time."""
+    timed, first = iter(timed), None
+    while together := list(islice(timed, batch)):
+        if first is None:
+            first = together[0][0]
+            _refuse_other_units(first.atoms)
+        for frame, _ in together:
+            if not alike(first.atoms, frame.atoms):
+                raise InputError(
+                    f"frame {frame.number} has other atoms than frame {first.number}, or another "
+                    "order or periodicity: expected a trajectory of the same atoms. Cut it there"
+                )
+        results = calculator.predict([frame.atoms for frame, _ in together])
+        for (frame, interval), predicted in zip(together, results, strict=True):
+            yield frame, interval, predicted
 
 
 def _timed(frames: Iterable[Frame], interval_ps: float | None) -> Iterable[tuple[Frame, float]]:

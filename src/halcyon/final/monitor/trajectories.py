@@ -6,7 +6,7 @@
     for frame in frames_of(Path("set.xyz")):
         print(frame.number, frame.atoms.get_chemical_formula())
 
-chemfiles reads them; no more than a frame is in memory.
+chemfiles reads them, a frame at a time.
 
 Not for: labels (`labels.published`), or what a frame is worth (`judging`).
 """
@@ -48,12 +48,14 @@ class Frame:
         atoms: positions in Å, with its cell where it is periodic.
         step: of the dynamics, where the file says it; else the frame's number.
         time_ps: where the file says it; else None.
+        of: how many frames the trajectory has; None: not known.
     """
 
     number: int
     atoms: Atoms
     step: int
     time_ps: float | None
+    of: int | None = None
 
 
 def frames_of(
@@ -89,7 +91,13 @@ def frames_of(
                     names = _names(read, elements or {}, by_name=kind == "LAMMPS")
                     numbers = _numbers(path, names)
                 time = _time(read) if kind in WITH_TIME else None
-                yield Frame(number, _atoms(read, numbers, periodic=periodic), int(read.step), time)
+                yield Frame(
+                    number,
+                    _atoms(read, numbers, periodic=periodic),
+                    int(read.step),
+                    time,
+                    trajectory.nsteps,
+                )
     except chemfiles.ChemfilesError as error:
         raise InputError(f"{path}: cannot be read as {kind} ({error})") from error
 

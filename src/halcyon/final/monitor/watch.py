@@ -28,7 +28,7 @@ from ase import Atoms
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.index import CliIndex
 from halcyon.domain.intervals import Domain
-from halcyon.domain.signals import TIERS, deciding_alone, make_signal
+from halcyon.domain.signals import TIERS, Scorer, deciding_alone, make_signal
 from halcyon.errors import InputError
 from halcyon.final.monitor.matching import match
 from halcyon.frames import structure_only
@@ -114,28 +114,36 @@ class WatchedAtoms:
         )
         self._device = torch.device(device)
         self._order = torch.as_tensor(recognised.order, device=self._device)
+        self._scorers: dict[int, list[Scorer]] = {}  # by number of frames
         self._start = structure_only(atoms[recognised.order])
         self._start.info["structure"] = recognised.structure
         self.numbers = atoms.numbers.copy()
         tiers = [make_signal(domain, name, ()) for name in TIERS]
-        signals = {signal.column: signal for signal in (deciding_alone(domain), *tiers)}
-        self.columns = list(signals)
-        self._scorers = [s.for_batch([self._start], self._device) for s in signals.values()]
+        self._signals = {signal.column: signal for signal in (deciding_alone(domain), *tiers)}
+        self.columns = list(self._signals)
 
-    def scores(self, output: Mapping[str, torch.Tensor]) -> np.ndarray:
-        """Scores against each of `columns`, shape (S, N), in the atoms' own order.
+    def scores(self, output: Mapping[str, torch.Tensor], frames: int = 1) -> np.ndarray:
+        """Scores against each of `columns`, shape (S, frames · N), in the atoms' own order.
 
         Args:
-            output: of the model, for these atoms alone: `node_energy`, `descriptors`.
+            output: of the model, for so many frames of these atoms: `node_energy`, `descriptors`.
+            frames: how many.
         """
+        begins = torch.arange(frames, device=self._device) * len(self.numbers)
+        order = (begins[:, None] + self._order).flatten()
         in_domain_order = {
-            name: output[name].index_select(0, self._order)
+            name: output[name].index_select(0, order)
             for name in ("node_energy", "descriptors")
             if name in output
         }
-        ordered = torch.stack([score(None, in_domain_order) for score in self._scorers])
+        if frames not in self._scorers:
+            starts = [self._start] * frames
+            self._scorers[frames] = [
+                signal.for_batch(starts, self._device) for signal in self._signals.values()
+            ]
+        ordered = torch.stack([score(None, in_domain_order) for score in self._scorers[frames]])
         scores = torch.empty_like(ordered)
-        scores[:, self._order] = ordered
+        scores[:, order] = ordered
         return scores.double().cpu().numpy()
 
     def failure_monitor(self, thresholds: Thresholds) -> "Failures":

@@ -29,6 +29,7 @@ from halcyon.report.page import (
     certified,
     costs,
     fates,
+    imported,
     instability,
     learning,
     lifetimes,
@@ -137,7 +138,18 @@ def _tables(report: SystemReport) -> dict[str, list[list[str]]]:
         "margins": tables.margin_rows(report.generations),
         "expected": tables.expected_rows(report.last.domain),
         "classes": tables.class_rows(report.last.domain),
+        **_imported(report),
     }
+
+
+def _imported(report: SystemReport) -> dict[str, list[list[str]]]:
+    """Tables about labels that it started from; none where there are none."""
+    if report.imported is None:
+        return {}
+    rows = {"imported-frames": imported.frame_rows(report.imported)}
+    if report.imported.agreement is not None:
+        rows["imported-agreement"] = imported.agreement_rows(report.imported.agreement)
+    return rows
 
 
 def _survival(report: SystemReport) -> dict[str, Any]:

@@ -241,7 +241,8 @@ class Pyscf(Reference):
 def _gradient(field: Any) -> np.ndarray:
     """Derivative of the energy by positions, Ha/bohr, the grid's response included."""
     method = field.nuc_grad_method()
-    method.grid_response = True
+    # Hartree-Fock has no grid, and PySCF fails at the response of none of an open shell.
+    method.grid_response = dft.libxc.xc_type(field.xc) != "HF"
     return np.asarray(method.kernel())
 
 

@@ -118,7 +118,10 @@ def core_potential(basis: str, element: str) -> list:
 def element_fault(basis: str, element: str) -> str:
     """Why an element cannot be computed with a basis set; empty if it can."""
     if not _has(basis, element):
-        return f"basis = {basis}: it has no functions for {element}"
+        return (
+            f"basis = {basis}: it has no functions for {element}; expected a basis set that has, "
+            "in a level of your own, or another backend"
+        )
     if chemical_symbols.index(element) > LAST_ALL_ELECTRON and not core_potential(basis, element):
         return (
             f"basis = {basis}: it has no effective core potential for {element}, and without one a "
