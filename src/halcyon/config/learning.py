@@ -271,10 +271,10 @@ class TrainingSettings(FitSettings):
         "they are merged into the weights at the end. 0: the weights themselves learn.",
     )
     fresh_every: int = Field(
-        4,
+        0,
         ge=0,
         description="Every so many generations, start again from the pre-trained model rather "
-        "than from the previous generation's; 0: never.",
+        "than from the previous generation's, whose training it then lacks; 0: never.",
     )
 
     @model_validator(mode="after")
