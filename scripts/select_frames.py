@@ -37,7 +37,7 @@ def main(job: stage.Job) -> None:
             last_audit,
             settings,
             read_frames(args.opinions) if args.opinions else [],
-            SelectionSummary.read(last).foretold if args.generation else [],
+            SelectionSummary.read(last).foretold if last.exists() else [],
         ),
         published=published_set(job),
     )
