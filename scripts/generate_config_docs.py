@@ -44,6 +44,7 @@ UNITS = {
     "_meV_per_atom": "meV/atom",
     "_eV_per_A": "eV/Å",
     "_eV_per_atom": "eV/atom",
+    "_per_A": "1/Å",
     "_per_ns": "per ns",
     "_per_ps": "1/ps",
     "_ps": "ps",
