@@ -329,6 +329,12 @@ def test_a_fixed_atom_that_would_have_to_move_is_refused(attempt):
     assert pushed(0, 1)
 
 
+def test_k_points_are_for_crystals_and_slabs(attempt):
+    reference = {"backend": "cp2k", "level": "config/cp2k/pbe-solid.yaml", "k_spacing_per_A": 0.8}
+    with pytest.raises(InputError, match=r"k_spacing_per_A = 0\.8: system thing has `kind: reac"):
+        attempt(salt_slab(), "reactive", reference=reference)
+
+
 def test_bulk_slab_and_cluster_are_learned_together(attempt):
     write("bulk.extxyz", bulk("NaCl", **SALT))
     write("cluster.extxyz", Atoms("NaClNaCl", [[0, 0, 0], [2.6, 0, 0], [2.6, 2.6, 0], [0, 2.6, 0]]))

@@ -65,6 +65,26 @@ def check_fixed(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> Non
                 )
 
 
+def check_k_points(plan: SystemPlan, reference: config.ReferenceSettings, source: str) -> None:
+    """Refuse k-points for what is neither a crystal nor a slab.
+
+    Args:
+        plan: a system.
+        reference: section `reference` of the campaign.
+        source: name of the campaign's file, for messages.
+
+    Raises:
+        InputError: the message names the system and the setting.
+    """
+    spacing = getattr(reference, "k_spacing_per_A", None)
+    if spacing is not None and plan.system.kind not in ("solid", "slab"):
+        raise InputError(
+            f"{source}: reference.k_spacing_per_A = {spacing:g}: system {plan.system.name} has "
+            f"`kind: {plan.system.kind}`: expected solid or slab. Molecules and liquids need no "
+            "k-points: remove the setting, or give them a campaign of their own"
+        )
+
+
 def check_vacuum(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
     """Refuse a crystal that is not periodic, a cell too small, and a slab that feels its image.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from halcyon import config
 from halcyon.campaign import imports
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.campaign.check_solids import check_fixed, check_vacuum
+from halcyon.campaign.check_solids import check_fixed, check_k_points, check_vacuum
 from halcyon.campaign.identity import check_identity, level_of_theory
 from halcyon.config.system import BONDS_HOLD
 from halcyon.errors import InputError
@@ -67,6 +67,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_models(plan, source)
         check_stress(plan, starts, source)
         check_fixed(plan, starts, source)
+        check_k_points(plan, campaign.settings.reference, source)
         check_vacuum(plan, starts, source)
     with _naming(source):
         reference = campaign.reference()

@@ -26,6 +26,15 @@ class Cp2kReference(Section):
         description="Command that starts CP2K, e.g. `cp2k.psmp` or `srun -n 4 cp2k.psmp`. It is "
         "split as a shell would, and run without a shell.",
     )
+    k_spacing_per_A: float | None = Field(
+        None,
+        ge=0.05,
+        le=3.0,
+        description="Of crystals and slabs: largest distance of k-points along each reciprocal "
+        "vector, 1/Å (with its 2π), e.g. 0.4. Each frame gets a mesh around Γ of its own, so that "
+        "a cell and its supercell have the same level of theory, of which the distance is a part. "
+        "By default Γ alone.",
+    )
     data_dir: Path | None = Field(
         None,
         description="Folder with CP2K's basis sets and pseudopotentials; by default CP2K_DATA_DIR, "

@@ -26,12 +26,14 @@ from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Stat
 from halcyon.labels.reference.cp2k.calculation import Calculation
 from halcyon.labels.reference.cp2k.consistency import check_grid
 from halcyon.labels.reference.cp2k.input import (
+    DENSITY_FILE,
     GUESS_FILE,
     ORBITALS_FILE,
     check_frame,
     frame_input,
     frame_tree,
 )
+from halcyon.labels.reference.cp2k.kpoints import check_meshes
 from halcyon.labels.reference.cp2k.level import read_level
 from halcyon.labels.reference.cp2k.output import Cp2kResult
 from halcyon.labels.reference.cp2k.program import Program
@@ -57,7 +59,7 @@ class Cp2k(Reference):
             InputError: the level file is missing or not valid.
         """
         self._settings, self._stress = settings, stress
-        self._level = read_level(settings.level)
+        self._level = read_level(settings.level, settings.k_spacing_per_A)
         self._program = Program(settings)
 
     @property
@@ -84,6 +86,8 @@ class Cp2k(Reference):
         _ = self.level
         for atoms in structures:
             check_frame(self._level, atoms, self._program.data_dir)
+        if self._stress and self._level.k_spacing_per_A is not None:
+            check_meshes(structures, self._level.k_spacing_per_A)
         for atoms in structures[:1]:
             fault = self._program.check(
                 frame_input(self._level, atoms, self._program.data_dir, stress=self._stress)
@@ -142,7 +146,7 @@ class Cp2k(Reference):
         if folder.exists():  # a run that was killed left it
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        reuse = self._settings.reuse_wavefunctions and not _open_shell(tree)
+        reuse = self._settings.reuse_wavefunctions and _may_start_from_another(tree)
         guess = reuse and wavefunctions.guess(atoms, folder / GUESS_FILE)
         calculation = Calculation(self._program, self._settings, tree, folder, cores)
         result, rung = calculation.label(guess=guess)
@@ -162,15 +166,19 @@ def _clean(folder: Path, *, labelled: bool) -> None:
     """
     for path in folder.rglob("*"):
         large = path.is_file() and path.stat().st_size > SMALL_BYTES
-        if path.name == ORBITALS_FILE or (labelled and (large or path.name == GUESS_FILE)):
+        if path.name in (ORBITALS_FILE, DENSITY_FILE) or (
+            labelled and (large or path.name == GUESS_FILE)
+        ):
             path.unlink()
 
 
-def _open_shell(tree: Tree) -> bool:
-    """Whether the frame is computed with open shells.
+def _may_start_from_another(tree: Tree) -> bool:
+    """Whether the SCF may start from the orbitals of another frame.
 
-    Several SCF solutions are usual then, and which one is reached must not depend on another
-    frame's orbitals.
+    Not with open shells: several SCF solutions are usual then, and which one is reached must not
+    depend on another frame's orbitals. Nor with k-points: CP2K writes the density between pairs of
+    neighbours instead, which are others in another frame.
     """
     dft = tree["+FORCE_EVAL"][0]["+DFT"]
-    return bool(dft.get("UKS") or dft.get("ROKS") or dft["MULTIPLICITY"] > 1)
+    open_shell = dft.get("UKS") or dft.get("ROKS") or dft["MULTIPLICITY"] > 1
+    return not (open_shell or "+KPOINTS" in dft)

@@ -21,6 +21,7 @@ from pathlib import Path
 from halcyon.config import Cp2kReference
 from halcyon.labels.reference.base import Status
 from halcyon.labels.reference.cp2k.input import (
+    DENSITY_FILE,
     FORCES_FILE,
     GUESS_FILE,
     ORBITALS_FILE,
@@ -29,7 +30,7 @@ from halcyon.labels.reference.cp2k.input import (
 )
 from halcyon.labels.reference.cp2k.output import Cp2kResult, read_result
 from halcyon.labels.reference.cp2k.program import INPUT_FILE, OUTPUT_FILE, STDOUT_FILE, Program
-from halcyon.labels.reference.cp2k.rescue import CONTINUED, rescue_tree
+from halcyon.labels.reference.cp2k.rescue import CONTINUED, is_possible, rescue_tree
 from halcyon.labels.reference.cp2k.tree import Tree, lines
 
 STARTS_LOG = "cp2k_starts.log"
@@ -42,7 +43,7 @@ class Calculation:
     """All runs of CP2K for one frame, each in a folder of its own.
 
     Attributes:
-        orbitals: file of the last run's orbitals, where it wrote any.
+        orbitals: file of the last run's orbitals, with k-points of its density; where it wrote one.
         scf_steps: of all runs together.
     """
 
@@ -66,7 +67,9 @@ class Calculation:
         self._cores = cores
         self._settings = settings
         self._deadline = time.monotonic() + settings.frame_timeout_s
-        self.orbitals = folder / ORBITALS_FILE
+        with_k_points = "+KPOINTS" in tree["+FORCE_EVAL"][0]["+DFT"]
+        self._orbitals_file = DENSITY_FILE if with_k_points else ORBITALS_FILE
+        self.orbitals = folder / self._orbitals_file
         self.scf_steps = 0
 
     def label(self, *, guess: bool) -> tuple[Cp2kResult, int]:
@@ -94,6 +97,8 @@ class Calculation:
         """Try one rung after another until the orbitals of one lead to a label."""
         result, tried = first, []
         for rung, name in enumerate(self._settings.rescue, start=1):
+            if not is_possible(self._tree, name):
+                continue
             tried.append(name)
             tree = rescue_tree(self._tree, name)
             folder = self._folder / f"rung{rung}-{name}"
@@ -123,7 +128,7 @@ class Calculation:
         (folder / INPUT_FILE).write_text("\n".join(lines(tree)) + "\n", encoding="utf-8")
         with (self._folder.parent / STARTS_LOG).open("a", encoding="utf-8") as log:
             log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._folder.name}\n")
-        self.orbitals = folder / ORBITALS_FILE
+        self.orbitals = folder / self._orbitals_file
         exit_status, late = 0, False
         try:
             exit_status = self._program.run(

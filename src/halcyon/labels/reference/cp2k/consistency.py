@@ -94,13 +94,15 @@ def check_consistency(path: Path, dft: Tree, kinds: Mapping[str, Tree]) -> None:
         kinds: its KIND sections by element.
 
     Raises:
-        InputError: dispersion or pseudopotential of another functional, or a loose EPS_SCF.
+        InputError: dispersion or pseudopotential of another functional, a loose EPS_SCF, or
+            smearing that CP2K cannot do or whose energy has no forces.
     """
     xc = functional(dft)
     if xc is not None:
         _check_dispersion(path, dft, xc)
         _check_pseudopotentials(path, kinds, xc)
     _check_scf(path, dft)
+    _check_smearing(path, dft)
 
 
 def check_grid(path: Path, dft: Tree, kinds: Mapping[str, Tree]) -> None:
@@ -248,6 +250,42 @@ def _check_scf(path: Path, dft: Tree) -> None:
                 f"a label would depend on the orbitals that its SCF started from. Write 1.0E-6 "
                 f"(at most {LOOSEST_EPS_SCF:g}), and the same in OUTER_SCF"
             )
+
+
+def _check_smearing(path: Path, dft: Tree) -> None:
+    """Refuse smearing without orbitals for it, with OT, or by a method that was not checked.
+
+    With a Fermi–Dirac distribution CP2K's total energy is the free energy of the electrons, whose
+    slopes are its forces and its stress (N. D. Mermin, Phys. Rev. 137, A1441, 1965).
+    """
+    scf = dft.get("+SCF", {})
+    smear = scf.get("+SMEAR")
+    if smear is None or smear.get("_") is False:
+        return
+    where = f"{path}: FORCE_EVAL/DFT/SCF"
+    method = str(smear.get("METHOD", "ENERGY_WINDOW")).upper()
+    if method != "FERMI_DIRAC":
+        raise InputError(
+            f"{where}/SMEAR: METHOD = {method}: expected FERMI_DIRAC, of which forces and stress "
+            "are known to be slopes of the energy"
+        )
+    if "FIXED_MAGNETIC_MOMENT" in smear:
+        raise InputError(
+            f"{where}/SMEAR: FIXED_MAGNETIC_MOMENT = {smear['FIXED_MAGNETIC_MOMENT']}: belongs to "
+            "the structure, whose multiplicity is always held; remove it"
+        )
+    if "+OT" in scf:
+        raise InputError(
+            f"{where}: SMEAR and OT: OT has no empty orbitals; replace OT by sections "
+            "DIAGONALIZATION and MIXING"
+        )
+    added = scf.get("ADDED_MOS", 0)
+    if not all(int(number) for number in (added if isinstance(added, list | tuple) else [added])):
+        raise InputError(
+            f"{where}: SMEAR, but ADDED_MOS = {added}: expected -1, for all empty orbitals: "
+            "electrons are smeared into them, and a number that suits a cell is too small for its "
+            "supercell"
+        )
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from halcyon.errors import InputError
+from halcyon.labels.reference.cp2k import kpoints
 from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Cp2kLevel
 from halcyon.labels.reference.cp2k.tree import Tree, branches, lines
 from halcyon.labels.stress import is_possible
@@ -22,6 +23,8 @@ FORCE_DIGITS = 12
 GUESS_FILE = "guess.wfn"
 ORBITALS_FILE = "frame-RESTART.wfn"
 """Files of the orbitals that an SCF starts from, and of those that it writes."""
+DENSITY_FILE = "frame-RESTART.kp"
+"""What it writes in their place with k-points; it may be started from alike."""
 
 WALL_A = 2.0
 """Least distance of a nucleus from the wall of a molecule's box, Å; see docs/decisions/cp2k.md."""
@@ -56,6 +59,7 @@ def frame_tree(
     """
     check_frame(level, atoms, data_dir)
     tree = copy.deepcopy(level.tree)
+    _set_k_points(tree, level, atoms)
     _set_output(tree)
     if stress and is_possible(atoms):
         _ask_for_stress(tree)
@@ -66,6 +70,7 @@ def frame_tree(
     dft["MULTIPLICITY"] = atoms.info["multiplicity"]
     if atoms.info["multiplicity"] > 1 and not dft.get("ROKS"):
         dft["UKS"] = True
+    _hold_magnetisation(dft)
     _set_data_files(tree, level, data_dir)
     _set_structure(tree, level, atoms)
     return tree
@@ -87,6 +92,22 @@ def _set_output(tree: Tree) -> None:
     dft["+SCF"] = dft.get("+SCF", {}) | {
         "+PRINT": {"+RESTART": {"_": "ON", "BACKUP_COPIES": 0}, "+RESTART_HISTORY": {"_": "OFF"}}
     }
+
+
+def _set_k_points(tree: Tree, level: Cp2kLevel, atoms: Atoms) -> None:
+    """Give a frame its mesh; of the Γ point alone, orbitals are real and CP2K is faster without."""
+    if level.k_spacing_per_A is None:
+        return
+    numbers = kpoints.mesh(atoms, level.k_spacing_per_A)
+    if max(numbers) > 1:
+        tree["+FORCE_EVAL"][0]["+DFT"]["+KPOINTS"] = kpoints.section(numbers)
+
+
+def _hold_magnetisation(dft: Tree) -> None:
+    """Keep the multiplicity: smeared electrons would otherwise change their spins."""
+    smear = dft["+SCF"].get("+SMEAR")
+    if smear is not None and dft.get("UKS"):
+        smear["FIXED_MAGNETIC_MOMENT"] = float(dft["MULTIPLICITY"] - 1)
 
 
 def _ask_for_stress(tree: Tree) -> None:
@@ -152,7 +173,8 @@ def check_frame(level: Cp2kLevel, atoms: Atoms, data_dir: Path) -> None:
     Raises:
         InputError: the level lacks an element; charge and multiplicity are impossible with this
             number of electrons; there is no box, or it is too small; some but not all cell vectors
-            are periodic; exact exchange reaches further than half of a periodic cell.
+            are periodic, or none with k-points; exact exchange reaches further than half of a
+            periodic cell.
     """
     name = f"structure {atoms.info.get('structure', '?')}"
     if not np.isfinite(atoms.positions).all():
@@ -178,6 +200,12 @@ def _check_box(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
             raise InputError(f"{name}: periodic, but without a cell of three vectors")
         _check_exchange(level, atoms, name)
         return
+    if level.k_spacing_per_A is not None:
+        raise InputError(
+            f"{name}: pbc = {atoms.pbc.tolist()}, with reference.k_spacing_per_A = "
+            f"{level.k_spacing_per_A:g}: k-points need a crystal or a slab that is periodic along "
+            "all three vectors. Remove k_spacing_per_A, or give molecules a campaign of their own"
+        )
     if atoms.pbc.any():
         raise InputError(
             f"{name}: pbc = {atoms.pbc.tolist()}: expected periodic along all three vectors or none"

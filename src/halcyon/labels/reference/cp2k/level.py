@@ -15,10 +15,11 @@ Not for: the input of a frame (`input`), or starting CP2K (`program`).
 import copy
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halcyon.errors import InputError
+from halcyon.labels.reference.cp2k import kpoints
 from halcyon.labels.reference.cp2k.consistency import (
     CP2K_CUTOFF_RY,
     CP2K_REL_CUTOFF_RY,
@@ -64,10 +65,12 @@ class Cp2kLevel:
     Attributes:
         path: its file.
         tree: its content, without PRINT sections.
+        k_spacing_per_A: largest distance of the k-points of periodic frames, 1/Å; None: Γ alone.
     """
 
     path: Path
     tree: Tree
+    k_spacing_per_A: float | None = None
 
     @property
     def force_eval(self) -> Tree:
@@ -92,7 +95,7 @@ class Cp2kLevel:
 
     def finer(self, factor: float) -> "Cp2kLevel":
         """The same level on a grid with so many times the CUTOFF and REL_CUTOFF."""
-        finer = Cp2kLevel(self.path, copy.deepcopy(self.tree))
+        finer = replace(self, tree=copy.deepcopy(self.tree))
         grid = finer.dft.setdefault("+MGRID", {})
         for keyword, default in (("CUTOFF", CP2K_CUTOFF_RY), ("REL_CUTOFF", CP2K_REL_CUTOFF_RY)):
             grid[keyword] = factor * float(grid.get(keyword, default))
@@ -195,7 +198,7 @@ class Cp2kLevel:
                 for name, path in self.data_files(data_dir).items()
             },
             "merge": MERGE_VERSION,
-        }
+        } | ({"k_spacing_per_A": self.k_spacing_per_A} if self.k_spacing_per_A else {})
 
     def data_file_paths(
         self, keyword: str, data_dir: Path, section: Tree | None = None
@@ -261,8 +264,12 @@ class Cp2kLevel:
         return path
 
 
-def read_level(path: Path) -> Cp2kLevel:
+def read_level(path: Path, k_spacing_per_A: float | None = None) -> Cp2kLevel:
     """Read a level of theory and check that it is one.
+
+    Args:
+        path: its file.
+        k_spacing_per_A: see `Cp2kLevel`.
 
     Raises:
         InputError: missing, not valid CP2K input, with a structure in it, or contradicting
@@ -276,8 +283,10 @@ def read_level(path: Path) -> Cp2kLevel:
             f"{path}: cannot be read ({error.strerror}); expected the level of theory, "
             "CP2K input as YAML or plain"
         ) from error
-    level = Cp2kLevel(path, without_print(read_tree(path, text)))
+    level = Cp2kLevel(path, without_print(read_tree(path, text)), k_spacing_per_A)
     _check_level(level)
+    if k_spacing_per_A:
+        kpoints.check_level(path, level.dft)
     return level
 
 
@@ -306,8 +315,9 @@ def _check_method(level: Cp2kLevel) -> None:
         )
     if "+KPOINTS" in level.dft:
         raise InputError(
-            f"{level.path}: section FORCE_EVAL/DFT/KPOINTS: k-points are not supported; use a "
-            "larger cell"
+            f"{level.path}: section FORCE_EVAL/DFT/KPOINTS: a mesh that suits a cell is wrong for "
+            "its supercell. Remove the section, and set reference.k_spacing_per_A, the distance of "
+            "k-points, from which each frame gets its own mesh"
         )
     method = level.dft.get("+QS", {}).get("METHOD", "GPW")
     if method not in METHODS:

@@ -32,6 +32,12 @@ def rescue_tree(tree: Tree, rung: str) -> Tree:
     return changed
 
 
+def is_possible(tree: Tree, rung: str) -> bool:
+    """Whether CP2K can climb a rung: OT has neither k-points nor smeared electrons."""
+    dft = tree["+FORCE_EVAL"][0]["+DFT"]
+    return rung != "conjugate_gradients" or not ("+KPOINTS" in dft or "+SMEAR" in dft["+SCF"])
+
+
 def _more_steps(dft: Tree) -> None:
     scf = dft["+SCF"]
     if "+OT" not in scf:
