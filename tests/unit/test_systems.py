@@ -25,7 +25,8 @@ def written(tmp_path, text, name="start.xyz"):
 
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
-def test_shipped_systems_start(path):
+def test_shipped_systems_start(path, monkeypatch):
+    monkeypatch.chdir(path.parents[2])
     system = read_system(path)
     plan = SystemPlan(system, Settings(), seed=1)
     for name in plan.structures:
