@@ -282,8 +282,8 @@ def test_a_crystals_file_is_refused_with_where_its_labels_come_from(here, capsys
     bulk("MgO", "rocksalt", a=4.2).write(here / "oxide.cif")
     assert new("oxide.cif", "--name", "it", *PYSCF) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "the file is periodic" in error
-    assert "for labels from CP2K or xTB: PySCF's are of molecules only" in error
+    assert "oxide.cif is periodic, and --campaign pyscf labels molecules only" in error
+    assert "expected xtb or cp2k" in error
 
 
 @pytest.mark.parametrize(

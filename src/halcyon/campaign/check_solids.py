@@ -114,9 +114,9 @@ def check_vacuum(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> No
                 "model would see the next slab. Expected a vacuum along the third cell vector "
                 "that is thicker than the cutoff, or `kind: solid` for a bulk crystal"
             )
-        cell = start.cell.array
-        widths = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-        least = 2 * _longest_bond_A(plan, start)
+        widths = widths_A(start)
+        of_smiles = plan.structures[structure].smiles is not None
+        least = 0.0 if of_smiles else 2 * longest_bond_A(start)
         if (widths < least - ROUNDING_A).any():
             repeats = np.ceil((least - ROUNDING_A) / widths).astype(int).tolist()
             raise InputError(
@@ -126,13 +126,17 @@ def check_vacuum(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> No
             )
 
 
-def _longest_bond_A(plan: SystemPlan, start: "Atoms") -> float:  # noqa: N802 (the unit)
-    """Longest distance of two atoms that are bonded, Å; 0 without bonds."""
+def widths_A(start: "Atoms") -> np.ndarray:  # noqa: N802 (the unit)
+    """Distances of opposite faces of a cell, Å, shape (3,)."""
+    widths: np.ndarray = 1 / np.linalg.norm(np.linalg.inv(start.cell.array), axis=0)
+    return widths
+
+
+def longest_bond_A(start: "Atoms") -> float:  # noqa: N802 (the unit)
+    """Longest distance of two atoms of a file that are bonded, Å; 0 without bonds."""
     from ase.neighborlist import natural_cutoffs, neighbor_list
 
     from halcyon.systems.structures import BONDED
 
-    if plan.structures[start.info["structure"]].smiles is not None:
-        return 0.0
     distances = neighbor_list("d", start, natural_cutoffs(start, mult=BONDED))
     return float(distances.max(initial=0.0))

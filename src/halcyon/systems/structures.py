@@ -36,7 +36,7 @@ from rdkit.Chem import (
 from halcyon.config import StructureSettings
 from halcyon.errors import InputError
 from halcyon.frames import near_origin
-from halcyon.systems import headers, isotopes
+from halcyon.systems import crystal_files, headers, isotopes
 from halcyon.systems.fixed import mark_fixed
 
 CONFORMER_SEED = 1
@@ -345,6 +345,8 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if settings.supercell and not read.pbc.all():
         expected = f"{settings.file} is not periodic"
         refuse(settings, "supercell", settings.supercell, expected)
+    if expected := crystal_files.fault(Path(str(settings.file)), read):
+        refuse(settings, "file", settings.file, expected)
     _check_isotopes(settings, read)
     _check_header(settings, read)
     atoms = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)

@@ -20,6 +20,8 @@ LEVELS = {
     "pyscf": Path("config/pyscf/pbe-d3bj-def2-svp.yaml"),
 }
 """The level of theory of a backend for which no other is given."""
+LEVEL_OF_CRYSTALS = Path("config/cp2k/pbe-solid.yaml")
+"""CP2K's for a crystal or a slab."""
 ABOUT = {"xtb": "GFN2-xTB", "cp2k": "CP2K", "pyscf": "PySCF"}
 TRIAL_PS = 50.0
 """Time of the certificate's runs, ps, where labels are for trying out."""
@@ -33,6 +35,7 @@ def campaign_text(
     n_atoms: int,
     device: str,
     open_shell: bool = False,
+    k_spacing_per_A: float | None = None,
 ) -> str:
     """Content of a campaign's file for one system.
 
@@ -43,6 +46,7 @@ def campaign_text(
         n_atoms: of its largest explored structure.
         device: where models will run, "cpu" or "cuda".
         open_shell: whether a structure has unpaired electrons.
+        k_spacing_per_A: of a crystal: distance of k-points with CP2K, 1/Å.
     """
     trial = backend == "xtb"
     preset, why = recommended(n_atoms, device=device, trial=trial)
@@ -60,6 +64,7 @@ def campaign_text(
             f"systems: [{plain(name)}] # config/systems/{name}.yaml",
             "reference: # where labels come from",
             *_reference_lines(backend, level or LEVELS.get(backend), open_shell=open_shell),
+            *_k_points(backend, k_spacing_per_A),
             f"model: # {why}",
             f"  preset: {preset} # quick, standard or large: docs/model-size.md",
             "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
@@ -89,6 +94,12 @@ def _reference_lines(backend: str, level: Path | None, *, open_shell: bool) -> l
         f"  level: {file} # level of theory: CP2K input without the structure",
         "  command: cp2k.psmp # or e.g. `srun -n 4 cp2k.psmp`",
     ]
+
+
+def _k_points(backend: str, k_spacing_per_A: float | None) -> list[str]:
+    if backend != "cp2k" or k_spacing_per_A is None:
+        return []
+    return [f"  k_spacing_per_A: {k_spacing_per_A:g} # converge it first"]
 
 
 def plain(value: str) -> str:

@@ -1,4 +1,4 @@
-"""`halcyon new-system`: writes a system's file from SMILES.
+"""`halcyon new-system`: writes a system's file from SMILES or a structure file.
 
 Files are written only after they passed the checks that a campaign makes at its start. An existing
 file is written over only with `--force`.
@@ -12,7 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halcyon.commands.new_system.campaign_file import ABOUT, LEVELS, campaign_text
+from halcyon.commands.new_system.campaign_file import (
+    ABOUT,
+    LEVEL_OF_CRYSTALS,
+    LEVELS,
+    campaign_text,
+)
 from halcyon.commands.terminal import Commands, console, tell
 from halcyon.config.faults import NAME
 from halcyon.errors import InputError
@@ -35,6 +40,7 @@ examples:
   halcyon new-system "[Na+]" --name sodium --in-water 32
   halcyon new-system "[H][H]" --name burning --reactive 4 --with O=O:2 --density 0.25 \\
       --may-form O --may-form "[OH]"
+  halcyon new-system crystal.cif --name salt --campaign xtb
   halcyon new-system "CC(=O)[O-]" --name acetate --level config/cp2k/pbe-d3-dzvp.yaml
 
 Exit codes: 0 written, 1 written but its campaign cannot run here yet, 2 bad input: nothing written.
@@ -55,7 +61,8 @@ def register(groups: Commands) -> None:
     add(
         "source",
         metavar="SMILES",
-        help="the molecule as SMILES, or a structure file that ASE reads",
+        help="the molecule as SMILES, or a structure file that ASE reads: a molecule, or with a "
+        "periodic cell (CIF, POSCAR …) a crystal or a slab",
     )
     add("--name", required=True, type=_name, help="name of the system and of its file")
     add("--liquid", type=_count, metavar="N", help="a periodic box with N of the molecule")
@@ -131,7 +138,8 @@ def register(groups: Commands) -> None:
         "--level",
         type=Path,
         help="file with the level of theory of CP2K (implies --campaign cp2k) or, with --campaign "
-        f"pyscf, of PySCF (default: {LEVELS['cp2k']}, {LEVELS['pyscf']})",
+        f"pyscf, of PySCF (default: {LEVELS['cp2k']}, of crystals {LEVEL_OF_CRYSTALS}; "
+        f"{LEVELS['pyscf']})",
     )
     add(
         "--cost",
@@ -185,19 +193,28 @@ def _species(word: str) -> "Partner":
 
 def _new_system(arguments: argparse.Namespace) -> int:
     from halcyon import files
+    from halcyon.commands.new_system.crystal import is_crystal, propose_crystal
     from halcyon.commands.new_system.proposal import propose
     from halcyon.systems import drawing
 
     name = arguments.name
     backend = arguments.campaign or ("cp2k" if arguments.level else None)
-    proposal = propose(_wish(arguments))
+    crystalline, wish = is_crystal(arguments.source), _wish(arguments)
+    if crystalline and backend == "pyscf":
+        raise InputError(
+            f"{arguments.source} is periodic, and --campaign pyscf labels molecules only: expected "
+            "xtb or cp2k"
+        )
+    crystal_by_cp2k = crystalline and backend == "cp2k"
+    proposal = propose_crystal(wish) if crystalline else propose(wish)
     system_file, drawing_file = SYSTEMS / f"{name}.yaml", SYSTEMS / f"{name}.svg"
     campaign_file = CAMPAIGNS / f"{name}.yaml"
     written = {
         system_file: proposal.text,
-        drawing_file: drawing.svg({part.name: part.molecule for part in proposal.parts}),
         **proposal.files,
     }
+    if proposal.parts:
+        written[drawing_file] = drawing.svg({p.name: p.molecule for p in proposal.parts})
     if backend:
         written[campaign_file] = ""  # known once the system is checked
     if not arguments.force and (existing := [str(path) for path in written if path.exists()]):
@@ -213,10 +230,11 @@ def _new_system(arguments: argparse.Namespace) -> int:
         written[campaign_file] = campaign_text(
             name,
             backend,
-            level=arguments.level,
+            level=arguments.level or (LEVEL_OF_CRYSTALS if crystal_by_cp2k else None),
             n_atoms=max(plan.atoms[structure] for structure in plan.explored),
             device=_device(),
             open_shell=any(s.multiplicity > 1 for s in plan.structures.values()),
+            k_spacing_per_A=proposal.k_spacing_per_A,
         )
     for path, text in written.items():
         files.write_text(path, text)

@@ -78,12 +78,14 @@ class Proposal:
         parts: its molecules.
         files: content of the force field files that were made for it, by path.
         notes: what a person should check before using it.
+        k_spacing_per_A: of a crystal: distance of k-points to begin with, 1/Å.
     """
 
     text: str
     parts: list[Part]
     files: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    k_spacing_per_A: float | None = None
 
 
 def propose(wish: Wish) -> Proposal:
@@ -432,14 +434,7 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         lines.append("  seed_labels: {train: 12, validation: 8, test: 8} # of each structure")
         exploration = {"temperatures_K": f"[{REACTIVE_K}]"}
     molecules = 1 if wish.kind == "molecule" else sum(part.count for part in parts)
-    # The lowest rate that replicas without a single event can show; it falls with their time.
-    least = least_bound_per_ns(
-        replicas,
-        window_ps=ps * default.saturation.window,
-        molecules=molecules,
-        confidence=confidence_spent(default),
-    )
-    needed = float(math.ceil(ps * least * MARGIN / default.saturation.events_per_ns))
+    needed = least_time_ps(replicas, molecules)
     if wish.kind != "molecule":
         exploration["time_ps"] = f"{max(needed, LEAST_PS_OF_A_BOX):.1f}"
     elif needed > ps:
@@ -448,6 +443,25 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
         lines.append(f"  exploration: {{{words}}} # so long that rare events can be told")
     return ["overrides: # of the campaign's settings, for this system", *lines] if lines else []
+
+
+def least_time_ps(replicas: int, molecules: int) -> float:
+    """Time of an exploration, ps, in which replicas can show what saturation asks for.
+
+    Args:
+        replicas: number of them.
+        molecules: number of molecules in each.
+    """
+    default = Campaign(campaign="it", systems=["it"], reference=XtbReference(backend="xtb"))
+    ps = default.exploration.time_ps
+    # The lowest rate that replicas without a single event can show; it falls with their time.
+    least = least_bound_per_ns(
+        replicas,
+        window_ps=ps * default.saturation.window,
+        molecules=molecules,
+        confidence=confidence_spent(default),
+    )
+    return float(math.ceil(ps * least * MARGIN / default.saturation.events_per_ns))
 
 
 def _summary(part: Part) -> str:

@@ -144,7 +144,7 @@ def _part(
         # Left out where it was not given: then the file's header may not say otherwise.
         given = {} if charge is None else {"charge": charge}
         settings = StructureSettings(name=name, file=path, **given)
-        guessed, spin = _least_unpaired(settings), "the lowest that fits the number of electrons"
+        guessed, spin = least_unpaired(settings), "the lowest that fits the number of electrons"
     else:
         with rdBase.BlockLogs():
             drawn = Chem.MolFromSmiles(source)
@@ -165,9 +165,8 @@ def _part(
     atoms = structures.start_structure(settings)
     if atoms.pbc.any():
         raise InputError(
-            f"{source}: the file is periodic, and this command is for molecules. Write the "
-            "system's file by hand (docs/add-a-system.md), for labels from CP2K or xTB: PySCF's "
-            "are of molecules only"
+            f"{source}: the file is periodic, and a crystal cannot be packed into a box. Expected "
+            "a molecule"
         )
     settings = settings.model_copy(update={"box_A": box_A or guesses.box_A(atoms)})
     atoms = structures.start_structure(settings)
@@ -184,7 +183,7 @@ def _part(
     return Part(settings, count, atoms, molecule, spin, without_orders)
 
 
-def _least_unpaired(settings: StructureSettings) -> int:
+def least_unpaired(settings: StructureSettings) -> int:
     """Number of unpaired electrons: 0, or 1 if the number of electrons is odd."""
     try:
         structures.start_structure(settings)

@@ -114,14 +114,8 @@ def check_meshes(structures: Sequence[Atoms], spacing_per_A: float) -> None:
         InputError: it names the structure, and a spacing that suits all.
     """
     changing = [atoms for atoms in structures if not _is_steady(atoms, spacing_per_A)]
-    if not changing:
-        return
-    better = [
-        round(spacing, 4)
-        for spacing in np.linspace(spacing_per_A, spacing_per_A / 2, 201)[1:]
-        if all(_is_steady(atoms, round(spacing, 4)) for atoms in structures)
-    ]
-    if not better:  # meshes so fine that a k-point more or less does not matter
+    better = steady_spacing(structures, spacing_per_A)
+    if not changing or better is None:
         return
     atoms = changing[0]
     small, large = (
@@ -132,8 +126,19 @@ def check_meshes(structures: Sequence[Atoms], spacing_per_A: float) -> None:
         f"structure {atoms.info.get('structure', '?')}: reference.k_spacing_per_A = "
         f"{spacing_per_A:g}: the mesh of k-points is {small} or {large} where the cell is "
         f"{BREATH:.0%} longer or shorter, and the energy would step between. Expected a spacing "
-        f"whose mesh stays the same, e.g. {better[0]:g}"
+        f"whose mesh stays the same, e.g. {better:g}"
     )
+
+
+def steady_spacing(structures: Sequence[Atoms], spacing_per_A: float) -> float | None:
+    """The largest spacing up to a given one whose meshes stay the same as the cells breathe, 1/Å.
+
+    None: there is no such spacing above half of it; meshes are then so fine that a k-point more or
+    less does not matter.
+    """
+    spacings = np.linspace(spacing_per_A, spacing_per_A / 2, 201).round(4).tolist()
+    steady = (s for s in spacings if all(_is_steady(atoms, s) for atoms in structures))
+    return next(steady, None)
 
 
 def _is_steady(atoms: Atoms, spacing_per_A: float) -> bool:
