@@ -21,7 +21,8 @@ def main(job: stage.Job) -> None:
     published = job.campaign.reference().pool
     if published is None and settings.draws_frames:
         taught = read_frames(job.arguments.frames)
-        frames += seed.from_dynamics(taught, structures, settings, seeds=seeds)
+        strains = {structure: job.plan.seed_strain(structure) for structure in structures}
+        frames += seed.from_dynamics(taught, structures, settings, seeds=seeds, strains=strains)
     elif published is not None:  # such a reference verifies no imported labels
         starts = [job.plan.start(structure) for structure in structures]
         bonds = {structure: job.plan.lasting_bonds(structure) for structure in structures}

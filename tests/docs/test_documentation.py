@@ -28,7 +28,7 @@ PAGES = sorted(
 PARTS = ("Snakefile", "workflow", "profiles", "scripts", "src", "config", "docs", "pyproject.toml")
 SHOWN = {
     "README.md": ["make run ", "make run CONFIG", "source .venv"],
-    "docs/add-a-system.md": ["halcyon plan"],
+    "docs/add-a-system.md": ["halcyon plan", "snakemake --configfile config/nacl-xtb.yaml"],
     "docs/production.md": [
         "from halcyon.final.monitor.ase",
         "from ase.io import read",

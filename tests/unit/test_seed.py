@@ -72,3 +72,28 @@ def test_each_structure_gets_its_own(taught, rattled):
 def test_too_few_frames_are_told(taught):
     with pytest.raises(InputError, match=r"structure water: 14 frames .* 500 K, expected 15"):
         from_dynamics(taught[6:], ["water"], SETTINGS, seeds={"water": 3})
+
+
+def test_every_second_frame_of_a_solid_has_a_strained_cell(taught):
+    for frame in taught:
+        frame.cell, frame.pbc = [6.0, 7.0, 8.0], True
+    plain, first, again = (
+        from_dynamics(taught, ["water"], SETTINGS, seeds={"water": 3}, strains=strains)
+        for strains in (None, {"water": 0.03}, {"water": 0.03})
+    )
+    assert [frame.info["key"] for frame in first] == [frame.info["key"] for frame in again]
+    assert {f.info["split"] for f in first[1::2]} == {"train", "validation", "test"}
+    for before, after in zip(plain[::2], first[::2], strict=True):
+        assert before.info == after.info
+    strains = []
+    for before, after in zip(plain[1::2], first[1::2], strict=True):
+        assert after.info["origin"] == "strained"
+        assert after.info["key"] == structure_key(after)
+        scaled = before.get_scaled_positions(wrap=False)
+        np.testing.assert_allclose(after.get_scaled_positions(wrap=False), scaled, atol=1e-12)
+        strain = np.linalg.solve(before.cell.array, after.cell.array) - np.eye(3)
+        np.testing.assert_allclose(strain, strain.T, atol=1e-12)  # no rotation
+        strains.append(strain)
+    largest = np.abs(strains).max(axis=0)
+    assert 0.01 < largest.diagonal().min() <= largest.diagonal().max() <= 0.03
+    assert (largest[np.triu_indices(3, k=1)] <= 0.015).all()

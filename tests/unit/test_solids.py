@@ -335,6 +335,22 @@ def test_k_points_are_for_crystals_and_slabs(attempt):
         attempt(salt_slab(), "reactive", reference=reference)
 
 
+def test_seeds_are_strained_where_the_cell_of_a_solid_moves(attempt):
+    salt = bulk("NaCl", **SALT)
+    for number, (settings, expected) in enumerate(
+        [
+            ({}, 0.0),
+            ({"exploration": {"ensemble": "npt"}}, 0.02),
+            ({"seed_labels": {"strain": 0.05}}, 0.05),
+            ({"exploration": {"ensemble": "npt"}, "seed_labels": {"strain": 0.0}}, 0.0),
+        ]
+    ):
+        campaign = attempt(salt, "solid", campaign=f"c{number}", **settings)
+        assert campaign.systems["thing"].seed_strain("it") == expected
+    slab = attempt(salt_slab(), campaign="slab", seed_labels={"strain": 0.05})
+    assert slab.systems["thing"].seed_strain("it") == 0.0
+
+
 def test_bulk_slab_and_cluster_are_learned_together(attempt):
     write("bulk.extxyz", bulk("NaCl", **SALT))
     write("cluster.extxyz", Atoms("NaClNaCl", [[0, 0, 0], [2.6, 0, 0], [2.6, 2.6, 0], [0, 2.6, 0]]))

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from halcyon.teacher.forcefield import Teacher
 
 SCHEMA_VERSION = 1
+SOLID_STRAIN = 0.02
+"""Largest strain of the cells that a solid's labels begin with: thermal expansion up to melting,
+and the breathing of a box of some hundred atoms, are of this size."""
 RUN_VARIABLE = "HALCYON_RUN"
 """Environment variable that names the run of the workflow that a job belongs to."""
 CAMPAIGN_VARIABLE = "HALCYON_CAMPAIGN"
@@ -96,6 +99,16 @@ class SystemPlan:
         if settings.pack:
             return packed_bonds(settings, self.structures)
         return bonds(settings, self.start(structure))
+
+    def seed_strain(self, structure: str) -> float:
+        """Largest strain of the cells of its seed; 0: cells stay as they are."""
+        from halcyon.labels.stress import is_possible
+
+        if self.system.kind != "solid" or not is_possible(self.start(structure)):
+            return 0.0
+        strain = self.settings.seed_labels.strain
+        npt = self.settings.exploration.ensemble == "npt"
+        return strain if strain is not None else SOLID_STRAIN if npt else 0.0
 
     def lasting_bonds(self, structure: str) -> list[tuple[int, int]] | None:
         """Bonded pairs of a structure whose bonds must hold; None where they may break."""

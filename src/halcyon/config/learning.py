@@ -317,6 +317,16 @@ class SeedSettings(Section):
         gt=0,
         description="Frames are drawn from the teacher's dynamics up to this temperature, K.",
     )
+    strain: float | None = Field(
+        None,
+        ge=0,
+        le=0.1,
+        description="With `kind: solid`: every second frame of a periodic structure has its cell "
+        "strained at random, its atoms with it, each of six components by at most this, so that "
+        "the model learns the stress of cells that it will meet. By "
+        "default 0.02 with `exploration.ensemble: npt`, else 0. Replicas may start from these "
+        "cells.",
+    )
     files: list[Path] = Field(
         [],
         alias="from",

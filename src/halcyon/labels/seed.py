@@ -17,6 +17,9 @@ from halcyon.frames import structure_key, structure_only
 from halcyon.labels.pool import frames_like
 from halcyon.systems.graphs import Bonds
 
+STRAINS = 1
+"""Tells the random numbers of strains from those of the draw, which stays the same without."""
+
 
 def from_dynamics(
     frames: Sequence[Atoms],
@@ -24,17 +27,22 @@ def from_dynamics(
     settings: SeedSettings,
     *,
     seeds: Mapping[str, int],
+    strains: Mapping[str, float] | None = None,
 ) -> list[Atoms]:
     """Draw the seed from the teacher's dynamics.
+
+    Every second frame of a structure with a strain gets another cell (`strained`).
 
     Args:
         frames: of the teacher, with `info` keys origin, structure and, for dynamics, temperature.
         structures: names of the structures to draw frames of.
         settings: numbers of frames, and the highest temperature to draw from.
         seeds: of the random numbers, for each structure.
+        strains: largest strain of each structure whose cells are strained.
 
     Returns:
-        Frames with the `info` keys split, generation, reason, origin, temperature and key.
+        Frames with the `info` keys split, generation, reason, origin (md or strained), temperature
+        and key.
 
     Raises:
         InputError: there are fewer frames of a structure than the seed takes.
@@ -54,10 +62,33 @@ def from_dynamics(
                 f"{settings.max_temperature_K:g} K, expected {settings.frames} for the seed "
                 "(seed_labels): raise teacher.md_frames, or lower teacher.min_difference_A"
             )
-        for frame, split in drawn(candidates, _numbers(settings), seeds[structure]):
-            origin = {"origin": "md", "temperature": frame.info["temperature"]}
-            selected.append(selected_frame(frame, split, origin))
+        largest = (strains or {}).get(structure, 0.0)
+        random = np.random.default_rng([seeds[structure], STRAINS])
+        chosen = drawn(candidates, _numbers(settings), seeds[structure])
+        for number, (frame, split) in enumerate(chosen):
+            strain = largest if number % 2 else 0.0
+            origin = {
+                "origin": "strained" if strain else "md",
+                "temperature": frame.info["temperature"],
+            }
+            kept = strained(frame, strain, random) if strain else frame
+            selected.append(selected_frame(kept, split, origin))
     return selected
+
+
+def strained(frame: Atoms, largest: float, random: np.random.Generator) -> Atoms:
+    """A copy of a frame in a strained cell, its atoms at the same fractions of the cell.
+
+    Args:
+        frame: periodic in three directions.
+        largest: each of the six components of the strain is drawn from ± this.
+        random: draws them.
+    """
+    xx, yy, zz, yz, xz, xy = random.uniform(-largest, largest, size=6)
+    strain = np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
+    copy = structure_only(frame)
+    copy.set_cell(frame.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return copy
 
 
 def from_published(
