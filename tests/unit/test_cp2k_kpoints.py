@@ -157,6 +157,15 @@ def test_smearing_needs_orbitals_diagonalisation_and_a_known_method(level, data_
         tree = frame_tree(level(f"added_mos: 5, {SMEAR},"), ice(4.0, multiplicity), data_dir)
         scf = tree["+FORCE_EVAL"][0]["+DFT"]["+SCF"]
         assert scf["+SMEAR"].get("FIXED_MAGNETIC_MOMENT") == moment
+        assert scf["ADDED_MOS"] == (5 if moment is None else (5, 5))
+
+
+def test_smeared_spins_are_not_held_with_k_points(level, data_dir):
+    smeared = level(f"added_mos: -1, {SMEAR},", 0.8)
+    frame_tree(smeared, ice(4.0), data_dir)
+    frame_tree(smeared, ice(8.0, 3), data_dir)  # the Γ point alone
+    with pytest.raises(InputError, match=r"multiplicity = 3: CP2K cannot hold.*\(2 × 2 × 2\)"):
+        frame_tree(smeared, ice(4.0, 3), data_dir)
 
 
 def test_rungs_with_ot_are_not_climbed_where_ot_is_impossible(level, data_dir):
@@ -168,6 +177,8 @@ def test_rungs_with_ot_are_not_climbed_where_ot_is_impossible(level, data_dir):
     for tree in (with_k, smeared):
         assert not is_possible(tree, "conjugate_gradients")
         assert is_possible(tree, "diagonalisation")
+    assert is_possible(with_k, "smearing")
+    assert not is_possible(frame_tree(level(spacing=0.8), ice(4.0, 3), data_dir), "smearing")
 
 
 def test_a_spacing_is_a_length(tmp_path):

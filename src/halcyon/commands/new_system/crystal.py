@@ -173,7 +173,7 @@ def _crystal(wish: Wish) -> Crystal:
             )
     given = {} if wish.charge is None else {"charge": wish.charge}
     read = ase.io.read(wish.source)
-    if not read.pbc.all():
+    if isinstance(read, Atoms) and not read.pbc.all():
         given["periodic"] = True
     settings = StructureSettings(name=wish.name, file=Path(wish.source), **given)
     cell = structures.start_structure(

@@ -149,6 +149,12 @@ def check_grid(path: Path, dft: Tree, kinds: Mapping[str, Tree]) -> None:
             )
 
 
+def has_smearing(dft: Tree) -> bool:
+    """Whether a section DFT smears electrons."""
+    smear = dft.get("+SCF", {}).get("+SMEAR")
+    return smear is not None and smear.get("_") is not False
+
+
 def functional(dft: Tree) -> str | None:
     """Name of the exchange-correlation functional; None where it is none that we know for sure."""
     xc = dft.get("+XC", {})
@@ -258,10 +264,10 @@ def _check_smearing(path: Path, dft: Tree) -> None:
     With a Fermi–Dirac distribution CP2K's total energy is the free energy of the electrons, whose
     slopes are its forces and its stress (N. D. Mermin, Phys. Rev. 137, A1441, 1965).
     """
-    scf = dft.get("+SCF", {})
-    smear = scf.get("+SMEAR")
-    if smear is None or smear.get("_") is False:
+    if not has_smearing(dft):
         return
+    scf = dft["+SCF"]
+    smear = scf["+SMEAR"]
     where = f"{path}: FORCE_EVAL/DFT/SCF"
     method = str(smear.get("METHOD", "ENERGY_WINDOW")).upper()
     if method != "FERMI_DIRAC":

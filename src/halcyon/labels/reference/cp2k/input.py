@@ -11,6 +11,7 @@ from ase import Atoms
 
 from halcyon.errors import InputError
 from halcyon.labels.reference.cp2k import kpoints
+from halcyon.labels.reference.cp2k.consistency import has_smearing
 from halcyon.labels.reference.cp2k.level import DATA_KEYWORDS, Cp2kLevel
 from halcyon.labels.reference.cp2k.tree import Tree, branches, lines
 from halcyon.labels.stress import is_possible
@@ -105,9 +106,13 @@ def _set_k_points(tree: Tree, level: Cp2kLevel, atoms: Atoms) -> None:
 
 def _hold_magnetisation(dft: Tree) -> None:
     """Keep the multiplicity: smeared electrons would otherwise change their spins."""
-    smear = dft["+SCF"].get("+SMEAR")
-    if smear is not None and dft.get("UKS"):
-        smear["FIXED_MAGNETIC_MOMENT"] = float(dft["MULTIPLICITY"] - 1)
+    scf = dft["+SCF"]
+    if not (has_smearing(dft) and dft.get("UKS")):
+        return
+    scf["+SMEAR"]["FIXED_MAGNETIC_MOMENT"] = float(dft["MULTIPLICITY"] - 1)
+    added = scf["ADDED_MOS"]
+    if not isinstance(added, list | tuple):  # of all, -1, CP2K wants to be told for each spin
+        scf["ADDED_MOS"] = (added, added)
 
 
 def _ask_for_stress(tree: Tree) -> None:
@@ -174,12 +179,13 @@ def check_frame(level: Cp2kLevel, atoms: Atoms, data_dir: Path) -> None:
         InputError: the level lacks an element; charge and multiplicity are impossible with this
             number of electrons; there is no box, or it is too small; some but not all cell vectors
             are periodic, or none with k-points; exact exchange reaches further than half of a
-            periodic cell.
+            periodic cell; smeared electrons with open shells and k-points.
     """
     name = f"structure {atoms.info.get('structure', '?')}"
     if not np.isfinite(atoms.positions).all():
         raise InputError(f"{name}: a position is not a finite number")
     _check_box(level, atoms, name)
+    _check_magnetisation(level, atoms, name)
     charge, multiplicity = atoms.info["charge"], atoms.info["multiplicity"]
     valence = {
         element: level.valence_electrons(element, data_dir)
@@ -232,6 +238,21 @@ def _check_box(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
             f"{name}: box_A = {edge:g}: the molecule extends over {extent:.2f} Å; expected at "
             f"least {needed:.1f} Å ({level.molecule_solver} Poisson solver, {WALL_A:g} Å between "
             "every nucleus and the wall)"
+        )
+
+
+def _check_magnetisation(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
+    """Refuse smeared spins with k-points, whose multiplicity CP2K cannot hold."""
+    open_shell = atoms.info["multiplicity"] > 1 or level.dft.get("UKS")
+    if level.k_spacing_per_A is None or not (open_shell and has_smearing(level.dft)):
+        return
+    numbers = kpoints.mesh(atoms, level.k_spacing_per_A)
+    if max(numbers) > 1:
+        raise InputError(
+            f"{name}: multiplicity = {atoms.info['multiplicity']}: CP2K cannot hold it with "
+            f"smeared electrons ({level.path}: SCF/SMEAR) and k-points "
+            f"({' × '.join(map(str, numbers))}). Expected multiplicity 1 without UKS, no SMEAR, or "
+            "a supercell so large that the Γ point is enough"
         )
 
 

@@ -10,6 +10,7 @@ Not for: deciding when a rung is tried (`calculation`).
 import copy
 from collections.abc import Callable
 
+from halcyon.labels.reference.cp2k.consistency import has_smearing
 from halcyon.labels.reference.cp2k.tree import Tree
 
 STEPS = 300
@@ -33,9 +34,14 @@ def rescue_tree(tree: Tree, rung: str) -> Tree:
 
 
 def is_possible(tree: Tree, rung: str) -> bool:
-    """Whether CP2K can climb a rung: OT has neither k-points nor smeared electrons."""
+    """Whether CP2K can climb a rung.
+
+    OT has neither k-points nor smeared electrons, and with k-points no multiplicity is held.
+    """
     dft = tree["+FORCE_EVAL"][0]["+DFT"]
-    return rung != "conjugate_gradients" or not ("+KPOINTS" in dft or "+SMEAR" in dft["+SCF"])
+    if rung == "conjugate_gradients":
+        return not ("+KPOINTS" in dft or has_smearing(dft))
+    return rung != "smearing" or not ("+KPOINTS" in dft and dft.get("UKS"))
 
 
 def _more_steps(dft: Tree) -> None:
