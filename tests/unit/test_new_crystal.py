@@ -48,6 +48,12 @@ def test_a_cell_that_is_large_enough_is_left_alone():
     assert "supercell" not in proposed(salt)[0]["structures"][0]
 
 
+def test_a_box_of_molecules_is_noticed():
+    box = molecule("H2O", cell=[3.2] * 3, pbc=True).repeat((3, 3, 3))
+    notes = proposed(box, "box.xyz")[1].notes
+    assert any("27 molecules or ions" in note and "kind: liquid" in note for note in notes)
+
+
 def test_an_odd_number_of_electrons_is_a_doublet():
     system, _ = proposed(bulk("Al", "fcc", a=4.05), charge=1)
     (structure,) = system["structures"]

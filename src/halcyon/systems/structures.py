@@ -345,9 +345,9 @@ def _from_file(settings: StructureSettings) -> Atoms:
     if settings.supercell and not read.pbc.all():
         expected = f"{settings.file} is not periodic"
         refuse(settings, "supercell", settings.supercell, expected)
+    _check_isotopes(settings, read)
     if expected := crystal_files.fault(Path(str(settings.file)), read):
         refuse(settings, "file", settings.file, expected)
-    _check_isotopes(settings, read)
     _check_header(settings, read)
     atoms = Atoms(read.numbers, positions=read.positions, cell=read.cell, pbc=read.pbc)
     if settings.supercell:

@@ -20,7 +20,7 @@ from ase.calculators import emt
 
 from halcyon.campaign.check_solids import ROUNDING_A, longest_bond_A, widths_A
 from halcyon.commands.new_system.campaign_file import plain, quoted
-from halcyon.commands.new_system.proposal import Proposal, least_time_ps
+from halcyon.commands.new_system.proposal import Proposal, forcefield_lines, least_time_ps
 from halcyon.commands.new_system.wish import Wish, least_unpaired
 from halcyon.config import (
     AseForceField,
@@ -116,22 +116,11 @@ def propose_crystal(wish: Wish) -> Proposal:
         f"name: {plain(wish.name)}",
         f"description: {atoms.symbols.formula.reduce()[0]}, {crystal.kind}.",
         f"kind: {crystal.kind} # {what}",
-        f"forcefield: # {why}",
-        f"  kind: {forcefield.kind}",
-        *(
-            [f"  calculator: {forcefield.calculator}"]
-            if isinstance(forcefield, AseForceField)
-            else []
-        ),
-        *(
-            [f"  files: [{', '.join(plain(str(path)) for path in forcefield.files)}]"]
-            if isinstance(forcefield, XmlForceField)
-            else []
-        ),
+        *forcefield_lines(forcefield, why),
         "structures:",
         f"  - name: {plain(settings.name)}",
         f"    file: {quoted(str(settings.file))}",
-        f"    charge: {settings.charge}",
+        f"    charge: {settings.charge} # of all these atoms",
         f"    multiplicity: {settings.multiplicity} # 2S+1: {crystal.spin}",
         *(["    periodic: true # along the vacuum, too"] if settings.periodic else []),
         *(
@@ -251,7 +240,7 @@ def _teacher(wish: Wish, crystal: Crystal) -> tuple[ForceFieldSettings, str]:
     elif crystal.is_metal and set(atoms.symbols) <= emt.parameters.keys():
         calculator = "ase.calculators.emt.EMT"
         forcefield = AseForceField(kind="ase", calculator=calculator)
-        why = "the teacher's: effective medium theory, made for these metals, microseconds a step"
+        why = "the teacher's: effective medium theory, made for these metals"
     make_teacher(
         forcefield,
         atoms,
@@ -268,6 +257,11 @@ def _notes(crystal: Crystal) -> list[str]:
         counts = Counter(name.partition(":")[2] for name in site_classes(atoms))
         words = ", ".join(f"{name} ({number} atoms)" for name, number in counts.items())
         notes.append(f"sites that symmetry makes equivalent share a class: {words}")
+        if 1 < (molecules := number_of_molecules(atoms)) < len(atoms):
+            notes.append(
+                f"it has {molecules} molecules or ions. Where these shall move past each other, "
+                "write `kind: liquid`, whose bonds must hold"
+            )
     elif not fixed_atoms(atoms).any():
         layers = int(layers_of(atoms).max()) + 1
         notes.append(

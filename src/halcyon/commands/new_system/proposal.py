@@ -23,6 +23,7 @@ from rdkit import Chem
 from halcyon.commands.new_system.campaign_file import plain, quoted
 from halcyon.commands.new_system.wish import Part, Wish, parts_of
 from halcyon.config import (
+    AseForceField,
     Campaign,
     ForceFieldSettings,
     Gaff2ForceField,
@@ -123,7 +124,7 @@ def propose(wish: Wish) -> Proposal:
         f"name: {plain(wish.name)}",
         f"description: {_description(wish, parts)}",
         f"kind: {wish.kind} # {KINDS[wish.kind]}",
-        *_forcefield_lines(forcefield, why),
+        *forcefield_lines(forcefield, why),
         "structures:",
         *(line for structure in structures for line in structure),
         *_overrides(wish, parts),
@@ -410,8 +411,11 @@ def _contacts(ion: Part, parts: list[Part]) -> tuple[list[list[str]], list[str]]
     return [lines], []
 
 
-def _forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:
+def forcefield_lines(settings: ForceFieldSettings, why: str) -> list[str]:
+    """Lines of a teacher's section, with the reason for it."""
     lines = [f"forcefield: # {why}", f"  kind: {settings.kind}"]
+    if isinstance(settings, AseForceField):
+        lines.append(f"  calculator: {settings.calculator}")
     if isinstance(settings, XmlForceField):
         lines.append(f"  files: [{', '.join(plain(str(path)) for path in settings.files)}]")
     return lines
