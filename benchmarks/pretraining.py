@@ -47,12 +47,7 @@ from halcyon.config import (
     ExplorationSettings,
     ModelSettings,
     PretrainingSettings,
-    System,
-    TeacherSettings,
     TrainingSettings,
-    XmlForceField,
-    XtbReference,
-    read_system,
 )
 from halcyon.errors import InputError
 from pretraining_figures import draw
@@ -170,62 +165,28 @@ class Data:
 def data_of(name: str, plan: Plan, work: Path) -> Data:
     """Sample the force field and label frames of it, or read what was labelled before."""
     from halcyon.frames import read_frames, write_frames
-    from halcyon.labels.reference.xtb import Xtb
-    from halcyon.systems.structures import atom_classes, bonds, molecules, start_structure
-    from halcyon.teacher.forcefield import make_teacher
-    from halcyon.teacher.sampling import sample
+    from taught import labelled, subject_of, taught
 
-    path = ROOT / "config" / "systems" / f"{name}.yaml"
-    system: System = read_system(path)
-    start = start_structure(system.structures[0])
-    pairs = bonds(system.structures[0], start)
+    subject = subject_of(name, work / "prepared")
     counts = {300: plan.train + plan.validation + plan.test, 500: plan.test}
     stored = {kelvin: work / f"{name}-{kelvin}.parquet" for kelvin in counts}
-    taught = work / f"{name}-teacher.parquet"
-    if not taught.exists() or not all(file.exists() for file in stored.values()):
-        forcefield = system.forcefield
-        if isinstance(forcefield, XmlForceField):
-            files = [ROOT / file for file in forcefield.files]
-            forcefield = forcefield.model_copy(update={"files": files})
-        shape = system.structures[0]
-        teacher = make_teacher(
-            forcefield,
-            start,
-            pairs,
-            molecules=lambda: {shape.name: molecules(shape, start, pairs)},
-            prepared=work / "prepared",
-        )
-        only = {"stretched_frames": 0, "contact_frames": 0, "dissociated_frames": 0}
-        settings = TeacherSettings(
-            md_frames=plan.teacher_frames, displaced_frames=plan.teacher_frames // 2, **only
-        )
-        write_frames(taught, sample(teacher, start, settings, seed=seed_of(name))[0])
+    teacher = work / f"{name}-teacher.parquet"
+    if not teacher.exists() or not all(file.exists() for file in stored.values()):
+        displaced = plan.teacher_frames // 2
+        write_frames(teacher, taught(subject, plan.teacher_frames, displaced, seed=seed_of(name)))
+        order = seed_of(name, "order")
         for kelvin, count in counts.items():
-            settings = TeacherSettings(
-                temperatures_K=[kelvin],
-                md_frames=count,
-                md_interval_fs=100,
-                displaced_frames=0,
-                **only,
-            )
-            frames, _ = sample(teacher, start, settings, seed=seed_of(name, kelvin))
-            order = np.random.default_rng(seed_of(name, "order")).permutation(len(frames))
-            frames = [frames[index] for index in order]
-            records = Xtb(XtbReference(backend="xtb")).label(frames, work, 1)
-            for frame, record in zip(frames, records, strict=True):
-                if record.energy is None:
-                    raise InputError(f"GFN2-xTB failed on a frame of {name}: {record.message}")
-                frame.info["energy"], frame.arrays["forces"] = record.energy, record.forces
+            frames = labelled(subject, kelvin, count, seed=seed_of(name, kelvin), order=order)
             write_frames(stored[kelvin], frames)
     cold, hot = (read_frames(stored[kelvin]) for kelvin in (300, 500))
     end = plan.train + plan.validation
     return Data(
-        teacher=read_frames(taught),
+        teacher=read_frames(teacher),
         train=cold[: plan.train],
         validation=cold[plan.train : end],
         test={300: cold[end:], 500: hot},
-        bonds=pairs,
-        classes=atom_classes(start, pairs, "symmetry"),
+        bonds=subject.bonds,
+        classes=subject.classes,
     )
 
 
@@ -285,25 +246,45 @@ def shuffled(frames: Sequence[Atoms]) -> list[Atoms]:
 
 def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
     """Train what is missing, run the replicas, measure errors and the drift of features."""
+    begun = time.monotonic()
+    data = data_of(cell.system, plan, work)
+    path = model_of(cell, data, plan, work)
+    trained_s = time.monotonic() - begun
+    known = data.teacher if cell.group == "pretrained" else []
+    return measured(path, cell, data, plan, Watch(work / cell.name, known)) | {
+        "training_seconds": round(trained_s, 1),
+    }
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a model is watched.
+
+    Attributes:
+        work: folder of the replicas.
+        taught: the teacher's frames that the model knows.
+    """
+
+    work: Path
+    taught: Sequence[Atoms]
+
+
+def measured(path: Path, cell: Cell, data: Data, plan: Plan, watch: Watch) -> dict[str, Any]:
+    """Errors of a model, the fate of its replicas, and the drift of features in them."""
     from halcyon.exploration.explore import Monitoring, Replica, RunControl, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
     from halcyon.models.domains import find_domain
     from halcyon.models.mace import BatchedMace
 
-    begun = time.monotonic()
-    data = data_of(cell.system, plan, work)
-    path = model_of(cell, data, plan, work)
-    trained_s = time.monotonic() - begun
     model = mace.load(path, device="cpu")
-
     labels = data.train[: cell.labels]
     structure = labels[0].info["structure"]
     watched = DomainSettings()
     domain = find_domain(
         model,
-        {"train": labels, "validation": data.validation, "test": data.test[300]},
-        data.teacher if cell.group == "pretrained" else [],
+        {"train": labels, "validation": data.validation, "test": data.test[min(data.test)]},
+        watch.taught,
         classes={structure: data.classes},
         bonded={structure: data.bonds},
         settings=watched,
@@ -327,7 +308,7 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             trajectory_every_fs=plan.trajectory_fs,
         ),
         Monitoring(domain=domain, settings=watched, system_kind="molecule"),
-        RunControl(work=work / cell.name, identity=hashlib.sha256(path.read_bytes()).hexdigest()),
+        RunControl(work=watch.work, identity=hashlib.sha256(path.read_bytes()).hexdigest()),
         seed=seed,
     )
     visited = [frame for part in found.trajectory for frame in read_frames(part)]
@@ -347,7 +328,6 @@ def run_dynamics(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             for signal, column in (("label", "cli_label"), ("guard", "cli_guard"))
         },
         "drift": {name: part.model_dump() for name, part in drift.compared(learned, new).items()},
-        "training_seconds": round(trained_s, 1),
     }
 
 

@@ -1,7 +1,8 @@
 """Sample a system with its classical force field.
 
 The frames are dynamics at several temperatures and, for structures that are pre-trained on, frames
-near the walls of the potential. The force field labels all of them.
+near the walls of the potential. The force field labels all of them. Where `pretraining.atomic` has
+names, tblite adds atomic properties to those that are pre-trained on.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from halcyon.frames import write_frames
 
 
 def main(job: stage.Job) -> None:
+    from halcyon.teacher.atomic import add_properties
     from halcyon.teacher.sampling import sample
 
     def progress(done: int, total: int) -> None:
@@ -39,6 +41,15 @@ def main(job: stage.Job) -> None:
                 progress=progress,
                 warn=lambda text: job.say(text, style="yellow"),
             )
+            if settings.pretraining.atomic and structure.pretrain:
+                method = settings.pretraining.atomic_method
+                missing = add_properties(
+                    sampled, method, saved=job.folder / f"{name}-atomic.parquet", progress=progress
+                )
+                job.say(
+                    f"{name}: atomic properties by {method} of {len(sampled) - missing} frames"
+                    + (f"; it failed on {missing}" if missing else "")
+                )
         frames += sampled
         job.say(f"{name}: " + ", ".join(f"{n} {what}" for what, n in counts[name].items()))
     write_frames(job.arguments.frames, frames)

@@ -7,6 +7,7 @@ from halcyon.frames import read_frames
 
 
 def main(job: stage.Job) -> None:
+    from halcyon.models.atomic import refuse_missing
     from halcyon.models.fit import adopt, fit, pretraining_frames, split
     from halcyon.models.training import Recipe
 
@@ -30,12 +31,16 @@ def main(job: stage.Job) -> None:
         )
         what = f"{settings.pretraining.start} taken as it is"
     else:
+        if atomic := settings.pretraining.atomic:
+            refuse_missing(frames["train"], atomic, settings.pretraining.atomic_method)
         recipe = Recipe(
             elements=job.plan.elements,
             model=settings.model,
             fit=settings.pretraining,
             seed=job.seed("fit"),
             device=settings.resources.device,
+            atomic=atomic,
+            atomic_weight=settings.pretraining.atomic_weight,
         )
         with job.alone():
             metrics = fit(

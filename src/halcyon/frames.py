@@ -28,8 +28,9 @@ from ase import Atoms
 from halcyon import files, tables
 from halcyon.errors import InputError
 
-SCHEMA_VERSION = 2
-"""Version 2 has the columns `stress`, `model_stress` and `limits`; files of version 1 lack them."""
+SCHEMA_VERSION = 3
+"""Version 2 has the columns `stress`, `model_stress` and `limits`, version 3 those of atomic
+properties (`atomic_…`); files of earlier versions lack them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ PER_ATOM: dict[str, Column] = {
         "eV/Å",
         "force error of each atom that the domain of the model that visited the frame expects",
     ),
+    "atomic_charges": Column(pa.list_(pa.float64()), "e", "partial charge of each atom"),
+    "atomic_energies": Column(
+        pa.list_(pa.float64()), "eV", "energy of each atom; they add up to that of `atomic_method`"
+    ),
+    "atomic_bond_orders": Column(pa.list_(pa.float64()), "", "sum of the bond orders of each atom"),
 } | {
     f"distance_{signal}": Column(
         pa.list_(pa.float32()), "", f"raw distance of each atom by the signal {signal}"
@@ -132,6 +138,7 @@ INFO: dict[str, Column] = {
         "eV",
         "energy predicted by the model that visited the frame, before it learned from it",
     ),
+    "atomic_method": Column(pa.string(), "", "the Hamiltonian of the columns `atomic_…`"),
     "second_opinion": Column(pa.string(), "", "the Hamiltonian of `second_forces`: gfn1 or gfn2"),
     "model_stress": Column(
         pa.list_(pa.float64()),

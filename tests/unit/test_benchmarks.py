@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from ase import Atoms
 from test_calculator import folder  # noqa: F401 - a fixture
 
 from conftest import ROOT
@@ -126,6 +127,59 @@ def test_pretraining_knows_its_grid(benchmark, capsys, tmp_path):
         (tmp_path / f"{plan}.json").write_text(f'{{"schema": 1, "plan": "{plan}"}}')
     with pytest.raises(SystemExit, match="holds cells that differ in the key `plan`: part them"):
         module.main(["--summary", "--cells", str(tmp_path)])
+
+
+def atomic_cell(way, seed, forces, curve):
+    part = {"atoms": 60, "axes": 3, "shift": 1.0, "kurtosis_known": 1.0, "kurtosis_new": 1.2}
+    return {
+        "group": way,
+        "system": "ethanol",
+        "seed": seed,
+        "errors": {kelvin: {"forces_mae_meV_per_A": forces} for kelvin in ("500", "1000")},
+        "drift_test": {kelvin: {"C": part} for kelvin in ("500", "1000")},
+        "replicas": [{"end_ps": 1.0, "failure": None}, {"end_ps": 0.5, "failure": "bond broken"}],
+        "curve": {"steps_per_epoch": 10, "forces_mae_meV_per_A": curve},
+        "cpu_s": {"tblite": 0.5, "pretraining": 9.0, "fine_tuning": 8.0},
+        "pretraining": None,
+    }
+
+
+def test_atomic_pretraining_compares_ways_seed_by_seed(benchmark):
+    summary = benchmark("atomic_pretraining_summary")
+    plain = [atomic_cell("forcefield", s, f, [60, 50, 40]) for s, f in ((1, 50), (2, 60), (3, 70))]
+    # Better by 9, 10 and 11: the seeds differ by more than the ways, and are taken in pairs.
+    more = [atomic_cell("charges", s, f, [60, 43, 41]) for s, f in ((1, 41), (2, 50), (3, 59))]
+    found = summary.summarised([*plain, *more])["ethanol"]
+    assert found["goal_meV_per_A"] == pytest.approx(44.0)
+    charges = found["ways"]["charges"]
+    # Student's t of 2 degrees of freedom at 97.5 % is 4.3027; the standard error 1/√3.
+    half = 4.3027 / 3**0.5
+    assert charges["differences"]["forces_500K"] == pytest.approx(
+        [-10, -10 - half, -10 + half], abs=1e-3
+    )
+    assert charges["steps_to_goal"] == [20, 20, 20]
+    assert found["ways"]["forcefield"]["steps_to_goal"] == [30, 30, 30]
+    assert found["ways"]["forcefield"]["differences"] == {}
+    assert charges["failed"] == [3, 6]
+    text = "\n".join(summary.lines({"ethanol": found}))
+    assert "| charges | 3 | 50.0 (27.6 to 72.4) | -10.0 (-12.5 to -7.5) |" in text
+
+
+def test_atomic_pretraining_knows_its_grid_and_its_control(benchmark, capsys, tmp_path):
+    module = benchmark("atomic_pretraining")
+    cells = module.grid()
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * 3 * 6
+    module.main(["--list", "--cells", str(tmp_path), "--only", "all_aspirin"])
+    assert capsys.readouterr().out.split() == [
+        word for seed in (1, 2, 3) for word in (f"all_aspirin-50_1500K_{seed}", "missing")
+    ]
+    frame = Atoms("CH4", positions=np.eye(5, 3))
+    frame.arrays |= {name: np.arange(5.0) for name in module.COLUMNS}
+    dealt = module.shuffled([frame] * 4)
+    orders = [tuple(other.arrays["atomic_charges"]) for other in dealt]
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
+    assert len(set(orders)) > 1, "dealt anew in each frame: nothing can be learned from it"
+    assert frame.arrays["atomic_charges"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_label_store_gives_its_numbers(benchmark, tmp_path, capsys):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from halcyon import config
 from halcyon.campaign import imports
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.check_atomic import check_atomic
 from halcyon.campaign.check_solids import check_fixed, check_k_points, check_vacuum
 from halcyon.campaign.identity import check_identity, level_of_theory
 from halcyon.config.system import BONDS_HOLD
@@ -65,6 +66,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
         check_committee(plan, source)
         check_start(plan, source)
         check_models(plan, source)
+        check_atomic(plan, starts, source)
         check_stress(plan, starts, source)
         check_fixed(plan, starts, source)
         check_k_points(plan, campaign.settings.reference, source)

@@ -5,8 +5,9 @@
     units(campaign.systems["ethanol"], "train", 2)  # structures × epochs of generation 2
 
 What is counted follows from what the stage's program does, and from the configuration alone: no
-chemistry is loaded, since Snakemake asks while it parses the workflow. `sizes` turns work into the
-time that a cluster is asked for, `rates` into what a campaign will cost.
+chemistry is loaded, since Snakemake asks while it parses the workflow. Atomic properties of the
+teacher's frames (`pretraining.atomic`) are part of what an MD step takes. `sizes` turns work into
+the time that a cluster is asked for, `rates` into what a campaign will cost.
 
 | stage | unit | what is counted |
 |---|---|---|

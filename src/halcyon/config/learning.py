@@ -22,6 +22,8 @@ TEACHER_TIMESTEP_FS = 0.5
 """Time step of the teacher's dynamics, fs."""
 EQUILIBRATION_PS = 1.0
 """Simulated with the teacher and thrown away before the first frame, ps."""
+AtomicProperty = Literal["charges", "energies", "bond_orders"]
+"""Properties of atoms that a pre-training may learn; column `atomic_…` of a frame."""
 REPLAY_WEIGHT = 0.1
 """Weight of replayed frames where a start model is fine-tuned and no weight is set."""
 
@@ -214,6 +216,21 @@ class PretrainingSettings(FitSettings):
     validation_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="Part of the teacher's frames held out."
     )
+    atomic: list[AtomicProperty] = Field(
+        [],
+        description="Properties of atoms that are learned beside energies and forces: charges, "
+        "energies, bond_orders (of each atom the sum). tblite computes them for the teacher's "
+        "frames; readouts of their own learn them, and are dropped at the end: the model that is "
+        "handed over has the same shape. What it brought: docs/science.md.",
+    )
+    atomic_method: Literal["GFN2-xTB", "GFN1-xTB"] = Field(
+        "GFN2-xTB", description="The Hamiltonian of `atomic`. Open shells are spin-polarised."
+    )
+    atomic_weight: Positive = Field(
+        3.0,
+        description="Weight of `atomic` in the loss, which is the mean over properties of the mean "
+        "absolute error in standard deviations (about the means of elements).",
+    )
 
     @model_validator(mode="after")
     def _start_is_used(self) -> "PretrainingSettings":
@@ -221,6 +238,13 @@ class PretrainingSettings(FitSettings):
             raise ValueError("start: with `enabled: false` no model is started from")
         if self.start_head is not None and self.start is None:
             raise ValueError("start_head: it chooses a head of `start`, which is missing")
+        if len(set(self.atomic)) < len(self.atomic):
+            raise ValueError(f"atomic = {self.atomic}: expected different names")
+        if self.atomic and (self.start is not None or not self.enabled):
+            raise ValueError(
+                f"atomic = {self.atomic}: expected [] where nothing is pre-trained (`start`, or "
+                "`enabled: false`)"
+            )
         return self
 
 

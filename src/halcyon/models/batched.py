@@ -73,7 +73,7 @@ class BatchedMace(ModelInterface):
         self.r_max = float(self.model.r_max)
         self.elements = [int(z) for z in self.model.atomic_numbers]
         self._fast = FastMace.of(self.model)
-        self._scalars = _scalar_features(self.model).to(self._device)
+        self._scalars = scalar_features(self.model).to(self._device)
         self._edge_limit = math.inf
         if self._device.type == "cpu":
             way = "mace" if self._fast is None else "scalar"
@@ -429,7 +429,7 @@ def _padded(
     return filled, senders
 
 
-def _scalar_features(model: Any) -> Tensor:
+def scalar_features(model: Any) -> Tensor:
     """Where a model's node features do not turn with the molecule: first in each layer."""
     scalars, begin = [], 0
     for product in model.products:

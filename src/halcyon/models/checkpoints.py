@@ -66,7 +66,10 @@ class Checkpoint:
 
 
 def identity_of(
-    frames: Sequence[Sequence[Atoms]], settings: Sequence[Any], start: Path | None
+    frames: Sequence[Sequence[Atoms]],
+    settings: Sequence[Any],
+    start: Path | None,
+    columns: Sequence[str] = (),
 ) -> str:
     """Hash of all that a training depends on, the number of threads included.
 
@@ -74,6 +77,7 @@ def identity_of(
         frames: sets of labelled frames.
         settings: plain JSON values.
         start: model file that is fine-tuned, if any.
+        columns: further `arrays` of frames that are learned.
     """
     digest = hashlib.sha256(json.dumps([*settings, torch.get_num_threads()]).encode())
     for group in frames:
@@ -84,6 +88,8 @@ def identity_of(
             digest.update(np.float64(atoms.info["energy"]).tobytes())
             digest.update(np.asarray(atoms.arrays["forces"], dtype=float).tobytes())
             digest.update(np.asarray(atoms.info.get("stress", ()), dtype=float).tobytes())
+            for name in columns:
+                digest.update(np.asarray(atoms.arrays.get(name, ()), dtype=float).tobytes())
     if start is not None:
         with contextlib.suppress(FileNotFoundError):  # reading the model will report it
             digest.update(start.read_bytes())

@@ -72,12 +72,13 @@ def fit(
 
     def progress(done: TrainingProgress) -> None:
         if done.epoch % every == 0:
-            stress = done.stress_mae_GPa
+            stress, charges = done.stress_mae_GPa, done.charges_mae_e
             say(
                 f"epoch {done.epoch} of {done.of}: loss {done.loss:.3g}, "
                 f"validation force MAE {done.forces_mae_meV_per_A:.0f} meV/Å, "
                 f"energy MAE {done.energy_mae_meV_per_atom:.1f} meV/atom"
                 + ("" if stress is None else f", stress MAE {stress:.2f} GPa")
+                + ("" if charges is None else f", charges MAE {charges:.3f} e")
             )
 
     replayed = ""

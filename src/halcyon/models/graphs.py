@@ -21,6 +21,7 @@ from torch import Tensor
 from halcyon.domain.states import is_periodic
 from halcyon.frames import near_origin
 from halcyon.labels.stress import tensor
+from halcyon.models.atomic import Properties
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,15 @@ class Graph:
     energy: float  # eV, without the elements' own
     forces: Tensor  # (N, 3), eV/Å
     virial: Tensor | None = None  # (3, 3), eV: minus stress times volume; None: no stress
+    atomic: Tensor | None = None  # (N, P): scaled properties, see `atomic`; None: not learned
 
 
-def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[Graph]:
+def graphs(
+    frames: Sequence[Atoms],
+    model: Any,
+    e0s: dict[int, float],
+    properties: Properties | None = None,
+) -> list[Graph]:
     """Graphs of labelled frames.
 
     Args:
@@ -47,6 +54,7 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
             `info["stress"]` (eV/Å³) get a virial.
         model: gives cutoff, elements, precision and device.
         e0s: energies of the elements, eV; subtracted in double precision.
+        properties: of atoms that are learned, too; None: there are none.
     """
     like = next(model.parameters())
     r_max = float(model.r_max)
@@ -68,6 +76,8 @@ def graphs(frames: Sequence[Atoms], model: Any, e0s: dict[int, float]) -> list[G
         if "stress" in atoms.info:
             virial = -tensor(atoms.info["stress"]) * atoms.get_volume()
             parts["virial"] = torch.tensor(virial, dtype=like.dtype)
+        if properties is not None:
+            parts["atomic"] = torch.tensor(properties.of(atoms), dtype=like.dtype)
         inner = atoms.info["energy"] - sum(e0s[int(z)] for z in atoms.numbers)
         converted.append(
             Graph(
@@ -85,14 +95,16 @@ def joined(batch: Sequence[Graph]) -> dict[str, Tensor]:
     Returns:
         MACE's own keys; `energy` (n_frames,), `forces` (n_atoms, 3), `n_atoms` (n_frames,), and
         the labels' virials (n_frames, 3, 3), eV, of which those without `has_virial` (n_frames,)
-        are 0.
+        are 0; `atomic` (n_atoms, P) where all graphs have it.
     """
     none = torch.zeros_like(batch[0].cell)
     like = batch[0].positions
     sizes = torch.tensor([graph.n_atoms for graph in batch], device=like.device)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     begins = [0, *np.cumsum([graph.n_atoms for graph in batch]).tolist()]
-    return {
+    atomic = [graph.atomic for graph in batch if graph.atomic is not None]
+    more = {"atomic": torch.cat(atomic)} if len(atomic) == len(batch) else {}
+    return more | {
         "positions": torch.cat([graph.positions for graph in batch]),
         "node_attrs": torch.cat([graph.node_attrs for graph in batch]),
         "edge_index": torch.cat(

@@ -12,7 +12,9 @@ An epoch, with `f` the part of all epochs that is done before it:
 The loss of a set of frames is `w_E · mean |ΔE| / N + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`: over
 frames in eV/atom, over atoms in eV/Å, |ΔF| being the length of the error of an atom's force, and
 over the frames whose labels have a stress in eV/atom, |Δσ| being the Frobenius norm of its error
-and V the volume. A frame without a stress adds nothing to the last mean.
+and V the volume. A frame without a stress adds nothing to the last mean. With a readout of atomic
+properties its own loss is added (see `atomic`), but not to the loss of the validation: the best
+epoch is that of the model, which is handed over without that readout.
 
 Not for: how long a training goes on, and its checkpoints (see `training`).
 """
@@ -28,6 +30,7 @@ import torch
 from halcyon.config import FitSettings
 from halcyon.errors import InputError
 from halcyon.labels.stress import GPA
+from halcyon.models.atomic import AtomicReadout
 from halcyon.models.fast.contraction import compiled_contractions
 from halcyon.models.graphs import Graph, joined
 
@@ -47,10 +50,17 @@ class Learner:
         optimizer: Adam.
         updates: optimiser steps made.
         pieces: number of pieces that a batch is computed in, where memory is short.
+        readout: of atomic properties, which learns with the model; None: there is none.
     """
 
     def __init__(
-        self, model: Any, fit: FitSettings, *, seed: int, say: Callable[[str], None]
+        self,
+        model: Any,
+        fit: FitSettings,
+        *,
+        seed: int,
+        say: Callable[[str], None],
+        readout: AtomicReadout | None = None,
     ) -> None:
         """Begin with a model, which is changed.
 
@@ -59,17 +69,20 @@ class Learner:
             fit: batch size, learning rate and weights of the loss.
             seed: of the order of batches.
             say: called with a message where memory is short.
+            readout: of atomic properties.
         """
         self.model = model
+        self.readout = readout
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = _optimizer(model, fit.learning_rate)
+        self.optimizer = _optimizer(model, fit.learning_rate, readout)
         self.updates = 0
         self.pieces = 1
         self._fit, self._seed, self._say = fit, seed, say
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, for a checkpoint."""
-        return {
+        readout = {} if self.readout is None else {"readout": self.readout.state()}
+        return readout | {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -82,6 +95,8 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.readout is not None:
+            self.readout.restore(state["readout"])
         self.updates, self.pieces = state["updates"], state["pieces"]
 
     def set_learning_rate(self, epoch: int, epochs: int) -> None:
@@ -123,21 +138,29 @@ class Learner:
                 break
             except torch.OutOfMemoryError as error:
                 self._use_more_pieces(labels, error)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+        for module in self._learning():
+            torch.nn.utils.clip_grad_norm_(module.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
         self.updates += 1
         decay = min(AVERAGE_DECAY, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), 1 - decay
-            )
+            for module, average in self._learning().items():
+                torch._foreach_lerp_(
+                    list(average.parameters()), list(module.parameters()), 1 - decay
+                )
         return loss
+
+    def _learning(self) -> dict[torch.nn.Module, torch.nn.Module]:
+        """What learns, and the running average of each."""
+        readout = {} if self.readout is None else {self.readout.network: self.readout.average}
+        return {self.model: self.average} | readout
 
     def _add_gradient(self, graphs: list[Graph], weight: float) -> float:
         """Add the weighted gradient of the graphs' mean loss, piece by piece; gives the loss."""
         total = 0.0
         atoms = sum(graph.n_atoms for graph in graphs)
         stressed = self._number_with_stress(graphs)
+        known = _known_properties(graphs)
         size = math.ceil(len(graphs) / self.pieces)
         for begin in range(0, len(graphs), size):
             batch = joined(graphs[begin : begin + size])
@@ -150,6 +173,8 @@ class Learner:
             if stressed:
                 virial = _virial_errors(result, batch)
                 loss = loss + self._fit.weight_of_stress * virial.sum() / stressed
+            if self.readout is not None and known is not None:
+                loss = loss + self.readout.loss(result["node_feats"], batch["atomic"], known)
             (weight * loss).backward()
             total += float(loss.detach())
         return total
@@ -180,9 +205,10 @@ class Learner:
             graphs: validation frames.
 
         Returns:
-            The loss, and the errors of a `TrainingProgress` by name.
+            The loss of energies, forces and stresses, and the errors of a `TrainingProgress` by
+            name.
         """
-        energies, forces, virials, stresses = [], [], [], []
+        energies, forces, virials, stresses, properties = [], [], [], [], []
         any_stress = any(graph.virial is not None for graph in graphs)
         size = VALIDATION_BATCH
         rest = list(graphs)
@@ -203,6 +229,8 @@ class Learner:
             if any_stress:
                 virials.append(_virial_errors(result, batch).detach())
                 stresses.append(_stress_errors(result, batch).detach())
+            if self.readout is not None:
+                properties.append(self.readout.errors(result["node_feats"], batch["atomic"]))
         energy, force = torch.cat(energies).detach().double(), torch.cat(forces).double()
         loss = self._fit.energy_weight * energy.abs().mean()
         loss = loss + self._fit.forces_weight * torch.linalg.vector_norm(force, dim=-1).mean()
@@ -215,6 +243,8 @@ class Learner:
         if any_stress:
             loss = loss + self._fit.weight_of_stress * torch.cat(virials).double().mean()
             errors["stress_mae_GPa"] = float(torch.cat(stresses).double().mean()) / GPA
+        if self.readout is not None:
+            errors |= self.readout.named(torch.cat(properties))
         return float(loss), errors
 
 
@@ -233,6 +263,12 @@ def _stress_errors(result: dict[str, Any], batch: dict[str, torch.Tensor]) -> to
     return error[:, rows, columns].abs()
 
 
+def _known_properties(graphs: list[Graph]) -> torch.Tensor | None:
+    """Atoms whose property is known, (P,); None where none is learned from these graphs."""
+    properties = [graph.atomic for graph in graphs if graph.atomic is not None]
+    return torch.isfinite(torch.cat(properties)).sum(0) if properties else None
+
+
 def _too_large(graphs: list[Graph]) -> InputError:
     return InputError(
         f"a frame of up to {max(graph.n_atoms for graph in graphs)} atoms does not fit the "
@@ -241,7 +277,9 @@ def _too_large(graphs: list[Graph]) -> InputError:
     )
 
 
-def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
+def _optimizer(
+    model: Any, learning_rate: float, readout: AtomicReadout | None
+) -> torch.optim.Optimizer:
     """Adam as MACE sets it up: weights that mix channels decay, the others do not.
 
     Weights that do not learn are left out: they would decay.
@@ -260,4 +298,6 @@ def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
         {"params": decaying, "weight_decay": WEIGHT_DECAY},
         {"params": free, "weight_decay": 0.0},
     ]
+    if readout is not None:
+        groups.append({"params": list(readout.network.parameters()), "weight_decay": 0.0})
     return torch.optim.Adam(groups, lr=learning_rate, amsgrad=True)

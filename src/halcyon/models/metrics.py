@@ -56,6 +56,9 @@ class TrainingProgress(Form):
         energy_rmse_meV_per_atom: root-mean-square error of energies.
         stress_mae_GPa: mean absolute error of the six numbers of a stress; None where no label of
             the set has one.
+        charges_mae_e: mean absolute error of atomic charges; None where they are not learned.
+        atomic_energies_mae_meV: of atomic energies.
+        bond_orders_mae: of the sums of bond orders.
     """
 
     epoch: int
@@ -66,6 +69,9 @@ class TrainingProgress(Form):
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
     stress_mae_GPa: float | None = None
+    charges_mae_e: float | None = None
+    atomic_energies_mae_meV: float | None = None
+    bond_orders_mae: float | None = None
 
 
 class Learning(Form):

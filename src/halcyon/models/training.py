@@ -38,6 +38,7 @@ from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
 from halcyon.models import graphs as mace_graphs
 from halcyon.models import mace
+from halcyon.models.atomic import AtomicReadout, Properties
 from halcyon.models.checkpoints import Checkpoint, identity_of
 from halcyon.models.graphs import Graph
 from halcyon.models.learner import Learner
@@ -66,6 +67,8 @@ class Recipe:
         device: "cpu", "cuda" or "auto".
         freeze: which blocks of the model do not learn, see `mace.freeze`.
         lora_rank: rank of the adapters that learn instead of the weights; 0: the weights learn.
+        atomic: names of atomic properties that readouts of their own learn, see `atomic`.
+        atomic_weight: of their loss.
     """
 
     elements: Sequence[int]
@@ -77,6 +80,8 @@ class Recipe:
     device: str = "cpu"
     freeze: str = "nothing"
     lora_rank: int = 0
+    atomic: Sequence[str] = ()
+    atomic_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ def train(
     5. The elements' energies are fitted again, since short trainings leave a constant offset.
 
     Args:
-        train_frames: frames with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å).
+        train_frames: frames with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å); where
+            `recipe.atomic` has names, some with these properties.
         validation_frames: held-out frames with the same labels.
         recipe: what decides the model.
         out: the model file, written atomically.
@@ -164,7 +170,8 @@ def train(
 
     Raises:
         InputError: no frames, or elements that the start model or `recipe.elements` does not
-            cover, or a frame that does not fit the device's memory alone, or the loss became NaN.
+            cover, or a frame that does not fit the device's memory alone, or the loss became NaN,
+            or no frame has a property of `recipe.atomic`.
         Interrupted: `callbacks.stopping` was true; the next call goes on.
     """
     elements = sorted({int(z) for z in recipe.elements})
@@ -185,20 +192,31 @@ def train(
             replay.weight,
             recipe.freeze,
             recipe.lora_rank,
+            *([[*recipe.atomic], recipe.atomic_weight] if recipe.atomic else []),
         ],
         recipe.start,
+        columns=[f"atomic_{name}" for name in recipe.atomic],
     )
+    properties = Properties.learn(train_frames, recipe.atomic) if recipe.atomic else None
     with mace.precision(DTYPES[recipe.model.dtype]), torch.random.fork_rng(), _unoptimised():
         torch.manual_seed(recipe.seed)
         model, e0s = _first_model(recipe, elements, train_frames)
         model = model.to(mace.chosen_device(recipe.device))
         labels, validation = (
-            mace_graphs.graphs(frames, model, e0s) for frames in (train_frames, validation_frames)
+            mace_graphs.graphs(frames, model, e0s, properties)
+            for frames in (train_frames, validation_frames)
         )
         replay_graphs = _replay_graphs(replayed, model) if replayed else []
         _choose_weights(model, recipe)
+        readout = None
+        if properties is not None:
+            readout = AtomicReadout(
+                model, properties, weight=recipe.atomic_weight, seed=recipe.seed
+            )
         loop = _Loop(
-            learner=Learner(model, recipe.fit, seed=recipe.seed, say=callbacks.say),
+            learner=Learner(
+                model, recipe.fit, seed=recipe.seed, say=callbacks.say, readout=readout
+            ),
             labels=labels,
             validation=validation,
             replay=replay_graphs,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from halcyon import config
 from halcyon.campaign.campaign import Campaign, SystemPlan
-from halcyon.campaign.work import md_steps
+from halcyon.campaign.work import md_steps, pretrained_frames, units
 from halcyon.errors import EXIT_BAD_INPUT, InputError
 from halcyon.wording import count
 
@@ -141,11 +141,31 @@ def forcefield(plan: SystemPlan, *, tiny: bool) -> dict[str, Any]:
     seconds = cpu_clock() - begun
     steps = len(names) * md_steps(_trial_dynamics(plan, MD_FRAMES))
     program = plan.teacher(names[0]).program or f"OpenMM {openmm.version.short_version}"
-    return {
-        "seconds_per_step": seconds / steps,
-        "frames": len(frames),
-        "about": f"{program}, {steps} steps of {', '.join(names)}",
-    }
+    about = f"{program}, {steps} steps of {', '.join(names)}"
+    seconds_per_step = seconds / steps
+    if plan.settings.pretraining.atomic:
+        each, method = seconds_of_properties(plan, frames), plan.settings.pretraining.atomic_method
+        # Properties are counted with the steps between two frames.
+        seconds_per_step += each * pretrained_frames(plan) / units(plan, "forcefield", None)
+        about += f", and {method}'s atomic properties at {1e3 * each:.1f} ms a frame"
+    return {"seconds_per_step": seconds_per_step, "frames": len(frames), "about": about}
+
+
+def seconds_of_properties(plan: SystemPlan, frames: "Sequence[Atoms]") -> float:
+    """Processor time of a frame's atomic properties, s.
+
+    Args:
+        plan: the system.
+        frames: of its dynamics, at least one; those of structures that are pre-trained on count.
+    """
+    from halcyon.teacher.atomic import add_properties
+
+    method = plan.settings.pretraining.atomic_method
+    frames = [f for f in frames if plan.structures[f.info["structure"]].pretrain] or frames
+    add_properties(frames[:1], method)  # the first is slow: a library is loaded
+    begun = cpu_clock()
+    add_properties(frames, method)
+    return (cpu_clock() - begun) / len(frames)
 
 
 def _trial_dynamics(plan: SystemPlan, frames: int) -> config.TeacherSettings:
