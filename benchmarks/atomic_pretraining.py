@@ -54,6 +54,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "atomic_pretraining"
 WORK = ROOT / "benchmarks" / "work" / "atomic_pretraining"
 SCHEMA = 1
 METHOD = "GFN1-xTB"
+ORDER = (("forcefield", "all"), ("charges", "shuffled"), ("energies", "none"))
+"""Ways of each seed that are computed before others: what is compared first."""
 WAYS: dict[str, list[str]] = {
     "forcefield": [],
     "all": ["charges", "energies", "bond_orders"],
@@ -93,12 +95,13 @@ SMOKE = replace(
 
 
 def grid(labels: int = PLAN.train) -> list[Cell]:
-    """All cells; seed by seed, so that the ways can be compared before all are done."""
+    """All cells, in the order of work."""
     return [
         Cell(way, system, labels, kelvin, seed)
         for system, kelvin in KELVIN.items()
+        for ways in ORDER
         for seed in SEEDS
-        for way in WAYS
+        for way in ways
     ]
 
 

@@ -162,9 +162,10 @@ class AtomicReadout:
             scaled: what is learned, `Properties.of`, (n, P); NaN: unknown.
             known: number of atoms of the whole batch whose property is known, (P,).
         """
-        error = (self.network(node_feats[:, self._scalars]) - scaled).abs()
-        # Not by multiplying: the gradient of a NaN is NaN, whatever its weight.
-        error = torch.where(torch.isfinite(scaled), error, 0.0)
+        # Filled before anything is computed: the gradient of a NaN is NaN, whatever its weight.
+        target = torch.nan_to_num(scaled)
+        error = (self.network(node_feats[:, self._scalars]) - target).abs()
+        error = error * torch.isfinite(scaled)
         return self.weight * (error.sum(0) / known.clamp(min=1)).mean()
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import halcyon
 from halcyon import config
 from halcyon.config.model_size import in_words
 from halcyon.report import SystemReport
+from halcyon.wording import listed
 
 PACKAGES = (
     "mace-torch",
@@ -27,11 +28,16 @@ PACKAGES = (
 )
 
 
-def _forcefield(settings: config.ForceFieldSettings) -> str:
-    """Type, files and charges of the teacher's force field."""
+def _forcefield(
+    settings: config.ForceFieldSettings, pretraining: config.PretrainingSettings
+) -> str:
+    """Type, files and charges of the teacher's force field, and properties beside its labels."""
     parts = [settings.kind, *(str(path) for path in settings.paths)]
     if isinstance(settings, config.Gaff2ForceField):
         parts.append(f"charges {settings.charges}")
+    if pretraining.atomic:
+        names = listed(pretraining.atomic).replace("_", " ")
+        parts.append(f"with atomic {names} by {pretraining.atomic_method}")
     return ", ".join(parts)
 
 
@@ -63,7 +69,7 @@ def provenance(report: SystemReport) -> dict[str, str]:
             for g in report.generations[:-1]
         )
         or "none",
-        "Force field": _forcefield(report.plan.system.forcefield),
+        "Force field": _forcefield(report.plan.system.forcefield, report.plan.settings.pretraining),
         "Structures": "; ".join(
             f"{s.name}: {_source(s)}, charge {s.charge:+d} e, multiplicity {s.multiplicity}"
             + ("" if s.label else ", pre-trained on, but not labelled")
