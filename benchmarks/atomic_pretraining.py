@@ -106,10 +106,10 @@ def grid(labels: int = PLAN.train) -> list[Cell]:
 
 
 def digest(plan: Plan) -> str:
-    """Of all that cells depend on, in 12 digits."""
-    names = ("atomic_weight", "batch_size", "learning_rate", "energy_weight", "forces_weight")
-    pretraining = {name: getattr(PretrainingSettings(), name) for name in names}
-    training = TrainingSettings().model_dump(mode="json")
+    """Of all that cells depend on, in 12 digits; settings of whole campaigns do not count."""
+    names = {"batch_size", "learning_rate", "energy_weight", "forces_weight"}
+    pretraining = PretrainingSettings().model_dump(mode="json", include=names | {"atomic_weight"})
+    training = TrainingSettings().model_dump(mode="json", include=names)
     content = [asdict(plan), METHOD, TEST_K, KELVIN, pretraining, training]
     content.append(ModelSettings().model_dump(mode="json"))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
