@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+import xml.etree.ElementTree as ET
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +48,11 @@ def rattled(water):
         return frames
 
     return make
+
+
+@pytest.fixture(scope="module")
+def cp2k_schema_read_once():
+    """Reading CP2K's schema takes half a second, twice per level: too long for unit tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ET, "parse", cache(ET.parse))
+        yield

@@ -1,7 +1,5 @@
 """Levels of theory that contradict themselves are refused while they are read."""
 
-import xml.etree.ElementTree as ET
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,8 @@ from halcyon.campaign.campaign import Campaign
 from halcyon.errors import InputError
 from halcyon.labels.reference.cp2k.consistency import check_grid, functional
 from halcyon.labels.reference.cp2k.level import read_level
+
+pytestmark = pytest.mark.usefixtures("cp2k_schema_read_once")
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = sorted((ROOT / "config/cp2k").glob("*.yaml"))
@@ -23,14 +23,6 @@ BLYP = (
     .replace("GTH-PBE", "GTH-BLYP")
 )
 OWN_NUMBERS = "reference_functional: PBE\n          d3bj_scaling: [1.0, 0.4289, 0.7875, 4.4407]"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _schema_read_once():
-    """Reading CP2K's schema takes half a second, twice per level: too long for unit tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ET, "parse", cache(ET.parse))
-        yield
 
 
 @pytest.fixture

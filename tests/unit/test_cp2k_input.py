@@ -4,8 +4,6 @@ import json
 import re
 import shlex
 import stat
-import xml.etree.ElementTree as ET
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,8 @@ from halcyon.labels.reference.cp2k.entries import Entry, read_entries
 from halcyon.labels.reference.cp2k.input import frame_input
 from halcyon.labels.reference.cp2k.level import read_level
 from halcyon.labels.reference.cp2k.output import abort_message, read_result
+
+pytestmark = pytest.mark.usefixtures("cp2k_schema_read_once")
 
 DATA = Path(__file__).parent.parent / "data" / "cp2k"
 SHIPPED = sorted((Path(__file__).parent.parent.parent / "config" / "cp2k").glob("*.yaml"))
@@ -67,14 +67,6 @@ force_eval:
       H: {basis_set: SMALL, potential: GTH-X}
       O: {basis_set: SMALL, potential: GTH-X-q6}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _schema_read_once():
-    """Reading CP2K's schema takes half a second, twice per level: too long for unit tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ET, "parse", cache(ET.parse))
-        yield
 
 
 @pytest.fixture

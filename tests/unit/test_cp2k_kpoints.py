@@ -1,8 +1,5 @@
 """Meshes of k-points and smeared electrons in CP2K's input: nothing here starts CP2K."""
 
-import xml.etree.ElementTree as ET
-from functools import cache
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -16,15 +13,9 @@ from halcyon.labels.reference.cp2k.kpoints import check_meshes, mesh, section
 from halcyon.labels.reference.cp2k.level import read_level
 from halcyon.labels.reference.cp2k.rescue import is_possible
 
+pytestmark = pytest.mark.usefixtures("cp2k_schema_read_once")
+
 SMEAR = "smear: {method: FERMI_DIRAC, electronic_temperature: 1000}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _schema_read_once():
-    """Reading CP2K's schema takes half a second, twice per level: too long for unit tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ET, "parse", cache(ET.parse))
-        yield
 
 
 @pytest.fixture
