@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.io import read
 
 from conftest import ROOT
 from halcyon import config, files
@@ -176,6 +178,26 @@ def test_a_card_without_a_certificate_says_so(tmp_path):
     text = model_card.markdown(card)
     assert "**Campaign: max_generations** (too short). **No certificate**" in text
     assert "pair_coeff * * model-lammps.pt H O" in text
+
+
+def test_fixed_atoms_are_constraints_of_the_structure_and_on_the_card(tmp_path):
+    slab = Atoms("AuAuH", [(0, 0, 0), (0, 0, 2.5), (0, 0, 4.2)], cell=[4, 4, 20], pbc=True)
+    slab.info |= {"charge": 0, "multiplicity": 2}
+    slab.arrays["fixed"] = np.array([True, True, False])
+    (written,) = folder.write_structures({"slab": slab}, tmp_path)
+    assert written.fixed_atoms == [0, 1]
+    atoms = read(tmp_path / written.file)
+    atoms.calc = EMT()
+    free = slab.copy()
+    free.calc = EMT()
+    assert np.abs(free.get_forces()[:2]).max() > 0.1
+    assert np.abs(atoms.get_forces()[:2]).max() == 0
+    np.testing.assert_allclose(atoms.get_forces()[2], free.get_forces()[2])
+    assert "fixed" in slab.arrays, "the structure itself stays as it was"
+    card = made(tmp_path, result())
+    assert "no dynamics moved" not in model_card.markdown(card)
+    slabs = card.model_copy(update={"structures": [written]})
+    assert "that no dynamics moved, and that yours should not: 0, 1)" in model_card.markdown(slabs)
 
 
 def test_a_card_takes_its_numbers_from_the_result(tmp_path):

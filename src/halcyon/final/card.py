@@ -38,6 +38,12 @@ class Structure(Form):
     charge: int = Field(description="Total charge, e.")
     multiplicity: int = Field(description="Spin multiplicity 2S + 1.")
     periodic: bool
+    fixed_atoms: list[int] = Field(
+        [],
+        exclude_if=lambda value: not value,  # most have none; cards of early releases lack it
+        description="Atoms, from 0, that no dynamics moved; constraints of the file, as ASE reads "
+        "them.",
+    )
 
 
 class LevelOfTheory(Level):

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms
 from ase.io import write
 
 from halcyon import files
@@ -23,6 +25,7 @@ from halcyon.final import model_card
 from halcyon.final.card import Card, Structure
 from halcyon.final.certificate import HANDED_ON, FileHash, hash_of
 from halcyon.frames import write_frames
+from halcyon.systems.fixed import fixed_atoms
 from halcyon.verdict.forms import File
 
 MANIFEST = "manifest.json"
@@ -58,14 +61,18 @@ def copy(paths: Sequence[Path], folder: Path) -> None:
 
 
 def write_structures(structures: Mapping[str, Atoms], folder: Path) -> list[Structure]:
-    """Write start structures as extended XYZ.
+    """Write start structures as extended XYZ; fixed atoms are constraints there, as ASE's are.
 
     Returns:
         What the card says of each.
     """
     described = []
-    for name, atoms in structures.items():
+    for name, start in structures.items():
         path = folder / "structures" / f"{name}.xyz"
+        held, atoms = np.flatnonzero(fixed_atoms(start)).tolist(), start.copy()
+        if held:
+            del atoms.arrays["fixed"]
+            atoms.set_constraint(FixAtoms(held))
         with files.replacing(path) as temporary:
             write(temporary, atoms, format="extxyz")
         described.append(
@@ -77,6 +84,7 @@ def write_structures(structures: Mapping[str, Atoms], folder: Path) -> list[Stru
                 charge=atoms.info["charge"],
                 multiplicity=atoms.info["multiplicity"],
                 periodic=bool(atoms.pbc.all()),
+                fixed_atoms=held,
             )
         )
     return described

@@ -11,7 +11,7 @@ Not for: the card in numbers, `card.json` (`card`).
 
 from collections.abc import Mapping
 
-from halcyon.final.card import Card
+from halcyon.final.card import Card, Structure
 from halcyon.models.metrics import SetErrors
 from halcyon.wording import significant
 
@@ -67,10 +67,18 @@ def _verdict(card: Card) -> str:
     )
 
 
+def _held(structure: Structure) -> str:
+    """Which atoms were held."""
+    if not structure.fixed_atoms:
+        return ""
+    numbers = ", ".join(map(str, structure.fixed_atoms))
+    return f"; atoms that no dynamics moved, and that yours should not: {numbers}"
+
+
 def _learned(card: Card) -> str:
     data, level = card.data, card.level_of_theory
     structures = ", ".join(
-        f"{s.name} ({s.formula}, charge {s.charge}, multiplicity {s.multiplicity})"
+        f"{s.name} ({s.formula}, charge {s.charge}, multiplicity {s.multiplicity}{_held(s)})"
         for s in card.structures
     )
     return "\n".join(
