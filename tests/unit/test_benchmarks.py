@@ -227,6 +227,21 @@ def test_label_cost_names_what_it_knows(benchmark, capsys):
     assert "expected the start of one of: xtb GFN1-xTB" in capsys.readouterr().err
 
 
+def test_audit_width_draws_audits_of_frames_whose_errors_are_known(benchmark):
+    random = np.random.default_rng(3)
+    error = 0.05 * np.exp(0.4 * random.normal(size=200))
+    known = {"error": error, "replica": np.arange(200) % 8}
+    compare = benchmark("audit_width").compare
+    row = compare(known | {"foretold": error * np.exp(0.1 * random.normal(size=200))}, 10)
+    assert (row["frames"], row["of"]) == (10, 200)
+    assert row["true_forces_mae_meV_per_A"] == pytest.approx(1000 * error.mean())
+    assert row["index"]["width_meV_per_A"] < 0.6 * row["plain"]["width_meV_per_A"]
+    assert min(row[way]["holds"] for way in ("plain", "index")) > 0.85
+    # What is the same for all frames says nothing: the plain interval stays.
+    row = compare(known | {"foretold": np.append(np.full(199, 0.1), 0.1 + 1e-9)}, 10)
+    assert row["index"]["width_meV_per_A"] == pytest.approx(row["plain"]["width_meV_per_A"])
+
+
 def test_watched_heating_notes_alarm_and_failure_of_the_same_run(
     benchmark,
     folder,  # noqa: F811
