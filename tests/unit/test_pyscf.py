@@ -120,8 +120,12 @@ def test_label_is_the_stable_solution(pyscf_with, tmp_path, atoms, multiplicity,
 
 def unrestricted_atom(symbol, up, down):
     """Density matrices of both spins of an atom."""
-    atom = gto.M(atom=symbol, basis="sto-3g", charge=0, spin=abs(up - down), verbose=0)
-    densities = scf.UHF(atom).run().make_rdm1()
+    spin = abs(up - down)
+    atom = gto.M(atom=symbol, basis="sto-3g", charge=0, spin=spin, symmetry="D2h", verbose=0)
+    field = scf.UHF(atom)
+    if symbol == "O":  # of 2p twice x, once y and z: otherwise rounding says which is filled
+        field.irrep_nelec = {"Ag": (2, 2), "B3u": (1, 1), "B2u": (1, 0), "B1u": (1, 0)}
+    densities = field.run().make_rdm1()
     return densities if up >= down else densities[::-1]
 
 

@@ -43,6 +43,11 @@ class SetErrors(Form):
         return content
 
 
+def _is_none(value: float | None) -> bool:
+    """Left out of the file: of most trainings it is not known, nor in files of early releases."""
+    return value is None
+
+
 class TrainingProgress(Form):
     """One epoch of a training: its loss, and errors of the averaged weights on validation frames.
 
@@ -69,9 +74,9 @@ class TrainingProgress(Form):
     energy_mae_meV_per_atom: float
     energy_rmse_meV_per_atom: float
     stress_mae_GPa: float | None = None
-    charges_mae_e: float | None = None
-    atomic_energies_mae_meV: float | None = None
-    bond_orders_mae: float | None = None
+    charges_mae_e: float | None = Field(None, exclude_if=_is_none)
+    atomic_energies_mae_meV: float | None = Field(None, exclude_if=_is_none)
+    bond_orders_mae: float | None = Field(None, exclude_if=_is_none)
 
 
 class Learning(Form):
