@@ -2,7 +2,7 @@
 
 A water molecule in a small basis set. The truth is full configuration interaction. Both learn the
 same geometries of GFN2-xTB dynamics at 300, 600 and 1000 K: continuation their states, MACE (16
-scalar channels, correlation 2) their energies and forces. Errors are those of 60 other frames of
+scalar channels, correlation 2) their energies and forces. Errors are those of 200 other frames of
 the same dynamics, and of a scan of one O–H bond that neither saw.
 
     python benchmarks/continuation.py --json continuation.json     some minutes, sto-3g
@@ -172,7 +172,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--basis", default="sto-3g", help="by PySCF's name (default sto-3g)")
-    parser.add_argument("--frames", type=int, default=60, help="to test on (default 60)")
+    parser.add_argument("--frames", type=int, default=200, help="to test on (default 200)")
     parser.add_argument("--json", type=Path, help="file to write")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
