@@ -184,15 +184,15 @@ def test_structures_of_several_sizes(monkeypatch):
 
 def test_near_pairs_are_few_and_complete():
     random = np.random.default_rng(11)
-    box = 30.0
-    positions = random.uniform(0, box, size=(2000, 3))
-    molecule = np.arange(2000) // 2
+    box = 20.0
+    positions = random.uniform(0, box, size=(600, 3))
+    molecule = np.arange(600) // 2
     limits = Limits(molecule, within_A=0.5, between_A=1.2)
-    atoms = Atoms("H2000", positions=positions, cell=[box] * 3, pbc=True)
+    atoms = Atoms("H600", positions=positions, cell=[box] * 3, pbc=True)
     distances = atoms.get_all_distances(mic=True)
     least = np.where(molecule[:, None] == molecule, 0.5, 1.2)
-    reach = random.uniform(0, 0.2, size=2000)
-    for ways in (np.zeros(2000), reach):
+    reach = random.uniform(0, 0.2, size=600)
+    for ways in (np.zeros(600), reach):
         expected = np.argwhere(np.triu(distances < least + ways + ways[:, None], k=1))
         pairs = near(positions, atoms.cell.array, limits, reach=ways)
         assert sorted(map(tuple, pairs.T)) == sorted(map(tuple, expected))

@@ -74,6 +74,7 @@ def test_the_model_stays_as_it_was(tmp_path):
 
 
 def test_a_contraction_of_four_factors_is_left_to_mace():
-    model = random_model(correlation=4)
-    with compiled_contractions(model):
-        assert "forward" not in model.products[0].symmetric_contractions.__dict__
+    for correlation, ours in ((3, True), (4, False)):
+        model = random_model(correlation=correlation, max_ell=1)
+        with compiled_contractions(model):
+            assert ("forward" in model.products[0].symmetric_contractions.__dict__) == ours
