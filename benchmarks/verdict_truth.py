@@ -38,6 +38,7 @@ from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
+from halcyon.errors import InputError
 from halcyon.exploration import starts
 from halcyon.exploration.explore import Exploration, Monitoring, RunControl, explore
 from halcyon.frames import read_frames
@@ -435,7 +436,10 @@ def main(words: Sequence[str] | None = None) -> None:
     if not given.summary:
         for cell, path in cells.missing(chosen, folder, work):
             files.write_json(path, compute(cell, effort, work))
-    done = cells.read(folder, chosen, schema=SCHEMA)
+    try:
+        done = cells.read(folder, chosen, schema=SCHEMA)
+    except InputError as error:
+        sys.exit(str(error))
     show(done, Console())
     if given.json:
         files.write_json(given.json, summarised(done) | {"cells": done})
