@@ -28,7 +28,6 @@ Not for: what pre-training brings at all (see `pretraining`).
 import hashlib
 import json
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -244,6 +243,18 @@ def compute(chosen: Sequence[Cell], plan: Plan, folder: Path, work: Path) -> Non
         )
 
 
+def of_one_plan(folder: Path, everything: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The cells of a folder.
+
+    Raises:
+        InputError: there is none, or they are of different plans.
+    """
+    done = cells.read(folder, everything, schema=SCHEMA)
+    if len({cell["plan"] for cell in done}) > 1:
+        raise InputError(f"{folder}: holds cells of different plans (key `plan`): part them")
+    return done
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing; summarise, print, write."""
     parser = cells.parser(__doc__ or "", results=None, work=WORK)
@@ -257,21 +268,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.smoke:
         everything = [c for c in everything if c.system == "ethanol" and c.seed == 1]
     chosen = [cell for cell in everything if cell.name.startswith(tuple(args.only))]
-    if args.list:
-        cells.show_list(chosen, folder)
+    summary = cells.carry_out(
+        args,
+        chosen,
+        folder,
+        compute=lambda: compute(chosen, plan, folder, work),
+        done=lambda: summarised(of_one_plan(folder, everything)),
+    )
+    if summary is None:
         return
-    try:
-        if not args.summary:
-            import torch
-
-            torch.set_num_threads(1)
-            compute(chosen, plan, folder, work)
-        done = cells.read(folder, everything, schema=SCHEMA)
-        if len({cell["plan"] for cell in done}) > 1:
-            raise InputError(f"{folder}: holds cells of different plans (key `plan`): part them")
-    except InputError as error:
-        sys.exit(str(error))
-    summary = summarised(done)
     print(*lines(summary), sep="\n")
     if args.json:
         files.write_json(args.json, summary)

@@ -9,7 +9,8 @@ Not for: what a cell holds, or how cells are summarised (each benchmark's own).
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ class Named(Protocol):
 
 
 Cell = TypeVar("Cell", bound=Named)
+Done = TypeVar("Done")
 
 
 def missing(cells: Iterable[Cell], folder: Path, work: Path) -> Iterator[tuple[Cell, Path]]:
@@ -92,3 +94,40 @@ def parser(docstring: str, *, results: Path | None, work: Path) -> argparse.Argu
     made.add_argument("--work", type=Path, metavar="DIR", default=work, help="labels and models")
     made.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
     return made
+
+
+def carry_out(
+    args: argparse.Namespace,
+    chosen: Iterable[Named],
+    folder: Path,
+    *,
+    compute: Callable[[], object],
+    done: Callable[[], Done],
+) -> Done | None:
+    """Do what the options of `parser` ask for: list the cells, or compute some, and read all.
+
+    Args:
+        args: the options.
+        chosen: cells to list.
+        folder: where they are kept.
+        compute: computes what is missing; not called for a summary.
+        done: reads the cells, or what is made of them.
+
+    Returns:
+        What `done` gives; None: they were listed, and there is no more to do.
+
+    Raises:
+        SystemExit: with the message of an `InputError`.
+    """
+    if args.list:
+        show_list(chosen, folder)
+        return None
+    try:
+        if not args.summary:
+            import torch
+
+            torch.set_num_threads(1)
+            compute()
+        return done()
+    except InputError as error:
+        sys.exit(str(error))

@@ -35,7 +35,6 @@ import cells
 from halcyon import files
 from halcyon.config import ModelSettings, TrainingSettings
 from halcyon.domain.states import State
-from halcyon.errors import InputError
 from halcyon.frames import read_frames, write_frames
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
@@ -216,16 +215,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     chosen = [cell for cell in grid(args.device) if cell.name.startswith(tuple(args.only))]
-    if args.list:
-        cells.show_list(chosen, args.cells)
+    known = cells.carry_out(
+        args,
+        chosen,
+        args.cells,
+        compute=lambda: compute(chosen, args.cells, args.work),
+        done=lambda: cells.read(args.cells, [*grid("cpu"), *grid("cuda")], schema=SCHEMA),
+    )
+    if known is None:
         return
-    try:
-        if not args.summary:
-            torch.set_num_threads(1)
-            compute(chosen, args.cells, args.work)
-        known = cells.read(args.cells, [*grid("cpu"), *grid("cuda")], schema=SCHEMA)
-    except InputError as error:
-        sys.exit(str(error))
     print(HEAD)
     for cell in known:
         print(row(cell))

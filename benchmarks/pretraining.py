@@ -27,7 +27,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -403,19 +402,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for cell in (SMOKE_GRID if args.smoke else grid())
         if cell.name.startswith(tuple(args.only))
     ]
-    if args.list:
-        cells.show_list(chosen, folder)
+    done = cells.carry_out(
+        args,
+        chosen,
+        folder,
+        compute=lambda: compute(chosen, plan, folder, work),
+        done=lambda: read_cells(folder),
+    )
+    if done is None:
         return
-    try:
-        if not args.summary:
-            import torch
-
-            torch.set_num_threads(1)
-            compute(chosen, plan, folder, work)
-        done = read_cells(folder)
-        summary = summarised(done, seed=SEED)
-    except InputError as error:
-        sys.exit(str(error))
+    summary = summarised(done, seed=SEED)
     print(*lines(summary), sep="\n")
     if args.json:
         files.write_json(args.json, summary)

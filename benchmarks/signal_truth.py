@@ -28,7 +28,6 @@ Not for: whether the CLI foretells failures (see `cli_validity`). Its parts are 
 """
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -39,7 +38,6 @@ from rich.console import Console
 
 import cells
 from halcyon import files
-from halcyon.errors import InputError
 from signals.judging import Plan, judged
 from signals.summary import summarised, tables
 from signals.systems import SYSTEMS, Frames, frames_of
@@ -118,18 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     cases = [case for case in grid() if case.name.startswith(tuple(args.only))]
-    if args.list:
-        cells.show_list(cases, args.cells)
+    summary = cells.carry_out(
+        args,
+        cases,
+        args.cells,
+        compute=lambda: compute(cases, args, Plan()),
+        done=lambda: summarised(cells.read(args.cells, grid(), schema=SCHEMA)),
+    )
+    if summary is None:
         return
-    try:
-        if not args.summary:
-            import torch
-
-            torch.set_num_threads(1)
-            compute(cases, args, Plan())
-        summary = summarised(cells.read(args.cells, grid(), schema=SCHEMA))
-    except InputError as error:
-        sys.exit(str(error))
     console = Console()
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)

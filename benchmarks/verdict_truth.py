@@ -38,7 +38,6 @@ from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
-from halcyon.errors import InputError
 from halcyon.exploration import starts
 from halcyon.exploration.explore import Exploration, Monitoring, RunControl, explore
 from halcyon.frames import read_frames
@@ -430,16 +429,20 @@ def main(words: Sequence[str] | None = None) -> None:
         effort, work, chosen = SMOKE, work / "smoke", chosen[:1]
         shutil.rmtree(work, ignore_errors=True)
         folder = work / "cells"
-    if given.list:
-        cells.show_list(chosen, folder)
-        return
-    if not given.summary:
+
+    def compute_missing() -> None:
         for cell, path in cells.missing(chosen, folder, work):
             files.write_json(path, compute(cell, effort, work))
-    try:
-        done = cells.read(folder, chosen, schema=SCHEMA)
-    except InputError as error:
-        sys.exit(str(error))
+
+    done = cells.carry_out(
+        given,
+        chosen,
+        folder,
+        compute=compute_missing,
+        done=lambda: cells.read(folder, chosen, schema=SCHEMA),
+    )
+    if done is None:
+        return
     show(done, Console())
     if given.json:
         files.write_json(given.json, summarised(done) | {"cells": done})

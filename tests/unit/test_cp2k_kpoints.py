@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc100, molecule
-from test_cp2k_input import BASIS, LEVEL, POTENTIAL
+from test_cp2k_input import LEVEL, data_dir  # noqa: F401 - a fixture
 
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
@@ -16,13 +16,6 @@ from halcyon.labels.reference.cp2k.rescue import is_possible
 pytestmark = pytest.mark.usefixtures("cp2k_schema_read_once")
 
 SMEAR = "smear: {method: FERMI_DIRAC, electronic_temperature: 1000}"
-
-
-@pytest.fixture
-def data_dir(tmp_path):
-    (tmp_path / "BASIS").write_text(BASIS)
-    (tmp_path / "POTENTIAL").write_text(POTENTIAL)
-    return tmp_path
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ def test_every_mesh_contains_gamma():
             assert np.abs(points).min() < 1e-12
 
 
-def test_a_frame_gets_its_mesh_and_the_level_its_spacing(level, data_dir):
+def test_a_frame_gets_its_mesh_and_the_level_its_spacing(level, data_dir):  # noqa: F811
     fine, gamma = level(spacing=0.8), level()
     dft = frame_tree(fine, ice(), data_dir)["+FORCE_EVAL"][0]["+DFT"]
     assert dft["+KPOINTS"]["SCHEME"][1:4] == (2, 2, 2)
@@ -91,7 +84,7 @@ def test_a_frame_gets_its_mesh_and_the_level_its_spacing(level, data_dir):
     assert fine.finer(1.5).k_spacing_per_A == 0.8
 
 
-def test_molecules_have_no_k_points(level, data_dir):
+def test_molecules_have_no_k_points(level, data_dir):  # noqa: F811
     water = ice(8.0)
     water.pbc = False
     with pytest.raises(InputError, match=r"structure ice: pbc.*k_spacing_per_A = 0\.8: k-points"):
@@ -131,7 +124,7 @@ def test_a_spacing_at_which_the_mesh_would_change_is_refused():
     check_meshes([cube], 0.50)
 
 
-def test_smearing_needs_orbitals_diagonalisation_and_a_known_method(level, data_dir):
+def test_smearing_needs_orbitals_diagonalisation_and_a_known_method(level, data_dir):  # noqa: F811
     level(f"added_mos: 5, {SMEAR},")
     for scf, expected in (
         (f"{SMEAR},", r"SMEAR, but ADDED_MOS = 0: expected -1, for all empty"),
@@ -151,7 +144,7 @@ def test_smearing_needs_orbitals_diagonalisation_and_a_known_method(level, data_
         assert scf["ADDED_MOS"] == (5 if moment is None else (5, 5))
 
 
-def test_smeared_spins_are_not_held_with_k_points(level, data_dir):
+def test_smeared_spins_are_not_held_with_k_points(level, data_dir):  # noqa: F811
     smeared = level(f"added_mos: -1, {SMEAR},", 0.8)
     frame_tree(smeared, ice(4.0), data_dir)
     frame_tree(smeared, ice(8.0, 3), data_dir)  # the Γ point alone
@@ -159,7 +152,7 @@ def test_smeared_spins_are_not_held_with_k_points(level, data_dir):
         frame_tree(smeared, ice(4.0, 3), data_dir)
 
 
-def test_rungs_with_ot_are_not_climbed_where_ot_is_impossible(level, data_dir):
+def test_rungs_with_ot_are_not_climbed_where_ot_is_impossible(level, data_dir):  # noqa: F811
     plain, with_k, smeared = (
         frame_tree(of_level, ice(), data_dir)
         for of_level in (level(), level(spacing=0.8), level(f"added_mos: 5, {SMEAR},"))

@@ -19,22 +19,6 @@ from halcyon.domain.samples import Sample
 from halcyon.domain.signals import TIERS, ExpectedError, Model, make_signal
 
 
-def expected_errors(
-    sample: Sample, domain: Domain, committee: Sequence[Model] = ()
-) -> list[np.ndarray]:
-    """The force error that each atom of frames is expected to have, eV/Å, shape (N,) per frame.
-
-    Args:
-        sample: any number of frames, with what the model predicts for them.
-        domain: of that model; without expected errors the list is empty.
-        committee: the other models of the signal `committee`.
-    """
-    if domain.expected is None:
-        return []
-    signal = ExpectedError(domain, committee)
-    return list(distances_of_atoms(signal, sample, device_of(committee)))
-
-
 def scores_of(
     sample: Sample, domain: Domain, committee: Sequence[Model] = ()
 ) -> list[dict[str, np.ndarray]]:

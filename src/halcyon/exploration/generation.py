@@ -30,7 +30,7 @@ from ase import Atoms
 from halcyon.config import Settings
 from halcyon.domain.intervals import Domain
 from halcyon.domain.samples import Sample
-from halcyon.domain.scoring import expected_errors, scores_of
+from halcyon.domain.scoring import scores_of
 from halcyon.domain.signals import Model
 from halcyon.exploration.reservoir import audit_frames
 from halcyon.exploration.selection import Selection, select, select_diverse
@@ -186,10 +186,10 @@ def foretell(reservoir: Sequence[Atoms], watched: Watched) -> list[Foretold]:
     """
     if not reservoir or watched.domain.expected is None:
         return []
-    expected = expected_errors(watched.sample(reservoir), watched.domain, watched.committee)
+    scores = scores_of(watched.sample(reservoir), watched.domain, watched.committee)
     foretold = []
-    for frame, errors in zip(reservoir, expected, strict=True):
-        error = COMPONENT * float(np.mean(errors))
+    for frame, values in zip(reservoir, scores, strict=True):
+        error = COMPONENT * float(np.mean(values["expected_error"]))
         foretold.append(
             Foretold(
                 structure=frame.info["structure"],
