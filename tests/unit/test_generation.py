@@ -94,6 +94,31 @@ def test_all_carry_what_the_model_predicted_and_it_survives_the_file(
         assert frame.info["key"] == structure_key(frame)
 
 
+def test_the_control_takes_the_next_random_frames_instead_of_trouble(visited, labelled, watched):
+    made = settings(selection={"by": "random", "frames": 6, "min_difference_A": 0.0})
+    chosen = choose(visited, labelled, watched, made)
+    assert by_role(chosen) == {"audit": 4, "selected": 6}
+    draws = sorted(frame.info["draw"] for frame in visited.reservoir)
+    assert [frame.info["draw"] for frame in chosen.frames] == draws[:10]
+    assert {frame.info["reason"] for frame in chosen.frames[4:]} == {"random"}
+    assert [frame.info["split"] for frame in chosen.frames[4:]].count("validation") == 1
+    assert chosen.fates == {"left: enough for this generation": 20, "selected": 6}
+    missed = choose(visited, labelled, watched, made, missed=True)
+    assert len({frame.info["key"] for frame in missed.frames}) == len(missed.frames)
+
+
+def test_the_control_takes_physical_frames_only(visited, labelled, watched):
+    made = settings(selection={"by": "random", "frames": 6, "min_difference_A": 0.0})
+    ordered = sorted(visited.reservoir, key=lambda frame: frame.info["draw"])
+    ordered[5].positions[1] += [0.0, 0.0, 3.0]  # a hydrogen has left
+    ordered[6].positions[:] = labelled[0].positions
+    chosen = choose(visited, labelled, watched, made)
+    draws = [frame.info["draw"] for frame in chosen.frames[4:]]
+    assert draws == [frame.info["draw"] for frame in [ordered[4], *ordered[7:12]]]
+    assert chosen.fates["dropped: bond broken"] == chosen.fates["dropped: labelled already"] == 1
+    assert sum(chosen.fates.values()) == len(visited.reservoir) - 4
+
+
 @pytest.fixture
 def expecting(watched):
     """A domain whose expected error grows with the distance of the atomic energy."""

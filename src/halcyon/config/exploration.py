@@ -380,6 +380,11 @@ class ExplorationSettings(Section):
 class SelectionSettings(Section):
     """Which candidate frames are worth a label."""
 
+    by: Literal["index", "random"] = Field(
+        "index",
+        description="index: frames where the index saw trouble. random: physical frames drawn at "
+        "random from the same dynamics, to see what the index is worth.",
+    )
     frames: Count = Field(20, description="Frames labelled in each generation.")
     validation_every: int = Field(
         5,

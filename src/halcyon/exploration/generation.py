@@ -33,7 +33,7 @@ from halcyon.domain.samples import Sample
 from halcyon.domain.scoring import scores_of
 from halcyon.domain.signals import Model
 from halcyon.exploration.reservoir import audit_frames
-from halcyon.exploration.selection import Selection, select, select_diverse
+from halcyon.exploration.selection import Selection, select, select_diverse, select_random
 from halcyon.frames import structure_key
 from halcyon.labels.imported import is_imported
 from halcyon.labels.labelling import NOT_COMPUTED
@@ -140,8 +140,10 @@ def frames_to_label(
         selection = Selection.of_none(len(visited.candidates), "the index has saturated")
     else:
         known = watched.sample([*labelled, *audit])
-        selection = select(
-            watched.sample(visited.candidates),
+        others = _not_in(visited.reservoir, audit)
+        by_index = settings.selection.by == "index"
+        selection = (select if by_index else select_random)(
+            watched.sample(visited.candidates if by_index else others),
             known,
             watched.domain,
             settings.selection,
@@ -154,9 +156,9 @@ def frames_to_label(
         selected = selection.frames
         places = min(settings.selection.frames, left) - len(selected)
         if missed and places > 0:
-            others = _not_in(visited.reservoir, audit)
+            chosen = {frame.info["draw"] for frame in selected if "draw" in frame.info}
             diverse = select_diverse(
-                watched.sample(others),
+                watched.sample([f for f in others if f.info["draw"] not in chosen]),
                 watched.sample([*known.frames, *selected]),
                 watched.domain,
                 settings.selection,
@@ -171,8 +173,8 @@ def frames_to_label(
     frames = [*audit, *selected, *diverse]
     _predict(frames, watched)
     # Published neighbours are no random frames: what is expected of these says nothing of them.
-    by_index = settings.audit.second_opinion == "index" and not published
-    foretold = foretell(visited.reservoir, watched) if by_index else []
+    by_expected = settings.audit.second_opinion == "index" and not published
+    foretold = foretell(visited.reservoir, watched) if by_expected else []
     return Chosen(frames, selection.fates, dict(+counts), foretold)
 
 

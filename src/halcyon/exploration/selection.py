@@ -161,23 +161,80 @@ def select_diverse(
     Returns:
         At most `number` frames. Their `info` gains `split`, `key`, `reason` and `fps_distance`.
     """
-    known_keys = {structure_key(frame) for frame in labelled.frames}
-    neighbours = _Neighbours(labelled.frames)
+    physical = []
+    for i, frame in enumerate(reservoir.frames):
+        if np.linalg.norm(reservoir.forces[i], axis=1).max() <= settings.force_cap_eV_per_A:
+            values = reservoir.descriptors[i], reservoir.node_energy[i]
+            physical.append(_Candidate(frame, structure_key(frame), *values))
+    different = _different(physical, labelled.frames, settings, Counter())
+    return _as_chosen(_spread(different, labelled, domain, max(0, number)), "diverse", settings)
+
+
+def select_random(
+    reservoir: Sample,
+    labelled: Sample,
+    domain: Domain,
+    settings: SelectionSettings,
+    exploration: ExplorationSettings,
+    *,
+    system_kind: str,
+    limit: int,
+) -> Selection:
+    """Choose physical frames at random: the control that selection by the index is held against.
+
+    Args:
+        reservoir: random frames of the dynamics with `draw` in `info`.
+        labelled: frames that have a record already, or will have one.
+        domain: of the model that predicted; its bonds.
+        settings: number, force cap, difference.
+        exploration: limits that count as failures.
+        system_kind: `molecule`, `liquid` or `reactive`, whose bonds may break.
+        limit: number of labels that the budget still allows.
+
+    Returns:
+        At most `min(settings.frames, limit)` frames, those with the least draws. Their `info`
+        gains `split`, `key`, `reason` and `force_max`. Fates sum to the number of random frames.
+    """
+    fates: Counter[str] = Counter()
+    physical = _physical(
+        reservoir, domain, settings, exploration, system_kind=system_kind, fates=fates
+    )
+    different = _different(physical, labelled.frames, settings, fates)
+    taken = different[: max(0, min(settings.frames, limit))]
+    fates["left: enough for this generation"] += len(different) - len(taken)
+    fates["selected"] += len(taken)
+    return Selection(_as_chosen(taken, "random", settings), dict(+fates))
+
+
+def _different(
+    physical: Sequence[_Candidate],
+    labelled: Sequence[Atoms],
+    settings: SelectionSettings,
+    fates: Counter[str],
+) -> list[_Candidate]:
+    """Random frames without a record that differ from labelled ones; the least draw first."""
+    keys = {structure_key(frame) for frame in labelled}
+    neighbours = _Neighbours(labelled)
     different = []
-    for i in np.argsort([frame.info["draw"] for frame in reservoir.frames], kind="stable"):
-        frame = reservoir.frames[i]
-        values = reservoir.descriptors[i], reservoir.node_energy[i]
-        candidate = _Candidate(frame, structure_key(frame), *values)
-        distance = neighbours.nearest(frame, pair_distances(frame))
-        too_large = np.linalg.norm(reservoir.forces[i], axis=1).max() > settings.force_cap_eV_per_A
-        if candidate.key in known_keys or distance < settings.min_difference_A or too_large:
-            continue
-        known_keys.add(candidate.key)
-        different.append(candidate)
-    taken = _spread(different, labelled, domain, max(0, number))
+    for candidate in sorted(physical, key=lambda candidate: candidate.frame.info["draw"]):
+        distance = neighbours.nearest(candidate.frame, pair_distances(candidate.frame))
+        if candidate.key in keys:
+            fates["dropped: labelled already"] += 1
+        elif distance < settings.min_difference_A:
+            fates["dropped: like a labelled frame"] += 1
+        else:
+            keys.add(candidate.key)
+            different.append(candidate)
+    return different
+
+
+def _as_chosen(
+    taken: Sequence[_Candidate], reason: str, settings: SelectionSettings
+) -> list[Atoms]:
+    """Random frames to label, each with its key, reason and set."""
     for count, candidate in enumerate(taken, start=1):
         split = _split(count, settings)
-        candidate.frame.info |= {"key": candidate.key, "reason": "diverse", "split": split}
+        candidate.frame.info |= {"key": candidate.key, "reason": reason, "split": split}
     return [candidate.frame for candidate in taken]
 
 

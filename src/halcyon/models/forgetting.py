@@ -164,7 +164,7 @@ def _stretched(
 ) -> Scan:
     i, j = bond
     vector, length = find_mic(start.positions[j] - start.positions[i], start.cell, start.pbc)
-    moved = _beyond(len(start), bond, bonds)
+    moved = beyond(len(start), bond, bonds)
     frames = []
     for factor in STRETCH:
         frame = Atoms(start.numbers, start.positions, cell=start.cell, pbc=start.pbc)
@@ -176,8 +176,14 @@ def _stretched(
     return Scan("bond", name, radii, STRETCH * float(length), frames)
 
 
-def _beyond(number: int, bond: tuple[int, int], bonds: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Atoms that move with the second atom of a bond; in a ring, that atom alone."""
+def beyond(number: int, bond: tuple[int, int], bonds: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Atoms that move with the second atom of a bond; in a ring, that atom alone.
+
+    Args:
+        number: of all atoms.
+        bond: the bond.
+        bonds: all bonds, this one too.
+    """
     others = np.array([b for b in bonds if set(b) != set(bond)], dtype=int).reshape(-1, 2)
     graph = coo_array((np.ones(len(others)), (others[:, 0], others[:, 1])), shape=(number, number))
     part = connected_components(graph, directed=False)[1]
