@@ -187,6 +187,18 @@ def test_agrees_for_every_kind_of_model(changes):
 
 
 @pytest.mark.parametrize(
+    "first", ["RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"]
+)
+@pytest.mark.parametrize("max_L", [0, 1])
+def test_agrees_for_a_model_of_one_element(first, max_L):
+    one = {"num_elements": 1, "atomic_numbers": [1], "atomic_energies": np.array([-0.5])}
+    model = random_model(first=first, max_L=max_L, **one)
+    fast, state = BatchedMace(model), as_state([moved(molecule("H2")), moved(molecule("H2"), 1)])
+    assert fast._fast is not None
+    compare(fast(state), plain(model)(state), state.system_idx, TOLERANCE[torch.float64])
+
+
+@pytest.mark.parametrize(
     "changes",
     [{"correlation": 4, "max_ell": 1}, {"later": "RealAgnosticAttResidualInteractionBlock"}],
     ids=str,

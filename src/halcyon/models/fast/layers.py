@@ -353,7 +353,8 @@ def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[
         alike.append(message[:, 0] / divisor)
         begin += width * (2 * order + 1)
     by_receiver = [alike]
-    if type(interaction).__name__ not in RESIDUAL:
+    depends_on_receiver = type(interaction).__name__ not in RESIDUAL
+    if depends_on_receiver:
         both = (degree, out_width)
         by_receiver = [
             [
@@ -366,7 +367,7 @@ def _mixing(interaction: Any, elements: Tensor, widths: list[int]) -> list[list[
         ]
     probe = _random(3, size, elements)
     message = interaction.linear(probe) / divisor
-    if len(by_receiver) > 1:
+    if depends_on_receiver:
         message = interaction.skip_tp(message, elements[-1].expand(len(probe), -1))
     parts = zip(unpacked(probe, widths), by_receiver[-1], strict=True)
     by_hand = torch.cat([part @ matrix for part, matrix in parts], dim=1)
