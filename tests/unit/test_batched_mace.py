@@ -118,6 +118,9 @@ FRAMES = {
 }
 
 
+DENSE = {"first": "RealAgnosticDensityInteractionBlock"}
+
+
 def compare(found, expected, system_idx, tolerance):
     per_atom, node, force = tolerance
     sizes = torch.bincount(system_idx)
@@ -277,6 +280,33 @@ def test_tensor_operations_and_compiled_loops_agree(changes, frames, monkeypatch
     found = wrapper(state)
     for name, expected in compiled.items():
         torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [{}, {"correlation": 3}, DENSE], ids=str)
+def test_one_call_for_all_steps_gives_what_they_give_one_by_one(changes, monkeypatch):
+    wrapper, state = BatchedMace(random_model(**changes)), as_state(FRAMES["liquid"])
+    assert (wrapper._fast._at_once is None) == (changes is DENSE)
+    at_once = wrapper(state)
+    monkeypatch.setattr(wrapper._fast, "_at_once", None)
+    for name, values in wrapper(state).items():
+        torch.testing.assert_close(at_once[name], values, rtol=0, atol=1e-10)
+
+
+def test_a_small_models_results_do_not_depend_on_the_batch_to_the_last_bit():
+    wrapper = BatchedMace(random_model(torch.float32, channels=16))
+    frames = [moved(molecule(name), seed) for seed, name in enumerate(("CH3OH", "H2O", "CH3OH"))]
+    together = wrapper(as_state(frames, torch.float32))["forces"].split([6, 3, 6])
+    for frame, forces in zip(frames, together, strict=True):
+        assert torch.equal(wrapper(as_state([frame], torch.float32))["forces"], forces)
+
+
+def test_wide_models_are_evaluated_at_once_for_few_atoms_only():
+    narrow, wide = (
+        BatchedMace(random_model(channels=channels))._fast._at_once for channels in (16, 64)
+    )
+    assert narrow.is_faster(10**6)
+    assert wide.is_faster(64)
+    assert not wide.is_faster(65)
 
 
 def test_threads_share_the_atoms(exact):

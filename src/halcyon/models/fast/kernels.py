@@ -25,7 +25,7 @@ import numpy as np
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def _jit(loops: Callable[..., None]) -> Callable[..., None]:
+def compiled(loops: Callable[..., None]) -> Callable[..., None]:
     """Compile at the first call, and keep the result for later processes where a folder allows."""
     options: Any = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
@@ -34,7 +34,7 @@ def _jit(loops: Callable[..., None]) -> Callable[..., None]:
         return numba.njit(**options)(loops)
 
 
-@_jit
+@compiled
 def _weights(edge, harmonics, terms, factors, weights):  # type: ignore[no-untyped-def]
     """W of an edge: (rows, K)."""
     weights[:] = 0
@@ -42,7 +42,7 @@ def _weights(edge, harmonics, terms, factors, weights):  # type: ignore[no-untyp
         weights[terms[term, 0], terms[term, 1]] += factors[term] * harmonics[edge, terms[term, 2]]
 
 
-@_jit
+@compiled
 def sum_messages(  # type: ignore[no-untyped-def]
     begin, end, part, edges, inputs, coupling, results
 ):
@@ -105,7 +105,7 @@ def sum_messages(  # type: ignore[no-untyped-def]
                                 summed[atom, r, c] += w * sent[k, c]
 
 
-@_jit
+@compiled
 def pull_back(begin, end, part, edges, inputs, coupling, results):  # type: ignore[no-untyped-def]
     """The way back through `sum_messages`.
 
@@ -203,7 +203,7 @@ def pull_back(begin, end, part, edges, inputs, coupling, results):  # type: igno
                 )
 
 
-@_jit
+@compiled
 def contract_with_slope(  # type: ignore[no-untyped-def]
     begin, end, part, inputs, polynomial, results
 ):
@@ -252,7 +252,7 @@ def contract_with_slope(  # type: ignore[no-untyped-def]
         gradient[atom] = g[:n_variables]
 
 
-@_jit
+@compiled
 def contract(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
     """A polynomial's components, (n, K, C). See `contract_with_slope`."""
     mixed, element = inputs
@@ -279,7 +279,7 @@ def contract(begin, end, part, inputs, polynomial, results):  # type: ignore[no-
         values[atom] = value
 
 
-@_jit
+@compiled
 def contract_back(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
     """The way back through `contract`: `results` are gradients (n, K, C), read, and (n, M, C)."""
     mixed, element = inputs
@@ -314,7 +314,7 @@ def contract_back(begin, end, part, inputs, polynomial, results):  # type: ignor
         gradient[atom] = g[:n_variables]
 
 
-@_jit
+@compiled
 def pull_weights(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
     """Gradient of `contract` by coefficients.
 
@@ -350,7 +350,7 @@ def pull_weights(begin, end, part, inputs, polynomial, results):  # type: ignore
                 term += 1
 
 
-@_jit
+@compiled
 def contract_twice(begin, end, part, inputs, polynomial, results):  # type: ignore[no-untyped-def]
     """The way back through `contract_back`: of its result, weighted with V and summed.
 

@@ -48,13 +48,14 @@ class RadialTable:
             like: a tensor of the precision and on the device that the table shall have.
             intervals: of the grid; None: as many as the precision can show.
         """
-        self._intervals = INTERVALS[like.dtype] if intervals is None else intervals
-        self.per_A = self._intervals / r_max
+        self.intervals = INTERVALS[like.dtype] if intervals is None else intervals
+        """Of each kind of pair."""
+        self.per_A = self.intervals / r_max
         self.cubics = [
             torch.cat(
                 [
-                    _cubics(kind[index], r_max, self._intervals, like)
-                    .view(self._intervals, 4, -1, width)
+                    _cubics(kind[index], r_max, self.intervals, like)
+                    .view(self.intervals, 4, -1, width)
                     .transpose(1, 2)
                     for kind in functions
                 ]
@@ -81,11 +82,11 @@ class RadialTable:
             The interval, which is -1 from `r_max` on, and the place in it, from 0 to 1.
         """
         place = lengths * self.per_A
-        place = torch.where(place < self._intervals, place, -1.0)
+        place = torch.where(place < self.intervals, place, -1.0)
         below = place.floor()
         interval = below.long()
         if kinds is not None:
-            interval = torch.where(interval >= 0, interval + kinds * self._intervals, -1)
+            interval = torch.where(interval >= 0, interval + kinds * self.intervals, -1)
         return interval, place - below
 
     def __call__(

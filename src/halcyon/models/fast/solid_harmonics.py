@@ -15,6 +15,7 @@ Not for: spherical harmonics of vectors of any length. On unit vectors they are 
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,6 +82,40 @@ class SolidHarmonics:
             products = (vectors[:, None] * lower).view(-1, n)
             torch.mm(matrix, products, out=values[order**2 : (order + 1) ** 2])
         return values
+
+    def terms(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What the harmonics are made of, for loops.
+
+        Returns:
+            The harmonic of degree 0. Terms (T, 3) with harmonic, axis and lower harmonic, and
+            their factors (T,): a harmonic is the sum of factor · axis · lower one. Terms (S, 3)
+            with axis, lower harmonic and harmonic, and factors (S,): the gradient along an axis
+            is the sum of factor · lower one · gradient by the harmonic.
+        """
+        up, up_factors = [], []
+        for order, matrix in enumerate(self._ascend, start=1):
+            lower = 2 * order - 1
+            for row, column in torch.nonzero(matrix).tolist():
+                at = (order**2 + row, column // lower, (order - 1) ** 2 + column % lower)
+                up.append(at)
+                up_factors.append(float(matrix[row, column]))
+        n_lower = self.degree**2
+        down = [
+            (row // n_lower, row % n_lower, harmonic)
+            for row, harmonic in torch.nonzero(self._gradient).tolist()
+        ]
+        down_factors = [
+            float(self._gradient[axis * n_lower + lower, harmonic])
+            for axis, lower, harmonic in down
+        ]
+        dtype = self._gradient.cpu().numpy().dtype
+        return (
+            self._lowest,
+            np.array(up, np.int64).reshape(-1, 3),
+            np.array(up_factors, dtype),
+            np.array(down, np.int64).reshape(-1, 3),
+            np.array(down_factors, dtype),
+        )
 
     def pulled_back(self, values: Tensor, gradient: Tensor) -> Tensor:
         """Gradient (3, n) by the vectors, from that by the harmonics, (n, (degree + 1)²)."""

@@ -1,0 +1,135 @@
+"""The whole evaluation of a model with scalar features in one compiled call: for few small systems.
+
+Steps as in `evaluate`, but from an edge's vector to its gradient nothing leaves compiled loops. For
+some replicas of a molecule, half of the time is otherwise spent between the steps.
+
+    from halcyon.models.fast.scalar import ScalarMace
+
+    scalar = ScalarMace.of(layers, readouts, harmonics, scale=1.0, shift=0.0)
+    node_energy, gradient, features = scalar(atoms, vectors, sender)
+
+Not for: features of degree 1 or more, and devices other than a CPU: for these `ScalarMace.of`
+returns None. Densities, pair repulsion, many atoms and several threads are the caller's to leave
+to the steps one by one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halcyon.models.fast import scalar_loops
+from halcyon.models.fast.batch import SortedAtoms
+from halcyon.models.fast.layers import Layer, Readout
+from halcyon.models.fast.solid_harmonics import SolidHarmonics
+
+NARROW = 16
+"""Up to so many channels these loops are faster at any number of atoms."""
+FEW = 4096
+"""Atoms times channels. Of wider models, products of matrices for more are faster by BLAS."""
+
+
+class ScalarMace:
+    """Energies and their gradient by edge vectors, of a model that `evaluate.FastMace` has read."""
+
+    def __init__(
+        self, layers: Sequence[Layer], readouts: Sequence[Readout | None], harmonics: SolidHarmonics
+    ) -> None:
+        """Lay out a model's matrices for the loops. Use `of` where it may not be suitable.
+
+        Args:
+            layers: all with features of degree 0 alone, and as many channels.
+            readouts: of each layer; None: it has none.
+            harmonics: of the edges.
+        """
+        self._layers = tuple(_arrays(layer) for layer in layers)
+        self._readouts = tuple(_of_readout(readout, layers[0]) for readout in readouts)
+        self._harmonics = harmonics.terms()
+        self._n_harmonics = (harmonics.degree + 1) ** 2
+        self._channels = len(layers[0].up[0])
+
+    @classmethod
+    def of(
+        cls,
+        layers: Sequence[Layer],
+        readouts: Sequence[Readout | None],
+        harmonics: SolidHarmonics,
+    ) -> "ScalarMace | None":
+        """Lay out a model; None where it is not one that the loops are for."""
+        widths = {size for layer in layers for matrix in layer.up for size in matrix.shape}
+        suitable = (
+            len(widths) == 1
+            and layers[0].up[0].device.type == "cpu"
+            and all(
+                len(layer.up) == len(layer.out) == layer.polynomial.n_components == 1
+                and layer.alike is not None
+                and layer.out[0].shape == layer.up[0].shape
+                for layer in layers
+            )
+        )
+        return cls(layers, readouts, harmonics) if suitable else None
+
+    def is_faster(self, n_atoms: int) -> bool:
+        """Whether the loops are faster for so many atoms than the steps one by one."""
+        return self._channels <= NARROW or n_atoms * self._channels <= FEW
+
+    def __call__(
+        self, atoms: SortedAtoms, vectors: Tensor, sender: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate, as `evaluate.FastMace` does, without scale and shift of the energies."""
+        n = atoms.n_atoms
+        kinds = np.empty((0, 0), np.int64)
+        if atoms.pair_kinds is not None:
+            kinds = atoms.pair_kinds.numpy()
+        energy = vectors.new_zeros(n)
+        gradient = torch.empty_like(vectors)
+        features = vectors.new_empty(n, len(self._layers) * self._channels)
+        tables = tuple(cubics.numpy() for cubics in atoms.radial.cubics[: len(self._layers)])
+        scalar_loops.evaluate(
+            (vectors.numpy(), sender.view(n, -1).numpy(), atoms.element.numpy(), kinds),
+            (tables, vectors.new_tensor(atoms.radial.per_A).item(), atoms.radial.intervals),
+            (self._n_harmonics, *self._harmonics),
+            self._layers,
+            self._readouts,
+            atoms.embedding[:, 0].numpy(),
+            (energy.numpy(), gradient.numpy(), features.numpy()),
+        )
+        return energy, gradient, features
+
+
+def _arrays(layer: Layer) -> tuple[Any, ...]:
+    """A layer for the loops: see `scalar_loops.evaluate`."""
+    convolution, polynomial = layer.convolution, layer.polynomial
+    alike = torch.stack(layer.alike or [])  # (receivers, M, C, D)
+    channels = alike.shape[2]
+    skip = alike.new_zeros(0, channels, channels)
+    if layer.skip is not None:
+        skip = torch.stack([matrices[0] for matrices in layer.skip])
+    # Each row of the sums is one harmonic, times a factor.
+    rows = np.zeros((len(convolution.rows), 3), np.int64)  # path, row of the sums, harmonic
+    for path, (_, _, first, end) in enumerate(convolution.paths.tolist()):
+        rows[first:end, 0] = path
+    rows[:, 1] = convolution.rows
+    rows[convolution.terms[:, 0], 2] = convolution.terms[:, 2]
+    factors = np.zeros(len(rows), convolution.factors.dtype)
+    factors[convolution.terms[:, 0]] = convolution.factors
+    both_ways = [(matrix, matrix.mT) for matrix in (layer.up[0], alike, layer.out[0], skip)]
+    return (
+        *(way.contiguous().numpy() for pair in both_ways for way in pair),
+        rows,
+        factors,
+        polynomial.pairs,
+        polynomial.terms[:, 0].copy(),
+        polynomial.coefficients.numpy(),
+    )
+
+
+def _of_readout(readout: Readout | None, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix (D, H) and vector (H,): of a linear readout H is 1 and the vector empty; or none."""
+    like = layer.out[0]
+    if readout is None:
+        return like.new_empty(len(like), 0).numpy(), like.new_empty(0).numpy()
+    second = like.new_empty(0) if readout.second is None else readout.second
+    return readout.first.contiguous().numpy(), second.contiguous().numpy()

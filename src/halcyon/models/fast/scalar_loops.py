@@ -1,0 +1,280 @@
+"""The loops of `scalar`, compiled: geometry, layers, readouts, and all the way back.
+
+Not for: calling them with tensors (see `scalar`).
+
+    from halcyon.models.fast import scalar_loops
+
+    scalar_loops.evaluate.py_func.__doc__  # what it takes
+"""
+
+import numpy as np
+
+from halcyon.models.fast.kernels import compiled
+
+
+@compiled
+def evaluate(  # type: ignore[no-untyped-def]
+    edges, table, geometry, layers, readouts, embedding, results
+):
+    """Energies of atoms and the gradient of their sum by edge vectors.
+
+    Args:
+        edges: vectors (3, n · J), Å; senders (n, J); elements (n,); kind of each pair of elements,
+            (0, 0) where all are alike.
+        table: cubics of each layer, (kinds · intervals, paths, 4, C); intervals per Å; intervals
+            of a kind.
+        geometry: number of harmonics M, that of degree 0, and the terms of `SolidHarmonics.terms`.
+        layers: each with matrices both ways, (C, C), (receivers, M, C, C), (C, C) and (receivers
+            or 0, C, C); rows (M, 3) with path, row and harmonic, and their factors (M,); pairs,
+            third variables and coefficients of the polynomial.
+        readouts: as `scalar._of_readout` gives them.
+        embedding: features that the first layer gets, (n, C).
+        results: energies (n,), which are added to; gradient (3, n · J); features (n, layers · C).
+    """
+    vectors, sender, element, kinds = edges
+    cubics, per_A, intervals = table
+    n_harmonics, lowest, up, up_factors, down, down_factors = geometry
+    energy, gradient, features = results
+    n, neighbours = sender.shape
+    n_edges, channels, n_layers = n * neighbours, embedding.shape[1], len(layers)
+    dtype = vectors.dtype
+    one = dtype.type(1)
+
+    length = np.empty(n_edges, dtype)
+    unit = np.empty((3, n_edges), dtype)
+    place = np.empty(n_edges, dtype)
+    interval = np.empty(n_edges, np.int64)
+    for edge in range(n_edges):
+        x, y, z = vectors[0, edge], vectors[1, edge], vectors[2, edge]
+        r = np.sqrt(x * x + y * y + z * z)
+        length[edge] = r
+        unit[0, edge], unit[1, edge], unit[2, edge] = x / r, y / r, z / r
+        at = r * per_A
+        if at < intervals:
+            below = np.int64(at)
+            place[edge] = at - dtype.type(below)
+            interval[edge] = below
+            if len(kinds) > 0:
+                atom = edge // neighbours
+                pair = kinds[element[sender[atom, edge % neighbours]], element[atom]]
+                interval[edge] += pair * intervals
+        else:
+            place[edge] = 0
+            interval[edge] = -1
+    columns = np.zeros((n_harmonics, n_edges), dtype)
+    columns[0] = lowest
+    for term in range(len(up)):
+        harmonic, axis, lower = up[term, 0], up[term, 1], up[term, 2]
+        factor = up_factors[term]
+        for edge in range(n_edges):
+            columns[harmonic, edge] += factor * unit[axis, edge] * columns[lower, edge]
+    harmonics = columns.T.copy()
+
+    sent = np.empty((n_layers, n, channels), dtype)
+    slopes = np.empty((n_layers, n, layers[0][2].shape[1], channels), dtype)
+    readout_slopes = np.zeros((n_layers, n, channels), dtype)
+    before = embedding
+    for index in range(n_layers):
+        after = np.empty((n, channels), dtype)
+        _forward(
+            layers[index],
+            cubics[index],
+            (sender, interval, place, harmonics, element),
+            before,
+            (sent[index], slopes[index], after),
+        )
+        _read(readouts[index], after, energy, readout_slopes[index])
+        features[:, index * channels : (index + 1) * channels] = after
+        before = after
+
+    along = np.zeros(n_edges, dtype)
+    around = np.zeros((n_edges, n_harmonics), dtype)
+    by_features = readout_slopes[n_layers - 1].copy()
+    for index in range(n_layers - 1, -1, -1):
+        by_before = np.zeros((n, channels), dtype)
+        _backward(
+            layers[index],
+            (cubics[index], per_A),
+            (sender, interval, place, harmonics, element),
+            (sent[index], slopes[index], by_features),
+            (along, around, by_before, index > 0),
+        )
+        if index > 0:
+            by_features = by_before
+            by_features += readout_slopes[index - 1]
+
+    by_columns = around.T.copy()
+    turned = np.zeros((3, n_edges), dtype)
+    for term in range(len(down)):
+        axis, lower, harmonic = down[term, 0], down[term, 1], down[term, 2]
+        factor = down_factors[term]
+        for edge in range(n_edges):
+            turned[axis, edge] += factor * columns[lower, edge] * by_columns[harmonic, edge]
+    for edge in range(n_edges):
+        # Turning a unit vector moves the vector's end by its length; there is no way outward.
+        outward = along[edge] * length[edge]
+        for axis in range(3):
+            outward -= turned[axis, edge] * unit[axis, edge]
+        share = one / length[edge]
+        for axis in range(3):
+            gradient[axis, edge] = (turned[axis, edge] + unit[axis, edge] * outward) * share
+
+
+@compiled
+def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-def]
+    """One layer, from the features (n, C) that come in."""
+    up, _, mix, _, out, _, skip, _, rows, factors, pairs, thirds, coefficients = layer
+    sender, interval, place, harmonics, element = edges
+    sent, slopes, after = results
+    n, neighbours = sender.shape
+    channels, n_paths, n_rows = before.shape[1], table.shape[1], mix.shape[1]
+    dtype = before.dtype
+    for atom in range(n):
+        _times(before[atom], up, sent[atom], False)
+    message = np.zeros((n_paths, channels), dtype)
+    summed = np.zeros((n_rows, channels), dtype)
+    a = np.ones((n_rows + 1, channels), dtype)
+    g = np.zeros((n_rows + 1, channels), dtype)
+    product = np.zeros(channels, dtype)
+    slope = np.zeros(channels, dtype)
+    value = np.zeros(channels, dtype)
+    for atom in range(n):
+        summed[:] = 0
+        for neighbour in range(neighbours):
+            edge = atom * neighbours + neighbour
+            i = interval[edge]
+            if i < 0:
+                continue
+            j, t = sender[atom, neighbour], place[edge]
+            for path in range(n_paths):
+                for c in range(channels):
+                    radial = table[i, path, 0, c] + t * (
+                        table[i, path, 1, c] + t * (table[i, path, 2, c] + t * table[i, path, 3, c])
+                    )
+                    message[path, c] = radial * sent[j, c]
+            for row in range(len(rows)):
+                path, r = rows[row, 0], rows[row, 1]
+                w = factors[row] * harmonics[edge, rows[row, 2]]
+                for c in range(channels):
+                    summed[r, c] += w * message[path, c]
+        z = element[atom]
+        receiver = z if len(mix) > 1 else 0
+        for row in range(n_rows):
+            _times(summed[row], mix[receiver, row], a[row], False)
+        g[:] = 0
+        value[:] = 0
+        term = 0
+        for pair in range(len(pairs)):
+            i, j = pairs[pair, 0], pairs[pair, 1]
+            for c in range(channels):
+                product[c] = a[i, c] * a[j, c]
+                slope[c] = 0
+            while term < pairs[pair, 2]:
+                k = thirds[term]
+                for c in range(channels):
+                    slope[c] += coefficients[z, term, c] * a[k, c]
+                    g[k, c] += coefficients[z, term, c] * product[c]
+                term += 1
+            for c in range(channels):
+                value[c] += product[c] * slope[c]
+                g[i, c] += slope[c] * a[j, c]
+            for c in range(channels):
+                g[j, c] += slope[c] * a[i, c]
+        slopes[atom] = g[:n_rows]
+        _times(value, out, after[atom], False)
+        if len(skip) > 0:
+            _times(before[atom], skip[z if len(skip) > 1 else 0], after[atom], True)
+
+
+@compiled
+def _backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped-def]
+    """The way back through a layer, from the gradient by the features (n, C) that it gave."""
+    _, up_back, _, mix_back, _, out_back, _, skip_back, rows, factors, _, _, _ = layer
+    table, per_A = tables
+    sender, interval, place, harmonics, element = edges
+    sent, slopes, by_after = traces
+    along, around, by_before, collects = results
+    n, neighbours = sender.shape
+    channels, n_paths, n_rows = by_after.shape[1], table.shape[1], mix_back.shape[1]
+    dtype = by_after.dtype
+    nothing, two, three = dtype.type(0), dtype.type(2), dtype.type(3)
+    by_sent = np.zeros((n, channels), dtype)
+    by_value = np.zeros(channels, dtype)
+    by_mixed = np.zeros(channels, dtype)
+    by_sum = np.zeros((n_rows, channels), dtype)
+    radial = np.zeros((n_paths, channels), dtype)
+    steep = np.zeros((n_paths, channels), dtype)
+    by_message = np.zeros((n_paths, channels), dtype)
+    for atom in range(n):
+        z = element[atom]
+        receiver = z if len(mix_back) > 1 else 0
+        _times(by_after[atom], out_back, by_value, False)
+        for row in range(n_rows):
+            for c in range(channels):
+                by_mixed[c] = slopes[atom, row, c] * by_value[c]
+            _times(by_mixed, mix_back[receiver, row], by_sum[row], False)
+        for neighbour in range(neighbours):
+            edge = atom * neighbours + neighbour
+            i = interval[edge]
+            if i < 0:
+                continue
+            j, t = sender[atom, neighbour], place[edge]
+            by_message[:] = 0
+            for path in range(n_paths):
+                for c in range(channels):
+                    b, d, e = table[i, path, 1, c], table[i, path, 2, c], table[i, path, 3, c]
+                    radial[path, c] = table[i, path, 0, c] + t * (b + t * (d + t * e))
+                    steep[path, c] = per_A * (b + t * (two * d + t * three * e))
+            for row in range(len(rows)):
+                path, r, harmonic = rows[row, 0], rows[row, 1], rows[row, 2]
+                w, by_w = factors[row] * harmonics[edge, harmonic], nothing
+                for c in range(channels):
+                    by_message[path, c] += w * by_sum[r, c]
+                    by_w += by_sum[r, c] * radial[path, c] * sent[j, c]
+                around[edge, harmonic] += factors[row] * by_w
+            step = nothing
+            for path in range(n_paths):
+                for c in range(channels):
+                    step += by_message[path, c] * sent[j, c] * steep[path, c]
+                if collects:
+                    for c in range(channels):
+                        by_sent[j, c] += by_message[path, c] * radial[path, c]
+            along[edge] += step
+    if collects:
+        for atom in range(n):
+            _times(by_sent[atom], up_back, by_before[atom], False)
+            if len(skip_back) > 0:
+                z = element[atom] if len(skip_back) > 1 else 0
+                _times(by_after[atom], skip_back[z], by_before[atom], True)
+
+
+@compiled
+def _times(row, matrix, result, adds):  # type: ignore[no-untyped-def]
+    """A row (C,) times a matrix (C, D), put into a result (D,), or added to it."""
+    if not adds:
+        result[:] = 0
+    for c in range(len(row)):
+        factor = row[c]
+        for d in range(len(result)):
+            result[d] += factor * matrix[c, d]
+
+
+@compiled
+def _read(readout, features, energy, slopes):  # type: ignore[no-untyped-def]
+    """Add a readout to the energies (n,), and give its slopes by the features (n, C)."""
+    first, second = readout
+    hidden = first.shape[1]
+    one = features.dtype.type(1)
+    for atom in range(len(features)):
+        for h in range(hidden):
+            x = features.dtype.type(0)
+            for c in range(len(first)):
+                x += features[atom, c] * first[c, h]
+            steep = one
+            if len(second) > 0:
+                share = one / (one + np.exp(-x))
+                steep = second[h] * share * (one + x * (one - share))
+                x = second[h] * x * share
+            energy[atom] += x
+            for c in range(len(first)):
+                slopes[atom, c] += steep * first[c, h]
