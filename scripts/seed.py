@@ -22,19 +22,25 @@ def main(job: stage.Job) -> None:
     if published is None and settings.draws_frames:
         taught = read_frames(job.arguments.frames)
         strains = {structure: job.plan.seed_strain(structure) for structure in structures}
-        frames += seed.from_dynamics(taught, structures, settings, seeds=seeds, strains=strains)
+        drawn = seed.from_dynamics(taught, structures, settings, seeds=seeds, strains=strains)
+        for structure in job.plan.explored:
+            of_structure = [frame for frame in drawn if frame.info["structure"] == structure]
+            bonds = job.plan.lasting_bonds(structure) or []
+            largest_A = job.plan.settings.exploration.bond_stretch_A
+            seed.check_bonds_hold(of_structure, bonds, largest_A)
+        frames += drawn
     elif published is not None:  # such a reference verifies no imported labels
         starts = [job.plan.start(structure) for structure in structures]
-        bonds = {structure: job.plan.lasting_bonds(structure) for structure in structures}
+        lasting_of = {structure: job.plan.lasting_bonds(structure) for structure in structures}
         for start in starts:
-            lasting = bonds[start.info["structure"]]
+            lasting = lasting_of[start.info["structure"]]
             if lasting is not None and (others := bonded_otherwise(published, start, lasting)):
                 job.say(
                     f"{start.info['structure']}: {len(others)} frames of the set have its "
                     f"composition but other bonds and are left out; the first: "
                     f"{others[0].info['place']}"
                 )
-        frames += seed.from_published(published, starts, settings, seeds=seeds, bonds=bonds)
+        frames += seed.from_published(published, starts, settings, seeds=seeds, bonds=lasting_of)
     write_frames(job.arguments.selected, frames)
     have = sum(imported.is_imported(frame) for frame in frames)
     words = f"{len(frames) - have} frames to label" + (f", {have} have a label" if have else "")

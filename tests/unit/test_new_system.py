@@ -309,6 +309,8 @@ def test_what_gaff2_does_not_type_gets_another_teacher(capsys, source, kind, why
     bulk("MgO", "rocksalt", a=4.0, cubic=True).write("oxide.xyz", format="xyz")
     assert new(source, "--name", "it", "--campaign", "xtb") == 0
     assert written("it").forcefield.kind == kind
+    # Atoms of a cluster of metal change places.
+    assert written("it").kind == ("reactive" if source == "lithium.xyz" else "molecule")
     said = " ".join(capsys.readouterr().out.split())
     name = {"gfnff": "GFN-FF", "xtb": "GFN1-xTB"}[kind]
     assert f"so {name} is the teacher" in said

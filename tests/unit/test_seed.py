@@ -4,11 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from halcyon.config.learning import SeedSettings
 from halcyon.errors import InputError
 from halcyon.frames import structure_key
-from halcyon.labels.seed import from_dynamics
+from halcyon.labels.seed import check_bonds_hold, from_dynamics
 
 SETTINGS = SeedSettings(train=4, validation=5, test=6, max_temperature_K=500)
 
@@ -97,3 +98,18 @@ def test_every_second_frame_of_a_solid_has_a_strained_cell(taught):
     largest = np.abs(strains).max(axis=0)
     assert 0.01 < largest.diagonal().min() <= largest.diagonal().max() <= 0.03
     assert (largest[np.triu_indices(3, k=1)] <= 0.015).all()
+
+
+def test_a_molecule_whose_bonds_do_not_hold_is_refused_before_its_first_label():
+    frames = [Atoms("Li2", [[0, 0, 0], [0, 0, length]]) for length in np.linspace(2.0, 4.0, 9)]
+    for frame in frames:
+        frame.info["structure"] = "dilithium"
+    # Of lengths 2.0, 2.25 … 4.0 Å around 3.0, all but 2.5 to 3.5 are over 0.5 Å off: 4 of 9.
+    with pytest.raises(InputError) as refused:
+        check_bonds_hold(frames, [(0, 1)], 0.5)
+    words = str(refused.value)
+    assert "in 4 of 9 seed frames a bond is more than 0.5 Å" in words
+    assert "Li0–Li1, 2.00 to 4.00 Å long" in words
+    assert "Set `kind: reactive`" in words
+    check_bonds_hold(frames, [(0, 1)], 1.01)
+    check_bonds_hold(frames, [], 0.5)

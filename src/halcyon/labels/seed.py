@@ -20,6 +20,9 @@ from halcyon.systems.graphs import Bonds
 STRAINS = 1
 """Tells the random numbers of strains from those of the draw, which stays the same without."""
 
+MOST_BROKEN = 0.1
+"""Part of the seed's frames in which a bond may be broken."""
+
 
 def from_dynamics(
     frames: Sequence[Atoms],
@@ -74,6 +77,42 @@ def from_dynamics(
             kept = strained(frame, strain, random) if strain else frame
             selected.append(selected_frame(kept, split, origin))
     return selected
+
+
+def check_bonds_hold(frames: Sequence[Atoms], bonds: Bonds, largest_A: float) -> None:
+    """Refuse a molecule whose bonds do not hold in the teacher's dynamics.
+
+    Its replicas would count as failed as soon as they begin, generation after generation: clusters
+    of metal atoms, and weak complexes.
+
+    Args:
+        frames: of one structure, with `info["structure"]`.
+        bonds: pairs of its bonded atoms.
+        largest_A: deviation of a bond from its mean at which a replica has failed, Å.
+
+    Raises:
+        InputError: in more than `MOST_BROKEN` of the frames some bond is further from its mean.
+    """
+    if not frames or not bonds:
+        return
+    lengths = np.array(
+        [[frame.get_distance(i, j, mic=frame.pbc.any()) for i, j in bonds] for frame in frames]
+    )
+    off = np.abs(lengths - lengths.mean(axis=0))
+    broken = (off > largest_A).any(axis=1)
+    if broken.mean() <= MOST_BROKEN:
+        return
+    worst = int(off.max(axis=0).argmax())
+    i, j = bonds[worst]
+    symbols = frames[0].get_chemical_symbols()
+    raise InputError(
+        f"structure {frames[0].info['structure']}: its bonds do not hold: in {broken.sum()} of "
+        f"{len(frames)} seed frames a bond is more than {largest_A:g} Å "
+        f"(exploration.bond_stretch_A) from its mean, e.g. {symbols[i]}{i}–{symbols[j]}{j}, "
+        f"{lengths[:, worst].min():.2f} to {lengths[:, worst].max():.2f} Å long; replicas would "
+        "fail where they start. Set `kind: reactive` in the system's file, whose bonds may break, "
+        "or lower seed_labels.max_temperature_K, or raise exploration.bond_stretch_A"
+    )
 
 
 def strained(frame: Atoms, largest: float, random: np.random.Generator) -> Atoms:

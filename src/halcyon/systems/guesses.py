@@ -32,6 +32,10 @@ MOST_CORRECTED = 0.3
 """The corrections of a molecule add up to at most this part."""
 OPEN_SHELLS = (range(21, 31), range(39, 49), range(57, 81))
 """Elements whose ions may have any spin: transition metals and lanthanides."""
+NONMETALS = frozenset(
+    "H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Sb Te I Xe At Rn".split()  # noqa: SIM905
+)
+"""Symbols of elements; what consists of others alone is a metal."""
 
 
 def unpaired_electrons(molecule: Chem.Mol) -> tuple[int, str]:

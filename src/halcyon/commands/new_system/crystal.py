@@ -34,6 +34,7 @@ from halcyon.errors import InputError
 from halcyon.labels.reference.cp2k.kpoints import steady_spacing
 from halcyon.systems import structures
 from halcyon.systems.fixed import fixed_atoms, layers_of, vacuum_A
+from halcyon.systems.guesses import NONMETALS
 from halcyon.systems.molecules import number_of_molecules
 from halcyon.systems.sites import site_classes
 from halcyon.teacher.forcefield import make_teacher
@@ -46,10 +47,6 @@ MOST_ATOMS = 200
 """A supercell has at most so many atoms, if it is two bonds wide with fewer."""
 K_SPACING = {"insulator": 0.8, "metal": 0.25}
 """Distance of k-points to begin with, 1/Å."""
-NONMETALS = frozenset(
-    "H He B C N O F Ne Si P S Cl Ar Ge As Se Br Kr Sb Te I Xe At Rn".split()  # noqa: SIM905
-)
-"""Elements without which a crystal is a metal."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def propose(wish: Wish) -> Proposal:
         "# docs/add-a-system.md",
         f"name: {plain(wish.name)}",
         f"description: {_description(wish, parts)}",
-        f"kind: {wish.kind} # {KINDS[wish.kind]}",
+        _kind(wish, parts),
         *forcefield_lines(forcefield, why),
         "structures:",
         *(line for structure in structures for line in structure),
@@ -443,6 +443,8 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         exploration["time_ps"] = f"{max(needed, LEAST_PS_OF_A_BOX):.1f}"
     elif needed > ps:
         exploration["time_ps"] = f"{needed:.1f}"
+    if _is_cluster(wish, parts):
+        lines.append("  saturation: {reactions_needed: false} # a cluster may keep its shape")
     if exploration:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
         lines.append(f"  exploration: {{{words}}} # so long that rare events can be told")
@@ -466,6 +468,19 @@ def least_time_ps(replicas: int, molecules: int) -> float:
         confidence=confidence_spent(default),
     )
     return float(math.ceil(ps * least * MARGIN / default.saturation.events_per_ns))
+
+
+def _is_cluster(wish: Wish, parts: list[Part]) -> bool:
+    """Whether it is a cluster of metal atoms, which change places as a liquid's do."""
+    symbols = {symbol for part in parts for symbol in part.atoms.get_chemical_symbols()}
+    return wish.kind == "molecule" and len(parts[0].atoms) > 1 and not symbols & guesses.NONMETALS
+
+
+def _kind(wish: Wish, parts: list[Part]) -> str:
+    """The line with the system's kind, and what it means."""
+    if _is_cluster(wish, parts):
+        return "kind: reactive # metal atoms change places; each element is a class of atoms"
+    return f"kind: {wish.kind} # {KINDS[wish.kind]}"
 
 
 def _summary(part: Part) -> str:
