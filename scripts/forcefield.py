@@ -6,6 +6,7 @@ names, tblite adds atomic properties to those that are pre-trained on.
 """
 
 import shutil
+import time
 from pathlib import Path
 
 from halcyon import files
@@ -13,14 +14,23 @@ from halcyon.campaign import stage
 from halcyon.errors import Interrupted
 from halcyon.frames import write_frames
 
+REPORT_EVERY_S = 20.0
+"""Between two lines of progress: most teachers are done before the first."""
+
 
 def main(job: stage.Job) -> None:
     from halcyon.teacher.atomic import add_properties
     from halcyon.teacher.sampling import sample
 
+    reported = time.monotonic()
+
     def progress(done: int, total: int) -> None:
+        nonlocal reported
         if job.stopping():
             raise Interrupted(f"stopped after {done} of {total} frames")
+        if time.monotonic() - reported > REPORT_EVERY_S:
+            reported = time.monotonic()
+            job.say(f"{done} of {total} frames")
 
     frames, counts, settings = [], {}, job.plan.settings
     for name in job.plan.sampled:

@@ -35,7 +35,8 @@ def test_a_salt_is_repeated_until_it_is_wide_enough():
     """Rock salt of 5.64 Å: 8 Å take two cells; the sites are 4a and 4b of Fm-3m."""
     salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
     system, proposal = proposed(salt, "POSCAR")
-    assert (system["kind"], system["forcefield"]) == ("solid", {"kind": "xtb"})
+    ions = {"kind": "forcefield_xml", "files": ["amber14/tip3p.xml"]}
+    assert (system["kind"], system["forcefield"]) == ("solid", ions)
     (structure,) = system["structures"]
     assert structure["supercell"] == [2, 2, 2]
     assert "Na0 (32 atoms), Cl0 (32 atoms)" in proposal.notes[0]

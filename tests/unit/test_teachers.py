@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from scipy import constants
 
 from halcyon.config import (
@@ -476,3 +477,28 @@ def test_a_topology_file_cannot_be_repeated(stored_ethanol, tmp_path):
     settings = AmberForceField(kind="amber", prmtop={"ethanol": tmp_path / "it.prmtop"})
     with pytest.raises(InputError, match=r"6\.00 Å wide, and the force field needs 8\.16 Å"):
         make_teacher(settings, small, graph)
+
+
+def test_ions_of_a_salt_are_templates_of_their_own():
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    pairs = bonds(StructureSettings(name="salt", file="salt.cif"), salt)
+    assert len(pairs) > 0
+    assert openmm_systems.without_ionic(salt, pairs) == []
+    # Carbon of a carbonate holds its oxygens, and calcium touches these.
+    carbonate = Atoms("CaCO3", np.arange(15).reshape(5, 3))
+    near = [(0, 2), (1, 2), (1, 3), (1, 4)]
+    assert openmm_systems.without_ionic(carbonate, near) == near
+
+
+def test_a_salt_by_ions_has_its_lattice_constant():
+    files = XmlForceField(kind="forcefield_xml", files=["amber14/tip3p.xml"])
+    energies = {}
+    # In the smaller cells sodium touches sodium.
+    for a in (5.4, 5.5, 5.6, 5.7, 5.8, 5.9):
+        salt = bulk("NaCl", "rocksalt", a=a, cubic=True).repeat(2)
+        teacher = make_teacher(files, salt, bonds(StructureSettings(name="s", file="s.cif"), salt))
+        assert teacher.bonds == ()
+        assert teacher.charge_e == pytest.approx(0.0, abs=1e-9)
+        energies[a] = teacher.evaluate([salt])[0][0]
+    least = min(energies, key=energies.get)
+    assert least == pytest.approx(5.64, abs=0.11)  # as measured at room temperature

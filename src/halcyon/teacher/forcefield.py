@@ -53,6 +53,7 @@ from halcyon.teacher.openmm_systems import (
     openmm_cell,
     structure_name,
     use_minimum_image,
+    without_ionic,
 )
 from halcyon.teacher.openmm_units import KJ_PER_MOL, NM
 from halcyon.teacher.supercell import Supercell
@@ -61,6 +62,8 @@ LEAST_CUTOFF_A = 4.0
 """A cell that is too narrow for this cutoff, Å, is repeated (see `supercell`)."""
 REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
+CHARGE_TOLERANCE = 0.05
+"""A force field's charges may differ from the structure's charge by this, e."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,21 @@ class Teacher:
     def copies(self) -> int:
         """How often the system has each atom of a frame. The system's energy is that of all."""
         return 1 if self.supercell is None else self.supercell.copies
+
+    @property
+    def charge_e(self) -> float:
+        """Sum of the atoms' charges, e; 0 where the force field has none."""
+        return sum(
+            force.getParticleParameters(i)[0].value_in_unit(openmm.unit.elementary_charge)
+            for force in self.system.getForces()
+            if isinstance(force, openmm.NonbondedForce)
+            for i in range(force.getNumParticles())
+        ) / float(self.copies)
+
+    def has_charge(self, charge: int) -> bool:
+        """Whether the atoms' charges add up to a structure's charge, e; or there are none."""
+        has_charges = any(isinstance(f, openmm.NonbondedForce) for f in self.system.getForces())
+        return not has_charges or abs(self.charge_e - charge) <= CHARGE_TOLERANCE
 
     @cached_property
     def fixed(self) -> np.ndarray:
@@ -220,6 +238,7 @@ def make_teacher(
     """
     if isinstance(settings, ComputedForceField):
         return _computed(settings, atoms, bonds)
+    bonds = without_ionic(atoms, bonds) if isinstance(settings, XmlForceField) else bonds
     numbers, own_bonds, fixed = atoms.numbers.copy(), tuple(bonds), fixed_atoms(atoms)
     supercell = _supercell(atoms, bonds)
     if supercell is not None:

@@ -18,6 +18,7 @@ Not for: the teacher that computes frames (see `forcefield`), or typing molecule
 """
 
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from scipy.sparse.csgraph import connected_components
 
 from halcyon.config import AmberForceField, Gaff2ForceField, GromacsForceField
 from halcyon.errors import InputError
+from halcyon.systems.molecules import IONS
 from halcyon.teacher import gaff2
 from halcyon.teacher.openmm_units import NM
 
@@ -70,6 +72,29 @@ def from_xml(
     )
     named = ", ".join(str(path) for path in paths)
     return from_templates([str(path) for path in paths], named, atoms, bonds, available=available)
+
+
+def without_ionic(atoms: Atoms, bonds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Bonds without those of a salt of ions of single atoms: templates have an ion by itself.
+
+    Args:
+        atoms: the structure.
+        bonds: pairs of atoms that are near.
+
+    Returns:
+        The bonds, without those of an ion of `molecules.IONS` to another one, or to an atom that
+        has no other neighbours than such ions.
+    """
+    metal = np.isin(atoms.numbers, IONS)
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for i, j in bonds:
+        neighbours[i].add(j)
+        neighbours[j].add(i)
+
+    def is_ion(atom: int) -> bool:
+        return bool(metal[atom]) or all(metal[other] for other in neighbours[atom])
+
+    return [(i, j) for i, j in bonds if not ((metal[i] or metal[j]) and is_ion(i) and is_ion(j))]
 
 
 def gaff2_files(

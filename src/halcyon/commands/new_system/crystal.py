@@ -20,7 +20,12 @@ from ase.calculators import emt
 
 from halcyon.campaign.check_solids import ROUNDING_A, longest_bond_A, widths_A
 from halcyon.commands.new_system.campaign_file import plain, quoted
-from halcyon.commands.new_system.proposal import Proposal, forcefield_lines, least_time_ps
+from halcyon.commands.new_system.proposal import (
+    WATER_AND_IONS,
+    Proposal,
+    forcefield_lines,
+    least_time_ps,
+)
 from halcyon.commands.new_system.wish import Wish, least_unpaired
 from halcyon.config import (
     AseForceField,
@@ -223,7 +228,7 @@ def _narrowest(crystal: Crystal) -> float:
 
 
 def _teacher(wish: Wish, crystal: Crystal) -> tuple[ForceFieldSettings, str]:
-    """The teacher and the reason: the user's, EMT for the metals that it is made for, or xTB.
+    """The teacher and the reason: the user's, EMT for its metals, ions by OpenMM, or xTB.
 
     Raises:
         InputError: it does not know the elements.
@@ -231,6 +236,7 @@ def _teacher(wish: Wish, crystal: Crystal) -> tuple[ForceFieldSettings, str]:
     atoms, settings = crystal.atoms, crystal.settings
     forcefield: ForceFieldSettings = XtbForceField(kind="xtb")
     why = "the teacher's: GFN1-xTB, by tblite, which knows all elements up to radon; Γ point only"
+    ions = XmlForceField(kind="forcefield_xml", files=[WATER_AND_IONS])
     if wish.forcefield:
         forcefield = XmlForceField(kind="forcefield_xml", files=list(wish.forcefield))
         why = "yours"
@@ -238,6 +244,8 @@ def _teacher(wish: Wish, crystal: Crystal) -> tuple[ForceFieldSettings, str]:
         calculator = "ase.calculators.emt.EMT"
         forcefield = AseForceField(kind="ase", calculator=calculator)
         why = "the teacher's: effective medium theory, made for these metals"
+    elif _is_salt_of(ions, crystal):
+        forcefield, why = ions, "the teacher's: charges and walls of ions, comes with OpenMM"
     make_teacher(
         forcefield,
         atoms,
@@ -245,6 +253,16 @@ def _teacher(wish: Wish, crystal: Crystal) -> tuple[ForceFieldSettings, str]:
         molecules=lambda: {settings.name: structures.molecules(settings, atoms, [])},
     )
     return forcefield, why
+
+
+def _is_salt_of(ions: XmlForceField, crystal: Crystal) -> bool:
+    """Whether every atom is an ion of a force field, and their charges are the crystal's."""
+    atoms, settings = crystal.atoms, crystal.settings
+    try:
+        teacher = make_teacher(ions, atoms, structures.bonds(settings, atoms))
+    except InputError:
+        return False
+    return not teacher.bonds and teacher.has_charge(settings.charge)
 
 
 def _notes(crystal: Crystal) -> list[str]:

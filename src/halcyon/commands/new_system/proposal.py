@@ -17,7 +17,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import openmm
 from rdkit import Chem
 
 from halcyon.commands.new_system.campaign_file import plain, quoted
@@ -48,8 +47,6 @@ WATER_AND_IONS = Path("amber14/tip3p.xml")
 COMBUSTION = Path("config/forcefields/hydrogen-combustion.xml")
 TEMPLATES = Path("config/forcefields")
 UNKNOWN = "it could not be compared with GFN2-xTB"
-CHARGE_TOLERANCE = 0.05
-"""A force field's charges may differ from the molecule's charge by this, e."""
 SHELL = 6
 """Neutral molecules around a single ion in the cluster whose contacts are pre-trained on."""
 CLUSTER_DENSITY = 0.9
@@ -254,16 +251,12 @@ def _build(settings: ForceFieldSettings, part: Part) -> None:
     Templates are chosen by elements and bonds, so that the template of Fe²⁺ also fits Fe³⁺.
     """
     teacher = _teacher(settings, part)
-    for force in teacher.system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            charges = [force.getParticleParameters(i)[0] for i in range(len(part.atoms))]
-            total = sum(charge.value_in_unit(openmm.unit.elementary_charge) for charge in charges)
-            if abs(total - part.settings.charge) > CHARGE_TOLERANCE:
-                named = ", ".join(map(str, settings.paths)) or settings.kind
-                raise InputError(
-                    f"structure {part.name}: forcefield: {named}: its charges add up to "
-                    f"{total:.2f} e, expected {part.settings.charge}"
-                )
+    if not teacher.has_charge(part.settings.charge):
+        named = ", ".join(map(str, settings.paths)) or settings.kind
+        raise InputError(
+            f"structure {part.name}: forcefield: {named}: its charges add up to "
+            f"{teacher.charge_e:.2f} e, expected {part.settings.charge}"
+        )
 
 
 def _teacher(settings: ForceFieldSettings, part: Part) -> Teacher:
