@@ -33,6 +33,7 @@ from halcyon.labels.store import LabelStore, level_hash
 from halcyon.verdict import saturation
 from halcyon.verdict.estimates import Interval
 from halcyon.verdict.forms import Audited, AuditFinding, Finding
+from halcyon.verdict.melting import order_of
 
 SETTINGS = CertificateSettings(
     temperatures_K=[300.0, 600.0],
@@ -333,13 +334,32 @@ def test_runs_whose_replicas_have_all_failed_can_be_asked_again(tmp_path):
 
 def test_a_certificate_names_what_it_is_about(original):
     made = Certificate.read(original)
-    assert (made.campaign, made.system, made.schema_version) == ("test", "nitrogen", 2)
+    assert (made.campaign, made.system, made.schema_version) == ("test", "nitrogen", 3)
     assert made.signals == ["node_energy", "guard", "latent"]
     assert made.model.path == "../gen001/model.model"
     assert [file.path for file in made.data.files] == ["../seed.parquet", "../gen000.parquet"]
     assert made.data.splits == {"train": 3, "validation": 3, "test": 3, "bad": 0, "not_computed": 0}
     assert made.data.store == str(original.parent.parent / "store")
     assert made.level_of_theory.description == LEVEL
+
+
+def test_a_certificate_of_schema_2_keeps_its_checksum_and_its_conclusion(tmp_path):
+    path = ROOT / "tests/data/certificate/schema-2.json"
+    old = Certificate.read(path)
+    assert (old.schema_version, old.checksum) == (2, old.checksum_now())
+    assert certificate.conclude(old.runs, old.criteria, old.audit) == (old.conclusion, old.reasons)
+    old.write(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
+
+
+def test_what_has_melted_is_remarked_and_decides_nothing(original):
+    made = Certificate.read(original)
+    molten = [end.model_copy(update={"lindemann": 0.3}) for end in made.runs[0].replicas]
+    first = made.runs[0].overall.model_copy(update={"order": order_of(molten)})
+    run = made.runs[0].model_copy(update={"findings": [first, *made.runs[0].findings[1:]]})
+    conclusion, reasons = certificate.conclude([run, made.runs[1]], made.criteria)
+    assert conclusion == made.conclusion
+    assert any("nvt: melted, which is no failure: dimer at" in reason for reason in reasons)
 
 
 def test_a_failed_replica_makes_a_model_not_stable(tmp_path):

@@ -23,6 +23,7 @@ def test_times_become_numbers_of_steps():
         interval=60,
         recent_every=30,
         write_every=None,
+        look_every=100,
     )
     written = SETTINGS.model_copy(update={"trajectory_every_fs": 0.1})
     assert Schedule.of(written).write_every == 1

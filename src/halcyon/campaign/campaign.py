@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rdkit import Chem
 
+    from halcyon.domain.displacements import LatticeSites
     from halcyon.labels.reference.base import Reference
     from halcyon.models.forgetting import Scan
     from halcyon.teacher.forcefield import Teacher
@@ -89,6 +90,14 @@ class SystemPlan:
 
         masks = {name: fixed_atoms(self.start(name)) for name in self.explored}
         return {name: mask.nonzero()[0].tolist() for name, mask in masks.items() if mask.any()}
+
+    @property
+    def sites(self) -> "dict[str, LatticeSites]":
+        """The sites of each explored crystal's atoms."""
+        from halcyon.systems.lattice import lattice_sites
+
+        sites = {n: lattice_sites(self.start(n), kind=self.system.kind) for n in self.explored}
+        return {name: known for name, known in sites.items() if known is not None}
 
     def bonds(self, structure: str) -> list[tuple[int, int]]:
         """Bonded pairs of a structure."""

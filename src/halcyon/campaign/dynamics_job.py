@@ -47,6 +47,7 @@ def watched_model(
             settings.domain, job.plan.elements, device=device, dtype=dtype
         ),
         fixed=job.plan.fixed,
+        sites=job.plan.sites,
     )
     control = RunControl(
         work=job.folder,

@@ -317,6 +317,15 @@ class ExplorationSettings(Section):
     min_distance_A: float = Field(
         0.5, gt=0, description="A replica has failed when two atoms are closer than this, Å."
     )
+    site_distance_A: float | None = Field(
+        None,
+        gt=0,
+        description="With `kind: solid` or `slab`: a replica has failed when an atom is further "
+        "than this from its site, that of the start structure, Å; null: atoms may go anywhere, and "
+        "melting is remarked, not failed. The drift of the whole crystal does not count, nor do "
+        "molecules on a slab. Set it where nothing should melt or diffuse: half the distance of "
+        "nearest neighbours is a good limit.",
+    )
     energy_drift_eV_per_atom: float = Field(
         0.1,
         gt=0,

@@ -5,7 +5,8 @@ The criteria follow X. Fu et al., "Forces are not Enough" (TMLR 2023). A replica
 1. a position, a force or the energy is not finite;
 2. a bond differs from its training mean by more than 0.5 Å (in a molecule or a liquid);
 3. two atoms are closer than a least distance, or, in a liquid, two atoms of different molecules
-   are closer than 1.2 Å.
+   are closer than 1.2 Å;
+4. where a distance is given, an atom of a crystal is further than that from its site.
 
     from halcyon.domain.failures import FailureMonitor
 
@@ -20,7 +21,7 @@ are found, at a cost in proportion to the number of atoms.
 Not for: criteria that need more than one frame (radial distributions, energy drift).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from halcyon.config.system import BONDS_HOLD
 from halcyon.domain.contacts import Contacts, Limits
+from halcyon.domain.displacements import Displacements, LatticeSites
 from halcyon.domain.pairs import Pairs
 
 CLOSEST_MOLECULES_A = 1.2
@@ -55,6 +57,8 @@ class FailureMonitor:
         min_distance_A: float,
         device: torch.device,
         n_steps: int = 1,
+        site_distance_A: float | None = None,
+        sites: Mapping[str, LatticeSites] | None = None,
     ) -> None:
         """Collect the bonds and pairs of a batch.
 
@@ -68,6 +72,8 @@ class FailureMonitor:
             device: where the checks run.
             n_steps: consecutive steps that are checked at once, K. The N atoms of R replicas are
                 then K·N atoms of K·R frames, those of the first step before those of the second.
+            site_distance_A: largest distance of an atom from its site, Å; None: any.
+            sites: of crystals, by the name of their structure.
         """
         self.n_frames = n_steps * len(starts)
         searches = max(map(len, starts)) > ALL_PAIRS_MAX_ATOMS
@@ -102,6 +108,9 @@ class FailureMonitor:
         self._contacts = None
         if searches:
             self._contacts = Contacts(starts, limits_of, self._frames, n_steps=n_steps)
+        self._site_distance_A = site_distance_A
+        with_sites = sites if sites and site_distance_A is not None else {}
+        self._displacements = Displacements(list(starts) * n_steps, with_sites, device)
 
     def room(
         self,
@@ -132,6 +141,8 @@ class FailureMonitor:
                 room.new_zeros(()) if near is None else _Criteria(*near).room(positions, cells)
             )
             room = torch.minimum(room, between)
+        if self._site_distance_A is not None and len(self._displacements):
+            room = torch.minimum(room, self._room_at_sites(positions, cells).amin())
         return room.add(positions.sum() + forces.sum() + energy.sum(), alpha=0)
 
     def check(
@@ -162,9 +173,13 @@ class FailureMonitor:
             for near in self._contacts.at_each(positions, cells):
                 _, close = _Criteria(*near).broken(positions, cells)
                 bad_pair |= self._any(close, near[0].replica)
+        bad_site = torch.zeros_like(bad_pair)
+        if self._site_distance_A is not None and len(self._displacements):
+            far = self._room_at_sites(positions, cells) < 0
+            bad_site = self._any(far, self._displacements.frame)
         reasons = {}
-        for number, (atom, bond, pair) in enumerate(
-            torch.stack([bad_atom, bad_bond, bad_pair], dim=1).tolist()
+        for number, (atom, bond, pair, site) in enumerate(
+            torch.stack([bad_atom, bad_bond, bad_pair, bad_site], dim=1).tolist()
         ):
             if atom:
                 reasons[number] = "values not finite"
@@ -172,7 +187,14 @@ class FailureMonitor:
                 reasons[number] = "bond broken"
             elif pair:
                 reasons[number] = "atoms overlap"
+            elif site:
+                reasons[number] = f"an atom over {self._site_distance_A:g} Å from its site"
         return reasons
+
+    def _room_at_sites(self, positions: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
+        """Under 0 where an atom is too far from its site, shape (A,), Å²."""
+        vectors = self._displacements.vectors(positions, cells)
+        return (self._site_distance_A or 0.0) ** 2 - (vectors * vectors).sum(dim=1)
 
     def _any(self, flags: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
         hits = torch.zeros(self.n_frames, dtype=torch.int64, device=flags.device)

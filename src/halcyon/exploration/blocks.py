@@ -100,6 +100,8 @@ class BlockMonitor:
             min_distance_A=settings.min_distance_A,
             device=device,
             n_steps=n_steps,
+            site_distance_A=settings.site_distance_A,
+            sites=monitoring.sites,
         )
         sizes = [len(start) for start in repeated]
         ends = itertools.accumulate(sizes, initial=0)

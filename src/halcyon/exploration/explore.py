@@ -314,6 +314,8 @@ class _Loop:
             self._look_at_bonds()
         if state.step % schedule.recent_every == 0:
             self._keep_recent_frames()
+        if state.crystals and state.step % schedule.look_every == 0:
+            self._look_at_sites()
         if schedule.write_every and state.step % schedule.write_every == 0:
             state.trajectory.add(self._frames_now())
 
@@ -330,9 +332,10 @@ class _Loop:
 
     def _make_block(self) -> None:
         state, running = self.state, self.state.running
-        length = self.schedule.block_length(
-            state.step, most=running.most_steps, stops=[slot.began for slot in running.slots]
-        )
+        stops = [slot.began for slot in running.slots]
+        if state.crystals:
+            stops.append(self.schedule.next_look(state.step))
+        length = self.schedule.block_length(state.step, most=running.most_steps, stops=stops)
         steps = running.make(length, step=state.step)
         index_before = running.index.steps
         block = running.judge(steps, step=state.step)
@@ -428,6 +431,13 @@ class _Loop:
                 self._frame_now(i, slot, atoms),
                 time_ps=(self.state.step - slot.began) * self.schedule.timestep_ps,
             )
+
+    def _look_at_sites(self) -> None:
+        """See how far the atoms of running crystals are from their sites."""
+        for i, slot, atoms in self.state.places():
+            crystal = self.state.crystals.get(slot.member)
+            if crystal is not None and self.state.step > slot.began:  # it is equilibrated
+                crystal.look(self._frame_now(i, slot, atoms))
 
     def _keep_recent_frames(self) -> None:
         """Remember the present frame of each replica for a while: it may fail soon."""

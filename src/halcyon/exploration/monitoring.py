@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch_sim.models.interface import ModelInterface
 
 from halcyon.config import DomainSettings
+from halcyon.domain.displacements import LatticeSites
 from halcyon.domain.intervals import Domain
 from halcyon.domain.signals import TIERS, Signal, make_signals
 
@@ -26,9 +27,10 @@ class Monitoring:
     Attributes:
         domain: of the model: intervals, bonds, calibration of signals, expected errors.
         settings: which signals, and how the CLI counts a score (hard or smooth).
-        system_kind: `molecule`, `liquid` or `reactive`: what counts as a failure.
+        system_kind: what counts as a failure.
         committee: the other models of the signal `committee`; none where it is not watched.
         fixed: atoms that no dynamics moves, by the name of their structure.
+        sites: of crystals, by the name of their structure.
     """
 
     domain: Domain
@@ -36,6 +38,7 @@ class Monitoring:
     system_kind: str
     committee: Sequence[ModelInterface] = ()
     fixed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    sites: Mapping[str, LatticeSites] = field(default_factory=dict)
 
     def signals(self) -> dict[str, Signal]:
         """All signals, what decides first, by the ending of their trace columns.

@@ -10,7 +10,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import torch
 
 from halcyon import files
 from halcyon.config import DomainSettings, ExplorationSettings
+from halcyon.domain.displacements import LatticeSites
 from halcyon.domain.index import CliIndex
 from halcyon.exploration.activity import Activity
 from halcyon.exploration.blocks import DECIDING
 from halcyon.exploration.candidates import Candidates, Slot
 from halcyon.exploration.dynamics import Replica
+from halcyon.exploration.melting import SiteWatch
 from halcyon.exploration.reactions import BondWatch
 from halcyon.exploration.replicas import ReplicaBatch
 from halcyon.exploration.reservoir import Reservoir
@@ -65,7 +67,9 @@ def fingerprint(identity: str, settings: ExplorationSettings, replicas: Sequence
         16 hexadecimal digits.
     """
     digest = hashlib.sha256(f"{CHECKPOINT_VERSION} {identity}".encode())
-    digest.update(settings.model_dump_json(exclude={"checkpoint_s"}).encode())
+    # A limit that is not set is left out: settings of before it was known mean the same.
+    unset = {"site_distance_A"} if settings.site_distance_A is None else set()
+    digest.update(settings.model_dump_json(exclude={"checkpoint_s"} | unset).encode())
     for replica in replicas:
         digest.update(f"{replica.number} {replica.temperature_K}".encode())
         digest.update(replica.start.numbers.tobytes() + replica.start.positions.tobytes())
@@ -188,6 +192,7 @@ class RunState:
         activity: when each replica was unreliable.
         watches: of the bonds of each replica, by member number; None: the system is not reactive.
         trajectory: written only if the settings ask for it.
+        crystals: how far each replica that has sites is from them, by member number.
         step: that the run has reached; below 0 while the first replicas are equilibrated.
         replica_steps: steps made, summed over replicas, up to each one's failure; those of
             equilibration count.
@@ -203,6 +208,7 @@ class RunState:
     step: int
     watches: dict[int, BondWatch] | None = None
     replica_steps: int = 0
+    crystals: dict[int, SiteWatch] = field(default_factory=dict)
 
     @property
     def index(self) -> CliIndex:
@@ -221,6 +227,13 @@ class RunState:
         self.roster.began |= dict.fromkeys(members, began)
         if self.watches is not None:
             self.watches |= {m: BondWatch(self.roster.replicas[m].start.numbers) for m in members}
+        for member, replica in zip(members, replicas, strict=True):
+            sites = self._sites(replica)
+            if sites is not None and sites.suit(replica.start):
+                self.crystals[member] = SiteWatch(sites)
+
+    def _sites(self, replica: Replica) -> LatticeSites | None:
+        return self.running.monitoring.sites.get(replica.start.info["structure"])
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in place of the last one."""
@@ -234,6 +247,7 @@ class RunState:
             "reservoir": self.reservoir.state(),
             "activity": self.activity.state(),
             "watches": self.watches and {m: w.state() for m, w in self.watches.items()},
+            "crystals": {m: crystal.state() for m, crystal in self.crystals.items()},
             "traces": self.traces.state(),
             "trajectory_parts": parts,
         }
@@ -252,6 +266,10 @@ class RunState:
         self.activity.restore(saved["activity"])
         watches = saved["watches"]
         self.watches = watches and {m: BondWatch.restored(w) for m, w in watches.items()}
+        for member, squares in saved.get("crystals", {}).items():
+            sites = self._sites(self.roster.replicas[member])
+            if sites is not None:
+                self.crystals[member] = SiteWatch.restored(sites, squares)
         self.traces.restore(saved["traces"].cpu())
         self.trajectory.restore(saved["trajectory_parts"])
 
@@ -275,6 +293,7 @@ class RunState:
             run_out = (steps - began) * timestep_ps, None
             time_ps, failure = self.roster.failures.get(member, run_out)
             watch = self.watches[member] if self.watches else None
+            crystal = self.crystals.get(member)
             ends.append(
                 ReplicaEnd(
                     replica=replica.number,
@@ -284,10 +303,13 @@ class RunState:
                     began_ps=began * timestep_ps,
                     time_ps=time_ps,
                     failure=failure,
-                    molecules=number_of_molecules(replica.start),
+                    molecules=number_of_molecules(
+                        replica.start, kind=self.running.monitoring.system_kind
+                    ),
                     activity_ps=self.activity.of(member),
                     bonds_changed=watch.changes if watch else None,
                     products=watch.products() if watch else [],
+                    lindemann=crystal.lindemann() if crystal else None,
                     cli_atoms_ps=cli[member].tolist() if member in cli else None,
                 )
             )

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 from halcyon.config import ExplorationSettings
 
+LOOK_EVERY_PS = 0.05
+"""Between two looks at the sites of a crystal, ps: about half the period of its slower vibrations.
+"""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -28,6 +32,7 @@ class Schedule:
             replicas begin with one.
         recent_every: between two of the frames that are remembered in case of a failure.
         write_every: between two frames of the trajectory; None where none is written.
+        look_every: between two looks at a crystal's sites.
     """
 
     timestep_ps: float
@@ -37,6 +42,7 @@ class Schedule:
     interval: int
     recent_every: int
     write_every: int | None
+    look_every: int
 
     @classmethod
     def of(cls, settings: ExplorationSettings) -> "Schedule":
@@ -54,11 +60,16 @@ class Schedule:
             interval=interval,
             recent_every=max(1, interval // 2),
             write_every=write_every,
+            look_every=max(1, round(LOOK_EVERY_PS / timestep_ps)),
         )
 
     def next_interval(self, step: int) -> int:
         """The step at which the next interval begins, or the run's last."""
         return min(self.steps, _next(step, self.interval))
+
+    def next_look(self, step: int) -> int:
+        """The step of the next look at a crystal's sites."""
+        return _next(step, self.look_every)
 
     def block_length(self, step: int, *, most: int, stops: Iterable[int] = ()) -> int:
         """Steps of the next block: until something must be done, in blocks of about equal length.

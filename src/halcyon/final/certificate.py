@@ -29,6 +29,7 @@ from halcyon.errors import InputError
 from halcyon.final.evidence import Criteria, Findings, ReplicaEnd
 from halcyon.frames import canonical_order
 from halcyon.verdict.forms import Audit, Calm, File, Finding, Form, Verdict
+from halcyon.verdict.melting import melted_text
 from halcyon.verdict.words import rate_text
 from halcyon.wording import count, per_cent, significant
 
@@ -141,12 +142,13 @@ class Software(Form):
 class Certificate(File):
     """Stability certificate of a machine-learned potential."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
     REMEDY: ClassVar[str] = f"{HANDED_ON} `snakemake` makes the certificate again if it is deleted."
 
-    schema_version: Literal[1, 2] = Field(
+    schema_version: Literal[1, 2, 3] = Field(
         alias="schema",
-        description="Version of this form; 1: of early releases, which counted excursions.",
+        description="Version of this form; 1: of early releases, which counted excursions; 2: "
+        "before the Lindemann ratios of crystals.",
     )
     conclusion: Conclusion
     sentence: str = Field(description="The conclusion with its scope, for people.")
@@ -177,7 +179,8 @@ class Certificate(File):
 
     def content(self) -> dict[str, Any]:
         """The certificate as plain JSON; an early release's keys, and no more, if it is of one."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=self.schema_version == 1)
+        early = self.schema_version < self.SCHEMA
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=early)
 
     def checksum_now(self) -> str:
         """The checksum of the certificate as it is now."""
@@ -240,9 +243,9 @@ def conclude(
 
     Not stable: a replica failed, or the energy drifts in one. Not calm: some structure at some
     temperature certainly has events too often. Not enough data: the runs cannot tell whether it
-    has. What the campaign's last audit found stands at the end, and decides nothing here.
-    `checks.verify` compares the words with those in the file: whoever changes them here makes
-    certificates of earlier releases fail.
+    has. What has melted, and what the campaign's last audit found, stands at the end, and decides
+    nothing here. `checks.verify` compares the words with those in the file: whoever changes them
+    here makes certificates of earlier releases fail.
 
     Args:
         runs: with a thermostat, then without.
@@ -262,6 +265,8 @@ def conclude(
         _add_excursions(findings, criteria, restless, undecided, in_favour)
     _add_events(runs[0].overall, criteria, restless, undecided, in_favour)
     _add_drift(runs[1].overall, criteria, against, undecided, in_favour)
+    for run in runs:
+        in_favour += [f"{run.ensemble}: {text}" for text in melted_text(run.overall.order)]
     in_favour += audit_words(audit)
     if against:
         return Conclusion.NOT_STABLE, against + restless + undecided + in_favour

@@ -37,7 +37,7 @@ from halcyon.final.evidence import Findings, contradictions, examine
 from halcyon.final.folder import LABELS, MANIFEST, Manifest
 from halcyon.frames import canonical_order, read_frames, structure_key
 from halcyon.labels.store import LabelStore, level_hash, levels
-from halcyon.verdict.forms import Calm, Form
+from halcyon.verdict.forms import Calm, Form, Order
 from halcyon.verdict.words import rate_text
 from halcyon.wording import count
 
@@ -204,6 +204,8 @@ def _runs(run: Runs, certificate: Certificate, folder: Path) -> Iterator[Check]:
     for statement in STATEMENTS:
         if name == "nvt" and statement is _drift:
             continue
+        if statement is _order and not run.overall.order:
+            continue
         if statement is _calm and certificate.criteria.of_calm() is None:
             yield Check(
                 f"{name}: excursions were counted by an earlier release's rule: not computed again",
@@ -277,7 +279,21 @@ def _drift(findings: Findings) -> tuple[str, Form | None]:
     return f"drift of the energy: {words}", drift
 
 
-STATEMENTS = (_failures, _calm, _plateau, _drift)
+def _order(findings: Findings) -> tuple[str, Form]:
+    parts = [
+        f"{part.structure} at {part.temperature_K:g} K: {part.lindemann:.2g}"
+        for part in findings.order
+    ]
+    return f"Lindemann ratios: {'; '.join(parts)}", _Orders(parts=findings.order)
+
+
+class _Orders(Form):
+    """What is said of the order of crystals, to be compared as one."""
+
+    parts: list[Order]
+
+
+STATEMENTS = (_failures, _calm, _order, _plateau, _drift)
 """Each puts one part of the findings into words, and gives the part."""
 
 

@@ -24,7 +24,8 @@ from halcyon.config import SaturationSettings
 from halcyon.verdict import runs
 from halcyon.verdict.estimates import Interval
 from halcyon.verdict.events import calm_part
-from halcyon.verdict.forms import Calm, FailureRate, Form
+from halcyon.verdict.forms import Calm, FailureRate, Form, Order
+from halcyon.verdict.melting import order_of
 
 RESAMPLES = 2000
 SEED = 0
@@ -36,7 +37,7 @@ TIME_TOLERANCE = 0.25
 class Criteria(Form):
     """What the model was tested against."""
 
-    kind: str = Field(description="Kind of system: molecule, liquid or reactive.")
+    kind: str = Field(description="Kind of system: molecule, liquid, reactive, solid or slab.")
     confidence: float = Field(
         description="Confidence of bounds (one-sided) and intervals (two-sided)."
     )
@@ -58,6 +59,11 @@ class Criteria(Form):
     window: float = Field(description="Late window: this last part of each replica's time.")
     bond_stretch_A: float = Field(description="A bond further than this from its mean is broken.")
     min_distance_A: float = Field(description="Atoms closer than this overlap.")
+    site_distance_A: float | None = Field(
+        None,
+        description="An atom of a crystal further than this from its site is a failure; null: it "
+        "may go anywhere.",
+    )
     energy_drift_eV_per_atom: float = Field(
         description="Without a thermostat, a replica whose total energy goes further has failed."
     )
@@ -93,6 +99,11 @@ class ReplicaEnd(Form):
         None,
         description="Begin and end of the times during which some atom was unreliable; null in "
         "certificates of early releases.",
+    )
+    lindemann: float | None = Field(
+        None,
+        description="Lindemann ratio of a crystal over the later half of its time; null: not "
+        "measured.",
     )
 
 
@@ -145,6 +156,9 @@ class Findings(Form):
     excursions: Excursions | None = Field(
         None, description="Only in certificates of early releases."
     )
+    order: list[Order] = Field(
+        [], description="Lindemann ratios of each crystal at each temperature."
+    )
     plateau: Plateau
     drift: Drift | None = Field(description="Only without a thermostat.")
 
@@ -179,6 +193,7 @@ def examine(
                 replicas=len(chosen),
                 failures=runs.failures(chosen, confidence=criteria.confidence),
                 calm=_calm(traces, chosen, criteria, time_ps),
+                order=order_of(chosen),
                 plateau=_plateau(traces, chosen, criteria, time_ps),
                 drift=_drift(traces, chosen, criteria) if conserved else None,
             )

@@ -78,7 +78,7 @@ def criteria_of(
     """Criteria that the model is tested against.
 
     Args:
-        system_kind: `molecule`, `liquid` or `reactive`.
+        system_kind: `molecule`, `liquid`, `reactive`, `solid` or `slab`.
         exploration: limits that count as failures.
         saturation: greatest rate of events, and how it is measured.
         certificate: greatest drift of the total energy.
@@ -87,7 +87,12 @@ def criteria_of(
         kind=system_kind,
         **saturation.model_dump(include=set(Criteria.model_fields)),
         **exploration.model_dump(
-            include={"bond_stretch_A", "min_distance_A", "energy_drift_eV_per_atom"}
+            include={
+                "bond_stretch_A",
+                "min_distance_A",
+                "site_distance_A",
+                "energy_drift_eV_per_atom",
+            }
         ),
         max_drift_meV_per_atom_ps=certificate.max_drift_meV_per_atom_ps,
     )

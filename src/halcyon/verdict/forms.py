@@ -180,6 +180,13 @@ class ReplicaEnd(Form):
     products: list[Product] = Field(
         [], description="Molecules unlike any before the first change of a bond."
     )
+    lindemann: float | None = Field(
+        None,
+        description="Lindemann ratio of a crystal over the later half of its time: "
+        "root-mean-square distance from the sites of the start structure over that of nearest "
+        "neighbours; null: not measured, since the replica is no crystal or an early release ran "
+        "it.",
+    )
     cli_atoms_ps: list[float] | None = Field(
         None, description="CLI of each atom at the end; null in files of early releases."
     )
@@ -268,6 +275,7 @@ class Explored(Form):
     bias: dict[str, Any] | None = Field(None, description="exploration.bias.")
     bond_stretch_A: float | None = Field(None, description="exploration.bond_stretch_A.")
     min_distance_A: float | None = Field(None, description="exploration.min_distance_A.")
+    site_distance_A: float | None = Field(None, description="exploration.site_distance_A.")
     events_per_ns: float | None = Field(None, description="saturation.events_per_ns.")
     unreliable_fraction: float | None = Field(None, description="saturation.unreliable_fraction.")
     confidence: float | None = Field(None, description="saturation.confidence.")
@@ -329,6 +337,22 @@ class Calm(Form):
     )
 
 
+class Order(Form):
+    """How far the atoms of a crystal are from their sites, at one temperature."""
+
+    structure: str
+    temperature_K: float = Field(description="Temperature of the thermostat.")
+    replicas: int = Field(description="Replicas in which it was measured.")
+    lindemann: float = Field(
+        description="Lindemann ratio over the later half of the replicas' time, all together."
+    )
+    largest: float = Field(description="The greatest of any replica.")
+    melted: int = Field(
+        description="Replicas whose ratio is over that at which crystals melt: a remark, no "
+        "failure."
+    )
+
+
 class Assessment(Form):
     """What the late window of an exploration says, and the numbers behind it.
 
@@ -352,6 +376,9 @@ class Assessment(Form):
     failed: int = Field(description="Replicas that failed.")
     bonds_changed: int | None = Field(
         None, description="Bonds that formed or broke in a reactive system; null: not watched."
+    )
+    order: list[Order] = Field(
+        [], description="Lindemann ratios of each crystal at each temperature."
     )
     excursions: int | None = None
     atom_time_ps: float | None = None

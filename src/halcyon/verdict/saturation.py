@@ -32,6 +32,7 @@ from halcyon.verdict.forms import (
     Finding,
     Verdict,
 )
+from halcyon.verdict.melting import with_order
 from halcyon.verdict.reactions import with_reactions
 from halcyon.wording import count
 
@@ -90,9 +91,10 @@ def _rank(part: Calm) -> tuple[int, int, float]:
 
 
 def assess_run(traces: "pd.DataFrame", replicas: Sequence[Ended], settings: Settings) -> Assessment:
-    """`assess` for a whole exploration, reactions included, as its settings say."""
+    """`assess` for a whole exploration, as its settings say; with reactions and melting."""
     parts = calm_parts(traces, replicas, settings, confidence=confidence_spent(settings))
-    return with_reactions(assess(parts, settings), replicas, settings.saturation)
+    assessment = with_reactions(assess(parts, settings), replicas, settings.saturation)
+    return with_order(assessment, replicas)
 
 
 def is_calm(assessment: Assessment) -> bool:
@@ -187,6 +189,7 @@ MORE_IS_MORE = ("time_ps", "replicas", "timestep_fs", "confidence", "decorrelati
 LESS_IS_MORE = (
     "bond_stretch_A",
     "min_distance_A",
+    "site_distance_A",
     "events_per_ns",
     "unreliable_fraction",
     "atom_force_eV_per_A",

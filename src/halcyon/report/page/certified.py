@@ -42,9 +42,13 @@ def rows(certificate: Certificate) -> list[list[str]]:
         "Drift of the energy, median, meV/atom/ps",
         "Drift of the energy, largest, meV/atom/ps",
     ]
-    return [heading] + [
-        _row(run, findings) for run in certificate.runs for findings in _listed(run.findings)
-    ]
+    listed = [(run, findings) for run in certificate.runs for findings in _listed(run.findings)]
+    table = [heading] + [_row(run, findings) for run, findings in listed]
+    if any(findings.order for _, findings in listed):
+        largest = [max((p.largest for p in f.order), default=None) for _, f in listed]
+        column = ["Lindemann ratio, largest", *map(number_text, largest)]
+        table = [[*row, cell] for row, cell in zip(table, column, strict=True)]
+    return table
 
 
 def _listed(findings: list[Findings]) -> list[Findings]:
