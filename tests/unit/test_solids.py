@@ -364,6 +364,22 @@ def test_bulk_slab_and_cluster_are_learned_together(attempt):
     assert attempt(bulk("NaCl", **SALT), "solid", more=[more[1]], campaign="third")
 
 
+def test_a_bulk_crystal_takes_slabs_and_clusters_with_it(attempt):
+    write("slab.extxyz", salt_slab())
+    write("cluster.extxyz", Atoms("NaClNaCl", [[0, 0, 0], [2.6, 0, 0], [2.6, 2.6, 0], [0, 2.6, 0]]))
+    more = [{"name": n, "file": f"{n}.extxyz"} for n in ("slab", "cluster")]
+    settings = {"seed_labels": {"strain": 0.02}, "exploration": {"replicas": 24}}
+    campaign = attempt(bulk("NaCl", **SALT), "solid", more=more, **settings)
+    plan = campaign.systems["thing"]
+    assert plan.explored == ["it", "slab", "cluster"]
+    assert [plan.seed_strain(name) for name in plan.explored] == [0.02, 0.0, 0.0]
+    assert sorted(plan.sites) == ["it", "slab"]
+    assert plan.classes("slab")[0].startswith("slab:")
+    settings = {"exploration": {"replicas": 24, "ensemble": "npt"}}
+    with pytest.raises(InputError, match=r"structure slab: it has a vacuum of 5\.0 Å.*'npt'"):
+        attempt(bulk("NaCl", **SALT), "solid", more=more[:1], campaign="moving", **settings)
+
+
 def test_an_element_that_the_teacher_does_not_know_is_refused(attempt):
     uranium = bulk("U", "bcc", a=4.0, cubic=True).repeat((2, 2, 2))
     with pytest.raises(InputError, match=r"structure it: forcefield: .*U"):

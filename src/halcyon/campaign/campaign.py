@@ -112,9 +112,13 @@ class SystemPlan:
     def seed_strain(self, structure: str) -> float:
         """Largest strain of the cells of its seed; 0: cells stay as they are."""
         from halcyon.labels.stress import is_possible
+        from halcyon.systems.fixed import vacuum_A
 
-        if self.system.kind != "solid" or not is_possible(self.start(structure)):
+        start = self.start(structure)
+        if self.system.kind != "solid" or not is_possible(start):
             return 0.0
+        if vacuum_A(start) > self.settings.model.r_max_A:
+            return 0.0  # a slab beside the bulk crystal
         strain = self.settings.seed_labels.strain
         npt = self.settings.exploration.ensemble == "npt"
         return strain if strain is not None else SOLID_STRAIN if npt else 0.0

@@ -112,7 +112,15 @@ def check_vacuum(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> No
             raise InputError(
                 f"{begins}its vacuum is {gap:.1f} Å thick, and model.r_max_A = {cutoff:g}: the "
                 "model would see the next slab. Expected a vacuum along the third cell vector "
-                "that is thicker than the cutoff, or `kind: solid` for a bulk crystal"
+                "that is thicker than the cutoff, or `kind: solid`: bulk crystals, also together "
+                "with slabs and clusters"
+            )
+        npt = structure in plan.explored and plan.settings.exploration.ensemble == "npt"
+        if npt and gap > cutoff:
+            raise InputError(
+                f"{begins}it has a vacuum of {gap:.1f} Å, which constant pressure "
+                "(exploration.ensemble = 'npt') would close. Set the ensemble to nvt or nve, or "
+                "`explore: false` for this structure"
             )
         widths = widths_A(start)
         of_smiles = plan.structures[structure].smiles is not None

@@ -261,13 +261,22 @@ def _check_exploration(plan: SystemPlan, source: str) -> None:
     fewest = exploration.replicas // places
     for structure in explored:
         start = plan.start(structure)
-        _check_window(settings, fewest, number_of_molecules(start), f"{name}: {structure}", source)
+        molecules = number_of_molecules(start, kind=plan.system.kind)
+        place = f"{name}: {structure}"
+        _check_window(settings, fewest, molecules, place, source, kind=plan.system.kind)
 
 
 def _check_window(
-    settings: config.Settings, replicas: int, molecules: int, structure: str, source: str
+    settings: config.Settings,
+    replicas: int,
+    molecules: int,
+    structure: str,
+    source: str,
+    *,
+    kind: str,
 ) -> None:
     """Refuse a late window that cannot show so low a rate of events even if it has none."""
+    from halcyon.systems.molecules import counted
     from halcyon.verdict.events import least_bound_per_ns
     from halcyon.verdict.saturation import confidence_spent
 
@@ -293,8 +302,8 @@ def _check_window(
         f"{source}: exploration: system {structure}: without a single event, the late windows of "
         f"{count(replicas, 'replica')} with {count(molecules, 'molecule')} each, "
         f"{significant(window_ps)} ps long, show fewer than {significant(least)} events per ns and "
-        f"molecule ({per_cent(round(confidence, 3))}), and saturation.events_per_ns is {limit:g}: "
-        f"the campaign could never saturate. Raise {listed(choices, 'or')}"
+        f"{counted(kind)} ({per_cent(round(confidence, 3))}), and saturation.events_per_ns is "
+        f"{limit:g}: the campaign could never saturate. Raise {listed(choices, 'or')}"
     )
 
 

@@ -28,9 +28,10 @@ class SaturationSettings(Section):
         100.0,
         gt=0,
         description="λ*: the rate of events in the late window must be below it with the given "
-        "confidence, events per ns and molecule. An event is a time during which some atom of a "
-        "replica is unreliable (see accuracy.atom_force_eV_per_A); what follows within the quiet "
-        "time belongs to the same event.",
+        "confidence, events per ns and molecule; in a solid or slab, ten atoms that belong to no "
+        "molecule count as one. An event is a time during which some atom of a replica is "
+        "unreliable (see accuracy.atom_force_eV_per_A); what follows within the quiet time "
+        "belongs to the same event.",
     )
     unreliable_fraction: float = Field(
         0.01,

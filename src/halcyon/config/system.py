@@ -285,9 +285,10 @@ class System(Section):
     kind: Literal["molecule", "liquid", "reactive", "solid", "slab"] = Field(
         "molecule",
         description="molecule: bonds must hold. liquid: molecules move past each other. reactive: "
-        "bonds may break. solid: a crystal, without bonds that must hold; it may melt. slab: the "
-        "same, with a vacuum along its third cell vector, which must be wider than the model's "
-        "cutoff. It chooses atom classes and what counts as a failure.",
+        "bonds may break. solid: crystals, without bonds that must hold, also together with slabs "
+        "and clusters; they may melt. slab: slabs, also with clusters; each has a vacuum along its "
+        "third cell vector, which must be wider than the model's cutoff. It chooses atom classes "
+        "and what counts as a failure.",
     )
     forcefield: ForceFieldSettings = Field(
         Gaff2ForceField(kind="gaff2"),

@@ -31,7 +31,7 @@ from halcyon.exploration.replicas import ReplicaBatch
 from halcyon.exploration.reservoir import Reservoir
 from halcyon.exploration.traces import Traces
 from halcyon.exploration.trajectory import Trajectory
-from halcyon.systems.molecules import number_of_molecules
+from halcyon.systems.molecules import counted, number_of_molecules
 from halcyon.verdict.forms import ReplicaEnd
 
 CHECKPOINT_VERSION = 3
@@ -306,6 +306,7 @@ class RunState:
                     molecules=number_of_molecules(
                         replica.start, kind=self.running.monitoring.system_kind
                     ),
+                    per=counted(self.running.monitoring.system_kind),
                     activity_ps=self.activity.of(member),
                     bonds_changed=watch.changes if watch else None,
                     products=watch.products() if watch else [],

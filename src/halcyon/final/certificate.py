@@ -301,7 +301,7 @@ def _restless(part: Calm, criteria: Criteria) -> str | None:
     level = per_cent(criteria.confidence)
     if part.events_low_per_ns is not None and part.events_low_per_ns > limit:
         low = significant(part.events_low_per_ns)
-        return f"at least {low} events per ns and molecule ({level}), over {limit:g}"
+        return f"at least {low} events per ns and {part.per} ({level}), over {limit:g}"
     if part.unreliable_low is not None and part.unreliable_low > most:
         return (
             f"at least {part.unreliable_low:.2%} of the atomic predictions are unreliable "

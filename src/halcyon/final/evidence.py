@@ -93,7 +93,13 @@ class ReplicaEnd(Form):
     time_ps: float = Field(description="Simulated time until the replica failed or ended.")
     failure: str | None = Field(description="Why it failed; null: it did not.")
     molecules: int | None = Field(
-        None, description="Molecules of its start frame; null in certificates of early releases."
+        None,
+        description="Molecules of its start frame; of a crystal, ten atoms count as one. Null in "
+        "certificates of early releases.",
+    )
+    per: str = Field(
+        "molecule",
+        description="What rates are given for: molecule, or `molecule or ten atoms` of a crystal.",
     )
     activity_ps: list[tuple[float, float]] | None = Field(
         None,

@@ -42,7 +42,7 @@ def calm_clause(assessment: Assessment) -> str:
         )
     bound = number_text(assessment.greatest("events_bound_per_ns"))
     limit = f"limit {assessment.events_limit_per_ns:g}"
-    return f"{bound} events per ns and molecule ({level}, {limit})"
+    return f"{bound} events per ns and {assessment.per} ({level}, {limit})"
 
 
 def calm_text(report: SystemReport) -> str:
@@ -72,6 +72,7 @@ def calm_text(report: SystemReport) -> str:
 
 def calm_rows(generations: Sequence[Generation]) -> list[list[str]]:
     """Events by generation, structure and temperature; heading first."""
+    per = generations[-1].saturation.per if generations else "molecule"
     heading = [
         "Generation",
         "Structure",
@@ -80,7 +81,7 @@ def calm_rows(generations: Sequence[Generation]) -> list[list[str]]:
         "Time, ps",
         "In decorrelation times of",
         "Events, late window",
-        "Events per ns and molecule",
+        f"Events per ns and {per}",
         "Bound of events",
         "Limit λ*",
         "Unreliable, %",

@@ -110,12 +110,12 @@ def _rate_columns(report: SystemReport) -> list[Column]:
     return [
         Column(
             "events\n1/ns",
-            "Events per ns and molecule",
+            f"Events per ns and {report.last.saturation.per}",
             lambda g: number_text(g.saturation.greatest("events_per_ns")),
         ),
         Column(
             "bound\n1/ns",
-            f"{confidence} bound of events per ns and molecule",
+            f"{confidence} bound of events per ns and {report.last.saturation.per}",
             lambda g: number_text(g.saturation.greatest("events_bound_per_ns")),
         ),
     ]

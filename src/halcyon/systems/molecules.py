@@ -23,6 +23,11 @@ ATOMS_OF_A_UNIT = 10
 """So many atoms of a crystal count as one molecule: ethanol has nine."""
 
 
+def counted(kind: str) -> str:
+    """What `number_of_molecules` counts in a system of a kind, in words."""
+    return "molecule or ten atoms" if kind in ("solid", "slab") else "molecule"
+
+
 def number_of_molecules(atoms: Atoms, *, kind: str = "molecule") -> int:
     """Molecules of a frame, over periodic boundaries, too: what rates are given for.
 

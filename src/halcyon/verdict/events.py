@@ -430,6 +430,7 @@ def calm_part(
         replicas=len(replicas),
         failed=len(replicas) - len(survived),
         molecules=molecules,
+        per=replicas[0].per,
         time_ps=simulated,
         window_ps=sum(window.window_ps for window in windows),
         calm_ps=sum(window.calm_ps for window in windows),
@@ -514,7 +515,7 @@ def judged(
     if short := _too_short(calm, settings):
         return Finding.NOT_ENOUGH_DATA, short
     return Finding.SATURATED, (
-        f"fewer than {significant(calm.events_bound_per_ns or 0.0)} events per ns and molecule, "
+        f"fewer than {significant(calm.events_bound_per_ns or 0.0)} events per ns and {calm.per}, "
         f"under {calm.unreliable_bound or 0.0:.2%} of the atomic predictions unreliable, {level}"
     )
 
@@ -535,8 +536,8 @@ def _cannot_show(
         return None
     return (
         f"{significant(calm.window_ps)} ps of {count(calm.replicas, 'replica')} in the late window "
-        f"cannot show fewer than {significant(best)} events per ns and molecule ({level}); asked: "
-        f"{settings.events_per_ns:g}"
+        f"cannot show fewer than {significant(best)} events per ns and {calm.per} ({level}); "
+        f"asked: {settings.events_per_ns:g}"
     )
 
 
@@ -548,7 +549,7 @@ def _against(calm: Calm, settings: SaturationSettings, level: str) -> str:
     if bound is None or bound >= settings.events_per_ns:
         many = "any number of" if bound is None else f"up to {significant(bound)}"
         against.append(
-            f"{many} events per ns and molecule ({level}), over {settings.events_per_ns:g}"
+            f"{many} events per ns and {calm.per} ({level}), over {settings.events_per_ns:g}"
         )
     if share is None or share >= settings.unreliable_fraction:
         most = "all" if share is None else f"up to {share:.2%}"

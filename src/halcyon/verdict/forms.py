@@ -128,6 +128,10 @@ class Ended(Protocol):
         """Molecules of the start frame; None in files of early releases."""
 
     @property
+    def per(self) -> str:
+        """What rates are given for: molecule, or `molecule or ten atoms` of a crystal."""
+
+    @property
     def time_ps(self) -> float:
         """Simulated time until the replica failed or was stopped, ps."""
 
@@ -165,7 +169,13 @@ class ReplicaEnd(Form):
     time_ps: float = Field(description="Simulated time until it failed or was stopped.")
     failure: str | None = Field(description="Why it failed; null: it did not.")
     molecules: int | None = Field(
-        None, description="Molecules of its start frame; null in files of early releases."
+        None,
+        description="Molecules of its start frame; of a crystal, ten atoms count as one. Null in "
+        "files of early releases.",
+    )
+    per: str = Field(
+        "molecule",
+        description="What rates are given for: molecule, or `molecule or ten atoms` of a crystal.",
     )
     activity_ps: list[tuple[float, float]] | None = Field(
         None,
@@ -298,6 +308,10 @@ class Calm(Form):
     replicas: int
     failed: int = Field(description="Replicas that failed.")
     molecules: int = Field(description="Molecules of the start structure.")
+    per: str = Field(
+        "molecule",
+        description="What rates are given for: molecule, or `molecule or ten atoms` of a crystal.",
+    )
     time_ps: float = Field(description="Simulated time of all replicas together.")
     window_ps: float = Field(description="Simulated time in the late window, replicas together.")
     calm_ps: float = Field(
@@ -318,7 +332,7 @@ class Calm(Form):
         "their variance is the squared mean over it."
     )
     events_per_ns: float | None = Field(
-        description="Events per molecule and ns in which one could begin."
+        description="Events per molecule (see `per`) and ns in which one could begin."
     )
     events_bound_per_ns: float | None = Field(description="One-sided upper bound of that rate.")
     events_low_per_ns: float | None = Field(description="One-sided lower bound of that rate.")
@@ -386,6 +400,11 @@ class Assessment(Form):
     rate_bound_per_atom_ps: float | None = None
     rate_limit_per_atom_ps: float | None = None
     homogeneity_p: float | None = None
+
+    @property
+    def per(self) -> str:
+        """What rates of events are given for."""
+        return self.parts[0].per if self.parts else "molecule"
 
     def greatest(self, quantity: str) -> float | None:
         """Greatest value of any structure and temperature, of a key of `Calm`; None: no values."""

@@ -147,7 +147,7 @@ def propose_crystal(wish: Wish) -> Proposal:
 def _exploration(crystal: Crystal) -> str:
     """At room temperature, for at least as long as a campaign's default."""
     default = ExplorationSettings()
-    least = least_time_ps(default.replicas, number_of_molecules(crystal.atoms))
+    least = least_time_ps(default.replicas, number_of_molecules(crystal.atoms, kind=crystal.kind))
     needed = max(default.time_ps, least)
     return f"{{temperatures_K: [300.0], time_ps: {needed:.1f}}}"
 

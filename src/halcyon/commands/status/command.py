@@ -123,7 +123,7 @@ def shown(standing: dict[str, Any]) -> Group:
     table = Table()
     for heading in ("system", "generation", "stage", "labels", "Λ, ps"):
         table.add_column(heading)
-    for heading in ("events per ns and molecule / λ*", "force error / goal, meV/Å", "left"):
+    for heading in ("events / λ*", "force error / goal, meV/Å", "left"):
         table.add_column(heading)
     lines: list[Text] = []
     for system in standing["systems"]:

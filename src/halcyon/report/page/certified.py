@@ -30,13 +30,15 @@ NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
 def rows(certificate: Certificate) -> list[list[str]]:
     """What the runs of each ensemble show: all replicas together, then each temperature."""
     confidence = per_cent(certificate.criteria.confidence)
+    calm = certificate.runs[0].overall.calm
+    per = calm[0].per if calm else "molecule"
     heading = [
         "Runs",
         "Temperature, K",
         "Failed / all replicas",
         "Simulated time, ps",
         f"Failure rate, {confidence} bound, 1/ps",
-        f"Events per ns and molecule, {confidence} bound",
+        f"Events per ns and {per}, {confidence} bound",
         "Λ at the end, ps",
         "Λ gained in the late window, ps",
         "Drift of the energy, median, meV/atom/ps",

@@ -32,7 +32,7 @@ def figures(report: SystemReport) -> list[Figure]:
             title="Events: what the verdict rests on",
             caption="An event is a time during which the force on some atom of a replica is "
             f"expected to be wrong by more than {tolerance}; what soon follows belongs to it.",
-            axis="events per ns and molecule",
+            axis=f"events per ns and {report.last.saturation.per}",
             level=level,
         ),
         _figure(

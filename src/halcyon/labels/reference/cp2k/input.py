@@ -210,7 +210,8 @@ def _check_box(level: Cp2kLevel, atoms: Atoms, name: str) -> None:
         raise InputError(
             f"{name}: pbc = {atoms.pbc.tolist()}, with reference.k_spacing_per_A = "
             f"{level.k_spacing_per_A:g}: k-points need a crystal or a slab that is periodic along "
-            "all three vectors. Remove k_spacing_per_A, or give molecules a campaign of their own"
+            "all three vectors. Remove k_spacing_per_A, put a cluster beside crystals into a "
+            "wide periodic cell, or give molecules a campaign of their own"
         )
     if atoms.pbc.any():
         raise InputError(
