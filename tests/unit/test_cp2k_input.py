@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from halcyon.commands.new_system.crystal import D_METALS
 from halcyon.config import Cp2kReference
 from halcyon.errors import InputError
 from halcyon.labels.reference import Status, make_reference
@@ -18,6 +19,7 @@ from halcyon.labels.reference.cp2k.entries import Entry, read_entries
 from halcyon.labels.reference.cp2k.input import frame_input
 from halcyon.labels.reference.cp2k.level import read_level
 from halcyon.labels.reference.cp2k.output import abort_message, read_result
+from halcyon.labels.reference.cp2k.program import Program
 
 pytestmark = pytest.mark.usefixtures("cp2k_schema_read_once")
 
@@ -107,9 +109,32 @@ def test_shipped_level_is_valid_and_covers_organic_elements(path):
     assert scf.get("+OUTER_SCF", {}).get("EPS_SCF", 1e-6) == 1e-6
 
 
+def test_the_level_for_metals_is_that_for_solids_with_smearing_and_a_finer_grid():
+    metal, solid = (read_level(path) for path in SHIPPED if path.stem in ("pbe-metal", "pbe-solid"))
+    assert metal.kinds.keys() - solid.kinds.keys() == D_METALS
+    assert metal.dft["+SCF"]["ADDED_MOS"] == -1
+    assert metal.dft["+SCF"]["+SMEAR"]["METHOD"] == "FERMI_DIRAC"
+    assert metal.dft["+MGRID"]["CUTOFF"] > solid.dft["+MGRID"]["CUTOFF"]
+    assert all(metal.kinds[element] == solid.kinds[element] for element in solid.kinds)
+
+
+VALENCE = "Sc11 Ti12 V13 Cr14 Mn15 Fe16 Co17 Ni18 Cu11 Zn12 Pd18 Ag11 Pt18 Au11"
+
+
+@pytest.mark.cp2k
+@pytest.mark.parametrize(
+    ("element", "electrons"), re.findall(r"(\D+)(\d+)", VALENCE.replace(" ", ""))
+)
+def test_the_basis_sets_and_pseudopotentials_of_metals_are_in_cp2k_s_own_files(element, electrons):
+    (path,) = (path for path in SHIPPED if path.stem == "pbe-metal")
+    level, data = read_level(path), Program(Cp2kReference(backend="cp2k", level=path)).data_dir
+    assert len(level.entries(element, data)) == 2
+    assert level.valence_electrons(element, data) == int(electrons)
+
+
 def test_a_pbe_a_revpbe_a_hybrid_and_one_for_solids_are_shipped():
     molecular = ["pbe-d3-dzvp", "pbe0-d3-admm", "revpbe-d3-dzvp"]
-    assert sorted(path.stem for path in SHIPPED) == sorted([*molecular, "pbe-solid"])
+    assert sorted(path.stem for path in SHIPPED) == sorted([*molecular, "pbe-metal", "pbe-solid"])
     paths = [path for path in SHIPPED if path.stem in molecular]
     pbe, pbe0, revpbe = (read_level(path).dft["+XC"] for path in paths)
     pairs = [xc["+VDW_POTENTIAL"]["+PAIR_POTENTIAL"][0] for xc in (pbe, pbe0, revpbe)]

@@ -67,6 +67,8 @@ def test_a_metal_has_a_metals_teacher_and_is_told_what_its_labels_need():
     assert system["forcefield"] == {"kind": "ase", "calculator": "ase.calculators.emt.EMT"}
     assert any("smeared electrons" in note for note in proposal.notes)
     assert proposal.k_spacing_per_A < 0.3
+    assert proposal.is_metallic
+    assert not proposed(bulk("MgO", "rocksalt", a=4.21))[1].is_metallic
 
 
 def test_a_vacuum_along_the_third_vector_makes_a_slab():

@@ -22,6 +22,8 @@ LEVELS = {
 """The level of theory of a backend for which no other is given."""
 LEVEL_OF_CRYSTALS = Path("config/cp2k/pbe-solid.yaml")
 """CP2K's for a crystal or a slab."""
+LEVEL_OF_METALS = Path("config/cp2k/pbe-metal.yaml")
+"""CP2K's where electrons should be smeared."""
 ABOUT = {"xtb": "GFN2-xTB", "cp2k": "CP2K", "pyscf": "PySCF"}
 TRIAL_PS = 50.0
 """Time of the certificate's runs, ps, where labels are for trying out."""

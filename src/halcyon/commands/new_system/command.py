@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from halcyon.commands.new_system.campaign_file import (
     ABOUT,
     LEVEL_OF_CRYSTALS,
+    LEVEL_OF_METALS,
     LEVELS,
     campaign_text,
 )
@@ -138,7 +139,8 @@ def register(groups: Commands) -> None:
         "--level",
         type=Path,
         help="file with the level of theory of CP2K (implies --campaign cp2k) or, with --campaign "
-        f"pyscf, of PySCF (default: {LEVELS['cp2k']}, of crystals {LEVEL_OF_CRYSTALS}; "
+        f"pyscf, of PySCF (default: {LEVELS['cp2k']}, of crystals {LEVEL_OF_CRYSTALS}, "
+        f"of metals {LEVEL_OF_METALS}; "
         f"{LEVELS['pyscf']})",
     )
     add(
@@ -207,6 +209,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
         )
     crystal_by_cp2k = crystalline and backend == "cp2k"
     proposal = propose_crystal(wish) if crystalline else propose(wish)
+    level_of_crystal = LEVEL_OF_METALS if proposal.is_metallic else LEVEL_OF_CRYSTALS
     system_file, drawing_file = SYSTEMS / f"{name}.yaml", SYSTEMS / f"{name}.svg"
     campaign_file = CAMPAIGNS / f"{name}.yaml"
     written = {
@@ -230,7 +233,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
         written[campaign_file] = campaign_text(
             name,
             backend,
-            level=arguments.level or (LEVEL_OF_CRYSTALS if crystal_by_cp2k else None),
+            level=arguments.level or (level_of_crystal if crystal_by_cp2k else None),
             n_atoms=max(plan.atoms[structure] for structure in plan.explored),
             device=_device(),
             open_shell=any(s.multiplicity > 1 for s in plan.structures.values()),

@@ -52,6 +52,8 @@ MOST_ATOMS = 200
 """A supercell has at most so many atoms, if it is two bonds wide with fewer."""
 K_SPACING = {"insulator": 0.8, "metal": 0.25}
 """Distance of k-points to begin with, 1/Å."""
+D_METALS = frozenset("Sc Ti V Cr Mn Fe Co Ni Cu Zn Pd Ag Pt Au".split())  # noqa: SIM905
+"""Elements of the shipped level for metals that the one for other solids lacks."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def propose_crystal(wish: Wish) -> Proposal:
         [],
         notes=_notes(crystal),
         k_spacing_per_A=crystal.k_spacing_per_A,
+        is_metallic=crystal.is_metal or bool(D_METALS & set(atoms.symbols)),
     )
 
 
@@ -291,7 +294,8 @@ def _notes(crystal: Crystal) -> list[str]:
     if crystal.is_metal:
         notes.append(
             "a metal needs smeared electrons and many k-points, so CP2K for its labels, with "
-            "`smear` in a copy of config/cp2k/pbe-solid.yaml (docs/levels-of-theory.md)"
+            "config/cp2k/pbe-metal.yaml (docs/levels-of-theory.md); a magnetic one, which CP2K "
+            "computes without k-points only, needs a large cell and its multiplicity"
         )
     else:
         notes.append(

@@ -77,6 +77,8 @@ class Proposal:
         files: content of the force field files that were made for it, by path.
         notes: what a person should check before using it.
         k_spacing_per_A: of a crystal: distance of k-points to begin with, 1/Å.
+        is_metallic: whether its electrons should be smeared: a crystal that is a metal or has one
+            with d electrons.
     """
 
     text: str
@@ -84,6 +86,7 @@ class Proposal:
     files: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     k_spacing_per_A: float | None = None
+    is_metallic: bool = False
 
 
 def propose(wish: Wish) -> Proposal:
