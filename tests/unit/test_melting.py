@@ -121,6 +121,8 @@ def test_a_larger_cell_is_no_displacement_and_only_the_later_half_counts():
     assert ratio([larger], sites) == pytest.approx(0, abs=1e-9)
     moved = crystal.copy()
     moved.positions[0] += 0.5
+    # Of one atom in eight that moves by √0.75 Å, the mean of all is taken off.
+    assert ratio([moved], sites) == pytest.approx((0.75 / 8 * 7 / 8) ** 0.5 / 2.82)
     assert ratio([moved] * 2 + [larger] * 2, sites) == pytest.approx(0, abs=1e-9)
     assert SiteWatch(sites).lindemann() is None
 
