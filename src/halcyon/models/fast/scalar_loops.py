@@ -38,7 +38,7 @@ def evaluate(  # type: ignore[no-untyped-def]
     n, neighbours = sender.shape
     n_edges, channels, n_layers = n * neighbours, embedding.shape[1], len(layers)
     dtype = vectors.dtype
-    one = dtype.type(1)
+    unity = dtype.type(1)
 
     length = np.empty(n_edges, dtype)
     unit = np.empty((3, n_edges), dtype)
@@ -115,7 +115,7 @@ def evaluate(  # type: ignore[no-untyped-def]
         outward = along[edge] * length[edge]
         for axis in range(3):
             outward -= turned[axis, edge] * unit[axis, edge]
-        share = one / length[edge]
+        share = unity / length[edge]
         for axis in range(3):
             gradient[axis, edge] = (turned[axis, edge] + unit[axis, edge] * outward) * share
 
@@ -264,16 +264,16 @@ def _read(readout, features, energy, slopes):  # type: ignore[no-untyped-def]
     """Add a readout to the energies (n,), and give its slopes by the features (n, C)."""
     first, second = readout
     hidden = first.shape[1]
-    one = features.dtype.type(1)
+    unity = features.dtype.type(1)
     for atom in range(len(features)):
         for h in range(hidden):
             x = features.dtype.type(0)
             for c in range(len(first)):
                 x += features[atom, c] * first[c, h]
-            steep = one
+            steep = unity
             if len(second) > 0:
-                share = one / (one + np.exp(-x))
-                steep = second[h] * share * (one + x * (one - share))
+                share = unity / (unity + np.exp(-x))
+                steep = second[h] * share * (unity + x * (unity - share))
                 x = second[h] * x * share
             energy[atom] += x
             for c in range(len(first)):
