@@ -35,6 +35,7 @@ SHOWN = {
         "from ase.calculators.socketio",
     ],
     "docs/exact-states.md": ["halcyon states "],
+    "docs/exams.md": ["python benchmarks/exam.py "],
     "docs/index.md": ["make run ", "source .venv", "snakemake --configfile", "make run CONFIG"],
 }
 """Blocks that are not run, by how they begin: they install, or take minutes or a cluster."""
