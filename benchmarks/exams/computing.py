@@ -167,6 +167,7 @@ def compute(cell: Cell, place: Place) -> dict[str, Any]:
         "batch": cell.batch,
         "number": cell.number,
         "wall_s": time.monotonic() - begun,
+        # A campaign's are in its accounts: its jobs are other processes.
         "core_s": time.process_time() - spent,
         **content,
     }

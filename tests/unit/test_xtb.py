@@ -12,6 +12,7 @@ from halcyon.config import XtbReference
 from halcyon.errors import InputError
 from halcyon.labels.reference import Status, make_reference
 from halcyon.labels.reference.xtb import Xtb
+from halcyon.teacher import tight_binding
 
 
 def xtb(**settings):
@@ -162,6 +163,25 @@ def test_unconverged_frame_is_told_in_tblites_words(tmp_path):
     record = label(xtb(max_iterations=2), frame(), tmp_path)
     assert record.status is Status.UNCONVERGED
     assert "not converged in 2 cycles" in record.message
+
+
+def test_unconverged_frame_is_tried_again_with_more_damping_at_the_same_level(
+    tmp_path, monkeypatch
+):
+    usual, tried = label(xtb(), frame(), tmp_path), []
+    real = tight_binding.calculator
+
+    def only_converges_damped(*given, damping, **more):
+        tried.append(damping)
+        if damping is None:
+            raise RuntimeError("SCF not converged in 250 cycles")
+        return real(*given, damping=damping, **more)
+
+    monkeypatch.setattr(tight_binding, "calculator", only_converges_damped)
+    record = label(xtb(), frame(), tmp_path)
+    assert (record.status, record.rung, tried) == (Status.OK, 1, [None, 0.2])
+    assert record.energy == pytest.approx(usual.energy, abs=1e-4)
+    assert record.forces == pytest.approx(usual.forces, abs=1e-3)
 
 
 def test_overlapping_atoms_crash_the_frame_only(tmp_path):

@@ -32,6 +32,7 @@ def calculator(
     accuracy: float = 1.0,
     max_iterations: int = 250,
     spin_polarized: bool = False,
+    damping: float | None = None,
 ) -> Calculator:
     """A silent calculator, at tblite's default electronic temperature of 300 K.
 
@@ -41,6 +42,7 @@ def calculator(
         accuracy: of the SCF; smaller is tighter.
         max_iterations: SCF steps before it gives up.
         spin_polarized: whether each spin has its own orbitals.
+        damping: of the SCF's mixing; smaller is slower and surer. None: tblite's default.
 
     Raises:
         RuntimeError: tblite's own, where two atoms lie on top of each other.
@@ -58,6 +60,8 @@ def calculator(
     made.set("verbosity", 0)
     made.set("accuracy", accuracy)
     made.set("max-iter", max_iterations)
+    if damping is not None:
+        made.set("mixer-damping", damping)
     if spin_polarized:
         made.add("spin-polarization", SPIN_SCALE)
     return made
