@@ -171,15 +171,15 @@ def test_unconverged_frame_is_tried_again_with_more_damping_at_the_same_level(
     usual, tried = label(xtb(), frame(), tmp_path), []
     real = tight_binding.calculator
 
-    def only_converges_damped(*given, damping, **more):
-        tried.append(damping)
-        if damping is None:
+    def only_converges_damped(*given, rescue, **more):
+        tried.append(rescue)
+        if not rescue:
             raise RuntimeError("SCF not converged in 250 cycles")
-        return real(*given, damping=damping, **more)
+        return real(*given, rescue=rescue, **more)
 
     monkeypatch.setattr(tight_binding, "calculator", only_converges_damped)
     record = label(xtb(), frame(), tmp_path)
-    assert (record.status, record.rung, tried) == (Status.OK, 1, [None, 0.2])
+    assert (record.status, record.rung, tried) == (Status.OK, 1, [{}, {"mixer-damping": 0.2}])
     assert record.energy == pytest.approx(usual.energy, abs=1e-4)
     assert record.forces == pytest.approx(usual.forces, abs=1e-3)
 

@@ -14,6 +14,8 @@ H. Neugebauer, B. Bädorf, S. Ehlert, A. Hansen, S. Grimme, J. Comput. Chem. 44,
 Not for: what becomes of a failed calculation (`labels.reference.xtb`, `teacher.calculators`).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase import Atoms
 from ase.units import Bohr
@@ -32,7 +34,7 @@ def calculator(
     accuracy: float = 1.0,
     max_iterations: int = 250,
     spin_polarized: bool = False,
-    damping: float | None = None,
+    rescue: Mapping[str, float] | None = None,
 ) -> Calculator:
     """A silent calculator, at tblite's default electronic temperature of 300 K.
 
@@ -42,7 +44,7 @@ def calculator(
         accuracy: of the SCF; smaller is tighter.
         max_iterations: SCF steps before it gives up.
         spin_polarized: whether each spin has its own orbitals.
-        damping: of the SCF's mixing; smaller is slower and surer. None: tblite's default.
+        rescue: tblite's settings of how the SCF is converged; it has its own for what is not here.
 
     Raises:
         RuntimeError: tblite's own, where two atoms lie on top of each other.
@@ -60,8 +62,8 @@ def calculator(
     made.set("verbosity", 0)
     made.set("accuracy", accuracy)
     made.set("max-iter", max_iterations)
-    if damping is not None:
-        made.set("mixer-damping", damping)
+    for name, value in (rescue or {}).items():
+        made.set(name, value)
     if spin_polarized:
         made.add("spin-polarization", SPIN_SCALE)
     return made

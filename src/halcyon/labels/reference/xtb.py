@@ -29,12 +29,18 @@ from halcyon.labels import stress
 from halcyon.labels.reference.base import LevelOfTheory, Record, Reference, Status, spin_fault
 from halcyon.teacher import tight_binding
 
-RUNGS: tuple[float | None, ...] = (None, 0.2, 0.1)
-"""Damping of the SCF's mixing: tblite's own, then what is tried where the SCF does not converge.
+RUNGS: tuple[Mapping[str, float], ...] = (
+    {},
+    {"mixer-damping": 0.2},
+    {"mixer-damping": 0.2, "guess": 1},
+    {"mixer-damping": 0.05},
+)
+"""tblite's settings of the SCF: its own, then what is tried where it does not converge. Guess 1 is
+that of charges by electronegativity equilibration.
 
-Radicals with nearly degenerate orbitals need it: OH beside H2 or H2O2, spin-polarised GFN2-xTB, was
-unconverged in 5 of 56 frames, and in none with the second. The level of theory is the same, but an
-SCF with several solutions may find another of them.
+Radicals with nearly degenerate orbitals need them: OH beside H2 or H2O2, spin-polarised GFN2-xTB,
+was unconverged in 5 of 56 frames, and in none with the second; others need the third. The level of
+theory is the same, but an SCF with several solutions may find another of them.
 """
 
 
@@ -84,8 +90,8 @@ class Xtb(Reference):
     def _label(self, atoms: Atoms, cores: int) -> Record:
         """The first rung that converges, with the time of all that were tried."""
         records: list[Record] = []
-        for damping in RUNGS:
-            records.append(self._tried(atoms, cores, damping))
+        for rescue in RUNGS:
+            records.append(self._tried(atoms, cores, rescue))
             if records[-1].status is not Status.UNCONVERGED:
                 break
         seconds = sum(record.seconds for record in records)
@@ -93,7 +99,7 @@ class Xtb(Reference):
             records[-1], rung=len(records) - 1, seconds=seconds, core_seconds=seconds * cores
         )
 
-    def _tried(self, atoms: Atoms, cores: int, damping: float | None) -> Record:
+    def _tried(self, atoms: Atoms, cores: int, rescue: Mapping[str, float]) -> Record:
         start = time.monotonic()
         try:
             result = tight_binding.calculator(
@@ -102,7 +108,7 @@ class Xtb(Reference):
                 accuracy=self._settings.accuracy,
                 max_iterations=self._settings.max_iterations,
                 spin_polarized=self._settings.spin_polarized,
-                damping=damping,
+                rescue=rescue,
             ).singlepoint()
             energy = float(result.get("energy")) * Hartree
             forces = -result.get("gradient") * Hartree / Bohr
