@@ -29,7 +29,7 @@ import yaml
 from rich.console import Console
 
 import cells
-from exams import results
+from exams import results, tables
 from exams.computing import SCHEMA, Place, compute, grid, waits_for
 from exams.definitions import EXAMS, SCRATCH, WHOLE, Exam
 from exams.page import page
@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if done is None:
         return
     found = results.summarised(exam, done, len(every))
-    results.show(found, Console())
+    tables.show(found, Console())
     if given.json:
         files.write_json(given.json, found)
     if given.page:

@@ -482,7 +482,7 @@ def _errors(cell: Cell, place: Place) -> dict[str, Any]:
         if frames:
             predicted = mace.evaluate(model, frames).forces
             apart = [a - b for a, b in zip(predicted, forces, strict=True)]
-            rows.append({"replica": row["replica"], **_error(apart)})
+            rows.append({"replica": row["replica"], **measure.force_errors(apart)})
     return {"replicas": rows}
 
 
@@ -493,14 +493,3 @@ def _frames(start: Atoms, kept: Sequence[dict[str, Any]]) -> tuple[list[Atoms], 
         frame.positions = each["positions_A"]
         frames.append(frame)
     return frames, [np.array(each["forces_eV_per_A"]) for each in kept]
-
-
-def _error(apart: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Mean absolute error of components and 95th percentile of the atoms' errors, meV/Å."""
-    components = np.concatenate([np.abs(each).ravel() for each in apart])
-    of_atoms = np.concatenate([np.linalg.norm(each, axis=1) for each in apart])
-    return {
-        "frames": len(apart),
-        "forces_mae_meV_per_A": 1000 * float(components.mean()),
-        "atom_error_p95_meV_per_A": 1000 * float(np.quantile(of_atoms, 0.95)),
-    }

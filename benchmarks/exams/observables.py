@@ -248,3 +248,14 @@ def unphysical(counted: Sequence[Counter[str]], allowed: Sequence[str]) -> Count
             if formula not in allowed and formula in after and formula not in before
         )
     return episodes
+
+
+def force_errors(apart: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean absolute error of components and 95th percentile of the atoms' errors, meV/Å."""
+    components = np.concatenate([np.abs(each).ravel() for each in apart])
+    of_atoms = np.concatenate([np.linalg.norm(each, axis=1) for each in apart])
+    return {
+        "frames": len(apart),
+        "forces_mae_meV_per_A": 1000 * float(components.mean()),
+        "atom_error_p95_meV_per_A": 1000 * float(np.quantile(of_atoms, 0.95)),
+    }

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from exams.definitions import Exam
-from exams.results import campaign_rows, run_rows, table_rows
+from exams.tables import campaign_rows, run_rows, table_rows
 from halcyon.report.page.axes import NEUTRAL, Figure, faint, gradient, titled
 from halcyon.report.page.render import TEMPLATES
 
