@@ -3,10 +3,9 @@
 Steps as in `evaluate`, but from an edge's vector to its gradient nothing leaves compiled loops. For
 some replicas of a molecule, half of the time is otherwise spent between the steps.
 
-    from halcyon.models.fast.scalar import ScalarMace
+    from halcyon.models.fast.scalar import FEW, NARROW
 
-    scalar = ScalarMace.of(layers, readouts, harmonics, scale=1.0, shift=0.0)
-    node_energy, gradient, features = scalar(atoms, vectors, sender)
+    NARROW, FEW  # channels, and atoms times channels: up to one of them `FastMace` takes this way
 
 Not for: features of degree 1 or more, and devices other than a CPU: for these `ScalarMace.of`
 returns None. Densities, pair repulsion, many atoms and several threads are the caller's to leave
