@@ -55,8 +55,8 @@ class Effort:
     """How much each generation and each trial may cost."""
 
     temperatures_K: tuple[float, ...] = (300.0, 600.0, 900.0)
-    replicas: int = 9
-    time_ps: float = 5.0
+    replicas: int = 15
+    time_ps: float = 10.0
     selected: int = 7
     audited: int = 1  # at each temperature
     seed_labels: tuple[int, int, int] = (12, 5, 5)  # train, validation, test
@@ -107,7 +107,7 @@ class Cell:
             },
             "audit": {"frames": effort.audited},
             # So little dynamics cannot show less; the loop is ended by the trial.
-            "saturation": {"events_per_ns": 2000.0},
+            "saturation": {"events_per_ns": 1000.0},
             "limits": {"max_generations": effort.generations, "label_budget": 1000},
             "certificate": {"when": "never"},
         }
