@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import jinja2
-
 from exams.definitions import Exam
 from exams.tables import campaign_rows, run_rows, table_rows
 from halcyon.report.page.axes import NEUTRAL, Figure, faint, gradient, titled
-from halcyon.report.page.render import TEMPLATES
+from halcyon.report.page.render import page_environment
 
 REMARKS = {
     "water": "Diffusion in a periodic box is too slow by 2.837 kT/(6πηL), with the viscosity η and "
@@ -74,31 +72,28 @@ def page(exam: Exam, found: Mapping[str, Any]) -> str:
     """The page as HTML that needs no other file."""
     from plotly.offline import get_plotlyjs
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [figure(number, curve) for number, curve in enumerate(found["curves"])]
     failures = [["dynamics of", "replica", "after ps", "why"]] + [
         [f"{run['arm']}: {run['structure']}", str(f["replica"]), f"{f['ps']:.4g}", f["reason"]]
         for run in found["dynamics"]
         for f in run["failures"]
     ]
-    return environment.from_string(PAGE).render(
-        found=found,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        command=f"python benchmarks/exam.py {exam.name} --summary --page {exam.name}.html",
-        remark=REMARKS.get(exam.name, ""),
-        campaigns=campaign_rows(found),
-        results=table_rows(found),
-        runs=run_rows(found),
-        failures=failures if len(failures) > 1 else [],
-        shown=shown,
-        drawn={each.id: each.plotly() for each in shown},
-        plotly=get_plotlyjs(),
+    return (
+        page_environment()
+        .from_string(PAGE)
+        .render(
+            found=found,
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            command=f"python benchmarks/exam.py {exam.name} --summary --page {exam.name}.html",
+            remark=REMARKS.get(exam.name, ""),
+            campaigns=campaign_rows(found),
+            results=table_rows(found),
+            runs=run_rows(found),
+            failures=failures if len(failures) > 1 else [],
+            shown=shown,
+            drawn={each.id: each.plotly() for each in shown},
+            plotly=get_plotlyjs(),
+        )
     )
 
 

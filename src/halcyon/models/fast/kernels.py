@@ -204,6 +204,40 @@ def pull_back(begin, end, part, edges, inputs, coupling, results):  # type: igno
 
 
 @compiled
+def contract_atom(polynomial, z, a, results):  # type: ignore[no-untyped-def]
+    """A polynomial with one component, and its gradient, of one atom.
+
+    Args:
+        polynomial: `pairs`, `terms` and `coefficients` of a `Polynomial`.
+        z: the atom's element.
+        a: variables (M + 1, C), the last of which is 1.
+        results: value (C,) and gradient (M + 1, C); and room for (C,) twice.
+    """
+    pairs, terms, coefficients = polynomial
+    value, g, product, slope = results
+    channels = len(value)
+    g[:] = 0
+    value[:] = 0
+    term = 0
+    for pair in range(len(pairs)):
+        i, j = pairs[pair, 0], pairs[pair, 1]
+        for c in range(channels):
+            product[c] = a[i, c] * a[j, c]
+            slope[c] = 0
+        while term < pairs[pair, 2]:
+            k = terms[term, 0]
+            for c in range(channels):
+                slope[c] += coefficients[z, term, c] * a[k, c]
+                g[k, c] += coefficients[z, term, c] * product[c]
+            term += 1
+        for c in range(channels):
+            value[c] += product[c] * slope[c]
+            g[i, c] += slope[c] * a[j, c]
+        for c in range(channels):
+            g[j, c] += slope[c] * a[i, c]
+
+
+@compiled
 def contract_with_slope(  # type: ignore[no-untyped-def]
     begin, end, part, inputs, polynomial, results
 ):
@@ -218,7 +252,6 @@ def contract_with_slope(  # type: ignore[no-untyped-def]
         results: values (n, 1, C), and their gradient (n, M, C).
     """
     mixed, element = inputs
-    pairs, terms, coefficients = polynomial
     values, gradient = results
     n_variables, channels = mixed.shape[1], mixed.shape[2]
     a = np.ones((n_variables + 1, channels), mixed.dtype)
@@ -228,26 +261,7 @@ def contract_with_slope(  # type: ignore[no-untyped-def]
     value = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
         a[:n_variables] = mixed[atom]
-        g[:] = 0
-        value[:] = 0
-        z = element[atom]
-        term = 0
-        for pair in range(len(pairs)):
-            i, j = pairs[pair, 0], pairs[pair, 1]
-            for c in range(channels):
-                product[c] = a[i, c] * a[j, c]
-                slope[c] = 0
-            while term < pairs[pair, 2]:
-                k = terms[term, 0]
-                for c in range(channels):
-                    slope[c] += coefficients[z, term, c] * a[k, c]
-                    g[k, c] += coefficients[z, term, c] * product[c]
-                term += 1
-            for c in range(channels):
-                value[c] += product[c] * slope[c]
-                g[i, c] += slope[c] * a[j, c]
-            for c in range(channels):
-                g[j, c] += slope[c] * a[i, c]
+        contract_atom(polynomial, element[atom], a, (value, g, product, slope))
         values[atom, 0] = value
         gradient[atom] = g[:n_variables]
 

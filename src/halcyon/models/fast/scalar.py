@@ -21,6 +21,7 @@ from torch import Tensor
 
 from halcyon.models.fast import scalar_loops
 from halcyon.models.fast.batch import SortedAtoms
+from halcyon.models.fast.compiled import arrays
 from halcyon.models.fast.layers import Layer, Readout
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
 
@@ -119,9 +120,7 @@ def _arrays(layer: Layer) -> tuple[Any, ...]:
         *(way.contiguous().numpy() for pair in both_ways for way in pair),
         rows,
         factors,
-        polynomial.pairs,
-        polynomial.terms[:, 0].copy(),
-        polynomial.coefficients.numpy(),
+        arrays(polynomial),
     )
 
 

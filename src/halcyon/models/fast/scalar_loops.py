@@ -9,7 +9,7 @@ Not for: calling them with tensors (see `scalar`).
 
 import numpy as np
 
-from halcyon.models.fast.kernels import compiled
+from halcyon.models.fast.kernels import compiled, contract_atom
 
 
 @compiled
@@ -25,8 +25,8 @@ def evaluate(  # type: ignore[no-untyped-def]
             of a kind.
         geometry: number of harmonics M, that of degree 0, and the terms of `SolidHarmonics.terms`.
         layers: each with matrices both ways, (C, C), (receivers, M, C, C), (C, C) and (receivers
-            or 0, C, C); rows (M, 3) with path, row and harmonic, and their factors (M,); pairs,
-            third variables and coefficients of the polynomial.
+            or 0, C, C); rows (M, 3) with path, row and harmonic, and their factors (M,); and
+            `compiled.arrays` of the polynomial.
         readouts: as `scalar._of_readout` gives them.
         embedding: features that the first layer gets, (n, C).
         results: energies (n,), which are added to; gradient (3, n · J); features (n, layers · C).
@@ -123,7 +123,7 @@ def evaluate(  # type: ignore[no-untyped-def]
 @compiled
 def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-def]
     """One layer, from the features (n, C) that come in."""
-    up, _, mix, _, out, _, skip, _, rows, factors, pairs, thirds, coefficients = layer
+    up, _, mix, _, out, _, skip, _, rows, factors, polynomial = layer
     sender, interval, place, harmonics, element = edges
     sent, slopes, after = results
     n, neighbours = sender.shape
@@ -161,25 +161,7 @@ def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-d
         receiver = z if len(mix) > 1 else 0
         for row in range(n_rows):
             _times(summed[row], mix[receiver, row], a[row], False)
-        g[:] = 0
-        value[:] = 0
-        term = 0
-        for pair in range(len(pairs)):
-            i, j = pairs[pair, 0], pairs[pair, 1]
-            for c in range(channels):
-                product[c] = a[i, c] * a[j, c]
-                slope[c] = 0
-            while term < pairs[pair, 2]:
-                k = thirds[term]
-                for c in range(channels):
-                    slope[c] += coefficients[z, term, c] * a[k, c]
-                    g[k, c] += coefficients[z, term, c] * product[c]
-                term += 1
-            for c in range(channels):
-                value[c] += product[c] * slope[c]
-                g[i, c] += slope[c] * a[j, c]
-            for c in range(channels):
-                g[j, c] += slope[c] * a[i, c]
+        contract_atom(polynomial, z, a, (value, g, product, slope))
         slopes[atom] = g[:n_rows]
         _times(value, out, after[atom], False)
         if len(skip) > 0:
@@ -189,7 +171,7 @@ def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-d
 @compiled
 def _backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped-def]
     """The way back through a layer, from the gradient by the features (n, C) that it gave."""
-    _, up_back, _, mix_back, _, out_back, _, skip_back, rows, factors, _, _, _ = layer
+    _, up_back, _, mix_back, _, out_back, _, skip_back, rows, factors, _ = layer
     table, per_A = tables
     sender, interval, place, harmonics, element = edges
     sent, slopes, by_after = traces

@@ -49,10 +49,8 @@ MAX_MESSAGES = 200
 """Frames without a label that are listed one by one."""
 
 
-def render(report: SystemReport) -> str:
-    """The page as HTML that needs no other file."""
-    from plotly.offline import get_plotlyjs
-
+def page_environment() -> jinja2.Environment:
+    """The templates of pages, in which nothing is missing and no number is left out."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -61,6 +59,14 @@ def render(report: SystemReport) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment
+
+
+def render(report: SystemReport) -> str:
+    """The page as HTML that needs no other file."""
+    from plotly.offline import get_plotlyjs
+
+    environment = page_environment()
     shown = _figures(report)
     tone = {Decision.SATURATED: "calm", Decision.CONTINUE: "open"}.get(
         report.last.decision, "restless"
