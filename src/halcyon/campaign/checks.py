@@ -11,7 +11,6 @@ Not for: settings that are wrong by themselves (`config`), or what a campaign ma
 it has begun (`identity`). Snakemake calls `checked.begin_once`, which runs this in another process.
 """
 
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +21,11 @@ from halcyon import config
 from halcyon.campaign import imports
 from halcyon.campaign.campaign import Campaign, SystemPlan
 from halcyon.campaign.check_atomic import check_atomic
+from halcyon.campaign.check_exploration import check_exploration
 from halcyon.campaign.check_solids import check_fixed, check_k_points, check_vacuum
 from halcyon.campaign.identity import check_identity, level_of_theory
 from halcyon.config.system import BONDS_HOLD
 from halcyon.errors import InputError
-from halcyon.wording import count, listed, per_cent, significant
-
-HOPELESS = 20.0
-"""A limit of events is not proposed where it would be so many times the one that was asked."""
 
 # Chemistry, tables and statistics are imported where they are needed: Snakemake keeps this module
 # for as long as a campaign lasts.
@@ -197,7 +193,7 @@ def check_numbers(plan: SystemPlan, source: str) -> None:
     """
     _check_structures(plan, source)
     _check_seed(plan, source)
-    _check_exploration(plan, source)
+    check_exploration(plan, source)
 
 
 def _check_structures(plan: SystemPlan, source: str) -> None:
@@ -242,69 +238,6 @@ def _check_seed(plan: SystemPlan, source: str) -> None:
             f"{source}: limits.label_budget = {settings.limits.label_budget}: the seed of system "
             f"{name} alone takes {plan.seed_labels} labels (seed_labels)"
         )
-
-
-def _check_exploration(plan: SystemPlan, source: str) -> None:
-    """Refuse an exploration that is too short, or has too few replicas, to ever saturate."""
-    from halcyon.systems.molecules import number_of_molecules
-
-    name, settings = plan.system.name, plan.settings
-    exploration, explored = settings.exploration, plan.explored
-    places = len(explored) * len(exploration.temperatures_K)
-    if exploration.replicas < places:
-        raise InputError(
-            f"{source}: exploration.replicas = {exploration.replicas}: expected at least {places} "
-            f"for system {name}: one per structure ({len(explored)}) and temperature "
-            f"({len(exploration.temperatures_K)})"
-        )
-    # Replicas are dealt in turn: the structure and temperature that get the fewest.
-    fewest = exploration.replicas // places
-    for structure in explored:
-        start = plan.start(structure)
-        molecules = number_of_molecules(start, kind=plan.system.kind)
-        place = f"{name}: {structure}"
-        _check_window(settings, fewest, molecules, place, source, kind=plan.system.kind)
-
-
-def _check_window(
-    settings: config.Settings,
-    replicas: int,
-    molecules: int,
-    structure: str,
-    source: str,
-    *,
-    kind: str,
-) -> None:
-    """Refuse a late window that cannot show so low a rate of events even if it has none."""
-    from halcyon.systems.molecules import counted
-    from halcyon.verdict.events import least_bound_per_ns
-    from halcyon.verdict.saturation import confidence_spent
-
-    exploration, saturation = settings.exploration, settings.saturation
-    window_ps, confidence = exploration.time_ps * saturation.window, confidence_spent(settings)
-
-    def best(number: int) -> float:
-        return least_bound_per_ns(
-            number, window_ps=window_ps, molecules=molecules, confidence=confidence
-        )
-
-    limit = saturation.events_per_ns
-    if (least := best(replicas)) < limit:
-        return
-    longer = math.ceil(10 * exploration.time_ps * least / limit + 1e-9) / 10
-    more = next((n for n in range(replicas + 1, 1000) if best(n) < limit), None)
-    places = exploration.replicas // replicas
-    choices = [f"exploration.time_ps to {longer:g}"] if longer < 1e4 else []
-    choices += [f"exploration.replicas to {more * places}"] if more else []
-    if least < HOPELESS * limit:
-        choices.append(f"saturation.events_per_ns over {significant(least)}")
-    raise InputError(
-        f"{source}: exploration: system {structure}: without a single event, the late windows of "
-        f"{count(replicas, 'replica')} with {count(molecules, 'molecule')} each, "
-        f"{significant(window_ps)} ps long, show fewer than {significant(least)} events per ns and "
-        f"{counted(kind)} ({per_cent(round(confidence, 3))}), and saturation.events_per_ns is "
-        f"{limit:g}: the campaign could never saturate. Raise {listed(choices, 'or')}"
-    )
 
 
 def check_committee(plan: SystemPlan, source: str) -> None:
