@@ -186,12 +186,13 @@ def run(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
             work=scratch / "base",
         ).epochs[-1]
         pretraining_s = time.process_time() - begun
-    model, fit = scratch / "tuned.model", TrainingSettings(epochs=plan.epochs, updates=plan.updates)
+    model = scratch / "tuned.model"
+    training = TrainingSettings(epochs=plan.epochs, updates=plan.updates)
     begun = time.process_time()
     tuned = train(
         data.train,
         data.validation,
-        Recipe(**common, fit=fit, seed=seed_of("fit", cell.seed), start=base),
+        Recipe(**common, fit=training, seed=seed_of("fit", cell.seed), start=base),
         out=model,
         work=scratch / "tuned",
     )
@@ -214,7 +215,7 @@ def run(cell: Cell, plan: Plan, work: Path) -> dict[str, Any]:
         },
         "pretraining": pretraining and pretraining.model_dump(exclude_none=True),
         "curve": {
-            "steps_per_epoch": -(-len(data.train) // fit.batch_size),
+            "steps_per_epoch": -(-len(data.train) // training.batch_size),
             "forces_mae_meV_per_A": [round(e.forces_mae_meV_per_A, 2) for e in tuned.epochs],
         },
         "cpu_s": {

@@ -34,7 +34,7 @@ import torch_sim as ts
 from ase import Atoms
 from mace import modules
 from mace.calculators import MACECalculator
-from mace.modules.models import o3  # e3nn can be imported only after MACE
+from mace.modules.models import o3  # type: ignore[attr-defined]  # e3nn can be imported only after MACE
 
 from halcyon import files
 from halcyon.models.batched import BatchedMace

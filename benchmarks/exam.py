@@ -52,7 +52,7 @@ SMOKE: dict[str, Any] = {
     "certificate": {"when": "never"},
     "saturation": {"events_per_ns": 2e6},
 }
-SMOKE_EXPLORATION = {"replicas": 2, "time_ps": 0.2}
+SMOKE_EXPLORATION = {"replicas": 4, "time_ps": 0.2}  # one per structure and temperature, at least
 
 
 def configs(exam: Exam, work: Path, *, smoke: bool) -> dict[str, Path]:

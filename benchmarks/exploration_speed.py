@@ -61,7 +61,7 @@ from halcyon.domain.intervals import Domain
 from halcyon.exploration.dynamics import Dynamics
 from halcyon.exploration.explore import Monitoring, RunControl
 from halcyon.models import mace
-from halcyon.models.mace import BatchedMace
+from halcyon.models.batched import BatchedMace
 from speed_systems import SEED, SYSTEMS, USUAL, fitted_model, made_domain, made_start
 
 TEMPERATURE_K = 300.0
@@ -159,7 +159,8 @@ def run_ase(case: Case, steps: int, clock: Clock) -> None:
 
 def run_bare(case: Case, steps: int, clock: Clock) -> list[dict[str, torch.Tensor]]:
     """torch-sim's loop with our model, nothing watched. Returns the model's output by step."""
-    model, outputs = case.model, []
+    model = case.model
+    outputs: list[dict[str, torch.Tensor]] = []
     device, dtype = model.device, model.dtype
     torch.manual_seed(SEED)
     state = ts.io.atoms_to_state(case.starts(), device, dtype)
@@ -202,6 +203,7 @@ def run_halcyon(case: Case, steps: int, clock: Clock) -> None:
         min_distance_A=1e-3,
     )
     model = Counted(case.model)
+    assert case.domain is not None  # noqa: S101  # `made_case` finds it
     with tempfile.TemporaryDirectory() as work:
         found = halcyon.exploration.explore.explore(
             model,
@@ -267,8 +269,8 @@ def measured(
     blocks = {}
     for loop in LOOPS:
         timed(case, loop, 1)  # the first steps compile
-        wall, _ = timed(case, loop, 3)
-        blocks[loop] = steps or int(np.clip(block_s / wall, 1, 400))
+        took_s, _ = timed(case, loop, 3)
+        blocks[loop] = steps or int(np.clip(block_s / took_s, 1, 400))
     # Whole blocks of `explore`: a shorter one at the end would be laid out for itself.
     whole = halcyon.exploration.replicas.BLOCK_STEPS
     blocks["halcyon"] = -(-blocks["halcyon"] // whole) * whole

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.io import read, write
+from ase.io import iread, write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.neighborlist import natural_cutoffs, neighbor_list
@@ -140,7 +140,7 @@ def frame_sets() -> dict[str, list[Atoms]]:
 
 
 def _read(path: Path) -> list[Atoms]:
-    frames = read(path, ":", format="extxyz")
+    frames = list(iread(path, ":", format="extxyz"))
     for atoms in frames:
         if atoms.calc is not None:
             atoms.arrays["forces"] = atoms.calc.results["forces"]

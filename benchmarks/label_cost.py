@@ -69,7 +69,8 @@ def measure(ways: Mapping[str, Labelling], frames: int) -> dict[str, dict]:
 
 
 def _largest(way: Labelling) -> float:
-    return float(max(np.abs(record.forces).max() for record in way.records))
+    labelled = [record.forces for record in way.records if record.forces is not None]
+    return float(max(np.abs(forces).max() for forces in labelled))
 
 
 def table(measured: dict) -> Table:

@@ -144,8 +144,12 @@ def compare(frames: Sequence[Atoms], settings: Cp2kReference, work: Path, cores:
     bad = [r.message for pair in pairs for r in pair if r.status is not Status.OK]
     if bad:
         raise SystemExit(f"{len(bad)} frames were not labelled: {bad[0]}")
-    energies = [abs(first.energy - second.energy) for first, second in pairs]
-    forces = [np.abs(first.forces - second.forces).max() for first, second in pairs]
+    energies, forces = [], []
+    for first, second in pairs:
+        assert first.energy is not None and second.energy is not None  # noqa: S101, PT018  # all OK
+        assert first.forces is not None and second.forces is not None  # noqa: S101, PT018
+        energies.append(abs(first.energy - second.energy))
+        forces.append(np.abs(first.forces - second.forces).max())
     summaries = {name: way.summary() for name, way in ways.items()}
     ratio = {
         key: summaries["naive"][key] / summaries["reused"][key] for key in ("wall_s", "scf_steps")

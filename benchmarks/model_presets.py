@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "model_presets"
 WORK = ROOT / "benchmarks" / "work" / "model_presets"
 SCHEMA = 1
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "16x0e-quick": {"channels": 16, "correlation": 2, "r_max_A": 4.0},
     "16x0e": {"channels": 16},
     "32x0e+32x1o": {"channels": 32, "max_L": 1},

@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,11 +174,13 @@ def labelled(frames: Sequence[Atoms], reference: ReferenceSettings) -> list[Atom
             frames, make_reference(reference).label(frames, Path(work), 1), strict=True
         ):
             frame.info |= {"energy": record.energy, "stress": list(record.stress or ())}
+            if record.forces is None:
+                raise SystemExit(f"a frame was not labelled: {record.message}")
             frame.arrays["forces"] = record.forces
     return list(frames)
 
 
-def measured(name: str, *, quick: bool) -> dict[str, object]:
+def measured(name: str, *, quick: bool) -> dict[str, Any]:
     """Train a model of a system and compare its pressures with the reference's."""
     system = SYSTEMS[name]
     per_volume, of_test = (4, 4) if quick else (14, 12)
@@ -219,7 +222,7 @@ def measured(name: str, *, quick: bool) -> dict[str, object]:
     }
 
 
-def compared(of_label: np.ndarray, of_model: np.ndarray, volume_A3: float) -> dict[str, object]:
+def compared(of_label: np.ndarray, of_model: np.ndarray, volume_A3: float) -> dict[str, Any]:
     """Errors of the model's stresses, with intervals.
 
     Args:

@@ -273,8 +273,8 @@ def measured(path: Path, cell: Cell, data: Data, plan: Plan, watch: Watch) -> di
     from halcyon.exploration.explore import Monitoring, Replica, RunControl, explore
     from halcyon.frames import read_frames, structure_only
     from halcyon.models import drift, mace
+    from halcyon.models.batched import BatchedMace
     from halcyon.models.domains import find_domain
-    from halcyon.models.mace import BatchedMace
 
     model = mace.load(path, device="cpu")
     labels = data.train[: cell.labels]

@@ -21,7 +21,7 @@ NAMES = {
     "shuffled": "pre-trained on shuffled labels",
     "zbl": "from scratch, with ZBL repulsion",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

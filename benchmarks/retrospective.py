@@ -91,7 +91,7 @@ def _generation(verdict: dict[str, Any], metrics: dict[str, Any]) -> dict[str, A
     """What a generation's verdict said; of the audit, its worst part; `{}` without any."""
     calm, audit = verdict["saturation"], verdict["audit"]
     part = max(calm["parts"], key=lambda part: part["events_bound_per_ns"] or np.inf)
-    audited = max(
+    audited: dict[str, Any] = max(
         audit["parts"],
         key=lambda part: (part["forces_mae_meV_per_A"] or {"high": 0})["high"],
         default={},

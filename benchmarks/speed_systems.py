@@ -8,7 +8,7 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ase.units
 import numpy as np
@@ -140,7 +140,7 @@ def made_domain(case_start: Atoms, outputs: Sequence[Mapping[str, torch.Tensor]]
         outputs: of the model at some steps of the motion: `node_energy` and `descriptors`.
     """
     pairs, name = case_start.info["bonds"], case_start.info["structure"]
-    mode = "element" if case_start.pbc.all() else "symmetry"
+    mode: Literal["element", "symmetry"] = "element" if case_start.pbc.all() else "symmetry"
     classes = atom_classes(case_start, pairs, mode)
     # steps × replicas × atoms
     energies, descriptors = (

@@ -108,6 +108,6 @@ def label(frames: Sequence[Atoms], name: str) -> None:
     """
     records = Xtb(XtbReference(backend="xtb")).label(frames, Path(), 1)
     for frame, record in zip(frames, records, strict=True):
-        if record.energy is None:
+        if record.energy is None or record.forces is None:
             raise InputError(f"GFN2-xTB failed on a frame of {name}: {record.message}")
         frame.info["energy"], frame.arrays["forces"] = record.energy, record.forces

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ase import Atoms
 from rich.console import Console
 from rich.table import Table
 
@@ -82,7 +83,8 @@ def measure(name: str, *, rounds: int, md_frames: int | None) -> list[Speed]:
                 begin = time.perf_counter()
                 start, teacher = plan.start(structure), plan.teacher(structure)
                 prepare.append(time.perf_counter() - begin)
-            seconds, frames = [], []
+            seconds: list[float] = []
+            frames: list[Atoms] = []
             for number in range(rounds):
                 begin = time.perf_counter()
                 frames, _ = sample(teacher, start, settings, seed=SEED + number)

@@ -177,7 +177,7 @@ def try_claims(
         error = 1000 * float(np.mean(of_frames)) if of_frames else None
         interval = audited.judged_forces_mae
         claims.append(
-            claim("forces", "meV/Å", interval and interval.high, error)
+            claim("forces", "meV/Å", interval.high if interval else None, error)
             | place
             | {"frames": len(of_frames)}
         )

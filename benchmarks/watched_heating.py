@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from ase import units
-from ase.io import read
+from ase.io import iread
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from rich.console import Console
@@ -50,7 +50,7 @@ def run(
     """
     (path,) = sorted(folder.glob("structures/*.xyz"))
     random = np.random.default_rng(seed)
-    atoms = read(path)
+    (atoms,) = iread(path)
     atoms.calc = calculator = MonitoredMace(folder)
     thermalize_momenta(atoms, temperature_K=kelvin, rng=random)
     friction = 0.005 / units.fs
@@ -125,7 +125,7 @@ def shown(runs: list[dict[str, Any]], console: Console) -> None:
 
 def main(words: list[str] | None = None) -> None:
     """Run and show it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="a campaign's `final`, of one molecule")
     parser.add_argument("--seeds", type=int, default=8, help="runs")
     parser.add_argument("--kelvin", type=float, default=300.0, help="thermostat at the start")

@@ -236,7 +236,8 @@ def snakemake(folder: Path, *options: str) -> Run:
             check=True,
             env=os.environ | {"PATH": path},
         )
-        return Run(*json.loads(Path(told.name).read_text(encoding="utf-8")), done.stdout)
+        seconds, cpu, megabytes, code = json.loads(Path(told.name).read_text(encoding="utf-8"))
+        return Run(seconds, cpu, megabytes, code, done.stdout)
 
 
 def dry_run(folder: Path, *targets: str) -> Run:
@@ -365,7 +366,10 @@ def main(command_line: list[str] | None = None) -> None:
             found[name] = measure(name, SIZES[name], arguments.work or Path(temporary))
             show(found)
     if arguments.json:
-        machine = {"python": platform.python_version(), "snakemake": version("snakemake")}
+        machine: dict[str, Any] = {
+            "python": platform.python_version(),
+            "snakemake": version("snakemake"),
+        }
         machine |= {"processor": platform.machine(), "cores": os.cpu_count()}
         files.write_json(arguments.json, {"campaigns": found, "machine": machine})
 

@@ -192,8 +192,14 @@ def _campaign(cell: Cell, place: Place) -> dict[str, Any]:
     place.work.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(config)]
     command += ["--directory", str(place.root), "--quiet", "rules", "--nolock"]
-    with (place.work / f"{cell.name}.log").open("a") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, cwd=place.root)
+    reported = place.work / f"{cell.name}.log"
+    with reported.open("a") as log:
+        ended = subprocess.run(command, check=False, stdout=log, stderr=log, cwd=place.root)
+    if ended.returncode:
+        raise SystemExit(
+            f"the campaign of {config} stopped: {reported} says why. "
+            "What is done is kept; the same command goes on."
+        )
     campaign = place.campaign(cell.variant)
     assert campaign is not None  # noqa: S101  # it has just run
     system = place.exam.system

@@ -88,7 +88,7 @@ class Biased(ModelInterface):
         self.output = self.potential(state)
         if self.bias is None:
             return self.output
-        _, forces = self.bias.forces(state.positions)
+        forces = self.bias.forces(state.positions)[1]
         return self.output | {"forces": self.output["forces"] + forces}
 
 

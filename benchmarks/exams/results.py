@@ -55,9 +55,9 @@ def summarised(exam: Exam, known: Sequence[dict[str, Any]], of: int) -> dict[str
             rows[place][row["replica"]].append(row)
     table: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    for place in dict.fromkeys(key[:2] for key in rows):
-        arms = {key[2]: of_arm for key, of_arm in rows.items() if key[:2] == place}
-        _compare(exam, place, arms, table, curves)
+    for where in dict.fromkeys(key[:2] for key in rows):
+        arms = {key[2]: of_arm for key, of_arm in rows.items() if key[:2] == where}
+        _compare(exam, where, arms, table, curves)
     _add_errors(known, table)
     return {
         "exam": exam.name,
@@ -167,8 +167,8 @@ def _compare(
             ("angle, degrees", "share of frames"),
             ANGLES_DEG,
             _of_replicas(arms, lambda rows, name=name: _summed(rows, "torsions", name), "torsions"),
-            table,
-            curves,
+            table=table,
+            curves=curves,
         )
     if exam.radial and ensemble != "npt":
         _radial(exam, arms, table, curves)

@@ -21,7 +21,7 @@ SIGNAL_COLOURS = {
     "bond_stretch": "#c9a227",
 }
 SCORES = {"rate": "λ", "cli": "Λ", "cli_max": "max Λ_i"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

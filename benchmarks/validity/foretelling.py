@@ -45,7 +45,8 @@ def collected(cells: Sequence[CellDict]) -> tuple[pd.DataFrame, pd.DataFrame]:
         What is known of each (time and end in ps, failed, numbers of replica and cell, …), and its
         scores: a column per signal and kind of score.
     """
-    points, scores = [], []
+    points: list[dict[str, Any]] = []
+    scores: list[dict[tuple[str, str], float]] = []
     for number, cell in enumerate(cells):
         interval = cell["trace_fs"] / 1000
         recent = max(1, round(RATE_WINDOW_PS / interval))
@@ -112,7 +113,11 @@ def foretelling(
         mine = values[usable]
         return placement(mine, truth[usable], strata[usable]) if by else mine
 
-    options = {"false_alarm_rate": FALSE_ALARM_RATE, "seed": SEED, "resamples": resamples}
+    options: dict[str, Any] = {
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "seed": SEED,
+        "resamples": resamples,
+    }
     against = comparable(scores[baseline, MAIN_SCORE].to_numpy())
     found: dict[str, Any] = {}
     for (signal, score), column in scores.items():
@@ -120,7 +125,10 @@ def foretelling(
         seen = detection.detection(
             comparable(values), truth[usable], replica[usable], against=against, **options
         )
-        entry = {"auroc": asdict(seen.auroc), "gain": asdict(seen.gain) | {"over": baseline}}
+        entry: dict[str, Any] = {
+            "auroc": asdict(seen.auroc),
+            "gain": asdict(seen.gain) | {"over": baseline},
+        }
         if not by:
             lead = detection.lead_time(values, time_ps, replica, end_ps, failed, **options)
             entry |= {

@@ -28,6 +28,7 @@ from halcyon.config import (
     PretrainingSettings,
     TeacherSettings,
     TrainingSettings,
+    XmlForceField,
     XtbReference,
     read_system,
 )
@@ -120,8 +121,10 @@ class Workshop:
     def _sample(self, teacher_file: Path, label_file: Path) -> None:
         """Frames of the force field; and labelled ones, from its dynamics at each temperature."""
         plan = self.plan
-        files = [ROOT / path for path in self.system.forcefield.files]
-        force_field = self.system.forcefield.model_copy(update={"files": files})
+        force_field = self.system.forcefield
+        assert isinstance(force_field, XmlForceField)  # noqa: S101  # `SYSTEM` is ours
+        files = [ROOT / path for path in force_field.files]
+        force_field = force_field.model_copy(update={"files": files})
         teacher = make_teacher(force_field, self.start, self.bonds)
         only = {"stretched_frames": 0, "contact_frames": 0, "dissociated_frames": 0}
         settings = TeacherSettings(

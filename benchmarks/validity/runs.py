@@ -26,7 +26,8 @@ from halcyon.exploration.explore import (
     explore,
 )
 from halcyon.frames import structure_only
-from halcyon.models.mace import BatchedMace, load, load_committee
+from halcyon.models.batched import BatchedMace
+from halcyon.models.mace import load, load_committee
 from halcyon.verdict.forms import Ended
 from validity.cells import Cell, Plan
 from validity.models import Data, Ready

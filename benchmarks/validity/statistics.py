@@ -195,7 +195,11 @@ def extension_test(
     runs = [cell for cell in cells if cell["kind"] == "extension"]
     through = replicas[(replicas["kind"] == "extension") & replicas["judged"]]
     survived = ~through["failed"].to_numpy(dtype=bool)
-    options = {"false_alarm_rate": FALSE_ALARM_RATE, "seed": SEED, "resamples": resamples}
+    options: dict[str, Any] = {
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "seed": SEED,
+        "resamples": resamples,
+    }
     found: dict[str, Any] = {}
     for signal in signals_of(replicas) if runs else []:
         late = through[f"late {signal}"].to_numpy()
@@ -273,7 +277,7 @@ def summarised(
     for name, (by, baseline) in STRATA.items():
         groups[name] = foretelling(points, scores, resamples=resamples, by=by, baseline=baseline)
     rates = scores.loc[:, (slice(None), MAIN_SCORE)]
-    horizons = {"by": "cell", "baseline": "clock", "resamples": resamples}
+    horizons: dict[str, Any] = {"by": "cell", "baseline": "clock", "resamples": resamples}
     main = {signal: kinds[MAIN_SCORE] for signal, kinds in groups["all"].items()}
     return {
         "auroc": {signal: entry["auroc"] for signal, entry in main.items()},
