@@ -423,10 +423,10 @@ def _structural(part: Part, start: Atoms, exam: Exam, run: Run) -> dict[str, Any
         }
     if exam.radial and run.ensemble != "npt":
         frames = frames_of(part, start, every=max(1, round(RADIAL_EVERY_FS / run.every_fs)))
-        range_A = min(exam.radial_A, 0.499 * float(start.cell.lengths().min()))
-        row["radial_A"] = range_A
         row["radial"] = {
-            name: measure.radial(frames, pair, range_A=range_A, bins=RADIAL_BINS).round(5).tolist()
+            name: measure.radial(frames, pair, range_A=exam.radial_A, bins=RADIAL_BINS)
+            .round(5)
+            .tolist()
             for name, pair in exam.radial.items()
         }
     if exam.track_every_ps and run.ensemble == "nve":

@@ -171,9 +171,9 @@ def _compare(
             curves=curves,
         )
     if exam.radial and ensemble != "npt":
-        _radial(exam, arms, table, curves)
+        _radial(exam, where, arms, table, curves)
     if exam.track_every_ps and ensemble == "nve":
-        _diffusion(exam, arms, table, curves)
+        _diffusion(exam, where, arms, table, curves)
     if ensemble == "npt":
         add("density", "g/cm³", mean("density_g_per_cm3"), np.mean)
         pressures = _of_replicas(
@@ -279,19 +279,13 @@ def _distribution(
 
 def _radial(
     exam: Exam,
+    where: str,
     arms: Mapping[str, Rows],
     table: list[dict[str, Any]],
     curves: list[dict[str, Any]],
 ) -> None:
     """Radial distribution functions, and the area between a model's and the reference's."""
-    (range_A,) = {
-        row["radial_A"]
-        for rows in arms.values()
-        for r in rows.values()
-        for row in r
-        if "radial_A" in row
-    } or {exam.radial_A}
-    edges = np.linspace(0, range_A, RADIAL_BINS + 1)
+    edges = np.linspace(0, exam.radial_A, RADIAL_BINS + 1)
     for name in exam.radial:
         values = _of_replicas(
             arms,
@@ -301,7 +295,8 @@ def _radial(
         if not values:
             continue
         centres = (edges[1:] + edges[:-1]) / 2
-        curves.append(_curve(f"radial distribution {name}", ("distance, Å", "g"), centres, values))
+        title = f"radial distribution {name} ({where})"
+        curves.append(_curve(title, ("distance, Å", "g"), centres, values))
         reference = values.get(REFERENCE)
         if reference is None:
             continue
@@ -314,12 +309,13 @@ def _radial(
         if len(reference) > 1:
             own = Interval(apart(reference[::2], reference[1::2].mean(axis=0)), *2 * (math.nan,), 1)
             far["reference, one half from the other"] = _json(own)
-        title = f"area between g and the reference's, {name}"
+        title = f"area between g and the reference's, {name} ({where})"
         table.append({"quantity": title, "unit": "Å", "arms": far, "minus_reference": {}})
 
 
 def _diffusion(
     exam: Exam,
+    where: str,
     arms: Mapping[str, Rows],
     table: list[dict[str, Any]],
     curves: list[dict[str, Any]],
@@ -341,12 +337,11 @@ def _diffusion(
     def coefficient(parts: np.ndarray) -> float:
         return measure.diffusion(parts.mean(axis=0), every_ps=every, fit_ps=DIFFUSION_FIT_PS)
 
-    table.append(
-        _row("diffusion in this box, not corrected for its size", "1e-9 m²/s", values, coefficient)
-    )
+    title = f"diffusion, not corrected for the size of the box ({where})"
+    table.append(_row(title, "1e-9 m²/s", values, coefficient))
     lags_ps = every * np.arange(round(DIFFUSION_FIT_PS[1] / every) + 1)
     axes = "time, ps", "mean square displacement, Å²"
-    curves.append(_curve("displacement of oxygen", axes, lags_ps, values))
+    curves.append(_curve(f"displacement of oxygen ({where})", axes, lags_ps, values))
 
 
 def _free_energy(

@@ -425,6 +425,78 @@ def test_the_summary_finds_the_barrier_error_and_the_page_shows_it():
     json.dumps(found, allow_nan=False)
 
 
+def made_rows(exam, structure, make):
+    """A segment of the reference and of the model: `make(who)` gives a replica's entries."""
+    known = []
+    for cell in grid(exam):
+        of = cell.run
+        if cell.kind != "dynamics" or cell.number or of.structure != structure:
+            continue
+        if of.ensemble == "npt":
+            continue
+        batch = range(cell.batch * of.batch, (cell.batch + 1) * of.batch)
+        rows = [
+            {"replica": n, "ps": 1.0, "failure": None, "temperature_K": 300.0, **make(of.who)}
+            for n in batch
+        ]
+        known.append(
+            {
+                "kind": "dynamics",
+                "variant": cell.variant,
+                "run": vars(of),
+                "core_s": 1.0,
+                "replicas": rows,
+            }
+        )
+    return known
+
+
+def test_the_summary_of_aspirin_has_the_overlap_of_its_torsions_and_vibrations():
+    def make(who):
+        # Half of the model's frames are where the reference has none; its spectrum is the same.
+        angles, spectrum = (
+            np.zeros(len(results.ANGLES_DEG) - 1),
+            np.ones(len(results.FREQUENCIES_PER_CM) - 1),
+        )
+        angles[3] = 10
+        angles[8] = 10 * (who == "model")
+        return {
+            "torsions": dict.fromkeys(exam.torsions, angles.tolist()),
+            "vibrations": spectrum.tolist(),
+            "drift_meV_per_atom_ps": 0.01,
+        }
+
+    exam = EXAMS["aspirin"]
+    found = results.summarised(exam, made_rows(exam, "aspirin", make), of=999)
+    overlaps = {
+        line["quantity"]: line["arms"]["model"]["value"]
+        for line in found["table"]
+        if line["quantity"].startswith("overlap")
+    }
+    assert overlaps.pop("overlap: vibrations (aspirin, nve)") == pytest.approx(1)
+    assert len(overlaps) == len(exam.torsions)
+    assert list(overlaps.values()) == pytest.approx([0.5] * len(overlaps))
+    assert "torsion acetyl" in page(exam, found)
+
+
+def test_the_summary_of_water_compares_only_the_box_that_the_reference_ran():
+    def make(who):
+        g = np.full(results.RADIAL_BINS, 1.0 + 0.1 * (who == "model"))
+        return {"radial": dict.fromkeys(exam.radial, g.tolist()), "drift_meV_per_atom_ps": 0.01}
+
+    exam = EXAMS["water"]
+    known = [row for box in ("box", "box16") for row in made_rows(exam, box, make)]
+    found = results.summarised(exam, known, of=999)
+    areas = [line for line in found["table"] if line["quantity"].startswith("area")]
+    assert {line["quantity"] for line in areas} == {
+        f"area between g and the reference's, {pair} (box16, nve)" for pair in exam.radial
+    }
+    for line in areas:  # 0.1 too much over 3.6 Å
+        assert line["arms"]["model"]["value"] == pytest.approx(0.36)
+    titles = {curve["title"] for curve in found["curves"]}
+    assert "radial distribution O-O (box, nve)" in titles
+
+
 def test_an_exam_lists_its_cells(tmp_path, capsys):
     command.main(["hydrogen", "--list", "--cells", str(tmp_path), "--work", str(tmp_path)])
     listed = capsys.readouterr().out
