@@ -4,8 +4,9 @@ Each replica has events at its own rate, drawn from a gamma distribution (`shape
 squared mean is 1/shape; null: all rates are equal). An event is a burst of activities, geometric in
 number up to 24, with exponential gaps of 0.2 ps. Campaigns run for up to eight generations, each
 judged by the product's own rule (`verdict.events`, `verdict.saturation`), and by that of releases
-up to 1.4 (the exact Poisson bound of all excursions, 95 % in each generation) beside it. Where the
-true rate is λ*, a campaign that is called calm is called so falsely.
+up to 1.4 (the exact Poisson bound of all excursions, 95 % in each generation) beside it. A
+generation is longer where the product's would be (`verdict.longer`). Where the true rate is λ*, a
+campaign that is called calm is called so falsely.
 
     python benchmarks/verdict_simulation.py                          some minutes on one core
     python benchmarks/verdict_simulation.py --campaigns 2000 --json simulated.json
@@ -25,9 +26,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from halcyon.campaign.lengths import exploring_for
 from halcyon.config import Settings
 from halcyon.verdict.estimates import Outcome, fraction, rate_bound
-from halcyon.verdict.forms import ReplicaEnd
+from halcyon.verdict.forms import Assessment, ReplicaEnd
+from halcyon.verdict.longer import next_time_ps
 from halcyon.verdict.saturation import assess_run, is_calm
 
 ATOMS = 9
@@ -81,8 +84,8 @@ class Rules:
             }
         )
 
-    def calm(self, active: list[list[tuple[float, float]]]) -> bool:
-        """Whether the product calls these replicas calm."""
+    def assessed(self, active: list[list[tuple[float, float]]]) -> Assessment:
+        """What the product says of these replicas."""
         time_ps = self.settings.exploration.time_ps
         gained = [
             np.searchsorted([begin for begin, _ in part], self._times) * ACTIVITY_PS / ATOMS
@@ -102,7 +105,7 @@ class Rules:
             )
             for number, part in enumerate(active)
         ]
-        return is_calm(assess_run(traces, ends, self.settings))
+        return assess_run(traces, ends, self.settings)
 
     def formerly_calm(self, active: list[list[tuple[float, float]]], mean_size: float) -> bool:
         """Whether releases up to 1.4 did, with the limit that λ* means for excursions."""
@@ -134,27 +137,37 @@ def simulated(
         seed: of all random numbers.
     """
     random = np.random.default_rng(seed)
-    rules = Rules(settings, random)
+    rules = {settings.exploration.time_ps: Rules(settings, random)}
     mean_size = float(burst_sizes(random, size, 100_000).mean())
-    replicas, time_ps = settings.exploration.replicas, settings.exploration.time_ps
+    replicas = settings.exploration.replicas
     per_ps = rate * settings.saturation.events_per_ns / 1000
     calm = np.full(campaigns, -1)
     formerly = np.full(campaigns, -1)
+    simulated_ps = np.zeros(campaigns)
+    time_ps = settings.exploration.time_ps
     for campaign, generation in itertools.product(
         range(campaigns), range(settings.limits.max_generations)
     ):
+        if not generation:
+            time_ps = settings.exploration.time_ps
         if calm[campaign] >= 0 and formerly[campaign] >= 0:
             continue
+        if time_ps not in rules:
+            rules[time_ps] = Rules(exploring_for(settings, time_ps), random)
         rates = np.full(replicas, per_ps)
         if shape is not None:
             rates = random.gamma(shape, per_ps / shape, size=replicas)
         active = [
             activities(random, rate_per_ps=own, mean_size=size, time_ps=time_ps) for own in rates
         ]
-        if calm[campaign] < 0 and rules.calm(active):
-            calm[campaign] = generation
-        if formerly[campaign] < 0 and rules.formerly_calm(active, mean_size):
+        if formerly[campaign] < 0 and rules[time_ps].formerly_calm(active, mean_size):
             formerly[campaign] = generation
+        if calm[campaign] < 0:
+            assessment = rules[time_ps].assessed(active)
+            simulated_ps[campaign] += time_ps
+            if is_calm(assessment):
+                calm[campaign] = generation
+            time_ps = next_time_ps(assessment, time_ps, settings)
     return {
         "shape": shape,
         "burst": size,
@@ -164,6 +177,10 @@ def simulated(
         "calm_first_generation": _share(calm == 0),
         "formerly_calm": _share(formerly >= 0),
         "formerly_calm_first_generation": _share(formerly == 0),
+        "mean_generations": float(
+            np.where(calm < 0, settings.limits.max_generations, calm + 1).mean()
+        ),
+        "mean_ps_of_a_replica": float(simulated_ps.mean()),
     }
 
 
@@ -183,6 +200,8 @@ def all_cells(settings: Settings, *, campaigns: int, seed: int) -> Iterator[dict
 def table(cells: list[dict[str, Any]]) -> Table:
     """A row for each cell."""
     shown = Table("true rate, λ*", "shape", "burst", "called calm", "first generation", "formerly")
+    shown.add_column("generations")
+    shown.add_column("ps of a replica")
     for cell in cells:
         shares = (cell[key] for key in ("calm", "calm_first_generation", "formerly_calm"))
         shown.add_row(
@@ -190,6 +209,8 @@ def table(cells: list[dict[str, Any]]) -> Table:
             "even" if cell["shape"] is None else f"{cell['shape']:g}",
             str(cell["burst"]),
             *(f"{share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})" for share in shares),
+            f"{cell['mean_generations']:.1f}",
+            f"{cell['mean_ps_of_a_replica']:.0f}",
         )
     return shown
 
@@ -200,10 +221,12 @@ def main() -> None:
     parser.add_argument("--campaigns", type=int, default=400, help="campaigns of each cell")
     parser.add_argument("--replicas", type=int, help="by default that of the settings")
     parser.add_argument("--time-ps", type=float, help="of each replica; by default the settings'")
+    parser.add_argument("--extended", type=float, help="exploration.extended_at_most")
     parser.add_argument("--seed", type=int, default=1, help="of all random numbers")
     parser.add_argument("--json", type=Path, help="file that the numbers are written to")
     arguments = parser.parse_args()
     choices = {"replicas": arguments.replicas, "time_ps": arguments.time_ps}
+    choices["extended_at_most"] = arguments.extended
     settings = Settings(exploration={key: value for key, value in choices.items() if value})
     cells = list(all_cells(settings, campaigns=arguments.campaigns, seed=arguments.seed))
     Console(width=120).print(table(cells))
@@ -211,6 +234,7 @@ def main() -> None:
         content = {
             "replicas": settings.exploration.replicas,
             "time_ps": settings.exploration.time_ps,
+            "extended_at_most": settings.exploration.extended_at_most,
             "saturation": settings.saturation.model_dump(),
             "max_generations": settings.limits.max_generations,
             "seed": arguments.seed,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from halcyon.campaign import stage
+from halcyon.campaign.lengths import plan_of_generation
 from halcyon.frames import write_frames
 from halcyon.labels.labelling import gather
 
@@ -15,7 +16,9 @@ def main(job: stage.Job) -> None:
     from halcyon.exploration.explore import explore
     from halcyon.exploration.traces import write_traces
 
-    args, settings = job.arguments, job.plan.settings
+    args, usual = job.arguments, job.plan.settings
+    job.plan = plan_of_generation(job.campaign, args.system, args.generation)
+    settings = job.plan.settings
     exploration = settings.exploration
     torch.set_num_threads(args.threads)
     model, monitoring, control = watched_model(
@@ -27,6 +30,8 @@ def main(job: stage.Job) -> None:
         f"{len(replicas)} replicas × {exploration.time_ps:g} ps at "
         f"{', '.join(f'{t:g}' for t in exploration.temperatures_K)} K"
     )
+    if settings is not usual:
+        job.say("longer than usual: events were rare, but watched for too short a time to say so")
     for signal in monitoring.more_signals():
         job.say(f"also watched: {signal}")
     with job.alone():

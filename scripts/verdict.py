@@ -6,6 +6,7 @@ from pathlib import Path
 from halcyon import tables
 from halcyon.campaign import accounts, retention, stage
 from halcyon.campaign.budget import Spent
+from halcyon.campaign.lengths import exploring_for
 from halcyon.frames import read_frames
 from halcyon.labels.imported import is_imported
 from halcyon.labels.labelling import gather
@@ -17,12 +18,14 @@ from halcyon.verdict.signal_reports import signal_reports
 
 
 def main(job: stage.Job) -> None:
-    args, settings = job.arguments, job.plan.settings
+    args = job.arguments
     # Earlier generations' traces are no inputs in the workflow: they were there before this
     # generation began, and as inputs they would make finished verdicts out of date.
     runs = read_runs(args.traces.parents[1], last=args.generation - 1)
-    replicas = ExplorationSummary.read(args.summary).replicas
-    runs[args.generation] = Run(traces=tables.read(args.traces).to_pandas(), replicas=replicas)
+    summary = ExplorationSummary.read(args.summary)
+    settings = exploring_for(job.plan.settings, summary.time_ps)
+    traces = tables.read(args.traces).to_pandas()
+    runs[args.generation] = Run(traces=traces, replicas=summary.replicas)
     labelled = gather(args.labels)
     counts = {split: len(frames) for split, frames in labelled.items()}
     imported = sum(map(is_imported, itertools.chain(*labelled.values())))

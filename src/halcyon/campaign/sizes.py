@@ -24,6 +24,7 @@ from halcyon import jsonl
 from halcyon.campaign import paths
 from halcyon.campaign.attempts import Attempts, Ended, count
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.lengths import plan_of_generation
 from halcyon.campaign.paths import SEED
 from halcyon.campaign.work import LABEL_S, atom_units, job_units, recorded_units
 
@@ -146,6 +147,8 @@ class JobSizes:
             job: stem of its log file's name; its earlier attempts count.
         """
         plan = self.campaign.systems[system]
+        if stage == "explore":
+            plan = plan_of_generation(self.campaign, system, generation)
         limits = plan.settings.resources
         learned = self._learned(stage, system, SEED if generation is None else generation)
         if learned:

@@ -282,6 +282,13 @@ class ExplorationSettings(Section):
         "structures and temperatures.",
     )
     time_ps: float = Field(30.0, gt=0, description="Simulated time of each replica, ps.")
+    extended_at_most: float = Field(
+        4.0,
+        ge=1,
+        description="Where a generation saw fewer events than the limits of `saturation`, but for "
+        "too short a time to bound them so, the next one explores longer: as much as that needs, "
+        "at most so many times `time_ps`. 1: never.",
+    )
     replacements: int = Field(
         8,
         ge=0,

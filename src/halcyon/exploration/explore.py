@@ -108,6 +108,7 @@ class Exploration:
         traces: one row per replica and trace point, columns as `traces.trace_columns`.
         candidates: frames with an unreliable atom, or shortly before a failure.
         replicas: how each replica ended, by its number.
+        time_ps: asked of each replica.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
         reservoir: frames drawn at random, least draws first; see `reservoir`.
@@ -117,6 +118,7 @@ class Exploration:
     traces: pd.DataFrame
     candidates: list[Atoms]
     replicas: list[ReplicaEnd]
+    time_ps: float
     steps: int
     passed_over: int
     reservoir: list[Atoms]
@@ -127,6 +129,7 @@ class Exploration:
         return ExplorationSummary(
             schema=ExplorationSummary.SCHEMA,
             replicas=self.replicas,
+            time_ps=self.time_ps,
             replica_steps=self.steps,
             candidates_passed_over=self.passed_over,
         )
@@ -212,6 +215,7 @@ def explore(
         traces=pd.concat([state.table() for state in states], ignore_index=True),
         candidates=[f for state in states for f in state.candidates.frames(state.roster.replicas)],
         replicas=sorted(ends, key=lambda end: end.replica),
+        time_ps=settings.time_ps,
         steps=sum(state.replica_steps for state in states),
         passed_over=sum(state.candidates.passed_over for state in states),
         reservoir=[f for state in states for f in state.reservoir.frames(state.roster.replicas)],

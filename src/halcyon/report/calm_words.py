@@ -194,7 +194,7 @@ def more_exploration(report: SystemReport) -> str:
     least = needed(assessment, report.plan.settings)
     if least is None or least.time <= 1:
         return "raise exploration.time_ps or exploration.replicas"
-    time_ps = _rounded_up(exploration.time_ps * least.time)
+    time_ps = _rounded_up(report.last.explored_ps * least.time)
     text = f"raise exploration.time_ps from {exploration.time_ps:g} to at least {time_ps:g}"
     if least.replicas is None:
         return text

@@ -17,6 +17,7 @@ from halcyon.report.audit_words import error_text
 from halcyon.report.calm_words import calm_clause, more_exploration
 from halcyon.report.contents import Generation, SystemReport
 from halcyon.verdict.forms import Audit, AuditFinding, Decision, Finding
+from halcyon.verdict.longer import next_time_ps
 from halcyon.verdict.saturation import certificate_wanted
 from halcyon.wording import count, significant
 
@@ -106,7 +107,7 @@ def conditions(report: SystemReport) -> str:
 
 def coverage_sentence(report: SystemReport) -> str:
     """What the verdict rests on, and that it says nothing beyond."""
-    last, settings = report.last, report.plan.settings.exploration
+    last, exploration = report.last, report.plan.settings.exploration
     kelvin = ", ".join(f"{t:g}" for t in sorted({end.temperature_K for end in last.replicas}))
     first = len(last.replicas) - last.replaced
     fresh = ""
@@ -114,13 +115,13 @@ def coverage_sentence(report: SystemReport) -> str:
         took = "places of failed ones" if last.replaced > 1 else "place of a failed one"
         fresh = f" and {last.replaced} that took the {took},"
     beyond = "Longer times and other temperatures are not covered."
-    if settings.bias.kind != "none":
+    if exploration.bias.kind != "none":
         beyond = (
             "Λ and its rates are those of the biased dynamics, not of plain dynamics. Longer times "
             "are not covered."
         )
     return (
-        f"It rests on {count(first, 'replica')} of up to {settings.time_ps:g} ps "
+        f"It rests on {count(first, 'replica')} of up to {last.explored_ps:g} ps "
         f"at {kelvin} K{conditions(report)}{fresh} with the model of generation {last.number}, "
         f"{significant(last.simulated_ps)} ps in all. {beyond}"
     )
@@ -142,14 +143,18 @@ def next_step(report: SystemReport) -> str:
             return f"Next: {_after_certificate(report, report.certificate)}{warning}"
         case Decision.SATURATED:
             return (
-                f"Next: use {report.model} for up to {settings.exploration.time_ps:g} ps at these "
+                f"Next: use {report.model} for up to {last.explored_ps:g} ps at these "
                 "temperatures; for longer or hotter dynamics, raise exploration.time_ps or "
                 f"temperatures_K and run the same command.{warning}"
             )
         case Decision.CONTINUE:
+            next_ps = next_time_ps(saturation, last.explored_ps, settings)
+            longer = ""
+            if next_ps > settings.exploration.time_ps:
+                longer = f", which explores for {next_ps:g} ps, long enough to tell so few events"
             return (
                 "Next: run the same command again, it goes on with generation "
-                f"{last.number + 1}.{_advice(report)}{warning}"
+                f"{last.number + 1}{longer}.{_advice(report)}{warning}"
             )
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"

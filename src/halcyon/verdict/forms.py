@@ -211,6 +211,11 @@ class ExplorationSummary(File):
     """`exploration.json`: how the replicas of an exploration ended."""
 
     replicas: list[ReplicaEnd]
+    time_ps: float | None = Field(
+        None,
+        description="Simulated time asked of each replica; null: exploration.time_ps, in files of "
+        "releases that knew no longer ones.",
+    )
     replica_steps: int = Field(0, description="Steps of all replicas together.")
     candidates_passed_over: int = Field(
         0, description="Candidates that were not kept because their replica had better ones."

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from halcyon.campaign import paths, rates, work
 from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.campaign import Campaign
+from halcyon.campaign.lengths import plan_of_generation
 from halcyon.campaign.paths import PlannedJob
 
 
@@ -47,7 +48,10 @@ def seconds_left(
             return min(batches) * part, max(batches) * rates.LEDGER_FACTORS[1] * part
         if stage not in known:
             return 0.0, 0.0
-        took = known[stage].times(work.units(plan, stage, number) * part)
+        of_generation = plan
+        if stage == "explore":
+            of_generation = plan_of_generation(campaign, system, number)
+        took = known[stage].times(work.units(of_generation, stage, number) * part)
         return took.low, took.high
 
     jobs: Counter[tuple[str, int | None]] = Counter()
