@@ -87,6 +87,10 @@ def test_too_few_decorrelation_times_are_made_up_for():
     part = assessed().parts[0].model_copy(update={"decorrelation_times": 8.0})
     found = assessed().model_copy(update={"parts": [part]})
     assert next_time_ps(found, 40.0, SETTINGS) == 100.0  # 20 were asked for
+    part = part.model_copy(update={"decorrelation_ps": None, "decorrelation_times": None})
+    found = found.model_copy(update={"parts": [part]})
+    assert next_time_ps(found, 40.0, SETTINGS) == 80.0  # nobody knows how long it takes
+    assert next_time_ps(found, 80.0, SETTINGS) == 160.0
 
 
 def test_a_generation_and_its_job_on_a_cluster_are_as_long_as_the_verdict_before_says(tmp_path):

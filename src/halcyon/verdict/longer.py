@@ -17,6 +17,9 @@ import math
 from halcyon.config import Settings
 from halcyon.verdict.forms import Assessment, Calm
 
+DOUBLED = 2.0
+"""Factor where the expected error did not decorrelate: how long that takes is not known."""
+
 
 def next_time_ps(before: Assessment, explored_ps: float, settings: Settings) -> float:
     """Simulated time of each replica in the next generation, ps, in whole tenths where longer.
@@ -56,4 +59,6 @@ def _factor(part: Calm, settings: Settings) -> float:
         factors.append(bound / limit)
     if part.decorrelation_times:
         factors.append(limits.decorrelation_times / part.decorrelation_times)
+    else:
+        factors.append(DOUBLED)
     return max(factors)
