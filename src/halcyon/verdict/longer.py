@@ -1,8 +1,12 @@
 """How long the next exploration is: longer where nothing but a longer look is missing.
 
+    from pathlib import Path
+    from halcyon.config import Settings
+    from halcyon.verdict.forms import Verdict
     from halcyon.verdict.longer import next_time_ps
 
-    next_time_ps(verdict.saturation, verdict.explored.time_ps, settings)  # ps of each replica
+    last = Verdict.read(Path("results/quickstart/ethanol/gen001/verdict.json"))
+    next_time_ps(last.saturation, 30.0, Settings())  # ps of each replica; they had 30
 
 A bound on rare events is bought with simulated time, which a model gives at next to no cost; labels
 do not lower it once events are rare. Where a generation saw fewer events than the limit, but for
