@@ -186,6 +186,25 @@ def force_rigidity(known: Known) -> Measure:
     )
 
 
+def principal_rigidity(number: int) -> Callable[[Known], Measure]:
+    """`force_rigidity` in the directions that matter most: as many readouts would be evaluated.
+
+    The directions are those of the labelled frames, learned or not.
+
+    Args:
+        number: of directions, of K.
+    """
+
+    def make(known: Known) -> Measure:
+        white = np.linalg.cholesky(_rigidity(known))
+        slopes = np.concatenate([known.train.slopes, known.validation.slopes]) @ white
+        moments = np.einsum("nak,nal->kl", slopes, slopes)
+        directions = white @ np.linalg.eigh(moments)[1][:, -number:]
+        return lambda frames: np.sqrt(((frames.slopes @ directions) ** 2).sum(axis=(1, 2)))
+
+    return make
+
+
 HEADS = 8
 """Readouts of an ensemble."""
 
@@ -435,6 +454,8 @@ SIGNALS: dict[str, Callable[[Known], Measure]] = {
     "mixture": lambda k: _by_class(k.train, _descriptors, mixture(k.seed)),
     "rigidity_energy": rigidity,
     "rigidity_force": force_rigidity,
+    "rigidity_force_4": principal_rigidity(4),
+    "rigidity_force_8": principal_rigidity(8),
     "heads_energy": ensemble_energy,
     "heads_force": ensemble_force,
     "latent_rigidity": lambda k: product(scaled(latent(k), k), force_rigidity(k)),
