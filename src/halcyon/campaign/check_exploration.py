@@ -93,5 +93,5 @@ def _check_window(
         f"{count(replicas, 'replica')} with {count(molecules, 'molecule')} each, "
         f"{significant(window_ps)} ps long, show fewer than {significant(least)} events per ns and "
         f"{counted(kind)} ({per_cent(round(confidence, 3))}), and saturation.events_per_ns is "
-        f"{limit:g}: the campaign could never saturate. Raise {listed(choices, 'or')}"
+        f"{limit:g}: explorations of this length can never show it. Raise {listed(choices, 'or')}"
     )
