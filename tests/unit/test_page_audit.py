@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 
 from halcyon import files, report
+from halcyon.campaign.lengths import exploring_for
 from halcyon.domain import Domain
 from halcyon.domain.curves import Pairs
 from halcyon.domain.expected import fit_expected
+from halcyon.verdict.saturation import explored
 from toy_campaign import (
+    TIME_PS,
     TOLERANCE,
     make_audit,
     make_audited,
@@ -404,3 +407,20 @@ def test_limits_of_the_expected_error_stand_under_domain(audited):
     assert limits == pytest.approx([1.5, 1.5], abs=0.1)
     assert "over 0.3 eV/Å; latent decides" in text_of(page, "expectations")
     assert "expected" not in show(*audited()).tables
+
+
+def test_the_next_step_says_that_the_next_exploration_is_longer_and_the_page_how_long_each_was(
+    toy, rattled
+):
+    campaign, verdicts = toy(("continue", "continue"))
+    part = make_calm("water", 500.0, events=1, events_per_ns=40.0, events_bound_per_ns=150.0)
+    found = {"finding": "not saturated", "reason": "made up", "parts": [part]}
+    write_audits(verdicts, rattled, calm=found)
+    usual = campaign.systems["toy"].settings
+    for path, time_ps in zip(verdicts, (TIME_PS, 2 * TIME_PS), strict=True):
+        shown = explored(exploring_for(usual, time_ps)).model_dump(mode="json")
+        files.write_json(path, files.read_json(path) | {"explored": shown})
+    page = show(campaign, verdicts)
+    # 150 of 100 events per ns: half as long again as the last generation.
+    assert f"generation 2, which explores for {3 * TIME_PS:g} ps" in page.texts["next"]
+    assert f"each replica's {TIME_PS:g} to {2 * TIME_PS:g} ps" in " ".join(page.texts.values())

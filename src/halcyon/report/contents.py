@@ -264,3 +264,10 @@ class SystemReport:
     def longest_ps(self) -> float:
         """Greatest time asked of a replica in any generation, ps."""
         return max(generation.explored_ps for generation in self.generations)
+
+    @property
+    def explored_text(self) -> str:
+        """Time asked of a replica: `30 ps`, or `30 to 78 ps` where generations differ."""
+        shortest = min(generation.explored_ps for generation in self.generations)
+        least = f"{shortest:g} to " if shortest < self.longest_ps else ""
+        return f"{least}{self.longest_ps:g} ps"
