@@ -18,8 +18,8 @@ from halcyon.report.page.render import page_environment
 
 REMARKS = {
     "water": "Diffusion in a periodic box is too slow by 2.837 kT/(6πηL), with the viscosity η and "
-    "the edge L (I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873, 2004), and no water's: it is "
-    "the model's alone. The reference's dynamics is in the small box, with the same starts.",
+    "the edge L (I.-C. Yeh and G. Hummer, J. Phys. Chem. B 108, 15873, 2004), and no water's: it "
+    "is the model's alone. The reference's dynamics is in the small box, with the same starts.",
     "hydrogen": "Both free energies are from well-tempered metadynamics with the same hills, "
     "starts and random numbers. Replicas are independent, and the interval is over them; replicas "
     "that failed are left out of the free energy, and counted below.",
