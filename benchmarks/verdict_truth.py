@@ -44,7 +44,7 @@ from halcyon.frames import read_frames
 from halcyon.labels.labelling import gather
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
-from halcyon.verdict.events import calm_parts
+from halcyon.verdict.calm import calm_parts
 from halcyon.verdict.forms import Decision, Verdict
 from halcyon.verdict.runs import failures
 

@@ -31,7 +31,7 @@ def main(job: stage.Job) -> None:
         f"{', '.join(f'{t:g}' for t in exploration.temperatures_K)} K"
     )
     if settings is not usual:
-        job.say("longer than usual: events were rare, but watched for too short a time to say so")
+        job.say("longer than usual: the last generation was too short to tell how calm it was")
     for signal in monitoring.more_signals():
         job.say(f"also watched: {signal}")
     with job.alone():

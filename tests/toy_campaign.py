@@ -352,7 +352,7 @@ TOLERANCE = 0.3
 
 
 def make_calm(structure, temperature_K, *, events, **more):
-    """A structure at a temperature as `verdict.events` judges it: 4 ps of 1 molecule late."""
+    """A structure at a temperature as `verdict.calm` judges it: 4 ps of 1 molecule late."""
     return {
         "structure": structure,
         "temperature_K": temperature_K,

@@ -8,11 +8,11 @@ import pytest
 from fabricated import calm_traces, replica_end
 
 from halcyon.config import Settings
+from halcyon.verdict.calm import calm_parts
 from halcyon.verdict.events import (
     ASSUMED_SHAPE,
     Window,
     bounds,
-    calm_parts,
     decorrelation_ps,
     evenness,
     gaps_ps,

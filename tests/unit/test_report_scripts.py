@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from halcyon import files
 from halcyon.campaign import stage
-from toy_campaign import show, write_audits
+from toy_campaign import TIME_PS, show, write_audits
 
 SCRIPTS = ROOT / "scripts"
 
@@ -98,6 +98,19 @@ def test_a_verdict_tells_of_survival_up_to_now(toy, run):
     first = decide(run, campaign, verdicts[0])["critical_cli"]
     assert first["generations"] == [0]
     assert first["label"]["median"]["outcome"] == "not enough failures"
+
+
+def test_a_longer_exploration_is_judged_by_its_own_length(toy, run):
+    campaign, verdicts = toy(["continue"] * 2)
+    summary = verdicts[1].with_name("exploration.json")
+    usual = decide(run, campaign, verdicts[1])
+    files.write_json(summary, files.read_json(summary) | {"time_ps": 1.5 * TIME_PS})
+    longer = decide(run, campaign, verdicts[1])
+    assert usual["explored"]["time_ps"] == TIME_PS
+    assert longer["explored"]["time_ps"] == 1.5 * TIME_PS
+    # The replicas ended at TIME_PS: the later half of a longer run has only a part of theirs.
+    assert usual["saturation"]["parts"][0]["window_ps"] == pytest.approx(4 * TIME_PS / 2)
+    assert longer["saturation"]["parts"][0]["window_ps"] == pytest.approx(4 * TIME_PS / 4)
 
 
 def test_a_page_from_old_verdicts_says_the_same(toy, run):

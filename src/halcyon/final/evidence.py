@@ -6,7 +6,7 @@
     print(overall.failures.bound_per_ps)  # with confidence fewer failures per ps than this
 
 The numbers are: failures per simulated time with the exact Poisson bound (F. Garwood, Biometrika
-28, 437, 1936), events in the late window as for the campaign's verdict (`verdict.events`), the
+28, 437, 1936), events in the late window as for the campaign's verdict (`verdict.calm`), the
 plateau of Λ, and, without a thermostat, the drift of the total energy.
 
 Not for: the runs (`long_runs`), or what follows from the numbers (`certificate`).
@@ -22,8 +22,8 @@ from pydantic import Field
 
 from halcyon.config import SaturationSettings
 from halcyon.verdict import runs
+from halcyon.verdict.calm import calm_part
 from halcyon.verdict.estimates import Interval
-from halcyon.verdict.events import calm_part
 from halcyon.verdict.forms import Calm, FailureRate, Form, Order
 from halcyon.verdict.melting import order_of
 

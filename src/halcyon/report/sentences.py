@@ -151,7 +151,7 @@ def next_step(report: SystemReport) -> str:
             next_ps = next_time_ps(saturation, last.explored_ps, settings)
             longer = ""
             if next_ps > settings.exploration.time_ps:
-                longer = f", which explores for {next_ps:g} ps, long enough to tell so few events"
+                longer = f", which explores for {next_ps:g} ps: the last was too short to tell"
             return (
                 "Next: run the same command again, it goes on with generation "
                 f"{last.number + 1}{longer}.{_advice(report)}{warning}"

@@ -12,15 +12,15 @@
 A campaign saturates only if each structure at each temperature is calm, for long enough to tell,
 and the audit found the model right there. "Not enough data to tell" is an outcome of its own.
 
-Not for: the statistics (`events`, `audit`), when replicas fail (`survival`), or certifying a model
-(`final.certificate`).
+Not for: the statistics (`calm`, `events`, `audit`), when replicas fail (`survival`), or certifying
+a model (`final.certificate`).
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from halcyon.config import Settings
-from halcyon.verdict.events import calm_parts
+from halcyon.verdict.calm import calm_parts
 from halcyon.verdict.forms import (
     Assessment,
     Audit,
