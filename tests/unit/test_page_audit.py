@@ -423,4 +423,10 @@ def test_the_next_step_says_that_the_next_exploration_is_longer_and_the_page_how
     page = show(campaign, verdicts)
     # 150 of 100 events per ns: half as long again as the last generation.
     assert f"generation 2, which explores for {3 * TIME_PS:g} ps" in page.texts["next"]
+    part |= {"finding": "not enough data", "decorrelation_times": 16.0}
+    found = {"finding": "not enough data", "reason": "made up", "parts": [part]}
+    write_audits(verdicts, rattled, calm=found)
+    longer = show(campaign, verdicts).texts["next"]
+    assert "which explores for" in longer
+    assert "raise exploration.time_ps" not in longer
     assert f"each replica's {TIME_PS:g} to {2 * TIME_PS:g} ps" in " ".join(page.texts.values())

@@ -148,13 +148,17 @@ def next_step(report: SystemReport) -> str:
                 f"temperatures_K and run the same command.{warning}"
             )
         case Decision.CONTINUE:
+            exploration = settings.exploration
             next_ps = next_time_ps(saturation, last.explored_ps, settings)
             longer = ""
-            if next_ps > settings.exploration.time_ps:
+            if next_ps > exploration.time_ps:
                 longer = f", which explores for {next_ps:g} ps: the last was too short to tell"
+            # What would be advised is done already, unless it is more than may be done.
+            enough = next_ps < exploration.time_ps * exploration.extended_at_most
+            done = longer and enough and saturation.finding is Finding.NOT_ENOUGH_DATA
             return (
                 "Next: run the same command again, it goes on with generation "
-                f"{last.number + 1}{longer}.{_advice(report)}{warning}"
+                f"{last.number + 1}{longer}.{'' if done else _advice(report)}{warning}"
             )
         case Decision.BUDGET_SPENT:
             limit = f"limits.label_budget over {last.budget}"
