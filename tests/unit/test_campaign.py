@@ -225,12 +225,12 @@ BAD = {
     "never saturates": (
         section("exploration", time_ps=0.01),
         None,
-        ["never saturate", "exploration.time_ps to ", "events per ns and molecule", "is 100"],
+        ["can never show it", "exploration.time_ps to ", "events per ns and molecule", "is 100"],
     ),
     "one replica never saturates": (
         section("exploration", replicas=1),
         None,
-        ["never saturate", "of 1 replica with 1 molecule each", "exploration.replicas to 3"],
+        ["can never show it", "of 1 replica with 1 molecule each", "exploration.replicas to 3"],
     ),
     "a limit of early releases": (
         section("saturation", max_rate_per_atom_ps=0.1),
