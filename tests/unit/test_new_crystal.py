@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 from ase import Atoms
-from ase.build import bulk, fcc100, molecule
+from ase.build import bulk, fcc100, graphene, molecule
 from ase.io import read, write
 
 from conftest import ROOT
@@ -79,6 +79,8 @@ def test_a_vacuum_along_the_third_vector_makes_a_slab():
     assert structure["periodic"] is True
     assert structure["supercell"] == [2, 2, 1]
     assert "4 layers, and none is fixed" in proposal.notes[0]
+    sheet = proposed(graphene(size=(3, 3, 1), vacuum=8.0), "sheet.xyz")[1]
+    assert not any("fixed" in note for note in sheet.notes), "the lowest layer would be all of it"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import chemfiles
 import numpy as np
 import pandas as pd
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import read, write
 from test_calculator import folder  # noqa: F401 - a fixture
 
@@ -17,6 +17,7 @@ from halcyon.final.monitor.ase import MonitoredMace
 from halcyon.final.monitor.judging import judge
 from halcyon.final.monitor.lammps import MaceFix, open_lammps, start_commands
 from halcyon.final.monitor.trajectories import Frame, frames_of
+from halcyon.final.monitor.watch import Thresholds, WatchedAtoms
 
 ELEMENTS = ["C", "O", "H", "H", "H", "H"]
 
@@ -262,3 +263,19 @@ def test_a_periodic_dump_has_its_cell(tmp_path):
     write(tmp_path / "again.xyz", frame.atoms, format="extxyz")
     [again] = frames_of(tmp_path / "again.xyz")
     np.testing.assert_allclose(again.atoms.cell.array, read(tmp_path / "again.xyz").cell.array)
+
+
+@pytest.mark.parametrize("limit_A", [None, 1.0])
+def test_an_atom_that_leaves_its_site_in_a_crystal_fails_where_it_is_asked(limit_A):
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)[[7, 2, 4, 1, 6, 3, 5, 0]]
+    tier = {"Na": (-1.0, 1.0), "Cl": (-1.0, 1.0)}
+    domain = Domain(
+        classes={"salt": ["Na", "Cl"] * 4}, label=tier, guard=tier, margin=None, bonds={}
+    )
+    watched = WatchedAtoms(domain, salt, system_kind="solid")
+    monitor = watched.failure_monitor(Thresholds(site_distance_A=limit_A))
+    salt.positions += 0.8  # the crystal as a whole: it may drift
+    assert monitor.check(salt, 0.0, np.zeros((8, 3))) is None
+    salt.positions[3, 2] += 1.3  # of which an eighth moves the crystal
+    expected = None if limit_A is None else "an atom over 1 Å from its site"
+    assert monitor.check(salt, 0.0, np.zeros((8, 3))) == expected

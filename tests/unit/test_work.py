@@ -212,6 +212,26 @@ def test_the_certificates_runs_are_counted(tmp_path):
     assert list(system["batches"][-1]["stages"]) == ["final", "report"]
 
 
+def test_upper_ends_count_that_explorations_may_grow(tmp_path):
+    about = {"seconds_per_replica_step": 0.01, "seconds_per_evaluation": 0.0, "about": "made up"}
+    trial = {"model": about | {"seconds_per_structure_and_epoch": [0.0]}}
+
+    def explored(**exploration):
+        made = campaign(tmp_path, exploration=exploration)
+        (system,) = forecast(made, {"methanol": trial}, start_s=0.0)["systems"]
+        return system, [part["stages"]["explore"] for part in system["batches"][1:-1]]
+
+    system, (first, *later) = explored(extended_at_most=4.0)
+    assert "up to 120 ps" in system["longer"]
+    for low, likely, most in later:
+        assert [low, likely] == pytest.approx(first[:2])
+        assert most == pytest.approx(4 * first[2])
+    assert system["batches"][2]["disk_GB"][2] > system["batches"][1]["disk_GB"][2]
+    system, (first, *later) = explored(extended_at_most=1.0)
+    assert system["longer"] is None
+    assert all(part == pytest.approx(first) for part in later)
+
+
 def test_sums_of_a_forecast(tmp_path):
     """One core-second a label and nothing else: 55 + 4 × 30 labels, 8 + 4 × 7 starts of 1 s."""
     made = campaign(tmp_path)

@@ -60,7 +60,11 @@ def card_of_result(
         lammps: the LAMMPS export.
     """
     settings, runs, sources = plan.settings, result.runs, result.sources
-    least = Thresholds(bond_stretch_A=runs.bond_stretch_A, min_distance_A=runs.min_distance_A)
+    least = Thresholds(
+        bond_stretch_A=runs.bond_stretch_A,
+        min_distance_A=runs.min_distance_A,
+        site_distance_A=runs.site_distance_A,
+    )
     return Card(
         campaign=campaign,
         system=system,

@@ -280,8 +280,7 @@ def _notes(crystal: Crystal) -> list[str]:
                 f"it has {molecules} molecules or ions. Where these shall move past each other, "
                 "write `kind: liquid`, whose bonds must hold"
             )
-    elif not fixed_atoms(atoms).any():
-        layers = int(layers_of(atoms).max()) + 1
+    elif not fixed_atoms(atoms).any() and (layers := int(layers_of(atoms).max()) + 1) > 1:
         notes.append(
             f"the slab has {layers} layers, and none is fixed: `fixed: {{layers: 1}}` holds the "
             "lowest as in the bulk"

@@ -113,7 +113,9 @@ def _show_system(system: dict[str, Any]) -> None:
     _row(table, "at most (all allowed)", system["most"])
     out.print(table)
     out.print(system["model"], markup=False)
-    out.print(system["audit"], markup=False)
+    for line in (system["audit"], system["longer"]):
+        if line:
+            out.print(line, markup=False)
     for rate in system["rates"]:
         low, likely, high = rate["seconds"]
         out.print(

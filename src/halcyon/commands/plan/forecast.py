@@ -11,11 +11,13 @@ Not for: the cost of one unit of work (`rates`), or where a campaign stands (`st
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from halcyon.campaign import paths, work
 from halcyon.campaign.accounts import read_ledger
 from halcyon.campaign.campaign import Campaign, SystemPlan
+from halcyon.campaign.lengths import exploring_for
 from halcyon.campaign.rates import Rate
 from halcyon.commands.plan.measure import Trials
 from halcyon.commands.plan.rates import best_rates
@@ -93,12 +95,15 @@ def _system(campaign: Campaign, name: str, trials: Trials, start_s: float) -> di
     parts = []
     for batch in (None, *generations, END):
         part = _batch(campaign, name, batch, rates, start, gpu=gpu)
-        size = _disk(campaign.systems[name], batch, trials)
-        parts.append(part | {"disk_GB": [factor * size / 1e9 for factor in DISK_FACTORS]})
+        plan = campaign.systems[name]
+        sizes = [_disk(each, batch, trials) for each in (plan, plan, _longest(plan, batch))]
+        disk = [factor * size / 1e9 for factor, size in zip(DISK_FACTORS, sizes, strict=True)]
+        parts.append(part | {"disk_GB": disk})
     entry: dict[str, Any] = {
         "system": name,
         "model": _model(campaign.systems[name], gpu=gpu),
         "audit": work.audit_text(campaign.systems[name]),
+        "longer": _longer(campaign.systems[name]),
         "rates": [
             {
                 "stage": stage,
@@ -165,10 +170,32 @@ def _core_seconds(
     """Core-seconds of all jobs of a stage without their start; 0 where no rate is known."""
     if stage not in rates:
         return [0.0] * 3
-    seconds = rates[stage].times(work.units(plan, stage, generation))
+    units = [work.units(each, stage, generation) for each in (plan, _longest(plan, generation))]
+    seconds, most = (rates[stage].times(number) for number in units)
     # The rate of labels is in core-seconds already.
     cores = 1 if stage == "label" else paths.cores_of(plan, stage)
-    return [cores * seconds.low, cores * seconds.value, cores * seconds.high]
+    return [cores * seconds.low, cores * seconds.value, cores * most.high]
+
+
+def _longest(plan: SystemPlan, batch: Batch) -> SystemPlan:
+    """The plan with the longest exploration that a generation may have: none before it has."""
+    explored = plan.settings.exploration
+    if not isinstance(batch, int) or batch == 0:
+        return plan
+    time_ps = explored.time_ps * explored.extended_at_most
+    return replace(plan, settings=exploring_for(plan.settings, time_ps))
+
+
+def _longer(plan: SystemPlan) -> str | None:
+    """That explorations may grow, in words; None: they may not."""
+    explored = plan.settings.exploration
+    if explored.extended_at_most == 1 or plan.settings.limits.max_generations == 1:
+        return None
+    return (
+        f"explorations: {explored.time_ps:g} ps of each replica; from generation 1 on up to "
+        f"{explored.time_ps * explored.extended_at_most:g} ps where only time is missing to judge "
+        "by, which the upper ends count (exploration.extended_at_most)"
+    )
 
 
 def _disk(plan: SystemPlan, batch: Batch, trials: Trials) -> float:

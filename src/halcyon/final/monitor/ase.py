@@ -104,7 +104,7 @@ class MonitoredMace(Calculator):
         Args:
             model: a campaign's `final` folder; or a model file, and then `domain` is needed.
             domain: a domain, or its file; needed where `model` is a file.
-            kind: kind of system: `molecule`, `liquid` or `reactive`; by default what the folder's
+            kind: of the system, as its file says it; by default what the folder's
                 card says, else `molecule`.
             dtype: `float32` or `float64`; by default the precision of the campaign's dynamics.
             device: `cpu`, `cuda`, or `auto`.

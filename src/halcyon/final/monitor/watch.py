@@ -32,6 +32,7 @@ from halcyon.domain.signals import TIERS, Scorer, deciding_alone, make_signal
 from halcyon.errors import InputError
 from halcyon.final.monitor.matching import match
 from halcyon.frames import structure_only
+from halcyon.systems.lattice import lattice_sites
 
 DECIDING = 0
 """Row of what decides in arrays of shape (S, …): `error`, or `label` for an early domain."""
@@ -52,6 +53,8 @@ class Thresholds:
             value holds for all models (docs/science.md).
         bond_stretch_A: a bond whose length differs from its mean by more than this is broken, Å.
         min_distance_A: two atoms closer than this overlap, Å.
+        site_distance_A: greatest distance of an atom of a crystal from its site, which is where it
+            was as the run began, Å; None: any.
     """
 
     window_ps: float = 0.1
@@ -60,6 +63,7 @@ class Thresholds:
     cli_ps: float | None = None
     bond_stretch_A: float = 0.5
     min_distance_A: float = 0.5
+    site_distance_A: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class WatchedAtoms:
         Args:
             domain: of the model.
             atoms: with bonds near their usual lengths, in any order.
-            system_kind: `molecule`, `liquid` or `reactive`.
+            system_kind: `molecule`, `liquid`, `reactive`, `solid` or `slab`.
             device: where scores are computed.
 
         Raises:
@@ -115,7 +119,10 @@ class WatchedAtoms:
         self._device = torch.device(device)
         self._order = torch.as_tensor(recognised.order, device=self._device)
         self._scorers: dict[int, list[Scorer]] = {}  # by number of frames
-        self._start = structure_only(atoms[recognised.order])
+        ordered = atoms[recognised.order]
+        sites = lattice_sites(ordered, kind=system_kind)
+        self._sites = {} if sites is None else {recognised.structure: sites}
+        self._start = structure_only(ordered)
         self._start.info["structure"] = recognised.structure
         self.numbers = atoms.numbers.copy()
         tiers = [make_signal(domain, name, ()) for name in TIERS]
@@ -154,6 +161,8 @@ class WatchedAtoms:
             kind=self._system_kind,
             bond_stretch_A=thresholds.bond_stretch_A,
             min_distance_A=thresholds.min_distance_A,
+            site_distance_A=thresholds.site_distance_A,
+            sites=self._sites,
             device=torch.device("cpu"),
         )
         return Failures(monitor, self._order.cpu(), periodic=bool(self._start.pbc.any()))
