@@ -548,9 +548,12 @@ def test_failed_replicas_are_replaced_until_the_time_is_over(tmp_path):
     same(run(tmp_path / "b", replicas=replicas, successor=breaks_first), result)
 
 
-def test_when_all_have_failed_others_begin_as_many_as_allowed(tmp_path):
+@pytest.mark.parametrize("kind", ["none", "metadynamics"])
+def test_when_all_have_failed_others_begin_as_many_as_allowed(tmp_path, kind):
     replicas = [Replica(n, 600.0, dimer(1.9)) for n in range(2)]
     settings = SETTINGS.model_copy(update={"replacements": 3})
+    if kind == "metadynamics":
+        settings = settings.model_copy(update={"bias": STRETCH})
     result = run(tmp_path, replicas=replicas, settings=settings, successor=breaks_first)
     # 0, 1 and 2 break at once; of them 2 is the successor of 0.
     assert [r.failure for r in result.replicas] == ["bond broken"] * 2 + [

@@ -40,7 +40,7 @@ class Pairs:
             pairs: per replica, indices within it, shape (2, P of it).
             device: where positions will be.
         """
-        offsets = np.cumsum([0, *(len(atoms) for atoms in starts[:-1])])
+        offsets = np.cumsum([0, *(len(atoms) for atoms in starts)])[: len(starts)]
         none = np.empty((2, 0), dtype=np.int64)
         moved = [indices + offset for indices, offset in zip(pairs, offsets, strict=True)]
         flat = np.concatenate([none, *moved], axis=1).astype(np.int64)
