@@ -65,6 +65,19 @@ def test_teacher_speed_gives_its_numbers(benchmark, tmp_path, capsys):
     assert "per minute" in capsys.readouterr().out
 
 
+def test_training_speed_gives_its_numbers(benchmark, tmp_path, capsys):
+    written = tmp_path / "speed.json"
+    options = "--models quick large --systems ethanol --rounds 1 --steps 1"
+    benchmark("training_speed").main([*options.split(), "--json", str(written)])
+    found = json.loads(written.read_text())
+    quick, large = found["cases"]
+    assert set(quick["step_ms"]) == {"mace", "contraction", "ours"}
+    assert quick["low"] <= found["ratio"]["quick ethanol"] <= quick["high"]
+    assert large["ratio"] is None  # features of degree 1 are MACE's own to train
+    assert set(large["step_ms"]) == {"mace", "contraction"}
+    assert "ours" in capsys.readouterr().out
+
+
 def pretraining_cell(group, seed, ends):
     errors = {"forces_mae_meV_per_A": 40.0, "energy_mae_meV_per_atom": 1.0}
     return {

@@ -32,6 +32,7 @@ from halcyon.errors import InputError
 from halcyon.labels.stress import GPA
 from halcyon.models.atomic import AtomicReadout
 from halcyon.models.fast.contraction import compiled_contractions
+from halcyon.models.fast.training_pass import TrainingPass
 from halcyon.models.graphs import Graph, joined
 
 FINAL_LEARNING_RATE = 0.02  # of the initial one, reached in the last epoch
@@ -51,6 +52,7 @@ class Learner:
         updates: optimiser steps made.
         pieces: number of pieces that a batch is computed in, where memory is short.
         readout: of atomic properties, which learns with the model; None: there is none.
+        training_pass: evaluates the model in its place; None: MACE's own forward does.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Learner:
         self.updates = 0
         self.pieces = 1
         self._fit, self._seed, self._say = fit, seed, say
+        self.training_pass = TrainingPass.of(model)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, for a checkpoint."""
@@ -164,8 +167,7 @@ class Learner:
         size = math.ceil(len(graphs) / self.pieces)
         for begin in range(0, len(graphs), size):
             batch = joined(graphs[begin : begin + size])
-            with compiled_contractions(self.model):
-                result = self.model(batch, training=True, compute_virials=stressed > 0)
+            result = self._evaluated(self.model, batch, training=True, virials=stressed > 0)
             energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
             loss = self._fit.energy_weight * energy.sum() / len(graphs)
@@ -178,6 +180,16 @@ class Learner:
             (weight * loss).backward()
             total += float(loss.detach())
         return total
+
+    def _evaluated(
+        self, model: Any, batch: dict[str, torch.Tensor], *, training: bool, virials: bool
+    ) -> dict[str, Any]:
+        """What the model, or the one with averaged weights, says of a batch."""
+        if self.training_pass is not None:
+            return self.training_pass(model, batch, training=training, compute_virials=virials)
+        with compiled_contractions(model):
+            result: dict[str, Any] = model(batch, training=training, compute_virials=virials)
+        return result
 
     def _number_with_stress(self, graphs: list[Graph]) -> int:
         """How many labels have a stress that is learned."""
@@ -215,8 +227,7 @@ class Learner:
         while rest:
             try:
                 batch = joined(rest[:size])
-                with compiled_contractions(self.average):
-                    result = self.average(batch, training=False, compute_virials=any_stress)
+                result = self._evaluated(self.average, batch, training=False, virials=any_stress)
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise _too_large(graphs) from error
@@ -300,4 +311,4 @@ def _optimizer(
     ]
     if readout is not None:
         groups.append({"params": list(readout.network.parameters()), "weight_decay": 0.0})
-    return torch.optim.Adam(groups, lr=learning_rate, amsgrad=True)
+    return torch.optim.Adam(groups, lr=learning_rate, amsgrad=True, fused=True)

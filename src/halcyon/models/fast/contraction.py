@@ -51,22 +51,44 @@ _READ: "WeakKeyDictionary[Any, Polynomial | None]" = WeakKeyDictionary()
 """Polynomials of blocks that were read: coupling coefficients do not change in training."""
 
 
-def _contraction(block: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The block's forward by compiled loops; None where it cannot be had."""
+def polynomial_of(block: Any) -> Polynomial | None:
+    """A contraction as the compiled loops take it; None where they cannot.
+
+    Args:
+        block: MACE's symmetric contraction, which is read once.
+    """
     weights = next(block.parameters(), None)
     if weights is None or weights.device.type != "cpu" or not hasattr(block, "contractions"):
         return None
     if block not in _READ:
         _READ[block] = _read(block)
-    terms = _READ[block]
+    return _READ[block]
+
+
+def contracted_by(terms: Polynomial, block: Any, variables: Tensor, element: Tensor) -> Tensor:
+    """The contraction's components (n, K, C), differentiable twice.
+
+    Args:
+        terms: as `polynomial_of` returns them.
+        block: whose weights are taken.
+        variables: (n, M, C), contiguous.
+        element: of each atom, (n,).
+    """
+    by_path = terms.by_path.to(variables)
+    coefficients = polynomial.coefficients(by_path, polynomial.path_weights(block))
+    values: Tensor = _Contract.apply(variables, coefficients, element, terms)
+    return values
+
+
+def _contraction(block: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The block's forward by compiled loops; None where it cannot be had."""
+    terms = polynomial_of(block)
     if terms is None:
         return None
-    by_path = terms.by_path.to(weights)
 
     def contracted(mixed: Tensor, one_hot: Tensor) -> Tensor:
-        coefficients = polynomial.coefficients(by_path, polynomial.path_weights(block))
         variables = mixed.transpose(1, 2).contiguous()
-        values = _Contract.apply(variables, coefficients, one_hot.argmax(1), terms)
+        values = contracted_by(terms, block, variables, one_hot.argmax(1))
         packed = [
             values[:, order**2 : (order + 1) ** 2].transpose(1, 2).flatten(1)
             for order in range(math.isqrt(terms.n_components))

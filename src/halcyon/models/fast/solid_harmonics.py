@@ -69,7 +69,7 @@ class SolidHarmonics:
                 self._ascend.append((constants.transpose(0, 1).flatten(1) / order).to(like))
                 gradient[:, below, part] = constants.transpose(1, 2)
                 lower = solid.detach()
-        self._lowest = float(surface[0, 0])
+        self._lowest = float(surface[0, 0].detach())
         self._gradient = gradient.flatten(0, 1).to(like)
 
     def __call__(self, vectors: Tensor) -> Tensor:
