@@ -590,6 +590,7 @@ def a_layer(request):
 
 
 @prepares(FAST + "contraction")
+@prepares(FAST + "training_pass")
 def a_batch(request):
     model = copy.deepcopy(request.getfixturevalue("model")).requires_grad_(True)
     frames = molecules(1, seed=7)

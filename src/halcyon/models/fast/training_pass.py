@@ -2,23 +2,24 @@
 
 A step of a small model is not arithmetic but the overhead of thousands of small tensor operations:
 of e3nn's tensor products on each edge, and of autograd, which goes through them twice. Here
-positions are not part of the graph. Of each edge, the radial basis and the harmonics are numbers;
-autograd gives the energy's gradient by these, and what they change by where an atom moves is
-written out. Weights stay where they are in the model, and get the gradients that MACE's own
-forward would give them.
+positions are not part of autograd's graph. It gives the energy's gradient by the radial functions
+and harmonics of each edge; how these change where an atom moves is written out. Weights stay where
+they are in the model, and get the gradients that MACE's own forward would give them.
 
-1. Radial functions times what the neighbours send are summed with the harmonics, one product of
-   matrices for each degree: neighbours lie in a rectangle (atoms, J), filled up by some that are
-   too far away to matter.
-2. Sums are mixed linearly; where the mixing depends on the receiver, atoms are in the order of
+1. Radial functions are computed with their slopes, once for each length that there is, so that the
+   gradient needs no way back through their network.
+2. Times what the neighbours send they are summed with the harmonics, one product of matrices for
+   each degree: neighbours lie in a rectangle (atoms, J), filled up by some that are too far away to
+   matter.
+3. Sums are mixed linearly; where the mixing depends on the receiver, atoms are in the order of
    their elements.
-3. The product over sums is `contraction`'s polynomial.
+4. The product over sums is `contraction`'s polynomial.
 
     from halcyon.models.fast.training_pass import TrainingPass
 
     forward = TrainingPass.of(model)
     if forward is not None:
-        result = forward(batch, training=True)
+        result = forward(model, batch, training=True)
 
 Not for: dynamics (see `evaluate`), features of degree 1 or more, distance transforms, densities,
 pair repulsion, and devices other than a CPU. For these `TrainingPass.of` returns None, and the
