@@ -46,6 +46,13 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
 # e3nn's modules cause this warning each time one is built or read.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
 
+HUBER = 1.345
+"""Robust standard deviations from which on an energy's error counts by its absolute value."""
+NORMAL_MEDIAN = 0.6745
+"""Median of the absolute value of a normal variable, in standard deviations."""
+LEAST_E0_ERROR_EV = 1e-6
+"""Changes of elements' energies, and errors of an atom, under which nothing is weighed anew."""
+MOST_FITS = 100
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 FROZEN: dict[str, tuple[str, ...]] = {
@@ -76,8 +83,10 @@ class Predictions:
 def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
     """Energies of the elements that explain the frames' total energies best.
 
-    A minimum-norm least-squares fit of energies to compositions. It is defined even where all
-    frames have one composition, and only the sum over a frame has a meaning.
+    A robust minimum-norm fit of energies per atom to compositions (P. J. Huber, Robust Statistics,
+    1981): squares of errors, but of those beyond 1.345 robust standard deviations the absolute
+    value. Frames that replicas went astray to would move all others otherwise. It is defined even
+    where all frames have one composition, and only the sum over a frame has a meaning.
 
     Args:
         frames: frames with `info["energy"]`, eV.
@@ -254,9 +263,21 @@ def errors(predictions: Predictions, frames: Sequence[Atoms]) -> dict[str, float
 
 
 def _fit_e0s(frames: Sequence[Atoms], energies: np.ndarray) -> dict[int, float]:
+    """Huber's estimate, by weighted least squares again and again; errors are per atom."""
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     composition = np.array([[np.sum(atoms.numbers == z) for z in elements] for atoms in frames])
-    solution = np.linalg.lstsq(composition.astype(float), energies, rcond=None)[0]
+    sizes = composition.sum(axis=1)
+    shares, per_atom = composition / sizes[:, None], np.asarray(energies) / sizes
+    weights, solution = np.ones(len(sizes)), np.zeros(len(elements))
+    for _ in range(MOST_FITS):
+        root = np.sqrt(weights)
+        before = solution
+        solution = np.linalg.lstsq(shares * root[:, None], per_atom * root, rcond=None)[0]
+        if np.abs(solution - before).max() < LEAST_E0_ERROR_EV:
+            break
+        off = np.abs(per_atom - shares @ solution)
+        spread = max(float(np.median(off)) / NORMAL_MEDIAN, LEAST_E0_ERROR_EV)
+        weights = np.minimum(1.0, HUBER * spread / np.maximum(off, LEAST_E0_ERROR_EV))
     return dict(zip(elements, solution.tolist(), strict=True))
 
 
