@@ -46,8 +46,10 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
 # e3nn's modules cause this warning each time one is built or read.
 warnings.filterwarnings("ignore", message="The TorchScript type system doesn't support")
 
-HUBER = 1.345
-"""Robust standard deviations from which on an energy's error counts by its absolute value."""
+HUBER = (1.345, 5.0)
+"""Robust standard deviations from which on an energy's error counts by its absolute value: first
+few, which tells frames gone astray from others; then, with the deviation that was found so, as many
+as nearly all others have, so that these are averaged."""
 NORMAL_MEDIAN = 0.6745
 """Median of the absolute value of a normal variable, in standard deviations."""
 LEAST_E0_ERROR_EV = 1e-6
@@ -84,9 +86,9 @@ def fit_e0s(frames: Sequence[Atoms]) -> dict[int, float]:
     """Energies of the elements that explain the frames' total energies best.
 
     A robust minimum-norm fit of energies per atom to compositions (P. J. Huber, Robust Statistics,
-    1981): squares of errors, but of those beyond 1.345 robust standard deviations the absolute
-    value. Frames that replicas went astray to would move all others otherwise. It is defined even
-    where all frames have one composition, and only the sum over a frame has a meaning.
+    1981): squares of errors, and of those beyond five robust standard deviations absolute values.
+    Frames that replicas went astray to would move all others otherwise. It is defined even where
+    all frames have one composition, and only the sum over a frame has a meaning.
 
     Args:
         frames: frames with `info["energy"]`, eV.
@@ -263,21 +265,26 @@ def errors(predictions: Predictions, frames: Sequence[Atoms]) -> dict[str, float
 
 
 def _fit_e0s(frames: Sequence[Atoms], energies: np.ndarray) -> dict[int, float]:
-    """Huber's estimate, by weighted least squares again and again; errors are per atom."""
+    """Huber's estimates, by weighted least squares again and again; errors are per atom."""
     elements = sorted({int(z) for atoms in frames for z in atoms.numbers})
     composition = np.array([[np.sum(atoms.numbers == z) for z in elements] for atoms in frames])
     sizes = composition.sum(axis=1)
     shares, per_atom = composition / sizes[:, None], np.asarray(energies) / sizes
-    weights, solution = np.ones(len(sizes)), np.zeros(len(elements))
-    for _ in range(MOST_FITS):
+
+    def fitted(weights: np.ndarray) -> np.ndarray:
         root = np.sqrt(weights)
-        before = solution
-        solution = np.linalg.lstsq(shares * root[:, None], per_atom * root, rcond=None)[0]
-        if np.abs(solution - before).max() < LEAST_E0_ERROR_EV:
-            break
-        off = np.abs(per_atom - shares @ solution)
-        spread = max(float(np.median(off)) / NORMAL_MEDIAN, LEAST_E0_ERROR_EV)
-        weights = np.minimum(1.0, HUBER * spread / np.maximum(off, LEAST_E0_ERROR_EV))
+        return np.linalg.lstsq(shares * root[:, None], per_atom * root, rcond=None)[0]
+
+    solution, spread = fitted(np.ones(len(sizes))), np.inf
+    for limit in HUBER:
+        for _ in range(MOST_FITS):
+            off = np.abs(per_atom - shares @ solution)
+            if limit == HUBER[0]:
+                spread = max(float(np.median(off)) / NORMAL_MEDIAN, LEAST_E0_ERROR_EV)
+            before = solution
+            solution = fitted(np.minimum(1.0, limit * spread / np.maximum(off, LEAST_E0_ERROR_EV)))
+            if np.abs(solution - before).max() < LEAST_E0_ERROR_EV:
+                break
     return dict(zip(elements, solution.tolist(), strict=True))
 
 
