@@ -26,7 +26,7 @@ from ase import Atoms
 from halcyon import files
 from halcyon.config import ModelSettings, StructureSettings
 from halcyon.frames import structure_key
-from halcyon.models import drift, forgetting, mace, parity, training
+from halcyon.models import drift, energy_zero, forgetting, mace, parity, training
 from halcyon.models.drift import Drift
 from halcyon.models.forgetting import Forgetting, Scan
 from halcyon.models.metrics import Learning, Metrics, SetErrors, TrainingProgress
@@ -176,7 +176,7 @@ def adopt(
         InputError: the file does not suit.
     """
     model = mace.load_start(start, elements, dtype=settings.dtype, device="cpu", head=head)
-    mace.move_energy_zero(model, test)
+    energy_zero.move_energy_zero(model, test)
     with files.replacing(out) as temporary:
         torch.save(model, temporary)
     say(f"{start}: {mace.described(model)}")

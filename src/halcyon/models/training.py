@@ -36,8 +36,8 @@ from ase import Atoms
 from halcyon import files
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
+from halcyon.models import energy_zero, mace
 from halcyon.models import graphs as mace_graphs
-from halcyon.models import mace
 from halcyon.models.atomic import AtomicReadout, Properties
 from halcyon.models.checkpoints import Checkpoint, identity_of
 from halcyon.models.graphs import Graph
@@ -230,7 +230,7 @@ def train(
         trained = loop.best_model()
         if recipe.lora_rank:
             trained = mace.merge_adapters(trained).eval()
-        e0s |= mace.move_energy_zero(trained, train_frames)
+        e0s |= energy_zero.move_energy_zero(trained, train_frames)
     with files.replacing(out) as temporary:
         torch.save(trained.cpu(), temporary)
     shutil.rmtree(folder, ignore_errors=True)
@@ -252,8 +252,8 @@ def _first_model(
             head=recipe.start_head,
         )
         none = dict.fromkeys((int(z) for z in model.atomic_numbers), 0.0)
-        return model, none | mace.move_energy_zero(model, frames)
-    e0s = dict.fromkeys(elements, 0.0) | mace.fit_e0s(frames)
+        return model, none | energy_zero.move_energy_zero(model, frames)
+    e0s = dict.fromkeys(elements, 0.0) | energy_zero.fit_e0s(frames)
     forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
     model = mace.new(
         recipe.model,
@@ -266,7 +266,7 @@ def _first_model(
 
 def _replay_graphs(frames: Sequence[Atoms], model: Any) -> list[Graph]:
     """Graphs of frames whose energies are counted from a zero of their own."""
-    return mace_graphs.graphs(frames, model, mace.unexplained_e0s(model, frames))
+    return mace_graphs.graphs(frames, model, energy_zero.unexplained_e0s(model, frames))
 
 
 def _choose_weights(model: Any, recipe: Recipe) -> None:
