@@ -19,11 +19,12 @@ Not for: many replicas at once (`exploration.explore`), or where thresholds come
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from pydantic import Field
 
 from halcyon.domain.failures import FailureMonitor
 from halcyon.domain.index import CliIndex
@@ -63,7 +64,10 @@ class Thresholds:
     cli_ps: float | None = None
     bond_stretch_A: float = 0.5
     min_distance_A: float = 0.5
-    site_distance_A: float | None = None
+    site_distance_A: Annotated[
+        float | None,
+        Field(exclude_if=lambda value: value is None),  # cards of early releases lack it
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -417,7 +417,7 @@ def _compare(model: Any, forward: TrainingPass) -> None:
     batch = _made_up(model)
     generator = torch.Generator().manual_seed(1)
     atoms, frames = len(batch["positions"]), len(batch["n_atoms"])
-    asked = torch.randn(atoms, 3, dtype=torch.float64, generator=generator)
+    direction = torch.randn(atoms, 3, dtype=torch.float64, generator=generator)
     strain = torch.randn(frames, 3, 3, dtype=torch.float64, generator=generator)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     every = []
@@ -427,17 +427,17 @@ def _compare(model: Any, forward: TrainingPass) -> None:
     ):
         names = ("interaction_energy", "forces", "virials", "node_feats")
         values = [result[name] for name in names]
-        loss = values[0].sum() + (asked * values[1]).sum() + (strain * values[2]).sum()
+        loss = values[0].sum() + (direction * values[1]).sum() + (strain * values[2]).sum()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         every.append((values, gradients))
     (values, gradients), (own_values, own_gradients) = every
-    for one, own in zip(values, own_values, strict=True):
-        layers.check(one, own, layers.POLYNOMIAL_TOLERANCE)
-    for one, own in zip(gradients, own_gradients, strict=True):
-        if (one is None) != (own is None):
+    for value, own in zip(values, own_values, strict=True):
+        layers.check(value, own, layers.POLYNOMIAL_TOLERANCE)
+    for gradient, own in zip(gradients, own_gradients, strict=True):
+        if (gradient is None) != (own is None):
             raise UnsuitableError
-        if one is not None and own is not None:
-            layers.check(one, own, layers.POLYNOMIAL_TOLERANCE)
+        if gradient is not None and own is not None:
+            layers.check(gradient, own, layers.POLYNOMIAL_TOLERANCE)
 
 
 def _made_up(model: Any) -> dict[str, Tensor]:
