@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     everything = grid(plan.train)
     if args.smoke:
         everything = [c for c in everything if c.system == "ethanol" and c.seed == 1]
-    chosen = [cell for cell in everything if cell.name.startswith(tuple(args.only))]
+    chosen = cells.chosen(everything, args.only)
     summary = cells.carry_out(
         args,
         chosen,

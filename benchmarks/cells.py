@@ -9,6 +9,7 @@ Not for: what a cell holds, or how cells are summarised (each benchmark's own).
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -56,8 +57,12 @@ def path_of(cell: Named, folder: Path) -> Path:
 
 def show_list(cells: Iterable[Named], folder: Path) -> None:
     """Print which cells are done."""
-    for cell in cells:
-        print(f"{cell.name:45} {'done' if path_of(cell, folder).exists() else 'missing'}")
+    try:
+        for cell in cells:
+            print(f"{cell.name:45} {'done' if path_of(cell, folder).exists() else 'missing'}")
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `--list | head`: the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read(folder: Path, order: Sequence[Named], *, schema: int) -> list[dict[str, Any]]:
@@ -92,8 +97,31 @@ def parser(docstring: str, *, results: Path | None, work: Path) -> argparse.Argu
     made.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
     made.add_argument("--cells", type=Path, metavar="DIR", default=results, help="of the cells")
     made.add_argument("--work", type=Path, metavar="DIR", default=work, help="labels and models")
-    made.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
+    made.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="cells whose names begin so (default: all)",
+    )
     return made
+
+
+def chosen(every: Iterable[Cell], beginnings: Sequence[str]) -> list[Cell]:
+    """Cells whose names begin with one of these; all, if there is none.
+
+    Raises:
+        SystemExit: no cell's name begins with one of them.
+    """
+    known = list(every)
+    for beginning in beginnings:
+        if not any(cell.name.startswith(beginning) for cell in known):
+            sys.exit(
+                f"--only {beginning}: no cell begins so. Known are, for example: "
+                f"{', '.join(cell.name for cell in known[:3])}; `--list` shows all."
+            )
+    return [cell for cell in known if cell.name.startswith(tuple(beginnings) or "")]
 
 
 def carry_out(

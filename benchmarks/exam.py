@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> None:
     work.mkdir(parents=True, exist_ok=True)
     place = Place(exam, folder, work, configs(exam, work, smoke=given.smoke), ROOT)
     every = grid(exam)
-    chosen = [cell for cell in every if cell.name.startswith(tuple(given.only))]
+    chosen = cells.chosen(every, given.only)
     done = cells.carry_out(
         given,
         chosen,

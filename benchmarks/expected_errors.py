@@ -105,13 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the published set")
     parser.add_argument("--work", type=Path, metavar="DIR", default=WORK, help="frames and models")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="begin so")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="begin so"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", default=OUT, help="of the numbers")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     cells = files.read_json(args.out) if args.out.exists() else {}
     for case in grid():
-        if not case.name.startswith(tuple(args.only)) or (case.system.channel and not args.data):
+        if not case.name.startswith(tuple(args.only) or "") or (
+            case.system.channel and not args.data
+        ):
             continue
         held_out, seen = pairs_of(case, frames_of(case.system, args.work, args.data), args.work)
         elements = {str(name): str(name) for name in np.unique(held_out.classes)}

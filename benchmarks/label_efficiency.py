@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             _show([compute(cell, SMOKE, Path(folder)) for cell in cells_of], args.json)
         return
-    chosen = [cell for cell in grid() if cell.name.startswith(tuple(args.only))]
+    chosen = cells.chosen(grid(), args.only)
 
     def work() -> None:
         for cell, path in cells.missing(chosen, args.cells, args.work):

@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    chosen = [cell for cell in grid(args.device) if cell.name.startswith(tuple(args.only))]
+    chosen = cells.chosen(grid(args.device), args.only)
     known = cells.carry_out(
         args,
         chosen,

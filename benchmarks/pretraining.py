@@ -397,11 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = SMOKE if args.smoke else Plan()
     work = args.work / plan.digest
     folder = args.cells or (work / "cells" if args.smoke else RESULTS)
-    chosen = [
-        cell
-        for cell in (SMOKE_GRID if args.smoke else grid())
-        if cell.name.startswith(tuple(args.only))
-    ]
+    chosen = cells.chosen(SMOKE_GRID if args.smoke else grid(), args.only)
     done = cells.carry_out(
         args,
         chosen,

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the published set")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    cases = [case for case in grid() if case.name.startswith(tuple(args.only))]
+    cases = cells.chosen(grid(), args.only)
     summary = cells.carry_out(
         args,
         cases,

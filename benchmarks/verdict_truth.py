@@ -424,7 +424,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="a tiny campaign; nothing is kept")
     given = parser.parse_args(words)
     effort, folder, work = Effort(), given.cells, given.work
-    chosen = [cell for cell in grid() if cell.name.startswith(tuple(given.only))]
+    chosen = cells.chosen(grid(), given.only)
     if given.smoke:
         effort, work, chosen = SMOKE, work / "smoke", chosen[:1]
         shutil.rmtree(work, ignore_errors=True)

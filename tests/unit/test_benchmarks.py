@@ -128,6 +128,15 @@ def test_pretraining_draws_models_not_replicas_alone(benchmark):
     assert widths[1] > 1.3 * widths[0]
 
 
+def test_only_adds_up_and_names_cells_that_exist(benchmark, capsys, tmp_path):
+    main = benchmark("pretraining").main
+    main(["--list", "--cells", str(tmp_path), "--only", "zbl", "--only", "shuffled"])
+    listed = capsys.readouterr().out.split()[::2]
+    assert {name.split("_")[0] for name in listed} == {"zbl", "shuffled"}
+    with pytest.raises(SystemExit, match="--only zlb: no cell begins so"):
+        main(["--list", "--cells", str(tmp_path), "--only", "zbl", "zlb"])
+
+
 def test_pretraining_knows_its_grid(benchmark, capsys, tmp_path):
     module = benchmark("pretraining")
     cells = module.grid()
