@@ -12,6 +12,7 @@ from tblite.ase import TBLite
 from halcyon.config import AseForceField, GfnffForceField, TeacherSettings, XtbForceField
 from halcyon.errors import InputError
 from halcyon.teacher import dynamics
+from halcyon.teacher.calculators import TightBinding
 from halcyon.teacher.forcefield import make_teacher
 from halcyon.teacher.sampling import sample
 
@@ -219,6 +220,19 @@ def test_the_teacher_is_the_same_text_each_time(forcefield):
 def test_what_it_cannot_compute_is_refused_before_any_job(atoms, forcefield, words):
     with pytest.raises(InputError, match=words):
         make_teacher(forcefield, atoms, [])
+
+
+def test_a_start_structure_is_computed_once(monkeypatch):
+    calls = []
+    single = TightBinding.__call__
+    monkeypatch.setattr(TightBinding, "__call__", lambda s, a: calls.append(a) or single(s, a))
+    start = structure("SH2", seed=9)
+    for _ in range(2):
+        make_teacher(XTB, start, [(0, 1), (0, 2)])
+    assert len(calls) == 1
+    start.positions[1, 2] += 0.01
+    make_teacher(XTB, start, [(0, 1), (0, 2)])
+    assert len(calls) == 2
 
 
 def test_a_hamiltonian_that_does_not_exist_is_refused():

@@ -64,6 +64,8 @@ REFERENCE_PLATFORM_ATOMS = 150
 """Molecules up to this size run on OpenMM's Reference platform: it is faster there."""
 CHARGE_TOLERANCE = 0.05
 """A force field's charges may differ from the structure's charge by this, e."""
+_TRIED: set[tuple[str, bytes, bytes]] = set()
+"""Programs, and start structures that they computed: settings, coordinates and cells."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,18 @@ def _held(teacher: Teacher, fixed: np.ndarray) -> Teacher:
     return teacher
 
 
+def _try(computation: Computation, start: Atoms) -> None:
+    """Compute the start structure, once in a process: a metal's takes minutes.
+
+    Raises:
+        Exception: the calculation failed.
+    """
+    case = (computation.__getstate__(), start.positions.tobytes(), start.cell.array.tobytes())
+    if case not in _TRIED:
+        computation.computed(start)
+        _TRIED.add(case)
+
+
 def _computed(
     settings: ComputedForceField, atoms: Atoms, bonds: Sequence[tuple[int, int]]
 ) -> Teacher:
@@ -304,7 +318,7 @@ def _computed(
         computation = Computation(settings, start)
         named = computation.program.name
         if len(atoms) > 1:  # of a single atom no frame is drawn
-            computation.computed(start)
+            _try(computation, start)
     except InputError:
         raise
     except Exception as error:  # calculators may raise anything
