@@ -91,8 +91,9 @@ lint: $(INSTALLED) docs
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
+# A file's tests stay in one process: many share a model that takes seconds to train.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 pytest tests/unit tests/docs
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/docs
 
 integration: $(INSTALLED)
 	pytest tests/integration -m 'not faults'
