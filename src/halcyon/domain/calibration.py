@@ -29,7 +29,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from ase import Atoms
-from sklearn.covariance import ledoit_wolf
 
 from halcyon.config import AccuracySettings, DomainSettings
 from halcyon.domain.bounds import FEWEST_VALUES, ClassEnergies, build, by_class
@@ -441,6 +440,8 @@ def fit_normal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # A single value, or equal ones, have no covariance.
     covariance = np.eye(scaled.shape[1])
     if scaled.any():
+        from sklearn.covariance import ledoit_wolf
+
         covariance, _ = ledoit_wolf(scaled, assume_centered=True)
     variances, axes = np.linalg.eigh(covariance)
     # Descriptors that depend on each other leave directions without variance but for rounding.

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 GROUP = 5
 """Pairs averaged before the fit: the end of an isotonic fit otherwise follows a single pair."""
@@ -253,6 +252,8 @@ def steps(distance: np.ndarray, pairs: Pairs, rows: np.ndarray) -> _Steps:
         np.add.reduceat(values[rows][order] * weight, begins) / total
         for values in (distance, pairs.error)
     )
+    from sklearn.isotonic import IsotonicRegression
+
     fit = IsotonicRegression(out_of_bounds="clip").fit(x, y, sample_weight=total)
     return _Steps(fit.X_thresholds_, np.maximum(fit.y_thresholds_, SMALLEST_ERROR_EV_PER_A))
 

@@ -48,7 +48,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 from halcyon.domain.curves import (
     SMALLEST_ERROR_EV_PER_A,
@@ -333,6 +332,8 @@ class _Trial:
         folds = min(FOLDS, len(np.unique(pairs.frame)))
         parts = [(everything, everything)]  # a single frame foretells nothing but itself
         if folds > 1:
+            from sklearn.model_selection import GroupKFold
+
             parts = list(GroupKFold(folds).split(everything, groups=pairs.frame))
         errors = np.empty(len(pairs))
         for learned, rest in parts:

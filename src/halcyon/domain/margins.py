@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from halcyon.errors import InputError
 from halcyon.verdict.estimates import Interval
@@ -138,6 +137,8 @@ def _tail_quantile(scores: np.ndarray, alpha: float) -> float | None:
     in_tail = int(TAIL * len(scores))
     if in_tail < FEWEST_TAIL_POINTS:
         return None
+    from scipy import stats
+
     ordered = np.sort(scores)
     begin = ordered[-in_tail - 1]
     excess = ordered[-in_tail:] - begin
@@ -161,6 +162,8 @@ def exceedance(outside: Sequence[np.ndarray]) -> Exceedance | None:
     """
     if not outside:
         return None
+    from scipy import stats
+
     pooled = np.concatenate(list(outside))
     interval = stats.binomtest(int(pooled.sum()), pooled.size).proportion_ci(0.95)
     return Exceedance(

@@ -19,7 +19,6 @@ Not for: which frames may be taken, or how many of each structure (see `selectio
 from collections.abc import Sequence
 
 import numpy as np
-from skmatter.sample_selection import FPS
 
 from halcyon.domain.environments import descriptor_scale
 
@@ -66,6 +65,8 @@ def farthest(
     # Centred, since scikit-matter takes differences of squares, of which small ones lose digits.
     everything = (everything - everything.mean(axis=0)) / descriptor_scale(everything)
     begin = len(learned)
+    from skmatter.sample_selection import FPS
+
     sampling = FPS(initialize=list(range(begin)) or 0, n_to_select=begin + number).fit(everything)
     squared = np.maximum(sampling.get_select_distance()[begin:], 0.0)
     taken = sampling.selected_idx_[begin:] - begin
