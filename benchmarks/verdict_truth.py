@@ -34,6 +34,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 import cells
+from ground_states import labelled
 from halcyon import files
 from halcyon.campaign.campaign import Campaign
 from halcyon.config import Settings
@@ -91,7 +92,11 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "methylammonium": {},  # a cation
     # Periodic GFN2-xTB takes ten times as long.
     "water12": {"method": "GFN1-xTB"},  # a liquid
-    "hydrogen-combustion": {"folder": "config/systems", "method": "GFN1-xTB"},  # reactive
+    "hydrogen-combustion": {  # reactive
+        "folder": "config/systems",
+        "method": "GFN1-xTB",
+        "spin_polarized": True,
+    },
 }
 
 
@@ -114,7 +119,11 @@ class Cell:
             "campaign": self.name,
             "systems": [self.system],
             "systems_folder": str(ROOT / system.get("folder", "benchmarks/verdict_systems")),
-            "reference": {"backend": "xtb", "method": system.get("method", "GFN2-xTB")},
+            "reference": {
+                "backend": "xtb",
+                "method": system.get("method", "GFN2-xTB"),
+                "spin_polarized": system.get("spin_polarized", False),
+            },
             "results": str(work / self.name),
             "label_store": str(work / "labels"),
             "seed": 20261121 + self.seed,
@@ -249,7 +258,7 @@ def new_dynamics(
     )
     frames = run.reservoir
     predictions = mace.evaluate(model, frames)
-    records = campaign.reference().label(frames, work, 1)
+    records = labelled(campaign.reference(), frames, plan.structures, work)
     errors: dict[tuple[str, float], list[float]] = defaultdict(list)
     for frame, predicted, record in zip(frames, predictions.forces, records, strict=True):
         if record.forces is not None:

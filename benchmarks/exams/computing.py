@@ -304,7 +304,10 @@ def _dynamics(cell: Cell, place: Place) -> dict[str, Any]:
         return {"steps": run.steps, "released": segment.released, "replicas": []}
     if run.who == "reference":
         potential: Any = ReferencePotential(
-            whole.reference(), replicas[0].start, place.work / cell.name
+            whole.reference(),
+            replicas[0].start,
+            setting.plan.structures[replicas[0].start.info["structure"]],
+            place.work / cell.name,
         )
     else:
         campaign = place.campaign(cell.variant)

@@ -2,7 +2,7 @@
 
     from exams.potentials import ReferencePotential
 
-    potential = ReferencePotential(campaign.reference(), start, work)
+    potential = ReferencePotential(campaign.reference(), start, settings, work)
     potential(state)["forces"]  # as those of a model
 
 The reference's own dynamics are thus made by the very integrator, starts and random numbers that
@@ -20,6 +20,8 @@ import torch
 from ase import Atoms
 from torch_sim.models.interface import ModelInterface
 
+from ground_states import labelled
+from halcyon.config import StructureSettings
 from halcyon.exploration.bias import Metadynamics
 from halcyon.labels import stress
 from halcyon.labels.reference.base import Reference
@@ -35,18 +37,22 @@ class ReferencePotential(ModelInterface):
         core_seconds: of all of them.
     """
 
-    def __init__(self, reference: Reference, start: Atoms, work: Path) -> None:
+    def __init__(
+        self, reference: Reference, start: Atoms, settings: StructureSettings, work: Path
+    ) -> None:
         """Keep the reference.
 
         Args:
             reference: the campaign's.
             start: elements, charge and multiplicity of every replica, and whether it is periodic.
+            settings: of the structure: of several multiplicities the lowest energy counts.
             work: folder for its scratch files.
         """
         super().__init__()
         self._device, self._dtype = torch.device("cpu"), DOUBLE
         self._compute_forces, self._compute_stress = True, False
         self._reference, self._start, self._work = reference, start, work
+        self._structures = {start.info["structure"]: settings}
         self.evaluations, self.core_seconds = 0, 0.0
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
@@ -58,7 +64,7 @@ class ReferencePotential(ModelInterface):
             forces.append(np.full((len(frame), 3), np.nan))
             if not np.isfinite(frame.positions).all():
                 continue  # it failed at the step before
-            record = next(iter(self._reference.label([frame], self._work, 1)))
+            (record,) = labelled(self._reference, [frame], self._structures, self._work)
             self.evaluations += 1
             self.core_seconds += record.core_seconds
             if record.energy is not None and record.forces is not None:

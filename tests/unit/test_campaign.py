@@ -340,8 +340,26 @@ def test_what_is_prepared_at_the_start_is_found_by_the_jobs(attempt, monkeypatch
     assert plan.classes("box")[:2] == ["box:C0", "box:O0"]
 
 
+def test_a_spin_that_a_reaction_does_not_keep_is_refused_unless_it_is_meant(attempt):
+    def reactive(**changes):
+        def change(system):
+            system |= {"kind": "reactive"}
+            system["structures"][0] |= {"multiplicity": 3} | changes
+
+        return change
+
+    polarized = reference(backend="xtb", spin_polarized=True)
+    words = r"structure thing: multiplicity = 3: 2 electrons .* `multiplicities: \[1, 3\]`.*\[3\]"
+    with pytest.raises(InputError, match=words):
+        attempt(polarized, reactive())
+    with pytest.raises(InputError, match=words):
+        attempt(system=reactive())
+    assert attempt(system=reactive(multiplicities=[3]))  # no polarisation: nothing is compared
+
+
 def test_a_campaign_keeps_its_identity(attempt):
     attempt()
+    attempt(system=structure(multiplicities=[1]))  # says the same
     attempt(section("exploration", time_ps=33.0))  # may change
     for change in (
         lambda c: c.update(seed=1),

@@ -4,10 +4,12 @@ import itertools
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch_sim
 import yaml
 from ase import Atoms, units
 from ase.build import bulk
@@ -15,7 +17,7 @@ from torch_sim.models.interface import ModelInterface
 
 from conftest import ROOT
 from halcyon.campaign.campaign import Campaign
-from halcyon.config import DistanceVariable, MetadynamicsBias, NoBias
+from halcyon.config import DistanceVariable, MetadynamicsBias, NoBias, StructureSettings
 from halcyon.exploration.dynamics import Replica
 from halcyon.labels.reference.base import Record, Status
 
@@ -179,6 +181,9 @@ WELL = MetadynamicsBias(
 UNWATCHED = Criteria(kind="reactive", bonds={}, bond_stretch_A=0.5, min_distance_A=0.3)
 
 
+PAIR = StructureSettings(name="pair", smiles="[H][H]")
+
+
 def pairs(number):
     start = Atoms("H2", [[0, 0, 0], [0, 0, 1.6]])
     start.info = {"charge": 0, "multiplicity": 1, "structure": "pair"}
@@ -289,29 +294,30 @@ def test_a_replica_that_fails_leaves_and_the_others_go_on():
     assert np.array_equal(ordered[0].positions, parts[2].positions)
 
 
+class Spring:
+    """E = r²/2 of two atoms; no label beyond 1.75 Å."""
+
+    def label(self, frames, _work, _cores):
+        for frame in frames:
+            vector = frame.positions[1] - frame.positions[0]
+            if np.linalg.norm(vector) > 1.75:
+                yield Record(status=Status.UNCONVERGED, core_seconds=2.0)
+            else:
+                forces = np.array([vector, -vector])
+                yield Record(
+                    status=Status.OK,
+                    energy=float(vector @ vector) / 2,
+                    forces=forces,
+                    core_seconds=1.0,
+                )
+
+
 def test_the_reference_is_integrated_as_a_model_and_its_failures_are_not_finite(tmp_path):
-    class Spring:
-        """E = r²/2 of two atoms; no label beyond 1.75 Å."""
-
-        def label(self, frames, _work, _cores):
-            for frame in frames:
-                vector = frame.positions[1] - frame.positions[0]
-                if np.linalg.norm(vector) > 1.75:
-                    yield Record(status=Status.UNCONVERGED, core_seconds=2.0)
-                else:
-                    forces = np.array([vector, -vector])
-                    yield Record(
-                        status=Status.OK,
-                        energy=float(vector @ vector) / 2,
-                        forces=forces,
-                        core_seconds=1.0,
-                    )
-
     members = pairs(2)
     far = members[1].start.copy()
     far.positions[1, 2] = 1.9
     members[1] = Replica(1, 600.0, far)
-    potential = ReferencePotential(Spring(), members[0].start, tmp_path)
+    potential = ReferencePotential(Spring(), members[0].start, PAIR, tmp_path)
     parts = integrate(
         potential,
         Segment(run_of(segment_ps=0.01), 0),
@@ -324,6 +330,27 @@ def test_the_reference_is_integrated_as_a_model_and_its_failures_are_not_finite(
     # The second has no label at its start, and is not computed again.
     assert potential.evaluations == 2 + 20
     assert potential.core_seconds == 1 + 2 + 20
+
+
+def test_the_references_dynamics_are_those_of_the_lowest_spin(tmp_path):
+    """Of a quadratic energy that grows with the multiplicity at short distance, and else falls."""
+
+    class Crossing(Spring):
+        def label(self, frames, work, cores):
+            for frame, record in zip(frames, super().label(frames, work, cores), strict=True):
+                spin = frame.info["multiplicity"]
+                long = frame.get_distance(0, 1) > 1.65
+                yield replace(record, energy=record.energy + (-spin if long else spin))
+
+    start = pairs(1)[0].start
+    scanned = PAIR.model_copy(update={"multiplicities": [1, 3]})
+    potential = ReferencePotential(Crossing(), start, scanned, tmp_path)
+    for length, shift in ((1.6, 1.0), (1.7, -3.0)):
+        frame = start.copy()
+        frame.positions[1, 2] = length
+        state = torch_sim.initialize_state([frame], torch.device("cpu"), torch.float64)
+        assert float(potential(state)["energy"]) == pytest.approx(length**2 / 2 + shift)
+    assert (potential.evaluations, potential.core_seconds) == (2, 4.0)
 
 
 def test_a_segment_is_given_all_hills_of_those_before_it(tmp_path):

@@ -28,6 +28,13 @@ def test_a_frame_keeps_its_multiplicity_unless_others_are_asked_for(rattled):
     assert singlet.info["key"] == structure_key(frame) != triplet.info["key"]
 
 
+@pytest.mark.parametrize(
+    ("multiplicity", "spins"), [(1, [1, 3]), (2, [2, 4]), (3, [1, 3]), (4, [2, 4]), (5, [1, 3, 5])]
+)
+def test_spins_of_a_reaction_pair_and_part_electrons(multiplicity, spins):
+    assert spin.likely_spins(multiplicity) == spins
+
+
 def test_the_lowest_state_of_oxygen_is_its_triplet():
     """By experiment 0.98 eV under the singlet; spin-polarised GFN2-xTB has the order."""
     settings = StructureSettings(**OXYGEN, multiplicities=[1, 3, 5])

@@ -320,23 +320,46 @@ def check_stress(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> No
 
 
 def check_scan(campaign: Campaign, source: str) -> None:
-    """Refuse to look for the lowest spin with a reference that cannot compare spins."""
+    """Refuse spins that the reference cannot compare, and a spin that a reaction does not keep.
+
+    Raises:
+        InputError: several multiplicities, and a reference that does not tell them apart; or a
+            single one, where a reaction may pair electrons, and it is not said that it is meant.
+    """
     reference, reason = campaign.settings.reference, ""
+    published = isinstance(reference, config.DatasetReference)
     if isinstance(reference, config.XtbReference) and not reference.spin_polarized:
         reason = (
             "GFN-xTB without spin polarisation finds low spin lowest, even for O2. Set "
             "reference.spin_polarized to true"
         )
-    elif isinstance(reference, config.DatasetReference):
+    elif published:
         reason = "a published set has each frame in one spin"
     for name, plan in campaign.systems.items():
         for structure in plan.system.structures:
-            if reason and structure.multiplicities:
+            if reason and len(structure.multiplicities) > 1:
                 raise InputError(
                     f"{source}: system {name}: structure {structure.name}: multiplicities = "
                     f"{structure.multiplicities}: expected none with `reference: {{backend: "
                     f"{campaign.settings.reference.backend}}}`: {reason}"
                 )
+            if plan.system.kind == "reactive" and structure.explore and not published:
+                _refuse_lone_spin(structure, f"{source}: system {name}")
+
+
+def _refuse_lone_spin(structure: config.StructureSettings, where: str) -> None:
+    """Refuse one spin for frames whose electrons may pair, unless it is said that it is meant."""
+    from halcyon.labels.spin import PAIRING, likely_spins
+
+    spin = structure.multiplicity
+    if spin >= PAIRING and not structure.multiplicities:
+        raise InputError(
+            f"{where}: structure {structure.name}: multiplicity = {spin}: {spin - 1} electrons are "
+            "unpaired, and may pair where bonds form: labels of this spin alone then lie eV above "
+            f"the ground state. Expected `multiplicities: {likely_spins(spin)}`, of which the "
+            f"lowest energy is the label (docs/labels.md#spin), or `multiplicities: [{spin}]` if "
+            "this spin alone is meant"
+        )
 
 
 def check_second_opinion(campaign: Campaign, source: str) -> None:
@@ -361,7 +384,7 @@ def check_second_opinion(campaign: Campaign, source: str) -> None:
             )
         _check_second_frames(plan, where)
         for structure in plan.explored:
-            if plan.structures[structure].multiplicities:
+            if len(plan.structures[structure].multiplicities) > 1:
                 raise InputError(
                     f"{where}: audit.second_opinion = {audit.second_opinion}: structure "
                     f"{structure} has several multiplicities, and GFN-xTB without spin "

@@ -84,6 +84,8 @@ def check_identity(campaign: Campaign, level: str, *, dry: bool = False) -> None
 def _structure_identity(structure: config.StructureSettings) -> dict[str, Any]:
     """A structure's settings, without keys of later versions that it does not use."""
     settings = structure.model_dump(mode="json")
+    if settings["multiplicities"] == [settings["multiplicity"]]:
+        settings["multiplicities"] = []  # the same, said aloud
     unused = {"multiplicities": [], "label": True}
     return {k: v for k, v in settings.items() if k not in unused or v != unused[k]}
 

@@ -53,7 +53,8 @@ class StructureSettings(Section):
         [],
         description="Spin multiplicities among which `multiplicity`, e.g. [1, 3, 5] where bonds "
         "break and form: every frame is labelled in each of them, at that cost, and the lowest "
-        "energy is its label. By default all frames keep `multiplicity`.",
+        "energy is its label. By default all frames keep `multiplicity`; a list of that one alone "
+        "says the same, and that it is meant.",
     )
     box_A: float | None = Field(
         None,

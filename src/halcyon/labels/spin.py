@@ -28,8 +28,23 @@ from halcyon.labels import sanity
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 
+PAIRING = 3
+"""Least multiplicity with two unpaired electrons, which may pair where a bond forms."""
 SAME_eV = 1e-7
 """Two spins whose energies differ by less, eV, are one state: SCF noise alone is larger."""
+
+
+def likely_spins(multiplicity: int) -> list[int]:
+    """Multiplicities that frames of a reactive structure may have as their ground state.
+
+    All that pair some of the electrons that are unpaired at the start, and at least two in all: a
+    bond that breaks in a closed shell leaves two radicals, which a triplet describes.
+
+    Args:
+        multiplicity: of the start structure, all its spins aligned.
+    """
+    lowest = 2 - multiplicity % 2
+    return list(range(lowest, max(multiplicity, lowest + 2) + 1, 2))
 
 
 def states(

@@ -225,7 +225,8 @@ def _new_system(arguments: argparse.Namespace) -> int:
             f"{', '.join(existing)}: exists already. Choose another --name, or write over it with "
             "--force"
         )
-    reference = {"backend": "xtb"}  # CP2K may be on another machine
+    # CP2K may be on another machine, and spins are told apart by polarised xTB alone.
+    reference: dict[str, Any] = {"backend": "xtb", "spin_polarized": True}
     if backend == "pyscf":
         reference = {"backend": "pyscf", "level": str(arguments.level or LEVELS["pyscf"])}
     plan = _checked(proposal, name, reference).systems[name]
@@ -236,7 +237,9 @@ def _new_system(arguments: argparse.Namespace) -> int:
             level=arguments.level or (level_of_crystal if crystal_by_cp2k else None),
             n_atoms=max(plan.atoms[structure] for structure in plan.explored),
             device=_device(),
-            open_shell=any(s.multiplicity > 1 for s in plan.structures.values()),
+            open_shell=any(
+                s.multiplicity > 1 or len(s.multiplicities) > 1 for s in plan.structures.values()
+            ),
             k_spacing_per_A=proposal.k_spacing_per_A,
         )
     for path, text in written.items():

@@ -33,6 +33,7 @@ from halcyon.config import (
     XtbReference,
 )
 from halcyon.errors import InputError
+from halcyon.labels.spin import likely_spins
 from halcyon.systems import guesses
 from halcyon.systems import structures as systems
 from halcyon.systems.packing import packed_structure
@@ -320,6 +321,12 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
         )
     if unpaired:
         lines.append(f"    multiplicity: {unpaired + 1} # {unpaired} unpaired, spins aligned")
+    if wish.kind == "reactive":
+        spins = likely_spins(unpaired + 1)
+        lines += [
+            f"    multiplicities: {spins} # electrons part and pair where bonds break and form:",
+            "    # each frame is labelled in all of them, and the lowest energy counts",
+        ]
     return lines, notes
 
 
