@@ -228,6 +228,15 @@ def test_reactive_mixture_is_that_of_the_shipped_file(here):
     assert system.forcefield == shipped.forcefield
 
 
+@pytest.mark.parametrize(("multiplicity", "spins"), [(1, []), (3, [1, 3])])
+@pytest.mark.usefixtures("here")
+def test_a_cluster_of_metal_may_pair_its_electrons(multiplicity, spins):
+    Atoms("Li4", [[1.35, 0, 0], [-1.35, 0, 0], [0, 2.67, 0], [0, -2.67, 0]]).write("lithium.xyz")
+    more = ("--multiplicity", str(multiplicity), "--campaign", "xtb")
+    assert new("lithium.xyz", "--name", "it", *more) == 0
+    assert written("it").structures[0].multiplicities == spins
+
+
 def test_names_that_yaml_would_misread(here):
     del here
     mine = ("--forcefield", "config/forcefields/small-molecules.xml")

@@ -33,7 +33,7 @@ from halcyon.config import (
     XtbReference,
 )
 from halcyon.errors import InputError
-from halcyon.labels.spin import likely_spins
+from halcyon.labels.spin import PAIRING, likely_spins
 from halcyon.systems import guesses
 from halcyon.systems import structures as systems
 from halcyon.systems.packing import packed_structure
@@ -107,6 +107,8 @@ def propose(wish: Wish) -> Proposal:
     if wish.kind == "molecule":
         (part,) = parts
         structures = [_structure_lines(part, alone=True)]
+        if _is_cluster(wish, parts) and part.settings.multiplicity >= PAIRING:
+            structures[0] += _spin_lines(part.settings.multiplicity)
     else:
         box, box_notes = _box(wish, parts)
         structures = [box]
@@ -322,12 +324,16 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
     if unpaired:
         lines.append(f"    multiplicity: {unpaired + 1} # {unpaired} unpaired, spins aligned")
     if wish.kind == "reactive":
-        spins = likely_spins(unpaired + 1)
-        lines += [
-            f"    multiplicities: {spins} # electrons part and pair where bonds break and form:",
-            "    # each frame is labelled in all of them, and the lowest energy counts",
-        ]
+        lines += _spin_lines(unpaired + 1)
     return lines, notes
+
+
+def _spin_lines(multiplicity: int) -> list[str]:
+    """Lines with the spins that frames of a reactive structure may have."""
+    return [
+        f"    multiplicities: {likely_spins(multiplicity)} # electrons part and pair where bonds",
+        "    # break and form: each frame is labelled in all of them, and the lowest energy counts",
+    ]
 
 
 def _structure_lines(part: Part, *, alone: bool) -> list[str]:
