@@ -84,10 +84,29 @@ def test_one_wrong_frame_is_not_the_levels_fault(level):
 def test_points_without_a_label_say_nothing(level):
     good, compute, _ = level(status="unconverged")
     slopes = check(good, compute, SETTINGS, seed=3)
-    assert [slope.passed for slope in slopes] == [None, None]
+    assert [slope.passed for slope in slopes] == [None] * 3
     assert "unconverged" in slopes[0].message
     assert fault(slopes) is None
     assert check([], compute, SETTINGS, seed=3) == []
+
+
+@pytest.mark.parametrize(("frames", "passed"), [(1, [None, True]), (6, [None] * 3)])
+def test_an_scf_that_finds_another_state_beside_a_frame_says_nothing(level, frames, passed):
+    good, compute, calls = level()
+    order = np.random.default_rng(3).permutation(len(good))[:frames]
+    jumping = {good[number].info["key"] for number in order}
+
+    def jumps(points):
+        labelled = compute(points)
+        if any(key in points[0].info["reason"] for key in jumping):
+            labelled[0].info["energy"] -= 1.5
+        return labelled
+
+    slopes = check(good, jumps, SETTINGS, seed=3)
+    assert [slope.passed for slope in slopes] == passed
+    assert "lie 1.50 eV off a line" in slopes[0].message
+    assert fault(slopes) is None
+    assert len(calls) == len(passed)
 
 
 def test_slopes_come_back_from_their_file(level, tmp_path):

@@ -332,6 +332,19 @@ def test_a_wrong_sign_or_unit_is_a_fault_of_the_level(wrong):
     assert "the stress is not the slope of the energy by strain on 2 of 2 frames" in fault(slopes)
 
 
+def test_an_energy_of_another_state_beside_a_frame_says_nothing_of_its_stress():
+    frames, compute = level()
+
+    def jumps(points):
+        labelled = compute(points)
+        labelled[0].info["energy"] -= 1.5
+        return labelled
+
+    (slope,) = check_stress(frames, jumps, SanitySettings(), seed=3)
+    assert slope.passed is None
+    assert "1.50 eV off a line: they are of different states" in slope.message
+
+
 def test_a_small_stress_says_nothing_of_its_sign():
     relaxed = bulk("Cu", a=3.59, cubic=True)  # EMT's own lattice constant
     relaxed.info = dict(NEUTRAL)

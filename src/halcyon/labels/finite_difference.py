@@ -41,6 +41,14 @@ STRAIN = 0.002
 then makes one of 0.01 GPa in the slope."""
 FRAMES_AT_MOST = 2
 """Where the first frame fails, a second is checked: the first may be at a crossing of states."""
+FRAMES_TRIED = 3
+"""So many frames are tried where the points beside them say nothing."""
+LARGEST_CURVATURE_eV_PER_A2 = 3000.0
+"""No energy bends more along a direction of all atoms, eV/Å²: bonds have up to 150, atoms pushed
+into each other 2000. Where three points bend more, they do not belong to one state: the SCF has
+found another solution beside the frame, which says nothing of the forces of the first."""
+LARGEST_MODULUS_GPa = 5000.0
+"""The same of the energy by strain, per volume, GPa: diamond has 1200 along one direction."""
 
 
 class Slope(Form):
@@ -49,7 +57,8 @@ class Slope(Form):
     key: str = Field(description="Of the frame.")
     structure: str = Field(description="Start structure of the frame.")
     passed: bool | None = Field(
-        description="Whether they agree; null: a calculation beside the frame has no label."
+        description="Whether they agree; null: a calculation beside the frame has no label, or is "
+        "of another state."
     )
     force: float = Field(description="Force along the direction, eV/Å.")
     slope: float | None = Field(
@@ -67,8 +76,8 @@ class StrainSlope(Form):
     key: str = Field(description="Of the frame.")
     structure: str = Field(description="Start structure of the frame.")
     passed: bool | None = Field(
-        description="Whether they agree; null: a calculation beside the frame has no label, or the "
-        "stress is too small to tell."
+        description="Whether they agree; null: a calculation beside the frame has no label, or is "
+        "of another state, or the stress is too small to tell."
     )
     stress_GPa: float = Field(description="Stress along the strain, tension positive.")
     slope_GPa: float | None = Field(
@@ -108,7 +117,7 @@ def check(
     *,
     seed: int,
 ) -> list[Slope]:
-    """Check one frame; where it fails, another one.
+    """Check one frame; where it fails, another one; where it cannot be told, up to three.
 
     Args:
         frames: good labels to draw from.
@@ -117,12 +126,12 @@ def check(
         seed: the same seed draws the same frame and direction, so that nothing is paid twice.
 
     Returns:
-        One slope, or two; none where there are no frames.
+        A slope of each frame that was tried; none where there are no frames.
     """
     slopes: list[Slope] = []
-    for number in np.random.default_rng(seed).permutation(len(frames))[:FRAMES_AT_MOST]:
+    for number in np.random.default_rng(seed).permutation(len(frames))[:FRAMES_TRIED]:
         slopes.append(_slope(frames[number], compute, settings, seed))
-        if slopes[-1].passed:
+        if slopes[-1].passed or [s.passed for s in slopes].count(False) == FRAMES_AT_MOST:
             break
     return slopes
 
@@ -210,6 +219,10 @@ def _slope(
             f"force {force:.4f} eV/Å, slope of the energy {slope:.4f}: {error:.4f} apart, "
             f"expected at most {allowed:.4f}"
         )
+        bend = abs(ahead.info["energy"] + behind.info["energy"] - 2 * frame.info["energy"])
+        if not passed and bend > LARGEST_CURVATURE_eV_PER_A2 * STEP_A**2:
+            passed = None
+            message += f"; {_off_line(bend)} of its forces"
     return Slope(
         key=frame.info["key"],
         structure=frame.info["structure"],
@@ -219,6 +232,13 @@ def _slope(
         allowed=allowed,
         core_seconds=ahead.info["paid"] + behind.info["paid"],
         message=message,
+    )
+
+
+def _off_line(bend: float) -> str:
+    return (
+        f"its energy and those beside it lie {bend:.2f} eV off a line: they are of different "
+        "states, and say nothing"
     )
 
 
@@ -256,7 +276,11 @@ def _strain_slope(
             f"stress {along:.3f} GPa along a strain, slope of the energy {slope:.3f}: {error:.3f} "
             f"apart, expected at most {allowed:.3f}"
         )
-        if error > allowed:
+        bend = abs(ahead.info["energy"] + behind.info["energy"] - 2 * frame.info["energy"])
+        bound = LARGEST_MODULUS_GPa * GPA * STRAIN**2 * frame.get_volume()
+        if error > allowed and bend > bound:
+            message += f"; {_off_line(bend)} of its stress"
+        elif error > allowed:
             passed = False
         elif abs(slope) > allowed / 2:  # else a stress of the wrong sign would pass, too
             passed = True
