@@ -325,6 +325,7 @@ def _box(wish: Wish, parts: list[Part]) -> tuple[list[str], list[str]]:
         lines.append(f"    multiplicity: {unpaired + 1} # {unpaired} unpaired, spins aligned")
     if wish.kind == "reactive":
         lines += _spin_lines(unpaired + 1)
+        lines.append("    pretrain: true # so that molecules do not run into each other when hot")
     return lines, notes
 
 
