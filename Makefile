@@ -91,9 +91,11 @@ lint: $(INSTALLED) docs
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-# A file's tests stay in one process: many share a model that takes seconds to train.
+# A file's tests stay in one process, since many share a model that takes seconds to train, and files
+# in their order.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/docs
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	  tests/unit tests/docs
 
 integration: $(INSTALLED)
 	pytest tests/integration -m 'not faults'

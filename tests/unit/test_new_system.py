@@ -221,7 +221,8 @@ def test_reactive_mixture_is_that_of_the_shipped_file(here):
     assert box.pack == mixture.pack
     assert (box.multiplicity, box.multiplicities) == (5, [1, 3, 5])
     assert mixture.multiplicities == box.multiplicities
-    assert box.pretrain and mixture.pretrain
+    assert box.pretrain
+    assert mixture.pretrain
     assert box.density_g_per_cm3 == 0.25
     known = {s.name: s for s in shipped.structures}
     for one in species:

@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.units import Bohr, Hartree
-from pyscf import fci, gto, scf
+from pyscf import fci, gto, lib, scf
 from scipy.linalg import block_diag
 
 from conftest import ROOT
@@ -90,6 +90,15 @@ def test_a_label_repeats_whatever_was_before(pyscf_with, tmp_path):
     first, _, second = reference.label([atoms, other, atoms], tmp_path, 1)
     assert first.energy == pytest.approx(second.energy, abs=1e-9)
     assert np.allclose(first.forces, second.forces, atol=1e-7)
+
+
+def test_scratch_goes_where_it_went_before_once_a_frame_is_labelled(pyscf_with, tmp_path):
+    before = lib.param.TMPDIR
+    assert (
+        label(pyscf_with(), with_state(molecule("H2")), tmp_path / "gone").status is Status.CRASHED
+    )
+    assert label(pyscf_with(), with_state(molecule("H2")), tmp_path).status is Status.OK
+    assert before == lib.param.TMPDIR
 
 
 # Bonds so long that each electron wants a side of its own. SCF from superposed atoms, in which both

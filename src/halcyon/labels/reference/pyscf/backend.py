@@ -21,6 +21,7 @@ Not for: periodic frames (`cp2k`), or what the level means (`level`).
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,11 @@ class Pyscf(Reference):
 
     def label(self, frames: Sequence[Atoms], work: Path, cores: int) -> Iterator[Record]:
         """Label frames one after another; `work` holds scratch. See `Reference.label`."""
-        lib.param.TMPDIR = str(work)
         for atoms in frames:
             if fault := self._fault(atoms):
                 yield Record(status=Status.REJECTED, message=fault)
                 continue
-            with lib.with_omp_threads(cores):
+            with _scratch(work), lib.with_omp_threads(cores):
                 record = self._label(atoms, cores)
             yield record
 
@@ -236,6 +236,16 @@ class Pyscf(Reference):
             if fault := element_fault(self._level.basis, element):
                 return f"{self._settings.level}: {fault}"
         return spin_fault(atoms)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Have PySCF put its files into a folder, and then again where it did before."""
+    before, lib.param.TMPDIR = lib.param.TMPDIR, str(folder)
+    try:
+        yield
+    finally:
+        lib.param.TMPDIR = before
 
 
 def _gradient(field: Any) -> np.ndarray:
