@@ -327,15 +327,15 @@ def test_commands(books, capsys):
 
 
 def test_a_scan_of_spins_is_refused_where_the_reference_cannot_tell(shop):
-    from halcyon.campaign.checks import check_scan
+    from halcyon.campaign.checks import check_spins
 
     plan = shop.campaign.systems["water"]
     structure = plan.system.structures[0].model_copy(update={"multiplicities": [1, 3]})
     system = plan.system.model_copy(update={"structures": [structure]})
     scanned = replace(shop.campaign, systems={"water": replace(plan, system=system)})
-    check_scan(shop.campaign, "c.yaml")
+    check_spins(shop.campaign, "c.yaml")
     with pytest.raises(InputError, match=r"c.yaml: system water.*multiplicities = \[1, 3\].*O2"):
-        check_scan(scanned, "c.yaml")
+        check_spins(scanned, "c.yaml")
     polarized = scanned.settings.reference.model_copy(update={"spin_polarized": True})
     settings = scanned.settings.model_copy(update={"reference": polarized})
-    check_scan(replace(scanned, settings=settings), "c.yaml")
+    check_spins(replace(scanned, settings=settings), "c.yaml")

@@ -76,7 +76,7 @@ def begin(content: dict[str, Any], source: str, *, dry: bool = False) -> Campaig
     for plan in campaign.systems.values():
         imports.check_reference(plan, reference.pool, source)
         check_pool(plan, reference.pool, source)
-    check_scan(campaign, source)
+    check_spins(campaign, source)
     check_second_opinion(campaign, source)
     check_identity(campaign, level_of_theory(campaign), dry=dry)
     if not dry:
@@ -319,7 +319,7 @@ def check_stress(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> No
         )
 
 
-def check_scan(campaign: Campaign, source: str) -> None:
+def check_spins(campaign: Campaign, source: str) -> None:
     """Refuse spins that the reference cannot compare, and a spin that a reaction does not keep.
 
     Raises:
