@@ -91,14 +91,16 @@ lint: $(INSTALLED) docs
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-# A file's tests stay in one process, since many share a model that takes seconds to train, and files
-# in their order.
-unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
-	  tests/unit tests/docs
+# A file's tests stay in one process, since many share a model or a campaign that takes seconds to
+# make, and files in their order.
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 
+unit: $(INSTALLED)
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 $(SIDE_BY_SIDE) tests/unit tests/docs
+
+# Its programs take two cores themselves where there are some: two at a time fill the gaps.
 integration: $(INSTALLED)
-	pytest tests/integration -m 'not faults'
+	pytest -n 2 $(SIDE_BY_SIDE) tests/integration -m 'not faults'
 
 # Everything that can die on a cluster, one after the other; docs/cluster.md has the table. The
 # everyday part of it runs in `integration`, too, where there is a SLURM.

@@ -154,11 +154,16 @@ def run_campaign(cell: Cell, effort: Effort, work: Path) -> tuple[Campaign, list
         config.write_text(text)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(config)]
     command += ["--directory", str(ROOT), "--quiet", "rules", "--nolock"]
-    with (folder / "log").open("a") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT)
-    campaign = Campaign.read(folder / cell.name / "campaign.json")
-    paths = sorted((campaign.folder / cell.system).glob("gen*/verdict.json"))
-    return campaign, [Verdict.read(path) for path in paths]
+    for _ in range(effort.generations):
+        with (folder / "log").open("a") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT)
+        campaign = Campaign.read(folder / cell.name / "campaign.json")
+        paths = sorted((campaign.folder / cell.system).glob("gen*/verdict.json"))
+        verdicts = [Verdict.read(path) for path in paths]
+        # A run that found work of former generations to do again ends with it, and says so.
+        if verdicts[-1].decision is not Decision.CONTINUE:
+            return campaign, verdicts
+    raise RuntimeError(f"{folder / 'log'}: the campaign does not go on to an end")
 
 
 def try_claims(

@@ -13,6 +13,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "workflow", "profiles", "scripts", "src", "config", "envs")
 
+LONGEST = ("test_campaign.py", "test_harm.py", "test_slurm.py", "test_watched.py", "test_budget.py")
+"""Files that take minutes, longest first: shorter ones then fill both processes to the end."""
+
 TINY = {
     "systems": ["methanol"],
     "reference": {"backend": "xtb"},
@@ -40,6 +43,12 @@ TINY = {
     "limits": {"max_generations": 2, "label_budget": 60},
     "resources": {"train_cores": 1, "explore_cores": 1},
 }
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Long files first; within a file all stays in order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 class Checkout:

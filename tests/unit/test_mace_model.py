@@ -1,6 +1,8 @@
 """MACE: hand-over of the energy zero, determinism, batches, agreement with its calculator."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -359,3 +361,20 @@ def test_a_periodic_frame_and_a_molecule_at_its_place_are_left_as_they_are():
     assert near_origin(box) is box
     near = molecule("H2O")
     assert near_origin(near) is near
+
+
+def test_evaluating_loads_no_compiler_and_leaves_it_for_others(model):
+    program = (
+        "import sys\n"
+        "from ase.build import molecule\n"
+        "from halcyon.models import mace\n"
+        f"model = mace.load({str(model)!r}, device='cpu', dtype='float32')\n"
+        "mace.evaluate(model, [molecule('H2O')])\n"
+        "print('torch._dynamo' in sys.modules)\n"
+        "import torch._dynamo\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

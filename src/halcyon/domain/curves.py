@@ -252,10 +252,16 @@ def steps(distance: np.ndarray, pairs: Pairs, rows: np.ndarray) -> _Steps:
         np.add.reduceat(values[rows][order] * weight, begins) / total
         for values in (distance, pairs.error)
     )
-    from sklearn.isotonic import IsotonicRegression
+    x, which = np.unique(x, return_inverse=True)
+    at_one = np.bincount(which, total)
+    y = np.bincount(which, total * y) / at_one
+    from scipy.optimize import isotonic_regression
 
-    fit = IsotonicRegression(out_of_bounds="clip").fit(x, y, sample_weight=total)
-    return _Steps(fit.X_thresholds_, np.maximum(fit.y_thresholds_, SMALLEST_ERROR_EV_PER_A))
+    y = isotonic_regression(y, weights=at_one).x
+    # Of a level part its two ends are enough.
+    inside = (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
+    kept = np.concatenate([[True], ~inside, [True]])[: len(x)]
+    return _Steps(x[kept], np.maximum(y[kept], SMALLEST_ERROR_EV_PER_A))
 
 
 def share(pairs: Pairs, rows: np.ndarray) -> float:

@@ -17,6 +17,7 @@ evaluated in a batch (see `batched`), or what a node energy means (see `halcyon.
 
 import contextlib
 import io
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +36,27 @@ from halcyon.files import REMADE
 from halcyon.labels.stress import GPA, is_possible, voigt
 from halcyon.models.batched import BatchedMace
 
-# MACE prints notes on packages that are not installed: a user cannot act on them.
-with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+
+@contextlib.contextmanager
+def without(module: str) -> Iterator[None]:
+    """Imports of a module that is not loaded yet fail meanwhile, as if it were not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# MACE prints notes on packages that are not installed: a user cannot act on them. It does without
+# PyTorch's compiler where there is none; nothing here uses it, and loading it takes 1.5 s.
+with (
+    warnings.catch_warnings(),
+    contextlib.redirect_stdout(io.StringIO()),
+    without("torch._dynamo"),
+):
     warnings.simplefilter("ignore")
     from mace import modules, tools
     from mace.modules import lora

@@ -20,12 +20,8 @@ from ase.calculators import emt
 
 from halcyon.campaign.check_solids import ROUNDING_A, longest_bond_A, widths_A
 from halcyon.commands.new_system.campaign_file import plain, quoted
-from halcyon.commands.new_system.proposal import (
-    WATER_AND_IONS,
-    Proposal,
-    forcefield_lines,
-    least_time_ps,
-)
+from halcyon.commands.new_system.proposal import Proposal, least_time_ps
+from halcyon.commands.new_system.teacher_choice import WATER_AND_IONS, forcefield_lines
 from halcyon.commands.new_system.wish import Wish, least_unpaired
 from halcyon.config import (
     AseForceField,

@@ -128,9 +128,26 @@ def _cubics(
     step = r_max / intervals
     grid = torch.arange(intervals + 1, dtype=torch.float64, device=like.device)[:, None] * step
     grid[0] = 1e-3 * step  # Bessel functions divide by the distance
-    values, slopes = torch.func.jvp(function, (grid,), (torch.ones_like(grid),))
+    values, slopes = _with_slopes(function, grid)
     below, above = values[:-1], values[1:]
     rise, fall = step * slopes[:-1], step * slopes[1:]
     curve = 3 * (above - below) - 2 * rise - fall
     cubics = torch.stack((below, rise, curve, 2 * (below - above) + rise + fall), dim=1)
     return cubics.to(like)
+
+
+def _with_slopes(
+    function: Callable[[torch.Tensor], torch.Tensor], grid: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values at the grid's points (n, 1) and their slopes, (n, components) each.
+
+    The slopes are the derivative by v of vᵀ·values': backward twice, since `torch.func.jvp` would
+    load PyTorch's compiler, which takes longer than all the rest of a table.
+    """
+    with torch.enable_grad():
+        grid = grid.requires_grad_()
+        values = function(grid)
+        v = torch.zeros_like(values, requires_grad=True)
+        (along,) = torch.autograd.grad(values, grid, v, create_graph=True)
+        (slopes,) = torch.autograd.grad(along, v, torch.ones_like(along))
+    return values.detach(), slopes
