@@ -53,7 +53,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "verdict_truth"
 WORK = ROOT / "benchmarks" / "work" / "verdict_truth"
 SCHEMA = 1
-SEEDS = range(1, 7)
+SEEDS = 7
+DEAR = {"water12": 2, "hydrogen-combustion": 3}
+"""Seeds of systems whose cells take hours. In all there are 40 campaigns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,12 @@ class Cell:
 
 def grid() -> list[Cell]:
     """All cells, one seed of every system before the next."""
-    return [Cell(system, seed) for seed in SEEDS for system in SYSTEMS]
+    return [
+        Cell(system, seed)
+        for seed in range(1, SEEDS + 1)
+        for system in SYSTEMS
+        if seed <= DEAR.get(system, SEEDS)
+    ]
 
 
 # A cell
