@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from halcyon.domain import curves, expected
@@ -50,6 +51,23 @@ def seen(number, *, noise=0.5, seed=1, **blind):
     return pairs_of(
         distances, error, classes=np.resize(CLASSES, number), frame=np.arange(number) // 9
     )
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 300])
+def test_a_fit_is_that_of_scikit_learn_with_ties_and_weights(number, monkeypatch):
+    monkeypatch.setattr(curves, "GROUP", 1)
+    random = np.random.default_rng(number)
+    distance = np.round(random.uniform(0, 5, number), 1)  # many are the same
+    error = 0.1 * distance + random.uniform(0.01, 0.6, number)
+    weight = random.uniform(0.1, 1, number)
+    pairs = pairs_of({"latent": distance}, error, weight=weight)
+    found = curves.steps(distance, pairs, np.ones(number, bool))
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(distance, error, sample_weight=weight)
+    grid = np.linspace(0, 5, 101)
+    np.testing.assert_allclose(
+        np.interp(grid, found.distance, found.error), theirs.predict(grid), rtol=1e-12
+    )
+    assert len(found.distance) == len(theirs.X_thresholds_)
 
 
 def test_a_staircase_is_found_and_its_steps_are_joined_by_straight_lines():

@@ -31,6 +31,8 @@ GREATEST_GROWTH = 2.0
 first order grows so."""
 BEYOND = np.sqrt(2.0) ** np.arange(1, 13)
 """Where a power is replaced by straight lines, in greatest distances; then by a proportion."""
+ROUNDING = 1e-12
+"""Distances are the same where they differ by less than this part of the greatest."""
 SMALLEST_ERROR_EV_PER_A = 1e-4
 """Least error whose logarithm is taken, eV/Å."""
 LARGEST_ERROR_EV_PER_A = 1e6
@@ -252,9 +254,10 @@ def steps(distance: np.ndarray, pairs: Pairs, rows: np.ndarray) -> _Steps:
         np.add.reduceat(values[rows][order] * weight, begins) / total
         for values in (distance, pairs.error)
     )
-    x, which = np.unique(x, return_inverse=True)
+    # Equal distances, but for rounding, are one point.
+    which = np.cumsum(np.diff(x, prepend=x[0]) > ROUNDING * abs(x[-1]))
     at_one = np.bincount(which, total)
-    y = np.bincount(which, total * y) / at_one
+    x, y = (np.bincount(which, total * values) / at_one for values in (x, y))
     from scipy.optimize import isotonic_regression
 
     y = isotonic_regression(y, weights=at_one).x
