@@ -55,7 +55,7 @@ WORK = ROOT / "benchmarks" / "work" / "verdict_truth"
 SCHEMA = 1
 SEEDS = 7
 DEAR = {"water12": 2, "hydrogen-combustion": 3}
-"""Seeds of systems whose cells take hours. In all there are 40 campaigns."""
+"""Seeds of the systems whose cells are the dearest. In all there are 40 campaigns."""
 
 
 @dataclass(frozen=True, kw_only=True)
