@@ -115,6 +115,7 @@ FRAMES = {
     "liquid": [water_box(), moved(water_box())],
     "skewed cell": [sheared(water_box())],
     "small cell": [moved(molecule("CH3OH", cell=[3.4, 4.0, 5.0], pbc=True))],
+    "cell with many images": [Atoms("OH", [[0, 0, 0], [0.1, 1, 0]], cell=[0.7, 4, 4], pbc=True)],
 }
 
 
@@ -357,6 +358,16 @@ def test_the_same_input_gives_the_same_bits(exact, name):
     for key, values in first.items():
         assert torch.equal(values, again[key])
         assert torch.equal(values, new[key])
+
+
+@pytest.mark.parametrize("name", ["more than fit a rectangle", "liquid"])
+def test_large_systems_take_their_neighbours_from_a_list(name, exact, monkeypatch):
+    expected = exact(as_state(FRAMES[name]))
+    monkeypatch.setattr(batched, "COMPARED_MAX_ATOMS", 10)
+    monkeypatch.setattr(batched, "neighbours", None)
+    found = BatchedMace(random_model())(as_state(FRAMES[name]))
+    for key, values in expected.items():
+        torch.testing.assert_close(found[key], values, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("fast", [True, False])

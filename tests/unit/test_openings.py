@@ -442,6 +442,11 @@ def dynamics(request):
     return {"model": BatchedMace(request.getfixturevalue("model"))}
 
 
+@prepares("halcyon.models.fast.neighbours")
+def neighbours(_request):
+    return {"positions": np.random.default_rng(1).uniform(0.0, 6.0, (9, 3))}
+
+
 @prepares("halcyon.domain.states")
 def states(request):
     return dynamics(request)

@@ -30,9 +30,11 @@ from torch_sim.neighbors import vesin_nl_ts
 from halcyon.errors import InputError
 from halcyon.models.fast.batch import SortedAtoms
 from halcyon.models.fast.evaluate import FastMace
+from halcyon.models.fast.neighbours import few_images, neighbours
 
 ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
 ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
+COMPARED_MAX_ATOMS = 2_000  # up to here a processor compares all pairs faster than by a cell list
 ATOMS_PER_A3 = 0.1  # of condensed matter; only the number of edges is estimated from it
 
 # Edges of a group on a processor, above which a step is slower than that of two halves: measured
@@ -208,6 +210,13 @@ class BatchedMace(ModelInterface):
             places = sorted_positions.index_select(1, sender).view(3, n, -1)
             vectors = (sorted_positions[:, :, None] - places).view(3, -1)
             return torch.where(empty, far, vectors), sender
+        if group.compares:
+            rows = cells.contiguous() if periodic else torch.zeros_like(cells)
+            if not periodic or few_images(rows.numpy(), self.r_max):
+                atoms = group.ptr.numpy(), group.back.numpy()
+                inputs = positions.contiguous().numpy(), rows.numpy(), atoms
+                arrays = neighbours(*inputs, self.r_max)
+                return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
         pairs, shifts, _ = self._edges(group, positions, cells, poison, periodic=periodic)
         sender, receiver = group.back[pairs]
         # MACE's shift belongs to the receiver.
@@ -331,6 +340,7 @@ class _Group:
     order: Tensor  # (n_atoms,): atoms sorted by element
     back: Tensor  # (n_atoms,): the place of each atom in `order`
     sorted_atoms: SortedAtoms | None
+    compares: bool  # all pairs of atoms, in compiled loops
     # All atoms of small systems as each other's neighbours, in `order`: senders (n_atoms · J,),
     # and which of them only fill up.
     rectangle: tuple[Tensor, Tensor] | None
@@ -384,6 +394,7 @@ class _Group:
             order=order,
             back=back,
             sorted_atoms=None if fast is None else fast.prepared(elements[order]),
+            compares=device.type == "cpu" and max(sizes) <= COMPARED_MAX_ATOMS,
             rectangle=rectangle,
         )
 

@@ -25,7 +25,7 @@ import numpy as np
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def compiled(loops: Callable[..., None]) -> Callable[..., None]:
+def compiled(loops: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, and keep the result for later processes where a folder allows."""
     options: Any = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
     try:
