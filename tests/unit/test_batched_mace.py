@@ -283,14 +283,34 @@ def test_tensor_operations_and_compiled_loops_agree(changes, frames, monkeypatch
         torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("frames", ["molecules", "more than fit a rectangle", "liquid"])
 @pytest.mark.parametrize("changes", [{}, {"correlation": 3}, DENSE], ids=str)
-def test_one_call_for_all_steps_gives_what_they_give_one_by_one(changes, monkeypatch):
-    wrapper, state = BatchedMace(random_model(**changes)), as_state(FRAMES["liquid"])
-    assert (wrapper._fast._at_once is None) == (changes is DENSE)
+def test_one_call_for_all_steps_gives_what_they_give_one_by_one(changes, frames, monkeypatch):
+    wrapper, state = BatchedMace(random_model(**changes)), as_state(FRAMES[frames])
     at_once = wrapper(state)
+    (group,) = wrapper._batch.groups
+    assert (group.at_once is None) == (changes is DENSE)
+    monkeypatch.setattr(wrapper, "_at_once", lambda *_args, **_options: None)
+    from_neighbours = wrapper(state)
     monkeypatch.setattr(wrapper._fast, "_at_once", None)
-    for name, values in wrapper(state).items():
-        torch.testing.assert_close(at_once[name], values, rtol=0, atol=1e-10)
+    one_by_one = wrapper(state)
+    for name, values in at_once.items():
+        torch.testing.assert_close(from_neighbours[name], values, rtol=0, atol=1e-10)
+        torch.testing.assert_close(one_by_one[name], values, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [{}, DENSE], ids=["at once", "one by one"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_system_that_blew_up_is_nan_and_no_other_is(changes, value):
+    wrapper, state = BatchedMace(random_model(**changes)), as_state(FRAMES["molecules"])
+    sound = wrapper(state)
+    state.positions[11, 1] = value  # of the second molecule
+    broken = wrapper(state)
+    for name, values in sound.items():
+        before, after = values.chunk(3), broken[name].chunk(3)
+        assert after[1].isnan().all()
+        torch.testing.assert_close(after[0], before[0], rtol=0, atol=1e-10)
+        torch.testing.assert_close(after[2], before[2], rtol=0, atol=1e-10)
 
 
 def test_a_small_models_results_do_not_depend_on_the_batch_to_the_last_bit():

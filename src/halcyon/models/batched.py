@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
@@ -31,6 +32,7 @@ from halcyon.errors import InputError
 from halcyon.models.fast.batch import SortedAtoms
 from halcyon.models.fast.evaluate import FastMace
 from halcyon.models.fast.neighbours import few_images, neighbours
+from halcyon.models.fast.scalar import ScalarSystems
 
 ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
 ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
@@ -118,21 +120,52 @@ class BatchedMace(ModelInterface):
         positions = state.positions.detach().to(self._dtype)
         cells = state.cell.mT.to(self._dtype)
         periodic = bool(torch.as_tensor(state.pbc).any())
+        results = [
+            self._of_group(group, positions[group.atoms], cells[group.systems], periodic=periodic)
+            for group in batch.groups
+        ]
+        if len(results) == 1:
+            return results[0]
+        return {name: torch.cat([part[name] for part in results]) for name in results[0]}
+
+    def _of_group(
+        self, group: "_Group", positions: Tensor, cells: Tensor, *, periodic: bool
+    ) -> dict[str, Tensor]:
+        """Results of a group of systems."""
+        at_once = self._at_once(group, positions, cells, periodic=periodic)
+        if at_once is not None:
+            return at_once
         # 0 where all of a system's positions are finite, else NaN.
-        poison = torch.zeros(batch.n_systems, dtype=self._dtype, device=self._device)
-        poison.index_add_(0, batch.system_idx, (positions * 0).sum(-1))
-        results = []
-        for group in batch.groups:
-            evaluate = self._by_mace if group.sorted_atoms is None else self._by_matrices
-            part = (positions[group.atoms], cells[group.systems], poison[group.systems])
-            results.append(evaluate(group, *part, periodic=periodic))
-        atom_poison = poison[batch.system_idx]
-        answer = {}
-        for name in results[0]:
-            values = torch.cat([result[name] for result in results])
+        poison = torch.zeros(len(cells), dtype=self._dtype, device=self._device)
+        poison.index_add_(0, group.system_idx, (positions * 0).sum(-1))
+        evaluate = self._by_mace if group.sorted_atoms is None else self._by_matrices
+        answer = evaluate(group, positions, cells, poison, periodic=periodic)
+        atom_poison = poison[group.system_idx]
+        for name, values in answer.items():
             added = poison if name in ("energy", "stress") else atom_poison
             answer[name] = values + added.view(-1, *[1] * (values.dim() - 1))
         return answer
+
+    def _at_once(
+        self, group: "_Group", positions: Tensor, cells: Tensor, *, periodic: bool
+    ) -> dict[str, Tensor] | None:
+        """Results of a group from compiled loops alone; None where there are none for it."""
+        if group.at_once is None or self._compute_stress or torch.get_num_threads() > 1:
+            return None
+        rows = self._searched(group, cells, periodic=periodic)
+        if rows is None:
+            return None
+        answer = group.at_once(positions.contiguous(), rows, group.places)
+        # Last: beside thousands of eV, each atom's part would be rounded.
+        answer["energy"] += group.system_e0s
+        return answer
+
+    def _searched(self, group: "_Group", cells: Tensor, *, periodic: bool) -> Tensor | None:
+        """Cells in which compiled loops search for neighbours; None where they do not."""
+        if not group.compares:
+            return None
+        rows = cells.contiguous() if periodic else torch.zeros_like(cells)
+        return rows if not periodic or few_images(rows.numpy(), self.r_max) else None
 
     def _by_mace(
         self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
@@ -210,13 +243,11 @@ class BatchedMace(ModelInterface):
             places = sorted_positions.index_select(1, sender).view(3, n, -1)
             vectors = (sorted_positions[:, :, None] - places).view(3, -1)
             return torch.where(empty, far, vectors), sender
-        if group.compares:
-            rows = cells.contiguous() if periodic else torch.zeros_like(cells)
-            if not periodic or few_images(rows.numpy(), self.r_max):
-                atoms = group.ptr.numpy(), group.back.numpy()
-                inputs = positions.contiguous().numpy(), rows.numpy(), atoms
-                arrays = neighbours(*inputs, self.r_max)
-                return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
+        rows = self._searched(group, cells, periodic=periodic)
+        if rows is not None:
+            inputs = positions.contiguous().numpy(), rows.numpy(), group.places
+            arrays = neighbours(*inputs, self.r_max)
+            return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
         pairs, shifts, _ = self._edges(group, positions, cells, poison, periodic=periodic)
         sender, receiver = group.back[pairs]
         # MACE's shift belongs to the receiver.
@@ -269,7 +300,9 @@ class BatchedMace(ModelInterface):
             system_idx=system_idx.clone(),
             n_systems=len(bounds) - 1,
             groups=[
-                _Group.of(first, bounds[first : last + 1], one_hot, e0s, self._fast)
+                _Group.of(
+                    first, bounds[first : last + 1], one_hot, e0s, self._fast, r_max=self.r_max
+                )
                 for first, last in _group_ends(bounds, self._edge_limit, self.r_max)
             ],
         )
@@ -341,6 +374,8 @@ class _Group:
     back: Tensor  # (n_atoms,): the place of each atom in `order`
     sorted_atoms: SortedAtoms | None
     compares: bool  # all pairs of atoms, in compiled loops
+    places: tuple[np.ndarray, np.ndarray]  # `ptr` and `back`, for compiled loops
+    at_once: ScalarSystems | None
     # All atoms of small systems as each other's neighbours, in `order`: senders (n_atoms · J,),
     # and which of them only fill up.
     rectangle: tuple[Tensor, Tensor] | None
@@ -353,6 +388,8 @@ class _Group:
         one_hot: Tensor,
         e0s: Tensor,
         fast: FastMace | None,
+        *,
+        r_max: float,
     ) -> "_Group":
         """For the systems from `first` on, whose atoms begin at `bounds`."""
         device, atoms = one_hot.device, slice(bounds[0], bounds[-1])
@@ -381,19 +418,23 @@ class _Group:
             sender, receiver = back[pairs]
             padded, senders = _padded(len(order), sender, receiver, vectors, 1.0)
             rectangle = (senders, padded[0] > 0)
+        ptr = torch.tensor(bounds, device=device)
+        sorted_atoms = None if fast is None else fast.prepared(elements[order])
         return cls(
             systems=slice(first, first + len(sizes)),
             atoms=atoms,
             bounds=bounds,
             system_idx=system_idx,
-            ptr=torch.tensor(bounds, device=device),
+            ptr=ptr,
             node_attrs=one_hot,
             e0s=e0s,
             system_e0s=e0s.new_zeros(len(sizes)).index_add_(0, system_idx, e0s),
             pairs=pairs,
             order=order,
             back=back,
-            sorted_atoms=None if fast is None else fast.prepared(elements[order]),
+            sorted_atoms=sorted_atoms,
+            places=(ptr.cpu().numpy(), back.cpu().numpy()),
+            at_once=None if fast is None else fast.of_systems(sorted_atoms, r_max),
             compares=device.type == "cpu" and max(sizes) <= COMPARED_MAX_ATOMS,
             rectangle=rectangle,
         )

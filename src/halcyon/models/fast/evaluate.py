@@ -38,7 +38,7 @@ from halcyon.models.fast.layers import Layer, UnsuitableError
 from halcyon.models.fast.radial_table import interpolated
 from halcyon.models.fast.radials import Radials
 from halcyon.models.fast.repulsion import Repulsion
-from halcyon.models.fast.scalar import ScalarMace
+from halcyon.models.fast.scalar import ScalarMace, ScalarSystems
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
 from halcyon.models.fast.tensor_steps import TensorSteps
 
@@ -206,6 +206,20 @@ class FastMace:
             gradient * self._scale,
             torch.cat([trace.features[:, 0] for trace in traces], dim=1),
         )
+
+    def of_systems(self, atoms: SortedAtoms | None, r_max: float) -> ScalarSystems | None:
+        """Loops that evaluate whole systems at once, on one thread.
+
+        Args:
+            atoms: as `prepared` returns them.
+            r_max: the model's cutoff, Å.
+
+        Returns:
+            None where only the steps one by one can do it, or where these are faster.
+        """
+        if atoms is None or self._at_once is None or not self._at_once.is_faster(atoms.n_atoms):
+            return None
+        return self._at_once.of_systems(atoms, r_max=r_max, scale=self._scale, shift=self._shift)
 
     def _layer(self, index: int, atoms: SortedAtoms, features: Tensor, edges: Edges) -> _Trace:
         """One layer: what it makes of `features` (n, K, C)."""

@@ -80,23 +80,75 @@ class ScalarMace:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate, as `evaluate.FastMace` does, without scale and shift of the energies."""
         n = atoms.n_atoms
-        kinds = np.empty((0, 0), np.int64)
-        if atoms.pair_kinds is not None:
-            kinds = atoms.pair_kinds.numpy()
         energy = vectors.new_zeros(n)
         gradient = torch.empty_like(vectors)
         features = vectors.new_empty(n, len(self._layers) * self._channels)
-        tables = tuple(cubics.numpy() for cubics in atoms.radial.cubics[: len(self._layers)])
+        elements, *model = self._inputs(atoms)
         scalar_loops.evaluate(
-            (vectors.numpy(), sender.view(n, -1).numpy(), atoms.element.numpy(), kinds),
-            (tables, vectors.new_tensor(atoms.radial.per_A).item(), atoms.radial.intervals),
+            (vectors.numpy(), sender.view(n, -1).numpy(), *elements),
+            *model,
+            (energy.numpy(), gradient.numpy(), features.numpy()),
+        )
+        return energy, gradient, features
+
+    def of_systems(
+        self, atoms: SortedAtoms, *, r_max: float, scale: float, shift: float
+    ) -> "ScalarSystems":
+        """Prepare for molecules or cells with these atoms.
+
+        Args:
+            atoms: all of them, sorted.
+            r_max: cutoff, Å.
+            scale: of atoms' energies.
+            shift: of them, after it, eV.
+        """
+        inputs = (r_max, scale, shift, *self._inputs(atoms))
+        return ScalarSystems(inputs, n_features=len(self._layers) * self._channels)
+
+    def _inputs(self, atoms: SortedAtoms) -> tuple[Any, ...]:
+        """What the loops read of the model and of atoms: see `scalar_loops.evaluate`."""
+        kinds = np.empty((0, 0), np.int64)
+        if atoms.pair_kinds is not None:
+            kinds = atoms.pair_kinds.numpy()
+        tables = tuple(cubics.numpy() for cubics in atoms.radial.cubics[: len(self._layers)])
+        per_A = atoms.embedding.new_tensor(atoms.radial.per_A).item()
+        return (
+            (atoms.element.numpy(), kinds),
+            (tables, per_A, atoms.radial.intervals),
             (self._n_harmonics, *self._harmonics),
             self._layers,
             self._readouts,
             atoms.embedding[:, 0].numpy(),
-            (energy.numpy(), gradient.numpy(), features.numpy()),
         )
-        return energy, gradient, features
+
+
+class ScalarSystems:
+    """Evaluates molecules or cells from their positions on, with nothing between the loops."""
+
+    def __init__(self, inputs: tuple[Any, ...], *, n_features: int) -> None:
+        """Take the inputs of `scalar_loops.of_systems`, and the number of features of an atom."""
+        self._inputs, self._n_features = inputs, n_features
+
+    def __call__(
+        self, positions: Tensor, cells: Tensor, places: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, Tensor]:
+        """Evaluate: energies without those of the elements, else as `batched.BatchedMace`.
+
+        Args:
+            positions: (n, 3), Å, in the systems' own order.
+            cells: vectors in rows, (S, 3, 3), Å; zeros: not periodic.
+            places: first atom of each system, and one past the last of all, (S + 1,); the place of
+                each atom among the sorted ones, (n,).
+        """
+        answer = {
+            "energy": positions.new_empty(len(cells)),
+            "forces": torch.empty_like(positions),
+            "node_energy": positions.new_empty(len(positions), dtype=torch.float64),
+            "descriptors": positions.new_empty(len(positions), self._n_features),
+        }
+        results = tuple(values.numpy() for values in answer.values())
+        scalar_loops.of_systems(positions.numpy(), cells.numpy(), places, self._inputs, results)
+        return answer
 
 
 def _arrays(layer: Layer) -> tuple[Any, ...]:
