@@ -330,15 +330,55 @@ def test_wide_models_are_evaluated_at_once_for_few_atoms_only():
     assert not wide.is_faster(65)
 
 
-def test_threads_share_the_atoms(exact):
-    state = as_state(FRAMES["molecules"])
-    alone, threads = exact(state), torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        for name, expected in exact(state).items():
-            torch.testing.assert_close(alone[name], expected, rtol=0, atol=1e-12)
-    finally:
-        torch.set_num_threads(threads)
+@pytest.fixture
+def threads():
+    """Sets PyTorch's number of threads for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("number", [2, 5])
+@pytest.mark.parametrize("name", ["molecules", "liquid"])
+def test_threads_share_the_systems_and_change_no_bit(name, number, threads):
+    threads(1)
+    wrapper, state = BatchedMace(random_model()), as_state(FRAMES[name])
+    alone = wrapper(state)
+    assert len(wrapper._batch.groups) == 1
+    threads(number)
+    together = wrapper(state)
+    assert len(wrapper._batch.groups) == min(number, len(FRAMES[name]))
+    for key, expected in alone.items():
+        assert torch.equal(together[key], expected)
+
+
+@pytest.mark.parametrize("name", ["molecules", "cell with many images"])
+def test_threads_share_the_atoms(name, threads):
+    frames = FRAMES[name] * 2
+    threads(1)
+    wrapper, state = BatchedMace(random_model(**DENSE)), as_state(frames)
+    alone = wrapper(state)
+    threads(3)
+    for key, expected in wrapper(state).items():
+        torch.testing.assert_close(alone[key], expected, rtol=0, atol=1e-12)
+    assert len(wrapper._batch.groups) == 1
+
+
+def test_threads_leave_cells_that_no_loop_searches_to_the_steps_one_by_one(threads):
+    state = as_state(FRAMES["cell with many images"] * 2)
+    threads(1)
+    wrapper = BatchedMace(random_model())
+    alone = wrapper(state)
+    threads(2)
+    for key, expected in wrapper(state).items():
+        torch.testing.assert_close(alone[key], expected, rtol=0, atol=1e-12)
+
+
+def test_systems_are_shared_by_atoms():
+    assert list(batched._shares([0, 5, 10, 15, 20], 2)) == [(0, 2), (2, 4)]
+    assert list(batched._shares([0, 5, 10], 5)) == [(0, 1), (1, 2)]
+    assert list(batched._shares([0, 30, 33, 36, 40], 2)) == [(0, 1), (1, 4)]
+    assert list(batched._shares([0, 7], 1)) == [(0, 1)]
 
 
 @pytest.mark.parametrize("name", ["molecules", "liquid"])

@@ -127,7 +127,9 @@ class ResourceSettings(Section):
         description="Cores of each training job. Small models gain nothing from a second one.",
     )
     explore_cores: Count = Field(
-        1, description="Cores of each exploration job. Small models gain nothing from a second one."
+        1,
+        description="Cores of each exploration job. With the preset `quick` its replicas are shared "
+        "among them; larger models gain little from a second one.",
     )
     longest_job_h: float = Field(
         24.0,

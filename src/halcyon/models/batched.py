@@ -14,6 +14,7 @@ Not for: reading models (see `mace`), training them (see `training`), or what a 
 (see `halcyon.domain`).
 """
 
+import bisect
 import itertools
 import math
 import warnings
@@ -30,6 +31,7 @@ from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon.errors import InputError
 from halcyon.models.fast.batch import SortedAtoms
+from halcyon.models.fast.compiled import pool
 from halcyon.models.fast.evaluate import FastMace
 from halcyon.models.fast.neighbours import few_images, neighbours
 from halcyon.models.fast.scalar import ScalarSystems
@@ -120,10 +122,11 @@ class BatchedMace(ModelInterface):
         positions = state.positions.detach().to(self._dtype)
         cells = state.cell.mT.to(self._dtype)
         periodic = bool(torch.as_tensor(state.pbc).any())
-        results = [
-            self._of_group(group, positions[group.atoms], cells[group.systems], periodic=periodic)
-            for group in batch.groups
-        ]
+
+        parts = [(group, positions[group.atoms], cells[group.systems]) for group in batch.groups]
+        results = self._at_once(parts, batch, periodic=periodic)
+        if results is None:
+            results = [self._of_group(*part, periodic=periodic) for part in parts]
         if len(results) == 1:
             return results[0]
         return {name: torch.cat([part[name] for part in results]) for name in results[0]}
@@ -131,10 +134,7 @@ class BatchedMace(ModelInterface):
     def _of_group(
         self, group: "_Group", positions: Tensor, cells: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
-        """Results of a group of systems."""
-        at_once = self._at_once(group, positions, cells, periodic=periodic)
-        if at_once is not None:
-            return at_once
+        """Results of a group of systems, step by step."""
         # 0 where all of a system's positions are finite, else NaN.
         poison = torch.zeros(len(cells), dtype=self._dtype, device=self._device)
         poison.index_add_(0, group.system_idx, (positions * 0).sum(-1))
@@ -147,18 +147,25 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _at_once(
-        self, group: "_Group", positions: Tensor, cells: Tensor, *, periodic: bool
-    ) -> dict[str, Tensor] | None:
-        """Results of a group from compiled loops alone; None where there are none for it."""
-        if group.at_once is None or self._compute_stress or torch.get_num_threads() > 1:
+        self, parts: list[tuple["_Group", Tensor, Tensor]], batch: "_Batch", *, periodic: bool
+    ) -> list[dict[str, Tensor]] | None:
+        """Results of all groups from compiled loops alone; None where they cannot do it."""
+        if not batch.at_once:
             return None
-        rows = self._searched(group, cells, periodic=periodic)
-        if rows is None:
+        rows = [self._searched(group, cells, periodic=periodic) for group, _, cells in parts]
+
+        def evaluated(part: tuple["_Group", Tensor, Tensor], cells: Tensor) -> dict[str, Tensor]:
+            group, positions, _ = part
+            answer: dict[str, Tensor] = group.at_once(positions.contiguous(), cells, group.places)
+            # Last: beside thousands of eV, each atom's part would be rounded.
+            answer["energy"] += group.system_e0s
+            return answer
+
+        searched = [cells for cells in rows if cells is not None]
+        if len(searched) < len(parts):
             return None
-        answer = group.at_once(positions.contiguous(), rows, group.places)
-        # Last: beside thousands of eV, each atom's part would be rounded.
-        answer["energy"] += group.system_e0s
-        return answer
+        work = map if batch.threads == 1 else pool(batch.threads).map
+        return list(work(evaluated, parts, searched))
 
     def _searched(self, group: "_Group", cells: Tensor, *, periodic: bool) -> Tensor | None:
         """Cells in which compiled loops search for neighbours; None where they do not."""
@@ -284,6 +291,7 @@ class BatchedMace(ModelInterface):
         batch = self._batch
         if (
             batch is None
+            or batch.threads != torch.get_num_threads()
             or not _same(atomic_numbers, batch.atomic_numbers)
             or not _same(system_idx, batch.system_idx)
         ):
@@ -294,17 +302,34 @@ class BatchedMace(ModelInterface):
         one_hot = self._one_hot(atomic_numbers)
         e0s = self._element_energies(one_hot)
         bounds = [0, *torch.bincount(system_idx).cumsum(0).tolist()]
+        threads = torch.get_num_threads()
+
+        def groups(parts: int) -> list[_Group]:
+            ends = [
+                (begin + first, begin + last)
+                for begin, end in _shares(bounds, parts)
+                for first, last in _group_ends(
+                    bounds[begin : end + 1], self._edge_limit, self.r_max
+                )
+            ]
+            return [
+                _Group.of(
+                    first, bounds[first : last + 1], one_hot, e0s, self._fast, r_max=self.r_max
+                )
+                for first, last in ends
+            ]
+
+        # One for each thread, where compiled loops are all it takes.
+        split = groups(threads)
+        at_once = not self._compute_stress and all(group.at_once for group in split)
         return _Batch(
             # Copies: the state's own tensors may be changed in place.
             atomic_numbers=atomic_numbers.clone(),
             system_idx=system_idx.clone(),
             n_systems=len(bounds) - 1,
-            groups=[
-                _Group.of(
-                    first, bounds[first : last + 1], one_hot, e0s, self._fast, r_max=self.r_max
-                )
-                for first, last in _group_ends(bounds, self._edge_limit, self.r_max)
-            ],
+            threads=threads,
+            at_once=at_once,
+            groups=split if at_once or threads == 1 else groups(1),
         )
 
     def _split_more(self, batch: "_Batch", error: BaseException) -> None:
@@ -354,6 +379,8 @@ class _Batch:
     atomic_numbers: Tensor  # (n_atoms,)
     system_idx: Tensor  # (n_atoms,)
     n_systems: int
+    threads: int  # of PyTorch, when it was split
+    at_once: bool  # every group by compiled loops alone, each on a thread of its own
     groups: list["_Group"]
 
 
@@ -438,6 +465,17 @@ class _Group:
             compares=device.type == "cpu" and max(sizes) <= COMPARED_MAX_ATOMS,
             rectangle=rectangle,
         )
+
+
+def _shares(bounds: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
+    """First system and one past the last of each of so many parts, of about as many atoms.
+
+    There may be fewer parts.
+    """
+    cuts = [bisect.bisect_left(bounds, bounds[-1] * part / parts) for part in range(parts + 1)]
+    for begin, end in itertools.pairwise(cuts):
+        if begin < end:
+            yield begin, end
 
 
 def _group_ends(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[int, int]]:

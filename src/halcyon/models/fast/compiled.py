@@ -110,7 +110,7 @@ def in_parts(kernel: Callable[..., None], n_atoms: int, *groups: tuple[Any, ...]
         return
     bounds = [n_atoms * part // parts for part in range(parts + 1)]
     jobs = [
-        _pool(parts).submit(kernel, bounds[part], bounds[part + 1], part, *arguments)
+        pool(parts).submit(kernel, bounds[part], bounds[part + 1], part, *arguments)
         for part in range(parts)
     ]
     for job in jobs:
@@ -123,5 +123,6 @@ def n_parts(n_atoms: int) -> int:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def pool(threads: int) -> ThreadPoolExecutor:
+    """So many threads, for compiled loops: they run without Python's lock."""
     return ThreadPoolExecutor(threads, thread_name_prefix="mace")

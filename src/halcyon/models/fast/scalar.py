@@ -8,8 +8,8 @@ some replicas of a molecule, half of the time is otherwise spent between the ste
     NARROW, FEW  # channels, and atoms times channels: up to one of them `FastMace` takes this way
 
 Not for: features of degree 1 or more, and devices other than a CPU: for these `ScalarMace.of`
-returns None. Densities, pair repulsion, many atoms and several threads are the caller's to leave
-to the steps one by one.
+returns None. Densities, pair repulsion and many atoms are the caller's to leave to the steps one by
+one. It is one thread's work: others may have other systems at the same time.
 """
 
 from collections.abc import Sequence
