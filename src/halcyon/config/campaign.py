@@ -128,8 +128,8 @@ class ResourceSettings(Section):
     )
     explore_cores: Count = Field(
         1,
-        description="Cores of each exploration job. With the preset `quick` its replicas are shared "
-        "among them; larger models gain little from a second one.",
+        description="Cores of each exploration job. With the preset `quick` its replicas are "
+        "shared among them; of other models each step is.",
     )
     longest_job_h: float = Field(
         24.0,
