@@ -12,7 +12,7 @@ from mace import modules
 from mace.modules.models import o3  # e3nn can be imported only after MACE
 
 from halcyon.errors import InputError
-from halcyon.models import batched
+from halcyon.models import batched, groups
 from halcyon.models.batched import BatchedMace
 from halcyon.models.fast import radials, tensor_steps
 from halcyon.models.fast.evaluate import FastMace
@@ -284,7 +284,7 @@ def test_tensor_operations_and_compiled_loops_agree(changes, frames, monkeypatch
 
 
 @pytest.mark.parametrize("frames", ["molecules", "more than fit a rectangle", "liquid"])
-@pytest.mark.parametrize("changes", [{}, {"correlation": 3}, DENSE], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"correlation": 3}, {"channels": 6}, DENSE], ids=str)
 def test_one_call_for_all_steps_gives_what_they_give_one_by_one(changes, frames, monkeypatch):
     wrapper, state = BatchedMace(random_model(**changes)), as_state(FRAMES[frames])
     at_once = wrapper(state)
@@ -375,10 +375,10 @@ def test_threads_leave_cells_that_no_loop_searches_to_the_steps_one_by_one(threa
 
 
 def test_systems_are_shared_by_atoms():
-    assert list(batched._shares([0, 5, 10, 15, 20], 2)) == [(0, 2), (2, 4)]
-    assert list(batched._shares([0, 5, 10], 5)) == [(0, 1), (1, 2)]
-    assert list(batched._shares([0, 30, 33, 36, 40], 2)) == [(0, 1), (1, 4)]
-    assert list(batched._shares([0, 7], 1)) == [(0, 1)]
+    assert list(groups._shares([0, 5, 10, 15, 20], 2)) == [(0, 2), (2, 4)]
+    assert list(groups._shares([0, 5, 10], 5)) == [(0, 1), (1, 2)]
+    assert list(groups._shares([0, 30, 33, 36, 40], 2)) == [(0, 1), (1, 4)]
+    assert list(groups._shares([0, 7], 1)) == [(0, 1)]
 
 
 @pytest.mark.parametrize("name", ["molecules", "liquid"])
@@ -423,7 +423,7 @@ def test_the_same_input_gives_the_same_bits(exact, name):
 @pytest.mark.parametrize("name", ["more than fit a rectangle", "liquid"])
 def test_large_systems_take_their_neighbours_from_a_list(name, exact, monkeypatch):
     expected = exact(as_state(FRAMES[name]))
-    monkeypatch.setattr(batched, "COMPARED_MAX_ATOMS", 10)
+    monkeypatch.setattr(groups, "COMPARED_MAX_ATOMS", 10)
     monkeypatch.setattr(batched, "neighbours", None)
     found = BatchedMace(random_model())(as_state(FRAMES[name]))
     for key, values in expected.items():
@@ -447,9 +447,9 @@ def test_splitting_changes_nothing(name, fast):
 
 def test_runs_hold_as_many_systems_as_fit():
     bounds = [0, 5, 10, 15, 20]  # 5 atoms with 4 neighbours each: 20 edges
-    assert list(batched._group_ends(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
-    assert list(batched._group_ends(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert list(batched._group_ends(bounds, float("inf"), 4.0)) == [(0, 4)]
+    assert list(groups._limited(bounds, 45, 4.0)) == [(0, 2), (2, 4)]
+    assert list(groups._limited(bounds, 1, 4.0)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert list(groups._limited(bounds, float("inf"), 4.0)) == [(0, 4)]
 
 
 class SmallMemory(torch.nn.Module):

@@ -14,15 +14,13 @@ Not for: reading models (see `mace`), training them (see `training`), or what a 
 (see `halcyon.domain`).
 """
 
-import bisect
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
@@ -30,16 +28,10 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.neighbors import vesin_nl_ts
 
 from halcyon.errors import InputError
-from halcyon.models.fast.batch import SortedAtoms
 from halcyon.models.fast.compiled import pool
 from halcyon.models.fast.evaluate import FastMace
 from halcyon.models.fast.neighbours import few_images, neighbours
-from halcyon.models.fast.scalar import ScalarSystems
-
-ALL_PAIRS_MAX_ATOMS = 128  # up to here all pairs of a molecule are cheaper than a cell list
-ALL_NEIGHBOURS_MAX_ATOMS = 16  # up to here nearly all pairs are within the cutoff anyway
-COMPARED_MAX_ATOMS = 2_000  # up to here a processor compares all pairs faster than by a cell list
-ATOMS_PER_A3 = 0.1  # of condensed matter; only the number of edges is estimated from it
+from halcyon.models.groups import Group, expected_edges, group_ends, padded
 
 # Edges of a group on a processor, above which a step is slower than that of two halves: measured
 # in docs/decisions/exploration-speed.md. The rule knows atoms, not positions, so that the same
@@ -132,7 +124,7 @@ class BatchedMace(ModelInterface):
         return {name: torch.cat([part[name] for part in results]) for name in results[0]}
 
     def _of_group(
-        self, group: "_Group", positions: Tensor, cells: Tensor, *, periodic: bool
+        self, group: Group, positions: Tensor, cells: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
         """Results of a group of systems, step by step."""
         # 0 where all of a system's positions are finite, else NaN.
@@ -147,14 +139,14 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _at_once(
-        self, parts: list[tuple["_Group", Tensor, Tensor]], batch: "_Batch", *, periodic: bool
+        self, parts: list[tuple[Group, Tensor, Tensor]], batch: "_Batch", *, periodic: bool
     ) -> list[dict[str, Tensor]] | None:
         """Results of all groups from compiled loops alone; None where they cannot do it."""
         if not batch.at_once:
             return None
         rows = [self._searched(group, cells, periodic=periodic) for group, _, cells in parts]
 
-        def evaluated(part: tuple["_Group", Tensor, Tensor], cells: Tensor) -> dict[str, Tensor]:
+        def evaluated(part: tuple[Group, Tensor, Tensor], cells: Tensor) -> dict[str, Tensor]:
             group, positions, _ = part
             answer: dict[str, Tensor] = group.at_once(positions.contiguous(), cells, group.places)
             # Last: beside thousands of eV, each atom's part would be rounded.
@@ -167,7 +159,7 @@ class BatchedMace(ModelInterface):
         work = map if batch.threads == 1 else pool(batch.threads).map
         return list(work(evaluated, parts, searched))
 
-    def _searched(self, group: "_Group", cells: Tensor, *, periodic: bool) -> Tensor | None:
+    def _searched(self, group: Group, cells: Tensor, *, periodic: bool) -> Tensor | None:
         """Cells in which compiled loops search for neighbours; None where they do not."""
         if not group.compares:
             return None
@@ -175,7 +167,7 @@ class BatchedMace(ModelInterface):
         return rows if not periodic or few_images(rows.numpy(), self.r_max) else None
 
     def _by_mace(
-        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: Group, positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
         """Results of a group of systems by MACE's own forward."""
         pairs, shifts, unit_shifts = self._edges(group, positions, cells, poison, periodic=periodic)
@@ -203,7 +195,7 @@ class BatchedMace(ModelInterface):
 
     @torch.no_grad()
     def _by_matrices(
-        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: Group, positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> dict[str, Tensor]:
         """Results of a group of systems by `fast.evaluate`, whose atoms are sorted by element."""
         assert self._fast is not None  # noqa: S101
@@ -234,7 +226,7 @@ class BatchedMace(ModelInterface):
         return answer
 
     def _neighbours(
-        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: Group, positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor]:
         """Vectors (3, n_atoms · J) Å from senders (n_atoms · J,); J for each receiver.
 
@@ -259,10 +251,10 @@ class BatchedMace(ModelInterface):
         sender, receiver = group.back[pairs]
         # MACE's shift belongs to the receiver.
         vectors = sorted_positions[:, receiver] - sorted_positions[:, sender] + shifts.T
-        return _padded(n, sender, receiver, vectors, far)
+        return padded(n, sender, receiver, vectors, far)
 
     def _edges(
-        self, group: "_Group", positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
+        self, group: Group, positions: Tensor, cells: Tensor, poison: Tensor, *, periodic: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Senders and receivers (2, n), and the receivers' shifts (n, 3) in Å and in cells."""
         if not periodic and group.pairs is not None:
@@ -304,24 +296,20 @@ class BatchedMace(ModelInterface):
         bounds = [0, *torch.bincount(system_idx).cumsum(0).tolist()]
         threads = torch.get_num_threads()
 
-        def groups(parts: int) -> list[_Group]:
-            ends = [
-                (begin + first, begin + last)
-                for begin, end in _shares(bounds, parts)
-                for first, last in _group_ends(
-                    bounds[begin : end + 1], self._edge_limit, self.r_max
-                )
-            ]
+        def groups(parts: int) -> list[Group]:
             return [
-                _Group.of(
+                Group.of(
                     first, bounds[first : last + 1], one_hot, e0s, self._fast, r_max=self.r_max
                 )
-                for first, last in ends
+                for first, last in group_ends(
+                    bounds, parts=parts, limit=self._edge_limit, r_max=self.r_max
+                )
             ]
 
         # One for each thread, where compiled loops are all it takes.
-        split = groups(threads)
-        at_once = not self._compute_stress and all(group.at_once for group in split)
+        shared = self._device.type == "cpu" and not self._compute_stress
+        split = groups(threads if shared else 1)
+        at_once = shared and all(group.at_once for group in split)
         return _Batch(
             # Copies: the state's own tensors may be changed in place.
             atomic_numbers=atomic_numbers.clone(),
@@ -329,12 +317,12 @@ class BatchedMace(ModelInterface):
             n_systems=len(bounds) - 1,
             threads=threads,
             at_once=at_once,
-            groups=split if at_once or threads == 1 else groups(1),
+            groups=split if at_once or not shared or threads == 1 else groups(1),
         )
 
     def _split_more(self, batch: "_Batch", error: BaseException) -> None:
         """Halve what is computed at once, after the memory was too small."""
-        largest = max(batch.groups, key=lambda group: _expected_edges(group.bounds, self.r_max))
+        largest = max(batch.groups, key=lambda group: expected_edges(group.bounds, self.r_max))
         if all(len(group.bounds) == 2 for group in batch.groups):
             raise InputError(
                 f"a system of {largest.bounds[1]} atoms does not fit the memory of {self._device} "
@@ -348,7 +336,7 @@ class BatchedMace(ModelInterface):
                 "they are computed in several passes, with the same results",
                 stacklevel=3,
             )
-        self._edge_limit = _expected_edges(largest.bounds, self.r_max) / 2
+        self._edge_limit = expected_edges(largest.bounds, self.r_max) / 2
         self._batch = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -381,142 +369,7 @@ class _Batch:
     n_systems: int
     threads: int  # of PyTorch, when it was split
     at_once: bool  # every group by compiled loops alone, each on a thread of its own
-    groups: list["_Group"]
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Consecutive systems that are computed together. Atoms and systems are counted from 0."""
-
-    systems: slice  # of the batch
-    atoms: slice  # of the batch
-    bounds: list[int]  # first atom of each system, and one past the last of all
-    system_idx: Tensor  # (n_atoms,)
-    ptr: Tensor  # (n_systems + 1,): `bounds`
-    node_attrs: Tensor  # (n_atoms, n_elements), one-hot
-    e0s: Tensor  # (n_atoms,)
-    system_e0s: Tensor  # (n_systems,)
-    pairs: Tensor | None  # (2, n_pairs): sender, receiver; None: systems are too large
-    order: Tensor  # (n_atoms,): atoms sorted by element
-    back: Tensor  # (n_atoms,): the place of each atom in `order`
-    sorted_atoms: SortedAtoms | None
-    compares: bool  # all pairs of atoms, in compiled loops
-    places: tuple[np.ndarray, np.ndarray]  # `ptr` and `back`, for compiled loops
-    at_once: ScalarSystems | None
-    # All atoms of small systems as each other's neighbours, in `order`: senders (n_atoms · J,),
-    # and which of them only fill up.
-    rectangle: tuple[Tensor, Tensor] | None
-
-    @classmethod
-    def of(
-        cls,
-        first: int,
-        bounds: Sequence[int],
-        one_hot: Tensor,
-        e0s: Tensor,
-        fast: FastMace | None,
-        *,
-        r_max: float,
-    ) -> "_Group":
-        """For the systems from `first` on, whose atoms begin at `bounds`."""
-        device, atoms = one_hot.device, slice(bounds[0], bounds[-1])
-        one_hot, e0s = one_hot[atoms], e0s[atoms]
-        bounds = [bound - bounds[0] for bound in bounds]
-        sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
-        system_idx = torch.repeat_interleave(
-            torch.arange(len(sizes), device=device), torch.tensor(sizes, device=device)
-        )
-        pairs = None
-        if max(sizes) <= ALL_PAIRS_MAX_ATOMS:
-            pairs = torch.cat(
-                [
-                    begin + _all_pairs(size, device)
-                    for begin, size in zip(bounds, sizes, strict=False)
-                ],
-                dim=1,
-            )
-        elements = one_hot.argmax(1)
-        order = torch.sort(elements, stable=True).indices
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=device)
-        rectangle = None
-        if pairs is not None and max(sizes) <= ALL_NEIGHBOURS_MAX_ATOMS:
-            vectors = torch.zeros(3, pairs.shape[1], device=device)
-            sender, receiver = back[pairs]
-            padded, senders = _padded(len(order), sender, receiver, vectors, 1.0)
-            rectangle = (senders, padded[0] > 0)
-        ptr = torch.tensor(bounds, device=device)
-        sorted_atoms = None if fast is None else fast.prepared(elements[order])
-        return cls(
-            systems=slice(first, first + len(sizes)),
-            atoms=atoms,
-            bounds=bounds,
-            system_idx=system_idx,
-            ptr=ptr,
-            node_attrs=one_hot,
-            e0s=e0s,
-            system_e0s=e0s.new_zeros(len(sizes)).index_add_(0, system_idx, e0s),
-            pairs=pairs,
-            order=order,
-            back=back,
-            sorted_atoms=sorted_atoms,
-            places=(ptr.cpu().numpy(), back.cpu().numpy()),
-            at_once=None if fast is None else fast.of_systems(sorted_atoms, r_max),
-            compares=device.type == "cpu" and max(sizes) <= COMPARED_MAX_ATOMS,
-            rectangle=rectangle,
-        )
-
-
-def _shares(bounds: Sequence[int], parts: int) -> Iterator[tuple[int, int]]:
-    """First system and one past the last of each of so many parts, of about as many atoms.
-
-    There may be fewer parts.
-    """
-    cuts = [bisect.bisect_left(bounds, bounds[-1] * part / parts) for part in range(parts + 1)]
-    for begin, end in itertools.pairwise(cuts):
-        if begin < end:
-            yield begin, end
-
-
-def _group_ends(bounds: Sequence[int], limit: float, r_max: float) -> Iterator[tuple[int, int]]:
-    """First system and one past the last of each group.
-
-    A group has at most `limit` edges, unless a single system has more.
-    """
-    first, edges = 0, 0.0
-    for system in range(len(bounds) - 1):
-        more = _expected_edges(bounds[system : system + 2], r_max)
-        if system > first and edges + more > limit:
-            yield first, system
-            first, edges = system, 0.0
-        edges += more
-    yield first, len(bounds) - 1
-
-
-def _expected_edges(bounds: Sequence[int], r_max: float) -> float:
-    """Number of edges that systems of ordinary density have."""
-    neighbours = ATOMS_PER_A3 * 4 / 3 * math.pi * r_max**3
-    sizes = [end - begin for begin, end in itertools.pairwise(bounds)]
-    return sum(size * min(size - 1, neighbours) for size in sizes)
-
-
-def _padded(
-    n: int, sender: Tensor, receiver: Tensor, vectors: Tensor, far: float
-) -> tuple[Tensor, Tensor]:
-    """Edges in any order as a rectangle: vectors (3, n · J), and senders (n · J,).
-
-    Empty places get `far`, and the receiver itself as sender.
-    """
-    receiver, order = torch.sort(receiver, stable=True)
-    counts = torch.bincount(receiver, minlength=n)
-    width = max(int(counts.max()), 1)
-    begins = torch.arange(0, n * width, width, device=sender.device) - counts.cumsum(0) + counts
-    places = torch.arange(len(order), device=sender.device) + begins[receiver]
-    senders = torch.arange(n, device=sender.device).repeat_interleave(width)
-    senders[places] = sender[order]
-    filled = vectors.new_full((3, n * width), far)
-    filled.index_copy_(1, places, vectors.index_select(1, order))
-    return filled, senders
+    groups: list[Group]
 
 
 def scalar_features(model: Any) -> Tensor:
@@ -527,14 +380,6 @@ def scalar_features(model: Any) -> Tensor:
         scalars.append(torch.arange(begin, begin + irreps.count("0e")))
         begin += irreps.dim
     return torch.cat(scalars)
-
-
-def _all_pairs(n_atoms: int, device: torch.device) -> Tensor:
-    sender, receiver = torch.meshgrid(
-        torch.arange(n_atoms, device=device), torch.arange(n_atoms, device=device), indexing="ij"
-    )
-    other = sender != receiver
-    return torch.stack([sender[other], receiver[other]])
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
