@@ -15,8 +15,7 @@ from mace.calculators import MACECalculator
 from halcyon.config import FitSettings, ModelSettings
 from halcyon.errors import InputError, Interrupted
 from halcyon.frames import near_origin
-from halcyon.models import batched as batched_mace
-from halcyon.models import energy_zero, mace, training
+from halcyon.models import energy_zero, groups, mace, training
 from halcyon.models.graphs import graphs
 
 TINY = ModelSettings(channels=4, layers=2, correlation=1, r_max_A=3.0, radial_basis=4)
@@ -248,13 +247,15 @@ def test_stress_agrees_with_maces_own_calculator(model):
     np.testing.assert_allclose(result["stress"][0], atoms.get_stress(voigt=False), atol=1e-8)
 
 
-def test_pair_list_and_cell_list_agree(model, labels, monkeypatch):
+def test_every_search_for_neighbours_finds_the_same(model, labels, monkeypatch):
     state = as_state(labels[:3])
-    pairs = batched(model)(state)
-    monkeypatch.setattr(batched_mace, "ALL_PAIRS_MAX_ATOMS", 0)
-    cells = batched(model)(state)
-    for name in pairs:
-        torch.testing.assert_close(pairs[name], cells[name])
+    compared = batched(model)(state)
+    # Each is given up in turn: what is left is a rectangle of all pairs, a list of pairs, cells.
+    for bound in ("COMPARED_MAX_ATOMS", "ALL_NEIGHBOURS_MAX_ATOMS", "ALL_PAIRS_MAX_ATOMS"):
+        monkeypatch.setattr(groups, bound, 0)
+        found = batched(model)(state)
+        for name in compared:
+            torch.testing.assert_close(found[name], compared[name])
 
 
 def test_node_energies_and_e0s_sum_to_the_energy(model, labels):
