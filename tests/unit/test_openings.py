@@ -81,6 +81,7 @@ SHOWN = {
     "halcyon.models.fast.kernels": "A[n, ρ, c] =",
     "halcyon.models.fast.polynomial": "B_o = ",
     "halcyon.models.fast.solid_harmonics": "∂_a S_lm =",
+    "halcyon.models.fast.training_loops": ("L = ", "by x' += "),
 }
 """How the blocks begin that are no code: lists of files, and formulas."""
 PROGRAMS = ("python ", "halcyon ", "mace_")
@@ -604,6 +605,19 @@ def a_batch(request):
         frame.arrays["forces"] = 0 * frame.positions
     zeros = dict.fromkeys((1, 6, 7, 8), 0.0)
     return {"model": model, "batch": joined(graphs(frames, model, zeros))}
+
+
+@prepares(FAST + "radial_network")
+@prepares(FAST + "training_weights")
+def a_model(_request):
+    model = random_model()
+    last = list(model.interactions[0].conv_tp_weights.children())[-1]
+    width = len(model.radial_embedding.bessel_fn.bessel_weights)
+    return {
+        "model": model,
+        "basis_with_slopes": torch.ones(6, width, dtype=torch.float64),
+        "by_functions": torch.ones(6, last.weight.shape[1], dtype=torch.float64),
+    }
 
 
 @prepares(FAST + "kernels")

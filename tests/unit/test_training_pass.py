@@ -11,6 +11,7 @@ from mace.modules.lora import inject_lora
 from test_batched_mace import ELEMENTS, moved, random_model
 
 from halcyon.config import FitSettings
+from halcyon.models.fast import training_weights
 from halcyon.models.fast.training_pass import TrainingPass
 from halcyon.models.graphs import graphs, joined
 from halcyon.models.learner import Learner
@@ -116,11 +117,14 @@ def test_adapters_are_left_to_mace():
     assert TrainingPass.of(model) is None
 
 
-def test_a_pass_that_gives_other_numbers_is_not_used(monkeypatch):
-    model = random_model()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_pass_that_gives_other_numbers_is_not_used(dtype, monkeypatch):
+    model = random_model(dtype=dtype)
     assert TrainingPass.of(model) is not None
-    right = TrainingPass._scales
-    monkeypatch.setattr(TrainingPass, "_scales", lambda *a: 1.001 * right(*a))
+    right = training_weights._mixing_factors
+    monkeypatch.setattr(
+        training_weights, "_mixing_factors", lambda block: [1.01 * f for f in right(block)]
+    )
     assert TrainingPass.of(model) is None
 
 
@@ -138,3 +142,18 @@ def test_a_training_goes_the_same_way_with_it_and_without():
         return [*losses, learner.validated(labels)[0]]
 
     assert learned(with_it=True) == pytest.approx(learned(with_it=False), rel=1e-6)
+
+
+def test_threads_share_the_frames_of_a_batch():
+    model = random_model()
+    forward, batch = TrainingPass.of(model), a_batch(model)
+    threads = torch.get_num_threads()
+    alone = everything(forward(model, batch, training=True, compute_virials=True), model)
+    torch.set_num_threads(3)
+    try:
+        shared = everything(forward(model, batch, training=True, compute_virials=True), model)
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(alone, shared, strict=True):
+        for expected, found in zip(one, other, strict=True):
+            same(found, expected, 1e-12)

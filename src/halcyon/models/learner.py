@@ -142,7 +142,7 @@ class Learner:
             except torch.OutOfMemoryError as error:
                 self._use_more_pieces(labels, error)
         for module in self._learning():
-            torch.nn.utils.clip_grad_norm_(module.parameters(), LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), LARGEST_GRADIENT, foreach=True)
         self.optimizer.step()
         self.updates += 1
         decay = min(AVERAGE_DECAY, (1 + self.updates) / (10 + self.updates))

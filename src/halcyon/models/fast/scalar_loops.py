@@ -89,12 +89,10 @@ def evaluate(  # type: ignore[no-untyped-def]
     """
     vectors, sender, element, kinds = edges
     cubics, per_A, intervals = table
-    n_harmonics, lowest, up, up_factors, down, down_factors = geometry
     energy, gradient, features = results
     n, neighbours = sender.shape
     n_edges, channels, n_layers = n * neighbours, embedding.shape[1], len(layers)
     dtype = vectors.dtype
-    unity = dtype.type(1)
 
     length = np.empty(n_edges, dtype)
     unit = np.empty((3, n_edges), dtype)
@@ -117,13 +115,7 @@ def evaluate(  # type: ignore[no-untyped-def]
         else:
             place[edge] = 0
             interval[edge] = -1
-    columns = np.zeros((n_harmonics, n_edges), dtype)
-    columns[0] = lowest
-    for term in range(len(up)):
-        harmonic, axis, lower = up[term, 0], up[term, 1], up[term, 2]
-        factor = up_factors[term]
-        for edge in range(n_edges):
-            columns[harmonic, edge] += factor * unit[axis, edge] * columns[lower, edge]
+    columns = harmonics_of(unit, geometry)
     harmonics = columns.T.copy()
 
     sent = np.empty((n_layers, n, channels), dtype)
@@ -132,23 +124,23 @@ def evaluate(  # type: ignore[no-untyped-def]
     before = embedding
     for index in range(n_layers):
         after = np.empty((n, channels), dtype)
-        _forward(
+        forward(
             layers[index],
             cubics[index],
             (sender, interval, place, harmonics, element),
             before,
             (sent[index], slopes[index], after),
         )
-        _read(readouts[index], after, energy, readout_slopes[index])
+        read(readouts[index], after, energy, readout_slopes[index])
         features[:, index * channels : (index + 1) * channels] = after
         before = after
 
     along = np.zeros(n_edges, dtype)
-    around = np.zeros((n_edges, n_harmonics), dtype)
+    around = np.zeros_like(harmonics)
     by_features = readout_slopes[n_layers - 1].copy()
     for index in range(n_layers - 1, -1, -1):
         by_before = np.zeros((n, channels), dtype)
-        _backward(
+        backward(
             layers[index],
             (cubics[index], per_A),
             (sender, interval, place, harmonics, element),
@@ -159,26 +151,68 @@ def evaluate(  # type: ignore[no-untyped-def]
             by_features = by_before
             by_features += readout_slopes[index - 1]
 
+    edge_gradient((length, unit), columns, geometry, (along, around), gradient)
+
+
+@compiled
+def harmonics_of(unit, geometry):  # type: ignore[no-untyped-def]
+    """Harmonics (M, n) of unit vectors (3, n); `geometry` is as `evaluate` takes it."""
+    n_harmonics, lowest, up, up_factors, _, _ = geometry
+    columns = np.zeros((n_harmonics, unit.shape[1]), unit.dtype)
+    columns[0] = lowest
+    for term in range(len(up)):
+        harmonic, axis, lower = up[term, 0], up[term, 1], up[term, 2]
+        factor = up_factors[term]
+        for edge in range(unit.shape[1]):
+            columns[harmonic, edge] += factor * unit[axis, edge] * columns[lower, edge]
+    return columns
+
+
+@compiled
+def edge_gradient(edges, columns, geometry, gradients, result):  # type: ignore[no-untyped-def]
+    """The gradient by edge vectors, from that by their lengths and harmonics.
+
+    Args:
+        edges: lengths (n,), Å; unit vectors (3, n).
+        columns: their harmonics, (M, n).
+        geometry: as `evaluate` takes it.
+        gradients: along each edge (n,), and by its harmonics (n, M).
+        result: (3, n).
+    """
+    length, unit = edges
+    _, _, _, _, down, down_factors = geometry
+    along, around = gradients
+    unity = unit.dtype.type(1)
     by_columns = around.T.copy()
-    turned = np.zeros((3, n_edges), dtype)
+    turned = np.zeros_like(unit)
     for term in range(len(down)):
         axis, lower, harmonic = down[term, 0], down[term, 1], down[term, 2]
         factor = down_factors[term]
-        for edge in range(n_edges):
+        for edge in range(len(length)):
             turned[axis, edge] += factor * columns[lower, edge] * by_columns[harmonic, edge]
-    for edge in range(n_edges):
+    for edge in range(len(length)):
         # Turning a unit vector moves the vector's end by its length; there is no way outward.
         outward = along[edge] * length[edge]
         for axis in range(3):
             outward -= turned[axis, edge] * unit[axis, edge]
         share = unity / length[edge]
         for axis in range(3):
-            gradient[axis, edge] = (turned[axis, edge] + unit[axis, edge] * outward) * share
+            result[axis, edge] = (turned[axis, edge] + unit[axis, edge] * outward) * share
 
 
 @compiled
-def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-def]
-    """One layer, from the features (n, C) that come in."""
+def forward(layer, table, edges, before, results):  # type: ignore[no-untyped-def]
+    """One layer, from the features (n, C) that come in.
+
+    Args:
+        layer: as `evaluate` takes it.
+        table: its cubics, as there.
+        edges: senders (n, J), and of each edge (n · J,) the interval, -1: beyond the cutoff, and
+            where in it, from 0 to 1; harmonics (n · J, M); elements (n,).
+        before: (n, C).
+        results: what is sent (n, C), the polynomial's slopes (n, M, C), and the features that the
+            layer gives (n, C).
+    """
     up, _, mix, _, out, _, skip, _, rows, factors, polynomial = layer
     sender, interval, place, harmonics, element = edges
     sent, slopes, after = results
@@ -186,7 +220,7 @@ def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-d
     channels, n_paths, n_rows = before.shape[1], table.shape[1], mix.shape[1]
     dtype = before.dtype
     for atom in range(n):
-        _times(before[atom], up, sent[atom], False)
+        times(before[atom], up, sent[atom], False)
     message = np.zeros((n_paths, channels), dtype)
     summed = np.zeros((n_rows, channels), dtype)
     a = np.ones((n_rows + 1, channels), dtype)
@@ -216,17 +250,26 @@ def _forward(layer, table, edges, before, results):  # type: ignore[no-untyped-d
         z = element[atom]
         receiver = z if len(mix) > 1 else 0
         for row in range(n_rows):
-            _times(summed[row], mix[receiver, row], a[row], False)
+            times(summed[row], mix[receiver, row], a[row], False)
         contract_atom(polynomial, z, a, (value, g, product, slope))
         slopes[atom] = g[:n_rows]
-        _times(value, out, after[atom], False)
+        times(value, out, after[atom], False)
         if len(skip) > 0:
-            _times(before[atom], skip[z if len(skip) > 1 else 0], after[atom], True)
+            times(before[atom], skip[z if len(skip) > 1 else 0], after[atom], True)
 
 
 @compiled
-def _backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped-def]
-    """The way back through a layer, from the gradient by the features (n, C) that it gave."""
+def backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped-def]
+    """The way back through a layer, from the gradient by the features that it gave.
+
+    Args:
+        layer: as `evaluate` takes it.
+        tables: its cubics, as there; intervals per Å.
+        edges: as `forward` takes them.
+        traces: what was sent, and slopes, as `forward` gave them; the gradient by features (n, C).
+        results: gradients along each edge (n · J,), by its harmonics (n · J, M), and by the
+            features that came in, (n, C), all added to; and whether the last is wanted.
+    """
     _, up_back, _, mix_back, _, out_back, _, skip_back, rows, factors, _ = layer
     table, per_A = tables
     sender, interval, place, harmonics, element = edges
@@ -247,11 +290,11 @@ def _backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped
     for atom in range(n):
         z = element[atom]
         receiver = z if len(mix_back) > 1 else 0
-        _times(by_after[atom], out_back, by_value, False)
+        times(by_after[atom], out_back, by_value, False)
         for row in range(n_rows):
             for c in range(channels):
                 by_mixed[c] = slopes[atom, row, c] * by_value[c]
-            _times(by_mixed, mix_back[receiver, row], by_sum[row], False)
+            times(by_mixed, mix_back[receiver, row], by_sum[row], False)
         for neighbour in range(neighbours):
             edge = atom * neighbours + neighbour
             i = interval[edge]
@@ -281,14 +324,14 @@ def _backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped
             along[edge] += step
     if collects:
         for atom in range(n):
-            _times(by_sent[atom], up_back, by_before[atom], False)
+            times(by_sent[atom], up_back, by_before[atom], False)
             if len(skip_back) > 0:
                 z = element[atom] if len(skip_back) > 1 else 0
-                _times(by_after[atom], skip_back[z], by_before[atom], True)
+                times(by_after[atom], skip_back[z], by_before[atom], True)
 
 
 @compiled
-def _times(row, matrix, result, adds):  # type: ignore[no-untyped-def]
+def times(row, matrix, result, adds):  # type: ignore[no-untyped-def]
     """A row (C,) times a matrix (C, D), put into a result (D,), or added to it.
 
     Four rows of the matrix at a time: the result is then read and written four times less often.
@@ -311,7 +354,7 @@ def _times(row, matrix, result, adds):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _read(readout, features, energy, slopes):  # type: ignore[no-untyped-def]
+def read(readout, features, energy, slopes):  # type: ignore[no-untyped-def]
     """Add a readout to the energies (n,), and give its slopes by the features (n, C)."""
     first, second = readout
     hidden = first.shape[1]

@@ -1,19 +1,12 @@
-"""MACE's forward pass for training, in few operations: for models whose features are scalars.
+"""MACE's forward pass for training by compiled loops: for models whose features are scalars.
 
 A step of a small model is not arithmetic but the overhead of thousands of small tensor operations:
 of e3nn's tensor products on each edge, and of autograd, which goes through them twice. Here
-positions are not part of autograd's graph. It gives the energy's gradient by the radial functions
-and harmonics of each edge; how these change where an atom moves is written out. Weights stay where
-they are in the model, and get the gradients that MACE's own forward would give them.
-
-1. Radial functions are computed with their slopes, once for each length that there is, so that the
-   gradient needs no way back through their network.
-2. Times what the neighbours send they are summed with the harmonics, one product of matrices for
-   each degree: neighbours lie in a rectangle (atoms, J), filled up by some that are too far away to
-   matter.
-3. Sums are mixed linearly; where the mixing depends on the receiver, atoms are in the order of
-   their elements.
-4. The product over sums is `contraction`'s polynomial.
+autograd sees two things. One are the radial functions, which are computed with their slopes, once
+for each length that there is. The other is all the rest: energies and their gradient by edge
+vectors, by the loops that dynamics take (`scalar_loops`), and for the way back loops that give the
+gradients by the weights at once (`training_loops`). Weights stay where they are in the model, and
+get the gradients that MACE's own forward would give them.
 
     from halcyon.models.fast.training_pass import TrainingPass
 
@@ -27,8 +20,8 @@ caller uses MACE's own forward.
 """
 
 import copy
-import math
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,27 +29,26 @@ import torch
 from torch import Tensor
 
 from halcyon.models.fast import layers
-from halcyon.models.fast.contraction import contracted_by, polynomial_of
 from halcyon.models.fast.layers import UnsuitableError
+from halcyon.models.fast.radial_network import RadialNetwork, radial_basis
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
+from halcyon.models.fast.training_gradient import Part, Reading, evaluated
+from halcyon.models.fast.training_weights import FIRST, LATER, LayerWeights, e3nn_factor
 
+TOLERANCES = {torch.float64: layers.POLYNOMIAL_TOLERANCE, torch.float32: 1e-3}
+"""Relative, of what a pass gives beside MACE's own."""
 MADE_UP_ELEMENTS = 10
 """At most so many are compared: each pair of made-up atoms is an edge."""
-FIRST = "RealAgnosticInteractionBlock"
-"""Mixes by the receiver's element, and has no skip connection."""
-LATER = "RealAgnosticResidualInteractionBlock"
 
 
 @dataclass(frozen=True)
-class _Neighbours:
-    """A batch's atoms in the order of their elements, each with J neighbours."""
+class _Edges:
+    """A batch's atoms, each with J neighbours, some of which may be beyond the cutoff."""
 
-    order: Tensor  # (n,): each one's place in the batch
-    element: Tensor  # (n,), ascending
-    slices: list[tuple[int, slice]]  # the elements that there are, and their atoms
-    graph: Tensor  # (n,): number of each one's frame
+    element: Tensor  # (n,)
     sender: Tensor  # (n · J,)
     vectors: Tensor  # (3, n · J): from sender to receiver, Å
+    bounds: list[int]  # first atom of each frame, and one past the last of all
 
 
 class TrainingPass:
@@ -90,26 +82,21 @@ class TrainingPass:
         )
         if not suitable:
             raise UnsuitableError
+        channels = layers.natural(model.interactions[0].node_feats_irreps)[1]
         degree = int(model.interactions[0].edge_attrs_irreps.lmax)
-        self._components = [2 * order + 1 for order in range(degree + 1)]
-        self._rows = torch.repeat_interleave(torch.tensor(self._components))
-        self._polynomials = [
-            polynomial_of(product.symmetric_contractions) for product in model.products
-        ]
-        if None in self._polynomials:
-            raise UnsuitableError
-        self._exact_mixing = [self._scales(block) for block in model.interactions]
-        self._exact_harmonics = copy.deepcopy(model.spherical_harmonics).double()
-        self._like_weights_of(model)
-
-    def _like_weights_of(self, model: Any) -> "TrainingPass":
-        """Take over the precision of a model with weights of the same shapes."""
+        exact = copy.deepcopy(model.spherical_harmonics).double()
         like = next(model.parameters()).detach()
-        self._harmonics = SolidHarmonics(
-            self._exact_harmonics, len(self._components) - 1, like=like
+        harmonics = SolidHarmonics(exact, degree, like=like)
+        self._reading = Reading(
+            channels=channels,
+            geometry=((degree + 1) ** 2, *harmonics.terms()),
+            embedding=e3nn_factor(model.node_embedding.linear),
+            networks=[RadialNetwork(block.conv_tp_weights) for block in model.interactions],
+            layers=[
+                LayerWeights(blocks, n_elements=len(model.atomic_numbers), channels=channels)
+                for blocks in _blocks(model)
+            ],
         )
-        self._mixing = [scales.to(like) for scales in self._exact_mixing]
-        return self
 
     @classmethod
     def of(cls, model: Any) -> "TrainingPass | None":
@@ -117,15 +104,15 @@ class TrainingPass:
 
         The pass is compared with MACE's own on made-up atoms, gradients by weights included.
         """
-        exact = copy.deepcopy(model).double().requires_grad_(True)
+        learning = copy.deepcopy(model).requires_grad_(True)
         try:
             # Optimising e3nn's compiled code would take longer than these few calls.
             with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                made = cls(exact)
-                _compare(exact, made)
+                made = cls(learning)
+                _compare(learning, made)
         except UnsuitableError:
             return None
-        return made._like_weights_of(model)
+        return made
 
     def __call__(
         self,
@@ -148,138 +135,41 @@ class TrainingPass:
             (n_atoms, D); and `virials` (n_frames, 3, 3), eV, if they are wanted.
         """
         with torch.no_grad():
-            atoms = _neighbours(batch, float(model.r_max))
-            length = (atoms.vectors * atoms.vectors).sum(0).sqrt_()
-            unit = atoms.vectors / length
-            harmonics = self._harmonics(unit)
+            edges = _edges(batch, float(model.r_max))
+            length = torch.linalg.vector_norm(edges.vectors, dim=0)
             different, which = length.unique(return_inverse=True)
-            basis = _basis(model.radial_embedding, different[:, None])
-        around = harmonics.T.reshape(len(atoms.order), -1, len(harmonics)).requires_grad_(True)
-        with torch.enable_grad():
-            radial, slopes = self._radial(model, basis, which)
-            for part in radial:
-                if not part.requires_grad:  # of weights that do not learn
-                    part.requires_grad_(True)
-            of_atoms, features = self._energies(model, atoms, radial, around)
-            n_frames = len(batch["n_atoms"])
-            energy = of_atoms.new_zeros(n_frames).index_add(0, atoms.graph, of_atoms)
-            by_harmonics, *by_radial = torch.autograd.grad(
-                energy.sum(), [around, *radial], create_graph=training, retain_graph=training
-            )
+            which[length >= model.r_max] = -1
+            parts = _parts(edges, length, edges.vectors / length, which)
+            basis = _basis(model.radial_embedding, different)
+        n_frames, scaling = len(batch["n_atoms"]), model.scale_shift
         with torch.set_grad_enabled(training):
-            along = sum((by * slope).sum(1) for by, slope in zip(by_radial, slopes, strict=True))
-            turned = self._harmonics.pulled_back(harmonics, by_harmonics.flatten(0, 1))
-            outward = (turned * unit).sum(0)
-            gradient = (turned + unit * (along * length - outward)) / length
-            towards = gradient.view(3, len(atoms.order), -1)
-            forces = (-towards.sum(2)).index_add(1, atoms.sender, gradient)
-            back = torch.empty_like(atoms.order)
-            back[atoms.order] = torch.arange(len(back))
-            result = {
-                "interaction_energy": energy,
-                "forces": forces.T.index_select(0, back),
-                "node_feats": features.index_select(0, back),
-            }
+            of_atoms, by_vectors, features = evaluated(
+                self._reading, parts, basis, _parameters(model)
+            )
+            of_atoms = of_atoms * scaling.scale + scaling.shift
+            gradient = by_vectors * scaling.scale
+            towards = gradient.view(3, len(edges.element), -1)
+            forces = (-towards.sum(2)).index_add(1, edges.sender, gradient)
+            energy = of_atoms.new_zeros(n_frames).index_add(0, batch["batch"], of_atoms)
+            result = {"interaction_energy": energy, "forces": forces.T, "node_feats": features}
             if compute_virials:
-                vectors = atoms.vectors.view(3, len(atoms.order), -1)
-                moments = torch.einsum("anj,bnj->nab", towards, vectors)
-                whole = moments.new_zeros(n_frames, 3, 3).index_add(0, atoms.graph, moments)
+                moments = torch.einsum("anj,bnj->nab", towards, edges.vectors.view_as(towards))
+                whole = moments.new_zeros(n_frames, 3, 3).index_add(0, batch["batch"], moments)
                 result["virials"] = -(whole + whole.mT) / 2
         return result
 
-    def _radial(
-        self, model: Any, basis: tuple[Tensor, Tensor], which: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each layer its radial functions of all edges, and their slopes, (n · J, degrees · C).
 
-        They are computed once for each length that there is: an edge has that of its way back.
-        """
-        values, slopes = [], []
-        for interaction in model.interactions:
-            value, slope = _radial(interaction.conv_tp_weights, *basis)
-            values.append(value.index_select(0, which))
-            slopes.append(slope.index_select(0, which))
-        return values, slopes
+def _blocks(model: Any) -> list[tuple[Any, Any, Any]]:
+    """Interaction, product and readout of each layer."""
+    return list(zip(model.interactions, model.products, model.readouts, strict=True))
 
-    def _energies(
-        self, model: Any, atoms: _Neighbours, radial: list[Tensor], around: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Interaction energies (n,), and features of all layers (n, D)."""
-        n, n_elements = len(atoms.order), len(model.atomic_numbers)
-        embedding = model.node_embedding.linear
-        features = (embedding.weight.view(n_elements, -1) * _scale(embedding))[atoms.element]
-        harmonics = around.transpose(1, 2).split(self._components, dim=1)
-        energy, every = around.new_zeros(n), []
-        blocks = zip(
-            model.interactions,
-            model.products,
-            model.readouts,
-            self._polynomials,
-            self._mixing,
-            radial,
-            strict=True,
-        )
-        for interaction, product, readout, terms, scales, weights in blocks:
-            channels = features.shape[1]
-            sent = features @ (
-                interaction.linear_up.weight.view(channels, -1) * _scale(interaction.linear_up)
-            )
-            arriving = sent.index_select(0, atoms.sender).view(n, -1, 1, channels)
-            messages = (weights.view(n, -1, len(harmonics), channels) * arriving).unbind(2)
-            summed = torch.cat(
-                [
-                    torch.bmm(part, message)
-                    for part, message in zip(harmonics, messages, strict=True)
-                ],
-                dim=1,
-            )
-            mixed = self._mixed(interaction, summed, atoms, scales)
-            product_out = contracted_by(terms, product.symmetric_contractions, mixed, atoms.element)
-            out = product.linear.weight.view(product_out.shape[2], -1) * _scale(product.linear)
-            new = product_out[:, 0] @ out
-            if type(interaction).__name__ == LATER:
-                new = new + _by_element(interaction.skip_tp, features, atoms.element, n_elements)
-            features = new
-            every.append(features)
-            energy = energy + _readout(readout, features)
-        scaling = model.scale_shift
-        return energy * scaling.scale + scaling.shift, torch.cat(every, dim=1)
 
-    def _mixed(
-        self, interaction: Any, summed: Tensor, atoms: _Neighbours, scales: Tensor
-    ) -> Tensor:
-        """Sums (n, M, C) mixed to (n, M, D)."""
-        channels = summed.shape[2]
-        linear = interaction.linear.weight.view(len(scales), channels, -1) * scales
-        rows = summed.transpose(0, 1)
-        if type(interaction).__name__ == LATER:
-            mixed = torch.bmm(rows, linear.index_select(0, self._rows))
-            return mixed.transpose(0, 1).contiguous()
-        inner = linear.shape[2]
-        skip = interaction.skip_tp.weight.view(len(scales), inner, -1)
-        both = torch.bmm(linear, skip).index_select(0, self._rows)
-        by_element = both.view(len(self._rows), channels, -1, inner).unbind(2)
-        parts = [torch.bmm(rows[:, part], by_element[element]) for element, part in atoms.slices]
-        return torch.cat(parts, dim=1).transpose(0, 1).contiguous()
-
-    def _scales(self, interaction: Any) -> Tensor:
-        """Of each degree, the factors of weights and couplings over the mean number of neighbours.
-
-        Returns:
-            (degrees, 1, 1).
-        """
-        parts = [block.instructions for block in (interaction.conv_tp, interaction.linear)]
-        if type(interaction).__name__ == FIRST:
-            parts.append(interaction.skip_tp.instructions)
-        if any(len(part) != len(self._components) for part in parts):
-            raise UnsuitableError
-        scales = []
-        for order, ways in enumerate(zip(*parts, strict=True)):
-            convolution, linear, *skip = [float(way.path_weight) for way in ways]
-            coupled = math.sqrt(2 * order + 1) ** (1 + len(skip))
-            scales.append(convolution * linear * math.prod(skip) / coupled)
-        every = torch.tensor(scales, dtype=torch.float64) / float(interaction.avg_num_neighbors)
-        return every[:, None, None]
+def _parameters(model: Any) -> Iterator[Tensor]:
+    """All weights of a model, in the order of `_Loops`."""
+    yield model.node_embedding.linear.weight
+    for blocks in _blocks(model):
+        yield from (layer.weight for layer in blocks[0].conv_tp_weights.children())
+        yield from LayerWeights.parameters(blocks)
 
 
 def _is_plain(interaction: Any) -> bool:
@@ -294,118 +184,54 @@ def _is_plain(interaction: Any) -> bool:
     return all(type(getattr(interaction, name)).__name__ == kind for name, kind in kinds.items())
 
 
-def _neighbours(batch: Mapping[str, Tensor], r_max: float) -> _Neighbours:
-    """Sort a batch's atoms by element, and its edges into a rectangle."""
-    element = batch["node_attrs"].argmax(1)
-    order = torch.argsort(element, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    sender, receiver = rank[batch["edge_index"]]
-    n, positions = len(order), batch["positions"]
-    by_receiver = torch.argsort(receiver, stable=True)
-    receiver = receiver[by_receiver]
+def _edges(batch: Mapping[str, Tensor], r_max: float) -> _Edges:
+    """Sort a batch's edges into a rectangle."""
+    element, positions, n = batch["node_attrs"].argmax(1), batch["positions"], len(batch["batch"])
+    by_receiver = torch.argsort(batch["edge_index"][1], stable=True)
+    sender, receiver = batch["edge_index"][:, by_receiver]
     counts = torch.bincount(receiver, minlength=n)
     widest = max(1, int(counts.max()))
     begins = counts.cumsum(0) - counts
     place = receiver * widest + torch.arange(len(receiver)) - begins[receiver]
     senders = torch.arange(n).repeat_interleave(widest)
-    senders[place] = sender[by_receiver]
-    ends = batch["edge_index"][:, by_receiver]
+    senders[place] = sender
     vectors = positions.new_zeros(n * widest, 3)
     vectors[:, 0] = 2 * r_max  # beyond the cutoff, where nothing is there
-    vectors[place] = positions[ends[1]] - positions[ends[0]] + batch["shifts"][by_receiver]
-    present, numbers = torch.unique_consecutive(element[order], return_counts=True)
-    stops = numbers.cumsum(0)
-    return _Neighbours(
-        order=order,
-        element=element[order],
-        slices=[
-            (kind, slice(stop - number, stop))
-            for kind, number, stop in zip(
-                present.tolist(), numbers.tolist(), stops.tolist(), strict=True
+    vectors[place] = positions[receiver] - positions[sender] + batch["shifts"][by_receiver]
+    return _Edges(element, senders, vectors.T.contiguous(), batch["ptr"].tolist())
+
+
+def _parts(edges: _Edges, length: Tensor, unit: Tensor, which: Tensor) -> list[Part]:
+    """A batch's frames, as many parts as PyTorch is to use threads."""
+    n_frames, n = len(edges.bounds) - 1, len(edges.element)
+    number = min(torch.get_num_threads(), n_frames)
+    firsts = [edges.bounds[n_frames * part // number] for part in range(number + 1)]
+    widest = len(edges.sender) // n
+    parts = []
+    for first, end in itertools.pairwise(firsts):
+        inside = slice(first * widest, end * widest)
+        parts.append(
+            Part(
+                atoms=slice(first, end),
+                edges=inside,
+                length=length[inside].numpy(),
+                unit=unit[:, inside].contiguous().numpy(),
+                which=which[inside].numpy(),
+                sender=(edges.sender[inside].view(-1, widest) - first).numpy(),
+                element=edges.element[first:end].numpy(),
             )
-        ],
-        graph=batch["batch"][order],
-        sender=senders,
-        vectors=vectors.T.contiguous(),
-    )
+        )
+    return parts
 
 
-def _basis(embedding: Any, length: Tensor) -> tuple[Tensor, Tensor]:
-    """The radial basis of lengths (E, 1), Å, and its slopes, (E, B) each."""
+def _basis(embedding: Any, lengths: Tensor) -> Tensor:
+    """The radial basis of U lengths, Å, and below it the slopes, (2 U, B)."""
     bessel, cutoff = embedding.bessel_fn, embedding.cutoff_fn
-    p = int(cutoff.p)
-    phase = bessel.bessel_weights * length
-    wave = bessel.prefactor * torch.sin(phase) / length
-    slope = bessel.prefactor * bessel.bessel_weights * torch.cos(phase) / length - wave / length
-    x = length / cutoff.r_max
-    inside = (length < cutoff.r_max).to(length)
-    envelope = cutoff(length)
-    falling = -p * (p + 1) * (p + 2) / 2 * x ** (p - 1) * (1 - x) ** 2 / cutoff.r_max * inside
-    return wave * envelope, slope * envelope + wave * falling
-
-
-def _radial(network: Any, basis: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """e3nn's fully connected network of the basis (U, B), and its slope by the length."""
-    factor, both = 1.0, torch.cat([basis, slope])
-    for layer in network.children():
-        out = 1.0 if layer.act is not None else math.sqrt(layer.var_out)
-        both = both @ (layer.weight * (factor * out / math.sqrt(layer.h_in * layer.var_in)))
-        if layer.act is not None:
-            both = _Silu.apply(both)
-            factor = float(layer.act.cst) * math.sqrt(layer.var_out)
-    values, slopes = both.chunk(2)
-    return values, slopes
-
-
-class _Silu(torch.autograd.Function):
-    """SiLU of the first half of the rows; in the other half are their derivatives by something."""
-
-    @staticmethod
-    def forward(ctx: Any, both: Tensor) -> Tensor:
-        ctx.save_for_backward(both)
-        values, slopes = both.chunk(2)
-        derivative = torch.ops.aten.silu_backward(slopes, values)
-        return torch.cat([torch.nn.functional.silu(values), derivative])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (both,) = ctx.saved_tensors
-        values, slopes = both.chunk(2)
-        by_values, by_slopes = gradients[0].chunk(2)
-        part = torch.sigmoid(values)
-        rest = 1 - part
-        # Second derivative: s (1 - s) (2 + x (1 - 2 s)).
-        curvature = (rest - part).mul_(values).add_(2).mul_(rest).mul_(part)
-        curvature.mul_(slopes).mul_(by_slopes)
-        curvature.add_(torch.ops.aten.silu_backward(by_values, values))
-        return torch.cat([curvature, torch.ops.aten.silu_backward(by_slopes, values)])
-
-
-def _by_element(block: Any, features: Tensor, element: Tensor, n_elements: int) -> Tensor:
-    """A map of scalars (n, C) that depends on the atom's element."""
-    width = features.shape[1]
-    weights = block.weight.view(width, -1) * _scale(block)  # (C, elements · D)
-    of_all = (features @ weights).view(len(features) * n_elements, -1)
-    own = torch.arange(len(features)) * n_elements + element
-    return of_all.index_select(0, own)
-
-
-def _readout(block: Any, features: Tensor) -> Tensor:
-    """Energies (n,) that a readout gives."""
-    if type(block).__name__ == "LinearReadoutBlock":
-        return features @ (block.linear.weight * _scale(block.linear))
-    width = features.shape[1]
-    first = block.linear_1.weight.view(width, -1) * _scale(block.linear_1)
-    hidden = torch.nn.functional.silu(features @ first)
-    factor = float(block.non_linearity.acts[0].cst) * _scale(block.linear_2)
-    return hidden @ (block.linear_2.weight * factor)
-
-
-def _scale(block: Any) -> float:
-    """What e3nn multiplies the weights of a map between scalars by."""
-    (way,) = block.instructions
-    return float(way.path_weight)
+    waves = bessel.bessel_weights.detach()
+    result = lengths.new_empty(2 * len(lengths), len(waves))
+    limits = (float(cutoff.r_max), int(cutoff.p))
+    radial_basis(lengths.numpy(), waves.numpy(), float(bessel.prefactor), limits, result.numpy())
+    return result
 
 
 def _compare(model: Any, forward: TrainingPass) -> None:
@@ -414,11 +240,16 @@ def _compare(model: Any, forward: TrainingPass) -> None:
     Raises:
         UnsuitableError: they differ.
     """
-    batch = _made_up(model)
+    like = next(model.parameters())
+    batch = {
+        name: part.to(like) if part.is_floating_point() else part
+        for name, part in _made_up(model).items()
+    }
+    tolerance = TOLERANCES[like.dtype]
     generator = torch.Generator().manual_seed(1)
     atoms, frames = len(batch["positions"]), len(batch["n_atoms"])
-    direction = torch.randn(atoms, 3, dtype=torch.float64, generator=generator)
-    strain = torch.randn(frames, 3, 3, dtype=torch.float64, generator=generator)
+    direction = torch.randn(atoms, 3, dtype=like.dtype, generator=generator)
+    strain = torch.randn(frames, 3, 3, dtype=like.dtype, generator=generator)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     every = []
     for result in (
@@ -432,12 +263,12 @@ def _compare(model: Any, forward: TrainingPass) -> None:
         every.append((values, gradients))
     (values, gradients), (own_values, own_gradients) = every
     for value, own in zip(values, own_values, strict=True):
-        layers.check(value, own, layers.POLYNOMIAL_TOLERANCE)
+        layers.check(value, own, tolerance)
     for gradient, own in zip(gradients, own_gradients, strict=True):
         if (gradient is None) != (own is None):
             raise UnsuitableError
         if gradient is not None and own is not None:
-            layers.check(gradient, own, layers.POLYNOMIAL_TOLERANCE)
+            layers.check(gradient, own, tolerance)
 
 
 def _made_up(model: Any) -> dict[str, Tensor]:
