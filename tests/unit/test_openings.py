@@ -616,6 +616,7 @@ def a_model(_request):
     return {
         "model": model,
         "basis_with_slopes": torch.ones(6, width, dtype=torch.float64),
+        "present": torch.tensor([0, 2]),
         "by_functions": torch.ones(6, last.weight.shape[1], dtype=torch.float64),
     }
 

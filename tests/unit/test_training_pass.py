@@ -77,6 +77,20 @@ def test_values_and_gradients_are_those_of_maces_own_forward(changes):
             same(one, other, relative)
 
 
+def test_weights_of_elements_that_are_not_there_do_not_learn():
+    model = random_model()
+    batch = joined(graphs(some_frames()[1:2], model, dict.fromkeys(ELEMENTS, 0.0)))
+    ours = everything(
+        TrainingPass.of(model)(model, batch, training=True, compute_virials=True), model
+    )
+    expected = everything(model(batch, training=True, compute_virials=True), model)
+    for found, known in zip(ours, expected, strict=True):
+        for one, other in zip(found, known, strict=True):
+            same(one, other, 1e-9)
+    embedding = ours[1][0].view(len(ELEMENTS), -1)
+    assert [bool(row.any()) for row in embedding] == [True, False, True, False]
+
+
 def test_weights_are_read_anew_and_need_not_learn():
     model = random_model()
     forward, batch = TrainingPass.of(model), a_batch(model)

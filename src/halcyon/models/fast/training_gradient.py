@@ -52,18 +52,28 @@ class Part:
     unit: np.ndarray  # (3, n · J), from sender to receiver
     which: np.ndarray  # (n · J,): number of each one's length, -1: beyond the cutoff
     sender: np.ndarray  # (n, J), counted from the part's first atom
-    element: np.ndarray  # (n,)
+    element: np.ndarray  # (n,): which of the batch's
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loops take of a batch."""
+
+    parts: list[Part]
+    basis: Tensor
+    """Radial basis of its U lengths, and below it the slopes, (2 U, B)."""
+    present: Tensor
+    """Elements that there are, ascending: indices into the model's."""
 
 
 def evaluated(
-    reading: Reading, parts: list[Part], basis: Tensor, parameters: Iterable[Tensor]
+    reading: Reading, batch: Batch, parameters: Iterable[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Evaluate a batch, differentiable once by the parameters.
 
     Args:
         reading: of the model.
-        parts: of the batch.
-        basis: radial basis of its U lengths, and below it the slopes, (2 U, B).
+        batch: what is evaluated.
         parameters: the embedding's, and of each layer those of the radial network and of
             `LayerWeights`.
 
@@ -71,18 +81,17 @@ def evaluated(
         Energies of atoms (n,), without scale and shift; the gradient of their sum by edge vectors
         (3, n · J); features (n, layers · C).
     """
-    results: tuple[Tensor, Tensor, Tensor] = _Evaluated.apply(reading, parts, basis, *parameters)
+    results: tuple[Tensor, Tensor, Tensor] = _Evaluated.apply(reading, batch, *parameters)
     return results
 
 
 class _Evaluated(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, reading: Reading, parts: list[Part], basis: Tensor, *parameters: Tensor
-    ) -> Any:
+    def forward(ctx: Any, reading: Reading, batch: Batch, *parameters: Tensor) -> Any:
+        parts, basis = batch.parts, batch.basis
         ctx.parts = parts
-        ctx.model = model = _Model(reading, basis, [weight.detach() for weight in parameters])
-        n, width = sum(len(part.element) for part in parts), len(parts[0].sender[0])
+        ctx.model = model = _Model(reading, batch, [weight.detach() for weight in parameters])
+        n, width = sum(len(part.element) for part in parts), parts[0].sender.shape[1]
         energies = basis.new_zeros(n)
         gradient = basis.new_empty(3, n * width)
         features = basis.new_empty(n, len(model.layers) * reading.channels)
@@ -105,15 +114,17 @@ class _Evaluated(torch.autograd.Function):
             return _backward(part, ctx.model, inside)
 
         gradients = [sum(of_parts) for of_parts in zip(*_each(work, ctx.parts), strict=True)]
-        return None, None, None, *ctx.model.pulled_back(gradients)
+        return None, None, *ctx.model.pulled_back(gradients)
 
 
 class _Model:
     """A model's weights as the loops take them, and the way back to its parameters."""
 
-    def __init__(self, reading: Reading, basis: Tensor, parameters: list[Tensor]) -> None:
-        self.reading = reading
-        self.embedding = (parameters[0].view(-1, reading.channels) * reading.embedding).numpy()
+    def __init__(self, reading: Reading, batch: Batch, parameters: list[Tensor]) -> None:
+        self.reading, self._present = reading, batch.present
+        self._by_element = parameters[0].view(-1, reading.channels)
+        present = self._by_element.index_select(0, batch.present)
+        self.embedding = (present * reading.embedding).numpy()
         self.layers: list[tuple[Any, ...]] = []
         self.readouts: list[tuple[Any, ...]] = []
         self.tables: list[np.ndarray] = []
@@ -121,19 +132,23 @@ class _Model:
         self._of_layers: list[list[Tensor]] = []
         rest = iter(parameters[1:])
         for network, weights in zip(reading.networks, reading.layers, strict=True):
-            functions, trace = network(basis, list(itertools.islice(rest, network.n_weights)))
+            functions, trace = network(batch.basis, list(itertools.islice(rest, network.n_weights)))
             self.tables.append(_table(functions, reading.channels))
             self._traces.append(trace)
             of_layer = list(itertools.islice(rest, weights.n_parameters))
             self._of_layers.append(of_layer)
-            layer, readout = weights.filled(of_layer)
+            layer, readout = weights.filled(of_layer, batch.present)
             self.layers.append(layer)
             self.readouts.append(readout)
 
     def pulled_back(self, gradients: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """Gradients by the parameters, from those that `_backward` gives."""
         by_embedding, *rest = gradients
-        yield torch.from_numpy(by_embedding).flatten() * self.reading.embedding
+        by_element = torch.zeros_like(self._by_element)
+        by_element.index_copy_(
+            0, self._present, torch.from_numpy(by_embedding) * self.reading.embedding
+        )
+        yield by_element.flatten()
         per_layer = len(rest) // len(self.layers)
         for index, (network, weights) in enumerate(
             zip(self.reading.networks, self.reading.layers, strict=True)
@@ -142,7 +157,7 @@ class _Model:
             values, slopes = torch.from_numpy(by_table).unbind(2)
             by_functions = torch.cat([values.flatten(1), slopes.flatten(1)])
             yield from network.pulled_back(self._traces[index], by_functions)
-            yield from weights.pulled_back(self._of_layers[index], by_layer)
+            yield from weights.pulled_back(self._of_layers[index], self._present, by_layer)
 
 
 def _table(functions: Tensor, channels: int) -> np.ndarray:

@@ -32,7 +32,7 @@ from halcyon.models.fast import layers
 from halcyon.models.fast.layers import UnsuitableError
 from halcyon.models.fast.radial_network import RadialNetwork, radial_basis
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
-from halcyon.models.fast.training_gradient import Part, Reading, evaluated
+from halcyon.models.fast.training_gradient import Batch, Part, Reading, evaluated
 from halcyon.models.fast.training_weights import FIRST, LATER, LayerWeights, e3nn_factor
 
 TOLERANCES = {torch.float64: layers.POLYNOMIAL_TOLERANCE, torch.float32: 1e-3}
@@ -45,7 +45,8 @@ MADE_UP_ELEMENTS = 10
 class _Edges:
     """A batch's atoms, each with J neighbours, some of which may be beyond the cutoff."""
 
-    element: Tensor  # (n,)
+    present: Tensor  # elements that there are, ascending: indices into the model's
+    element: Tensor  # (n,): which of them
     sender: Tensor  # (n · J,)
     vectors: Tensor  # (3, n · J): from sender to receiver, Å
     bounds: list[int]  # first atom of each frame, and one past the last of all
@@ -139,13 +140,14 @@ class TrainingPass:
             length = torch.linalg.vector_norm(edges.vectors, dim=0)
             different, which = length.unique(return_inverse=True)
             which[length >= model.r_max] = -1
-            parts = _parts(edges, length, edges.vectors / length, which)
-            basis = _basis(model.radial_embedding, different)
+            laid_out = Batch(
+                parts=_parts(edges, length, edges.vectors / length, which),
+                basis=_basis(model.radial_embedding, different),
+                present=edges.present,
+            )
         n_frames, scaling = len(batch["n_atoms"]), model.scale_shift
         with torch.set_grad_enabled(training):
-            of_atoms, by_vectors, features = evaluated(
-                self._reading, parts, basis, _parameters(model)
-            )
+            of_atoms, by_vectors, features = evaluated(self._reading, laid_out, _parameters(model))
             of_atoms = of_atoms * scaling.scale + scaling.shift
             gradient = by_vectors * scaling.scale
             towards = gradient.view(3, len(edges.element), -1)
@@ -165,7 +167,7 @@ def _blocks(model: Any) -> list[tuple[Any, Any, Any]]:
 
 
 def _parameters(model: Any) -> Iterator[Tensor]:
-    """All weights of a model, in the order of `_Loops`."""
+    """All weights of a model, in the order of `evaluated`."""
     yield model.node_embedding.linear.weight
     for blocks in _blocks(model):
         yield from (layer.weight for layer in blocks[0].conv_tp_weights.children())
@@ -186,7 +188,8 @@ def _is_plain(interaction: Any) -> bool:
 
 def _edges(batch: Mapping[str, Tensor], r_max: float) -> _Edges:
     """Sort a batch's edges into a rectangle."""
-    element, positions, n = batch["node_attrs"].argmax(1), batch["positions"], len(batch["batch"])
+    present, element = batch["node_attrs"].argmax(1).unique(return_inverse=True)
+    positions, n = batch["positions"], len(batch["batch"])
     by_receiver = torch.argsort(batch["edge_index"][1], stable=True)
     sender, receiver = batch["edge_index"][:, by_receiver]
     counts = torch.bincount(receiver, minlength=n)
@@ -198,7 +201,7 @@ def _edges(batch: Mapping[str, Tensor], r_max: float) -> _Edges:
     vectors = positions.new_zeros(n * widest, 3)
     vectors[:, 0] = 2 * r_max  # beyond the cutoff, where nothing is there
     vectors[place] = positions[receiver] - positions[sender] + batch["shifts"][by_receiver]
-    return _Edges(element, senders, vectors.T.contiguous(), batch["ptr"].tolist())
+    return _Edges(present, element, senders, vectors.T.contiguous(), batch["ptr"].tolist())
 
 
 def _parts(edges: _Edges, length: Tensor, unit: Tensor, which: Tensor) -> list[Part]:

@@ -8,7 +8,8 @@ neighbours that sums are divided by.
 
     blocks = model.interactions[0], model.products[0], model.readouts[0]
     weights = LayerWeights(blocks, n_elements=4, channels=4)
-    layer, readout = weights.filled([weight.detach() for weight in weights.parameters(blocks)])
+    parameters = [weight.detach() for weight in weights.parameters(blocks)]
+    layer, readout = weights.filled(parameters, present)
 
 Not for: radial functions (see `radial_network`), or other kinds of maps than those of MACE's
 agnostic interactions between scalars.
@@ -77,28 +78,32 @@ class LayerWeights:
             *(weight for block in contractions for weight in (block.weights_max, *block.weights)),
         ]
 
-    def filled(self, parameters: Sequence[Tensor]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    def filled(
+        self, parameters: Sequence[Tensor], present: Tensor
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Layer and readout as `scalar_loops.evaluate` takes them.
 
         Args:
             parameters: as `parameters` gives them, without a graph.
+            present: indices of the elements that there are, of those that the model knows: the
+                layer has only these.
         """
         up, linear, skip, out, *rest = parameters
         readout, paths = rest[: len(self._readout)], rest[len(self._readout) :]
         channels = self._channels
         linear = self._linear(linear)
-        skips = linear.new_zeros(0, channels, channels)
+        skip = self._by_element(skip).index_select(2, present)
         if self._is_first:
-            mixes = torch.bmm(linear, skip.view(len(linear), channels, -1))
-            mixes = mixes.view(len(linear), channels, self._n_elements, channels)
+            mixes = torch.bmm(linear, skip.flatten(2)).view_as(skip)
             mix = mixes.permute(2, 0, 1, 3).index_select(1, self._degree_of_row)
+            skips = linear.new_zeros(0, channels, channels)
         else:
             mix = linear.index_select(0, self._degree_of_row)[None]
-            skips = skip.view(channels, self._n_elements, channels).transpose(0, 1) * self._skip
+            skips = skip[0].transpose(0, 1) * self._skip
         up = up.view(channels, channels) * self._up
         out = out.view(channels, channels) * self._out
         both_ways = [way for matrix in (up, mix, out, skips) for way in (matrix, matrix.mT)]
-        by_term = coefficients(self._by_path, torch.cat(paths, dim=1))
+        by_term = coefficients(self._by_path, torch.cat(paths, dim=1).index_select(0, present))
         n_rows = len(self._degree_of_row)
         rows = torch.arange(n_rows)
         layer = (
@@ -114,12 +119,13 @@ class LayerWeights:
         return layer, (first.view(channels, -1).numpy(), vector.numpy())
 
     def pulled_back(
-        self, parameters: Sequence[Tensor], gradients: Sequence[np.ndarray]
+        self, parameters: Sequence[Tensor], present: Tensor, gradients: Sequence[np.ndarray]
     ) -> Iterator[Tensor]:
         """Gradients by the parameters.
 
         Args:
             parameters: as `filled` got them.
+            present: as there.
             gradients: by what it gave: matrices to send, to mix, after the polynomial and to skip;
                 coefficients; the readout's matrix and vector.
         """
@@ -130,22 +136,31 @@ class LayerWeights:
         channels = self._channels
         by_degree = by_mix.new_zeros(len(by_mix), len(self._by_degree), channels, channels)
         by_degree.index_add_(1, self._degree_of_row, by_mix)
+        skip = self._by_element(skip)
+        by_skips = torch.zeros_like(skip)
         if self._is_first:
-            by_mixes = by_degree.permute(1, 2, 0, 3).reshape(len(self._by_degree), channels, -1)
-            by_linear = torch.bmm(by_mixes, skip.view(len(by_mixes), channels, -1).mT)
-            by_skips = torch.bmm(self._linear(linear).mT, by_mixes)
+            by_mixes = by_degree.permute(1, 2, 0, 3).flatten(2)
+            by_linear = torch.bmm(by_mixes, skip.index_select(2, present).flatten(2).mT)
+            by_present = torch.bmm(self._linear(linear).mT, by_mixes)
+            by_skips.index_copy_(2, present, by_present.unflatten(2, (len(present), channels)))
         else:
             by_linear = by_degree[0]
-            by_skips = by_skip.transpose(0, 1) * self._skip
+            by_skips.index_copy_(2, present, by_skip.transpose(0, 1)[None] * self._skip)
         yield by_up.flatten() * self._up
         yield (by_linear * self._factors(by_linear)).flatten()
         yield by_skips.flatten()
         yield by_out.flatten() * self._out
         for gradient, factor in zip((by_first, by_second), self._readout, strict=False):
             yield gradient.flatten() * factor
-        by_paths = self._by_path.T @ by_term
+        by_present = self._by_path.T @ by_term
+        by_paths = by_term.new_zeros(self._n_elements, *by_present.shape[1:])
+        by_paths.index_copy_(0, present, by_present)
         sizes = [len(weight[0]) for weight in parameters[4 + len(self._readout) :]]
         yield from by_paths.split(sizes, dim=1)
+
+    def _by_element(self, skip: Tensor) -> Tensor:
+        """Weights by which the element decides, (degrees, C, elements, C)."""
+        return skip.view(-1, self._channels, self._n_elements, self._channels)
 
     def _linear(self, weight: Tensor) -> Tensor:
         """Matrices of each degree, (degrees, C, C)."""
