@@ -65,7 +65,7 @@ def polynomial_of(block: Any) -> Polynomial | None:
     return _READ[block]
 
 
-def contracted_by(terms: Polynomial, block: Any, variables: Tensor, element: Tensor) -> Tensor:
+def _contracted_by(terms: Polynomial, block: Any, variables: Tensor, element: Tensor) -> Tensor:
     """The contraction's components (n, K, C), differentiable twice.
 
     Args:
@@ -88,7 +88,7 @@ def _contraction(block: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
 
     def contracted(mixed: Tensor, one_hot: Tensor) -> Tensor:
         variables = mixed.transpose(1, 2).contiguous()
-        values = contracted_by(terms, block, variables, one_hot.argmax(1))
+        values = _contracted_by(terms, block, variables, one_hot.argmax(1))
         packed = [
             values[:, order**2 : (order + 1) ** 2].transpose(1, 2).flatten(1)
             for order in range(math.isqrt(terms.n_components))

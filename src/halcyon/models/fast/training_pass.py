@@ -1,12 +1,12 @@
 """MACE's forward pass for training by compiled loops: for models whose features are scalars.
 
 A step of a small model is not arithmetic but the overhead of thousands of small tensor operations:
-of e3nn's tensor products on each edge, and of autograd, which goes through them twice. Here
-autograd sees two things. One are the radial functions, which are computed with their slopes, once
-for each length that there is. The other is all the rest: energies and their gradient by edge
-vectors, by the loops that dynamics take (`scalar_loops`), and for the way back loops that give the
-gradients by the weights at once (`training_loops`). Weights stay where they are in the model, and
-get the gradients that MACE's own forward would give them.
+of e3nn's tensor products on each edge, and of autograd, which goes through them twice. Here the
+model is one function of its weights to autograd (`training_gradient`). Energies and their gradient
+by edge vectors come from the loops that dynamics take (`scalar_loops`), gradients by the weights
+from loops of their own (`training_loops`); here a batch is laid out for them, and the gradient by
+edge vectors becomes forces and virials. Weights stay where they are in the model, and get the
+gradients that MACE's own forward would give them.
 
     from halcyon.models.fast.training_pass import TrainingPass
 
