@@ -165,8 +165,12 @@ def test_unconverged_frame_is_told_in_tblites_words(tmp_path):
     assert "not converged in 2 cycles" in record.message
 
 
-def test_unconverged_frame_is_tried_again_with_more_damping_at_the_same_level(
-    tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    "failure",
+    ["SCF not converged in 250 cycles", "(sygvd) failed to solve eigenvalue problem. info=87465"],
+)
+def test_failed_scf_is_tried_again_with_more_damping_at_the_same_level(
+    failure, tmp_path, monkeypatch
 ):
     usual, tried = label(xtb(), frame(), tmp_path), []
     real = tight_binding.calculator
@@ -174,7 +178,7 @@ def test_unconverged_frame_is_tried_again_with_more_damping_at_the_same_level(
     def only_converges_damped(*given, rescue, **more):
         tried.append(rescue)
         if not rescue:
-            raise RuntimeError("SCF not converged in 250 cycles")
+            raise RuntimeError(failure)
         return real(*given, rescue=rescue, **more)
 
     monkeypatch.setattr(tight_binding, "calculator", only_converges_damped)
