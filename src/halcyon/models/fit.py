@@ -131,12 +131,11 @@ def forgotten(start: Path, made: Path, scans: Sequence[Scan], *, device: str) ->
         device: where models run.
     """
     frames = forgetting.frames_of(scans)
+    # In the models' own precision: energies without those of the elements are a few eV.
     before, after = (
         [
             float(nodes.sum())
-            for nodes in mace.evaluate(
-                mace.load(path, device=device, dtype="float64"), frames
-            ).node_energy
+            for nodes in mace.evaluate(mace.load(path, device=device), frames).node_energy
         ]
         for path in (start, made)
     )

@@ -35,6 +35,17 @@ def compiled(loops: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @compiled
+def put(values, result):  # type: ignore[no-untyped-def]
+    """Copy a matrix's rows into another's, as many as fit.
+
+    Assigned slices take numba seconds to compile: they bring the text of an error on shapes.
+    """
+    for row in range(min(len(values), len(result))):
+        for c in range(result.shape[1]):
+            result[row, c] = values[row, c]
+
+
+@compiled
 def _weights(edge, harmonics, terms, factors, weights):  # type: ignore[no-untyped-def]
     """W of an edge: (rows, K)."""
     weights[:] = 0
@@ -260,10 +271,11 @@ def contract_with_slope(  # type: ignore[no-untyped-def]
     slope = np.zeros(channels, mixed.dtype)
     value = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
-        a[:n_variables] = mixed[atom]
+        put(mixed[atom], a)
         contract_atom(polynomial, element[atom], a, (value, g, product, slope))
-        values[atom, 0] = value
-        gradient[atom] = g[:n_variables]
+        for c in range(channels):
+            values[atom, 0, c] = value[c]
+        put(g, gradient[atom])
 
 
 @compiled
@@ -277,7 +289,7 @@ def contract(begin, end, part, inputs, polynomial, results):  # type: ignore[no-
     value = np.zeros((values.shape[1], channels), mixed.dtype)
     product = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
-        a[:n_variables] = mixed[atom]
+        put(mixed[atom], a)
         value[:] = 0
         z = element[atom]
         term = 0
@@ -290,7 +302,7 @@ def contract(begin, end, part, inputs, polynomial, results):  # type: ignore[no-
                 for c in range(channels):
                     value[o, c] += coefficients[z, term, c] * a[k, c] * product[c]
                 term += 1
-        values[atom] = value
+        put(value, values[atom])
 
 
 @compiled
@@ -305,7 +317,7 @@ def contract_back(begin, end, part, inputs, polynomial, results):  # type: ignor
     product = np.zeros(channels, mixed.dtype)
     slope = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
-        a[:n_variables] = mixed[atom]
+        put(mixed[atom], a)
         g[:] = 0
         z = element[atom]
         term = 0
@@ -325,7 +337,7 @@ def contract_back(begin, end, part, inputs, polynomial, results):  # type: ignor
                 g[i, c] += slope[c] * a[j, c]
             for c in range(channels):
                 g[j, c] += slope[c] * a[i, c]
-        gradient[atom] = g[:n_variables]
+        put(g, gradient[atom])
 
 
 @compiled
@@ -348,7 +360,7 @@ def pull_weights(begin, end, part, inputs, polynomial, results):  # type: ignore
     a = np.ones((n_variables + 1, channels), mixed.dtype)
     product = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
-        a[:n_variables] = mixed[atom]
+        put(mixed[atom], a)
         z = element[atom]
         term = 0
         for pair in range(len(pairs)):
@@ -391,8 +403,8 @@ def contract_twice(begin, end, part, inputs, polynomial, results):  # type: igno
     slope = np.zeros(channels, mixed.dtype)
     turn = np.zeros(channels, mixed.dtype)
     for atom in range(begin, end):
-        a[:n_variables] = mixed[atom]
-        v[:n_variables] = direction[atom]
+        put(mixed[atom], a)
+        put(direction[atom], v)
         h[:] = 0
         by_gradient[atom] = 0
         z = element[atom]
@@ -420,4 +432,4 @@ def contract_twice(begin, end, part, inputs, polynomial, results):  # type: igno
                 h[i, c] += slope[c] * v[j, c] + turn[c] * a[j, c]
             for c in range(channels):
                 h[j, c] += slope[c] * v[i, c] + turn[c] * a[i, c]
-        by_mixed[atom] = h[:n_variables]
+        put(h, by_mixed[atom])

@@ -59,7 +59,9 @@ def neighbours(positions, cells, atoms, r_max):  # type: ignore[no-untyped-def]
     """
     bounds, place = atoms
     edges, senders, ends = _edges(positions, cells, bounds, r_max)
-    width = max(1, (ends[1:] - ends[:-1]).max())
+    width = 1
+    for atom in range(len(positions)):
+        width = max(width, ends[atom + 1] - ends[atom])
     vectors = np.empty((3, len(positions) * width), positions.dtype)
     sender = np.empty(len(positions) * width, np.int64)
     vectors[:] = 2 * r_max

@@ -1,4 +1,4 @@
-"""The whole evaluation of a model with scalar features in one compiled call: for few small systems.
+"""The evaluation of a model with scalar features in few compiled calls: for few small systems.
 
 Steps as in `evaluate`, but from an edge's vector to its gradient nothing leaves compiled loops. For
 some replicas of a molecule, half of the time is otherwise spent between the steps.
@@ -23,6 +23,7 @@ from halcyon.models.fast import scalar_loops
 from halcyon.models.fast.batch import SortedAtoms
 from halcyon.models.fast.compiled import arrays
 from halcyon.models.fast.layers import Layer, Readout
+from halcyon.models.fast.neighbours import neighbours
 from halcyon.models.fast.solid_harmonics import SolidHarmonics
 
 NARROW = 16
@@ -102,8 +103,8 @@ class ScalarMace:
             scale: of atoms' energies.
             shift: of them, after it, eV.
         """
-        inputs = (r_max, scale, shift, *self._inputs(atoms))
-        return ScalarSystems(inputs, n_features=len(self._layers) * self._channels)
+        n_features = len(self._layers) * self._channels
+        return ScalarSystems(self._inputs(atoms), r_max, (scale, shift), n_features=n_features)
 
     def _inputs(self, atoms: SortedAtoms) -> tuple[Any, ...]:
         """What the loops read of the model and of atoms: see `scalar_loops.evaluate`."""
@@ -125,9 +126,24 @@ class ScalarMace:
 class ScalarSystems:
     """Evaluates molecules or cells from their positions on, with nothing between the loops."""
 
-    def __init__(self, inputs: tuple[Any, ...], *, n_features: int) -> None:
-        """Take the inputs of `scalar_loops.of_systems`, and the number of features of an atom."""
-        self._inputs, self._n_features = inputs, n_features
+    def __init__(
+        self,
+        inputs: tuple[Any, ...],
+        r_max: float,
+        units: tuple[float, float],
+        *,
+        n_features: int,
+    ) -> None:
+        """Take what does not change from step to step.
+
+        Args:
+            inputs: of `scalar_loops.evaluate`: elements, then all from the table on.
+            r_max: cutoff, Å.
+            units: factor and shift of atoms' energies.
+            n_features: of an atom.
+        """
+        (self._elements, *self._model), self._r_max = inputs, r_max
+        self._units, self._n_features = units, n_features
 
     def __call__(
         self, positions: Tensor, cells: Tensor, places: tuple[np.ndarray, np.ndarray]
@@ -146,8 +162,21 @@ class ScalarSystems:
             "node_energy": positions.new_empty(len(positions), dtype=torch.float64),
             "descriptors": positions.new_empty(len(positions), self._n_features),
         }
+        # Three compiled functions: in one, numba would compile them all a second time.
+        of_atoms = positions.numpy()
+        n, dtype = len(of_atoms), of_atoms.dtype
+        vectors, sender = neighbours(of_atoms, cells.numpy(), places, self._r_max)
+        energy, gradient = np.zeros(n, dtype), np.empty_like(vectors)
+        features = np.empty((n, self._n_features), dtype)
+        scalar_loops.evaluate(
+            (vectors, sender.reshape(n, -1), *self._elements),
+            *self._model,
+            (energy, gradient, features),
+        )
         results = tuple(values.numpy() for values in answer.values())
-        scalar_loops.of_systems(positions.numpy(), cells.numpy(), places, self._inputs, results)
+        scalar_loops.of_systems(
+            of_atoms, places, (gradient, sender), (energy, features, *self._units), results
+        )
         return answer
 
 

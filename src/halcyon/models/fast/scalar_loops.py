@@ -9,41 +9,29 @@ Not for: calling them with tensors (see `scalar`).
 
 import numpy as np
 
-from halcyon.models.fast.kernels import compiled, contract_atom
-from halcyon.models.fast.neighbours import neighbours
+from halcyon.models.fast.kernels import compiled, contract_atom, put
 
 
 @compiled
-def of_systems(  # type: ignore[no-untyped-def]
-    positions, cells, places, model, results
-):
-    """Energies and forces of molecules or cells, from positions on.
+def of_systems(positions, places, edges, of_atoms, results):  # type: ignore[no-untyped-def]
+    """Energies and forces of molecules or cells, from what `evaluate` gives.
 
     Args:
         positions: (n, 3), Å.
-        cells: as `neighbours.neighbours` takes them, (S, 3, 3), Å.
         places: first atom of each system, and one past the last of all, (S + 1,); place of each
             atom among those sorted by element, (n,).
-        model: cutoff, Å; factor and shift of atoms' energies; and, for the sorted atoms, what
-            `evaluate` takes: elements with kinds of pairs, table, geometry, layers, readouts and
-            embedding.
+        edges: the gradient (3, n · J), and senders (n · J,).
+        of_atoms: energies (n,) and features (n, layers · C), sorted; factor and shift of energies.
         results: of each system, energy (S,), eV; of each atom, force (n, 3), eV/Å, energy (n,), eV,
             and features (n, layers · C). All are NaN for systems with positions that are not
             finite.
     """
-    r_max, scale, shift, elements, table, geometry, layers, readouts, embedding = model
     bounds, place = places
+    gradient, sender = edges
+    energy, sorted_features, scale, shift = of_atoms
     energies, forces, node_energy, features = results
     n, dtype = len(positions), positions.dtype
-    vectors, sender = neighbours(positions, cells, places, r_max)
     width = len(sender) // n
-    energy = np.zeros(n, dtype)
-    gradient = np.empty_like(vectors)
-    sorted_features = np.empty(features.shape, dtype)
-    edges = (vectors, sender.reshape(n, width), *elements)
-    of_atoms = energy, gradient, sorted_features
-    evaluate(edges, table, geometry, layers, readouts, embedding, of_atoms)
-
     pulled = np.zeros((n, 3), dtype)  # sorted, by `scale`
     for atom in range(n):
         for edge in range(atom * width, (atom + 1) * width):
@@ -120,7 +108,7 @@ def evaluate(  # type: ignore[no-untyped-def]
 
     sent = np.empty((n_layers, n, channels), dtype)
     slopes = np.empty((n_layers, n, layers[0][2].shape[1], channels), dtype)
-    readout_slopes = np.zeros((n_layers, n, channels), dtype)
+    by_features = np.zeros((n_layers, n, channels), dtype)
     before = embedding
     for index in range(n_layers):
         after = np.empty((n, channels), dtype)
@@ -131,25 +119,22 @@ def evaluate(  # type: ignore[no-untyped-def]
             before,
             (sent[index], slopes[index], after),
         )
-        read(readouts[index], after, energy, readout_slopes[index])
-        features[:, index * channels : (index + 1) * channels] = after
+        read(readouts[index], after, energy, by_features[index])
+        for atom in range(n):
+            for c in range(channels):
+                features[atom, index * channels + c] = after[atom, c]
         before = after
 
     along = np.zeros(n_edges, dtype)
     around = np.zeros_like(harmonics)
-    by_features = readout_slopes[n_layers - 1].copy()
     for index in range(n_layers - 1, -1, -1):
-        by_before = np.zeros((n, channels), dtype)
         backward(
             layers[index],
             (cubics[index], per_A),
             (sender, interval, place, harmonics, element),
-            (sent[index], slopes[index], by_features),
-            (along, around, by_before, index > 0),
+            (sent[index], slopes[index], by_features[index]),
+            (along, around, by_features[max(index - 1, 0)], index > 0),
         )
-        if index > 0:
-            by_features = by_before
-            by_features += readout_slopes[index - 1]
 
     edge_gradient((length, unit), columns, geometry, (along, around), gradient)
 
@@ -252,7 +237,7 @@ def forward(layer, table, edges, before, results):  # type: ignore[no-untyped-de
         for row in range(n_rows):
             times(summed[row], mix[receiver, row], a[row], False)
         contract_atom(polynomial, z, a, (value, g, product, slope))
-        slopes[atom] = g[:n_rows]
+        put(g, slopes[atom])
         times(value, out, after[atom], False)
         if len(skip) > 0:
             times(before[atom], skip[z if len(skip) > 1 else 0], after[atom], True)
@@ -324,7 +309,7 @@ def backward(layer, tables, edges, traces, results):  # type: ignore[no-untyped-
             along[edge] += step
     if collects:
         for atom in range(n):
-            times(by_sent[atom], up_back, by_before[atom], False)
+            times(by_sent[atom], up_back, by_before[atom], True)
             if len(skip_back) > 0:
                 z = element[atom] if len(skip_back) > 1 else 0
                 times(by_after[atom], skip_back[z], by_before[atom], True)

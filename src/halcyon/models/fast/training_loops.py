@@ -23,7 +23,7 @@ Not for: tensors (see `training_pass`), or energies and forces themselves (see `
 
 import numpy as np
 
-from halcyon.models.fast.kernels import compiled
+from halcyon.models.fast.kernels import compiled, put
 from halcyon.models.fast.scalar_loops import times
 
 
@@ -60,8 +60,10 @@ def moving(edges, direction, columns, geometry):  # type: ignore[no-untyped-def]
                 turning[axis, edge] * columns[lower, edge] + unit[axis, edge] * changes[lower, edge]
             )
     harmonics = np.empty((len(length), 2, len(columns)), dtype)
-    harmonics[:, 0] = columns.T
-    harmonics[:, 1] = changes.T
+    for edge in range(len(length)):
+        for harmonic in range(len(columns)):
+            harmonics[edge, 0, harmonic] = columns[harmonic, edge]
+            harmonics[edge, 1, harmonic] = changes[harmonic, edge]
     return speed, harmonics
 
 
@@ -120,9 +122,9 @@ def forward(layer, table, edges, before, traces, after):  # type: ignore[no-unty
             for row in range(n_rows):
                 times(summed[atom, part, row], mix[receiver, row], a[part, row], False)
         _contract(polynomial, z, a, (values[atom], g, room))
-        mixed[atom] = a[:, :n_rows]
-        slopes[atom] = g[:, :n_rows]
         for part in range(2):
+            put(a[part], mixed[atom, part])
+            put(g[part], slopes[atom, part])
             times(values[atom, part], out, after[atom, part], False)
             if len(skip) > 0:
                 own = skip[z if len(skip) > 1 else 0]
@@ -167,7 +169,8 @@ def backward(layer, table, edges, inputs, by_before, results):  # type: ignore[n
         for part in range(2):
             times(by_after[atom, part], out_back, by_value[part], False)
         _outer(values[atom], by_after[atom], by_out)
-        a[:, :n_rows] = mixed[atom]
+        for part in range(2):
+            put(mixed[atom, part], a[part])
         _weigh(polynomial, a, by_value, product, by_coefficients[z])
         for row in range(n_rows):
             for c in range(channels):
