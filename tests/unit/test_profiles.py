@@ -15,6 +15,7 @@ EVERYWHERE = (
     "rerun-triggers",
     "max-checksum-file-size",
     "keep-going",
+    "scheduler",
 )
 MODELS = {"pretrain", "train", "domain", "explore", "select", "certify"}
 
