@@ -124,7 +124,7 @@ class ScalarMace:
 
 
 class ScalarSystems:
-    """Evaluates molecules or cells from their positions on, with nothing between the loops."""
+    """Evaluates molecules or cells from their positions on, in three compiled calls."""
 
     def __init__(
         self,
