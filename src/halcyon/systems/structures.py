@@ -243,7 +243,11 @@ def _molecule_of_smiles(settings: StructureSettings) -> Chem.Mol:
         try:
             Chem.SanitizeMol(molecule)
         except Chem.MolSanitizeException as error:
-            refuse(settings, "smiles", settings.smiles, f"not a possible molecule ({error})")
+            expected = (
+                f"not a possible molecule ({error}). Where it exists, and bonds of two electrons "
+                "do not describe it (diborane, many metals), give a structure file instead"
+            )
+            refuse(settings, "smiles", settings.smiles, expected)
     if len(Chem.GetMolFrags(molecule)) > 1:
         expected = "several molecules; give each its own structure, and `pack` them"
         refuse(settings, "smiles", settings.smiles, expected)
