@@ -162,10 +162,10 @@ class ScalarSystems:
             "node_energy": positions.new_empty(len(positions), dtype=torch.float64),
             "descriptors": positions.new_empty(len(positions), self._n_features),
         }
-        # Three compiled functions: in one, numba would compile them all a second time.
-        of_atoms = positions.numpy()
-        n, dtype = len(of_atoms), of_atoms.dtype
-        vectors, sender = neighbours(of_atoms, cells.numpy(), places, self._r_max)
+        # Three compiled functions: around them, a fourth would have all optimised a second time.
+        coordinates = positions.numpy()
+        n, dtype = len(coordinates), coordinates.dtype
+        vectors, sender = neighbours(coordinates, cells.numpy(), places, self._r_max)
         energy, gradient = np.zeros(n, dtype), np.empty_like(vectors)
         features = np.empty((n, self._n_features), dtype)
         scalar_loops.evaluate(
@@ -175,7 +175,7 @@ class ScalarSystems:
         )
         results = tuple(values.numpy() for values in answer.values())
         scalar_loops.of_systems(
-            of_atoms, places, (gradient, sender), (energy, features, *self._units), results
+            coordinates, places, (gradient, sender), (energy, features, *self._units), results
         )
         return answer
 
