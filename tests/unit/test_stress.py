@@ -3,6 +3,8 @@
 Expected numbers are finite differences of energies, computed here with tblite or ASE's EMT.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -50,7 +52,7 @@ def copper(*, seed=1, scale=1.0, displaced=0.05, shear=0.03) -> Atoms:
     atoms.set_cell(atoms.cell.array @ [[scale, shear, 0], [0, scale, 0], [0, 0, scale]], True)
     atoms.rattle(displaced, seed=seed)
     atoms.info = dict(NEUTRAL)
-    (record,) = AseCalculator(EMT_SETTINGS).label([atoms], None, 1)
+    (record,) = AseCalculator(EMT_SETTINGS).label([atoms], Path(), 1)
     atoms.info |= {"energy": record.energy, "stress": list(record.stress), "status": "ok"}
     atoms.info["key"] = structure_key(atoms)
     atoms.arrays["forces"] = record.forces
@@ -101,10 +103,10 @@ def test_stress_is_the_slope_of_the_energy_by_strain_tension_positive(settings, 
     reference = make_reference(settings)
 
     def energy(frame):
-        (record,) = reference.label([frame], None, 1)
+        (record,) = reference.label([frame], Path(), 1)
         return record.energy
 
-    (record,) = reference.label([atoms], None, 1)
+    (record,) = reference.label([atoms], Path(), 1)
     expected = by_strain(atoms, energy)
     assert np.abs(expected).max() > 0.005  # eV/Å³; a wrong sign would show
     np.testing.assert_allclose(tensor(record.stress), expected, atol=2e-4)
