@@ -19,8 +19,9 @@ def xtb(**settings):
     return Xtb(XtbReference(backend="xtb", **settings))
 
 
-def frame(name="CH3OH", charge=0, multiplicity=1, seed=1):
+def frame(name="CH3OH", charge=0, multiplicity=1, seed=1, stretched=0.0):
     atoms = molecule(name)
+    atoms.positions[0] += stretched * (atoms.positions[0] - atoms.positions[1])
     atoms.rattle(0.05, seed=seed)
     atoms.info = {"charge": charge, "multiplicity": multiplicity, "structure": name}
     return atoms
@@ -60,6 +61,29 @@ def test_label_agrees_with_tblites_own_ase_calculator(tmp_path, atoms, method, s
     assert np.allclose(record.forces, other.get_forces(), atol=1e-5)
 
 
+def two_oxygens():
+    """Two O2 as a singlet; with 300 K, spin-polarised GFN1-xTB did not converge on any rung."""
+    positions = [[0, 0, 0], [0, 0, 1.22], [4, 0, 0], [4, 0.4, 1.15]]
+    return Atoms("O4", positions, info={"charge": 0, "multiplicity": 1, "structure": "O4"})
+
+
+def test_warm_electrons_let_open_shells_converge(tmp_path):
+    settings = {"method": "GFN1-xTB", "spin_polarized": True, "electronic_temperature_K": 1500.0}
+    record = label(xtb(**settings), two_oxygens(), tmp_path)
+    other = two_oxygens()
+    other.calc = TBLite(
+        method="GFN1-xTB",
+        accuracy=0.1,
+        multiplicity=1,
+        electronic_temperature=1500.0,
+        spin_polarization=1.0,
+        verbosity=0,
+    )
+    assert (record.status, record.rung) == (Status.OK, 0)
+    assert record.energy == pytest.approx(other.get_potential_energy(), abs=1e-6)
+    assert np.allclose(record.forces, other.get_forces(), atol=1e-5)
+
+
 def test_energy_of_water_in_ev(tmp_path):
     # Converted by hand: tblite's energy of ASE's water, -5.070222289 hartree.
     atoms = molecule("H2O")
@@ -67,11 +91,18 @@ def test_energy_of_water_in_ev(tmp_path):
     assert label(xtb(), atoms, tmp_path).energy == pytest.approx(-137.967775, abs=1e-4)
 
 
-@pytest.mark.parametrize("radical", [False, True])
-def test_forces_are_minus_the_derivative_of_the_energy(tmp_path, radical):
-    reference, atoms, step = xtb(accuracy=0.001, spin_polarized=radical), frame(), 2e-3
-    if radical:
-        atoms = frame("C2H5", multiplicity=2)
+@pytest.mark.parametrize(
+    ("settings", "atoms"),
+    [
+        ({}, frame()),
+        ({"spin_polarized": True}, frame("C2H5", multiplicity=2)),
+        # A bond that is half broken, so that electrons are excited.
+        ({"electronic_temperature_K": 5000.0}, frame("C2H4", stretched=0.8)),
+    ],
+    ids=["closed", "radical", "warm"],
+)
+def test_forces_are_minus_the_derivative_of_the_energy(tmp_path, settings, atoms):
+    reference, step = xtb(accuracy=0.001, **settings), 2e-3
     forces = label(reference, atoms, tmp_path).forces
     for atom, axis in ((0, 0), (1, 2), (4, 1)):
         energies = []
@@ -226,7 +257,10 @@ def test_level_tells_methods_apart_but_not_iteration_limits():
     assert xtb(accuracy=1.0).level != level
     assert xtb(max_iterations=10).level == level
     assert xtb(spin_polarized=True).level == level | {"spin_polarization": 1.0}
-    assert "spin_polarization" not in level  # labels of before it was possible stay valid
+    warm = {"electronic_temperature_K": 1500.0}
+    assert xtb(**warm).level == level | warm
+    # Labels of before they were possible stay valid.
+    assert not {"spin_polarization", "electronic_temperature_K"} & set(level)
 
 
 def test_a_hamiltonian_that_does_not_exist_is_refused():

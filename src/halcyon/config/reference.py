@@ -71,6 +71,15 @@ class XtbReference(Section):
         "Radicals and reactive mixtures need it; without it triplets are far too high, and "
         "`multiplicities` is refused. Closed shells have the same energy either way.",
     )
+    electronic_temperature_K: float = Field(
+        300.0,
+        gt=0,
+        le=10_000,
+        description="Temperature by which orbitals are filled, K; a label is the free energy of "
+        "the electrons, and its forces. Where bonds break, levels come together and the SCF "
+        "converges badly at 300 K: take the temperature of the dynamics. Another value is another "
+        "level of theory, with labels of its own.",
+    )
     accuracy: float = Field(
         0.1, gt=0, le=1000, description="tblite's accuracy; smaller is tighter SCF convergence."
     )

@@ -18,13 +18,15 @@ from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
-from ase.units import Bohr
+from ase.units import Bohr, Hartree, kB
 from tblite.interface import Calculator
 
 HEAVIEST = 86
 """Atomic number of the last element with parameters, radon, in all Hamiltonians."""
 SPIN_SCALE = 1.0
 """Factor of the spin constants; 1 is the published method."""
+ELECTRONIC_TEMPERATURE_K = 300.0
+"""tblite's default: orbitals are filled as at this temperature."""
 
 
 def calculator(
@@ -34,9 +36,10 @@ def calculator(
     accuracy: float = 1.0,
     max_iterations: int = 250,
     spin_polarized: bool = False,
+    electronic_temperature_K: float = ELECTRONIC_TEMPERATURE_K,
     rescue: Mapping[str, float] | None = None,
 ) -> Calculator:
-    """A silent calculator, at tblite's default electronic temperature of 300 K.
+    """A silent calculator.
 
     Args:
         atoms: the frame, with `info` keys charge and multiplicity.
@@ -44,6 +47,8 @@ def calculator(
         accuracy: of the SCF; smaller is tighter.
         max_iterations: SCF steps before it gives up.
         spin_polarized: whether each spin has its own orbitals.
+        electronic_temperature_K: by which orbitals are filled. The energy is then the free energy
+            of the electrons, whose derivatives are forces and virial.
         rescue: tblite's settings of how the SCF is converged; it has its own for what is not here.
 
     Raises:
@@ -62,6 +67,8 @@ def calculator(
     made.set("verbosity", 0)
     made.set("accuracy", accuracy)
     made.set("max-iter", max_iterations)
+    if electronic_temperature_K != ELECTRONIC_TEMPERATURE_K:  # tblite's default is a rounded 300 K
+        made.set("temperature", electronic_temperature_K * kB / Hartree)
     for name, value in (rescue or {}).items():
         made.set(name, value)
     if spin_polarized:

@@ -52,7 +52,7 @@ threads: seen once, in a label of rock salt's 64 ions. Another way of mixing mee
 
 
 class Xtb(Reference):
-    """Single points with tblite, at its default electronic temperature of 300 K."""
+    """Single points with tblite."""
 
     def __init__(self, settings: XtbReference) -> None:
         """Keep the settings; nothing is computed yet."""
@@ -60,9 +60,9 @@ class Xtb(Reference):
 
     @property
     def level(self) -> LevelOfTheory:
-        """Program, version, Hamiltonian, accuracy and, if on, spin; see `Reference.level`.
+        """Program, version, Hamiltonian, accuracy, spin, temperature; see `Reference.level`.
 
-        Without spin polarisation the level has no entry for it, so that earlier labels stay valid.
+        What is as it was before it could be set has no entry, so that earlier labels stay valid.
         """
         level: LevelOfTheory = {
             "program": "tblite",
@@ -72,6 +72,8 @@ class Xtb(Reference):
         }
         if self._settings.spin_polarized:
             level["spin_polarization"] = tight_binding.SPIN_SCALE
+        if self._settings.electronic_temperature_K != tight_binding.ELECTRONIC_TEMPERATURE_K:
+            level["electronic_temperature_K"] = self._settings.electronic_temperature_K
         return level
 
     @property
@@ -115,6 +117,7 @@ class Xtb(Reference):
                 accuracy=self._settings.accuracy,
                 max_iterations=self._settings.max_iterations,
                 spin_polarized=self._settings.spin_polarized,
+                electronic_temperature_K=self._settings.electronic_temperature_K,
                 rescue=rescue,
             ).singlepoint()
             energy = float(result.get("energy")) * Hartree
