@@ -347,6 +347,22 @@ def test_a_radicals_labels_are_spin_polarised():
     assert "spin_polarized" not in config.read_yaml("config/closed.yaml")["reference"]
 
 
+@pytest.mark.usefixtures("here")
+def test_labels_of_reactions_have_warm_electrons_and_there_are_many():
+    assert new("CC", "--name", "closed", "--campaign", "xtb") == 0
+    more = ("--reactive", "2", "--density", "0.3", "--campaign", "xtb")
+    assert new("[H][H]", "--name", "burning", *more) == 0
+    closed, burning = (
+        config.parse_campaign(config.read_yaml(f"config/{name}.yaml"), name)
+        for name in ("closed", "burning")
+    )
+    explored = config.settings_for(burning, written("burning")).exploration
+    assert [burning.reference.electronic_temperature_K] == explored.temperatures_K
+    assert closed.reference.electronic_temperature_K == 300.0
+    assert burning.selection.frames > closed.selection.frames
+    assert burning.limits.label_budget > closed.limits.label_budget
+
+
 def test_own_forcefield_and_level(here, capsys):
     level = yaml.safe_load((here / "config/cp2k/pbe-d3-dzvp.yaml").read_text())
     del level["force_eval"]["subsys"]["kind"]["O"]

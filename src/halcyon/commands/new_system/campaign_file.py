@@ -25,6 +25,10 @@ LEVEL_OF_CRYSTALS = Path("config/cp2k/pbe-solid.yaml")
 LEVEL_OF_METALS = Path("config/cp2k/pbe-metal.yaml")
 """CP2K's where electrons should be smeared."""
 ABOUT = {"xtb": "GFN2-xTB", "cp2k": "CP2K", "pyscf": "PySCF"}
+REACTIVE_FRAMES, REACTIVE_LABELS = 100, 2000
+"""Frames of a generation and labels of a campaign where bonds break and labels are for trying out:
+hundreds of kinds of fragments are met, and a generation takes longer than its labels."""
+REACTIVE_WHY = "many fragments are met, and these labels are cheap; the default is 20"
 TRIAL_PS = 50.0
 """Time of the certificate's runs, ps, where labels are for trying out."""
 
@@ -37,6 +41,7 @@ def campaign_text(
     n_atoms: int,
     device: str,
     open_shell: bool = False,
+    reactive_K: float | None = None,
     k_spacing_per_A: float | None = None,
 ) -> str:
     """Content of a campaign's file for one system.
@@ -48,9 +53,11 @@ def campaign_text(
         n_atoms: of its largest explored structure.
         device: where models will run, "cpu" or "cuda".
         open_shell: whether a structure has unpaired electrons.
+        reactive_K: temperature at which bonds may break, K; None: they hold.
         k_spacing_per_A: of a crystal: distance of k-points with CP2K, 1/Å.
     """
     trial = backend == "xtb"
+    many = trial and reactive_K is not None
     preset, why = recommended(n_atoms, device=device, trial=trial)
     default = Campaign(campaign=name, systems=[name], reference=XtbReference(backend="xtb"))
     limits, default_ps = default.limits, default.certificate.time_ps
@@ -65,13 +72,16 @@ def campaign_text(
             f"campaign: {plain(name)} # results lie in results/{name}",
             f"systems: [{plain(name)}] # config/systems/{name}.yaml",
             "reference: # where labels come from",
-            *_reference_lines(backend, level or LEVELS.get(backend), open_shell=open_shell),
+            *_reference_lines(
+                backend, level or LEVELS.get(backend), open_shell=open_shell, reactive_K=reactive_K
+            ),
             *_k_points(backend, k_spacing_per_A),
             f"model: # {why}",
             f"  preset: {preset} # quick, standard or large: docs/model-size.md",
             "limits: # what it may cost; a limit can be raised later, and the campaign goes on",
             f"  max_generations: {limits.max_generations}",
-            f"  label_budget: {limits.label_budget}",
+            f"  label_budget: {REACTIVE_LABELS if many else limits.label_budget}",
+            *([f"selection: {{frames: {REACTIVE_FRAMES}}} # {REACTIVE_WHY}"] if many else []),
             "certificate: # long runs with the final model, and by far the longest job",
             f"  time_ps: {time_ps}",
             "",
@@ -79,11 +89,18 @@ def campaign_text(
     )
 
 
-def _reference_lines(backend: str, level: Path | None, *, open_shell: bool) -> list[str]:
+def _reference_lines(
+    backend: str, level: Path | None, *, open_shell: bool, reactive_K: float | None
+) -> list[str]:
     if backend == "xtb":
         lines = ["  backend: xtb # milliseconds a frame, for trying out"]
         if open_shell:
             lines.append("  spin_polarized: true # electrons are unpaired")
+        if reactive_K is not None:
+            lines.append(
+                f"  electronic_temperature_K: {reactive_K:g} # that of the dynamics; at 300 K, "
+                "frames with broken bonds would often get no label"
+            )
         return lines
     file = quoted(str(level))
     if backend == "pyscf":

@@ -196,7 +196,7 @@ def _species(word: str) -> "Partner":
 def _new_system(arguments: argparse.Namespace) -> int:
     from halcyon import files
     from halcyon.commands.new_system.crystal import is_crystal, propose_crystal
-    from halcyon.commands.new_system.proposal import propose
+    from halcyon.commands.new_system.proposal import REACTIVE_K, propose
     from halcyon.systems import drawing
 
     name = arguments.name
@@ -240,6 +240,7 @@ def _new_system(arguments: argparse.Namespace) -> int:
             open_shell=any(
                 s.multiplicity > 1 or len(s.multiplicities) > 1 for s in plan.structures.values()
             ),
+            reactive_K=REACTIVE_K if wish.kind == "reactive" else None,
             k_spacing_per_A=proposal.k_spacing_per_A,
         )
     for path, text in written.items():
