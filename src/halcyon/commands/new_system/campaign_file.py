@@ -27,7 +27,7 @@ LEVEL_OF_METALS = Path("config/cp2k/pbe-metal.yaml")
 ABOUT = {"xtb": "GFN2-xTB", "cp2k": "CP2K", "pyscf": "PySCF"}
 REACTIVE_FRAMES, REACTIVE_LABELS = 100, 2000
 """Frames of a generation and labels of a campaign where bonds break and labels are for trying out:
-hundreds of kinds of fragments are met, and a generation takes longer than its labels."""
+many kinds of fragments are met, and a generation takes longer than its labels."""
 REACTIVE_WHY = "many fragments are met, and these labels are cheap; the default is 20"
 TRIAL_PS = 50.0
 """Time of the certificate's runs, ps, where labels are for trying out."""
