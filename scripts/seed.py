@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halcyon.campaign import stage
 from halcyon.frames import read_frames, write_frames
-from halcyon.labels import imported, seed
+from halcyon.labels import free_atoms, imported, seed
 from halcyon.labels.pool import bonded_otherwise
 
 
@@ -41,6 +41,10 @@ def main(job: stage.Job) -> None:
                     f"{others[0].info['place']}"
                 )
         frames += seed.from_published(published, starts, settings, seeds=seeds, bonds=lasting_of)
+    if job.plan.free_atoms:
+        boxes = [s.box_A for s in job.plan.system.structures if s.box_A and not s.is_periodic]
+        edge_A = max(boxes, default=free_atoms.BOX_A)
+        frames += free_atoms.free_atoms(job.plan.free_atoms, box_A=edge_A)
     write_frames(job.arguments.selected, frames)
     have = sum(imported.is_imported(frame) for frame in frames)
     words = f"{len(frames) - have} frames to label" + (f", {have} have a label" if have else "")

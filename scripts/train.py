@@ -5,10 +5,12 @@ from pathlib import Path
 from halcyon.campaign import stage
 from halcyon.errors import InputError
 from halcyon.frames import read_frames
+from halcyon.labels import free_atoms
 from halcyon.labels.labelling import gather
 
 
 def main(job: stage.Job) -> None:
+    from halcyon.models import mace
     from halcyon.models import replay as replaying
     from halcyon.models.fit import diagnose, fit, forgotten, pretraining_frames
     from halcyon.models.training import Recipe, Replay
@@ -30,7 +32,13 @@ def main(job: stage.Job) -> None:
         device=settings.resources.device,
         freeze=settings.training.freeze,
         lora_rank=settings.training.lora_rank,
+        known_e0s=free_atoms.energies(labels[free_atoms.SPLIT]),
     )
+    if missing := mace.symbols([z for z in job.plan.free_atoms if z not in recipe.known_e0s]):
+        job.say(
+            f"no free atom of {missing} has a label: the energies of these elements are fitted",
+            style="yellow",
+        )
     teacher = job.campaign.folder / args.system / "teacher"
     pretrained = teacher / "pretrained.model"
     with job.alone():

@@ -141,7 +141,11 @@ def test_snakemake_that_cannot_be_asked_looks():
 
 def pass_checks(found):
     """Write down that the checks were passed, so that no command loads chemistry."""
-    outcome = {"level_of_theory": level_of_theory(found), "atoms": {"methanol": {"methanol": 6}}}
+    outcome = {
+        "level_of_theory": level_of_theory(found),
+        "atoms": {"methanol": {"methanol": 6}},
+        "elements": {"methanol": [1, 6, 8]},
+    }
     files.write_json(checked._stamp(found), outcome)
 
 

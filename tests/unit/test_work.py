@@ -68,7 +68,7 @@ def test_a_single_atom_is_not_sampled(quickstart):
     plan = replace(
         quickstart, system=quickstart.system.model_copy(update={"structures": structures})
     )
-    plan.know_atoms({**quickstart.atoms, "atom": 1})
+    plan.know_atoms({**quickstart.atoms, "atom": 1}, quickstart.elements)
     for stage in ("forcefield", "pretrain", "train", "label", "domain"):
         assert work.units(plan, stage, 0) == work.units(quickstart, stage, 0), stage
 
@@ -122,7 +122,7 @@ def audited(tmp_path, atoms=9, backend="cp2k", audit=(), **sections):
     """Audit frames of each structure and temperature, where the structure has so many atoms."""
     plan = campaign(tmp_path, audit=dict(audit), **sections).systems["methanol"]
     plan = replace(plan, backend=backend)
-    plan.know_atoms({"methanol": atoms})
+    plan.know_atoms({"methanol": atoms}, plan.elements)
     return work.audit_frames_each(plan)
 
 

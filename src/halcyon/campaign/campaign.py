@@ -60,6 +60,7 @@ class SystemPlan:
         prepared: folder of packed boxes and force fields, which are made once and found again by
             their content; None: keep nothing.
         backend: `reference.backend`, which says roughly what a label costs; None: not known.
+        labels_atoms: whether the reference can label a free atom.
     """
 
     system: config.System
@@ -67,6 +68,7 @@ class SystemPlan:
     seed: int = 0
     prepared: Path | None = None
     backend: str | None = None
+    labels_atoms: bool = True
 
     @property
     def structures(self) -> dict[str, config.StructureSettings]:
@@ -204,9 +206,9 @@ class SystemPlan:
             for name, s in self.structures.items()
         }
 
-    def know_atoms(self, atoms: dict[str, int]) -> None:
-        """Set `atoms` to known numbers, so that no structure need be built to count them."""
-        self.__dict__["atoms"] = atoms
+    def know_atoms(self, atoms: dict[str, int], elements: list[int]) -> None:
+        """Set `atoms` and `elements` to known values, so that no structure need be built."""
+        self.__dict__.update(atoms=atoms, elements=elements)
 
     @property
     def explored(self) -> list[str]:
@@ -230,7 +232,7 @@ class SystemPlan:
         """Names of the structures that frames are labelled of, `sampled` all of them."""
         return [name for name in self.sampled if self.structures[name].label]
 
-    @property
+    @cached_property
     def elements(self) -> list[int]:
         """Atomic numbers of all structures, ascending."""
         return sorted({int(z) for name in self.structures for z in self.start(name).numbers})
@@ -239,7 +241,16 @@ class SystemPlan:
     def seed_labels(self) -> int:
         """Labels that the seed takes of the label budget; those that one has already take none."""
         seed = self.settings.seed_labels
-        return seed.frames * len(self.labelled) if seed.draws_frames else 0
+        drawn = seed.frames * len(self.labelled) if seed.draws_frames else 0
+        return drawn + len(self.free_atoms)
+
+    @property
+    def free_atoms(self) -> list[int]:
+        """Atomic numbers of the elements whose free atoms are labelled with the seed."""
+        enabled = self.settings.seed_labels.free_atoms
+        if enabled is None:
+            enabled = self.system.kind == "reactive" and self.labels_atoms
+        return self.elements if enabled else []
 
 
 @dataclass(frozen=True)
@@ -330,6 +341,7 @@ class Campaign:
                 seed=settings.seed,
                 prepared=settings.results / PREPARED,
                 backend=settings.reference.backend,
+                labels_atoms=_labels_atoms(settings.reference),
             )
         return cls(settings, plans)
 
@@ -368,6 +380,7 @@ class Campaign:
                 seed=settings.seed,
                 prepared=prepared,
                 backend=settings.reference.backend,
+                labels_atoms=_labels_atoms(settings.reference),
             )
             for name, system in systems.items()
         }
@@ -377,6 +390,13 @@ class Campaign:
 FORMER_KEYS = {"saturation": ("max_rate_per_atom_ps",)}
 """Keys of earlier releases, by section. In a user's file they are refused, since what took their
 place must be chosen; in the file that an earlier release wrote of its settings they are history."""
+
+
+def _labels_atoms(reference: config.ReferenceSettings) -> bool:
+    """Whether a reference can label a free atom: it computes, and needs no crystal."""
+    if isinstance(reference, config.DatasetReference):
+        return False
+    return not (isinstance(reference, config.Cp2kReference) and reference.k_spacing_per_A)
 
 
 def _drop_former_keys(content: dict[str, Any]) -> None:

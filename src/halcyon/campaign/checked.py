@@ -67,10 +67,12 @@ class Outcome(TypedDict):
     Attributes:
         level_of_theory: its hash.
         atoms: number of atoms of each structure, by system.
+        elements: atomic numbers of each system, ascending.
     """
 
     level_of_theory: str
     atoms: dict[str, dict[str, int]]
+    elements: dict[str, list[int]]
 
 
 def begin_run(content: dict[str, Any], source: str, *, dry: bool = False) -> tuple[Campaign, int]:
@@ -169,9 +171,9 @@ def _read_stamp(stamp: Path) -> Outcome | None:
 
 
 def _with_sizes(campaign: Campaign, outcome: Outcome) -> Campaign:
-    """Tell a campaign the numbers of atoms that the checks have counted."""
+    """Tell a campaign the numbers of atoms and the elements that the checks have counted."""
     for name, plan in campaign.systems.items():
-        plan.know_atoms(outcome["atoms"][name])
+        plan.know_atoms(outcome["atoms"][name], outcome["elements"][name])
     return campaign
 
 
@@ -276,6 +278,7 @@ def _main() -> int:
         outcome = Outcome(
             level_of_theory=level_of_theory(campaign),
             atoms={name: plan.atoms for name, plan in campaign.systems.items()},
+            elements={name: plan.elements for name, plan in campaign.systems.items()},
         )
         json.dump(outcome, answer)
     except InputError as error:

@@ -224,6 +224,12 @@ def _check_seed(plan: SystemPlan, source: str) -> None:
     """Refuse a seed that the teacher has too few frames for, or that costs more than the budget."""
     name, settings = plan.system.name, plan.settings
     seed, teacher = settings.seed_labels, settings.teacher
+    if seed.free_atoms and not plan.labels_atoms:
+        raise InputError(
+            f"{source}: seed_labels.free_atoms = true: system {name}: expected a reference that "
+            "computes labels, without reference.k_spacing_per_A: a free atom is no crystal, and a "
+            "published set is only looked up. Remove seed_labels.free_atoms"
+        )
     cold = [t for t in teacher.temperatures_K if t <= seed.max_temperature_K]
     per_structure = seed.frames
     available = teacher.md_frames // len(teacher.temperatures_K) * len(cold)

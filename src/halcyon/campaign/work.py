@@ -230,7 +230,8 @@ def calculations(plan: SystemPlan, generation: int | None) -> int:
     if generation is not None:
         return labels(plan, generation) * max(spins[name] for name in plan.explored)
     seed = plan.settings.seed_labels
-    return seed.frames * sum(spins[name] for name in plan.labelled) if seed.draws_frames else 0
+    drawn = seed.frames * sum(spins[name] for name in plan.labelled) if seed.draws_frames else 0
+    return drawn + len(plan.free_atoms)
 
 
 def labels_before(plan: SystemPlan, generation: int) -> int:

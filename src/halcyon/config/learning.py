@@ -341,6 +341,12 @@ class SeedSettings(Section):
         gt=0,
         description="Frames are drawn from the teacher's dynamics up to this temperature, K.",
     )
+    free_atoms: bool | None = Field(
+        None,
+        description="Whether a free atom of each element is labelled, in its ground state's spin, "
+        "so that the model's energies of elements are theirs. Else they are fitted, and right only "
+        "in sums over molecules. null: with `kind: reactive`, unless labels are looked up.",
+    )
     strain: float | None = Field(
         None,
         ge=0,

@@ -36,6 +36,7 @@ from halcyon.config import SanitySettings, StructureSettings
 from halcyon.frames import read_frames
 from halcyon.labels import finite_difference, sanity, spin
 from halcyon.labels.finite_difference import Slope, StrainSlope
+from halcyon.labels.free_atoms import is_free_atom
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -132,7 +133,7 @@ class LabelJob:
         states = [state for of_frame in states_of_frames for state in of_frame]
         records = iter(labeller.label(states, other_journals=self.other_journals, report=report))
         in_each_spin = [[next(records) for _ in of_frame] for of_frame in states_of_frames]
-        reasons = [spin.same_energy(of_frame) for of_frame in in_each_spin]
+        reasons = [spin.same_energy(states) for states in in_each_spin if len(states) > 1]
         if len(reasons) > 1 and all(reasons):  # a single frame may be a broken bond
             raise SystemicFailure(f"all {len(reasons)} frames: {reasons[0]}")
         labelled = [spin.lowest(of_frame) for of_frame in in_each_spin]
@@ -147,7 +148,11 @@ class LabelJob:
         # A published set has no labels for points beside its frames.
         if not self.check_forces or reference.pool is not None:
             return Labelled(judged)
-        good = [frame for frame in judged if frame.info["status"] == Status.OK]
+        good = [
+            frame
+            for frame in judged
+            if frame.info["status"] == Status.OK and not is_free_atom(frame)  # it has no slope
+        ]
         slopes = finite_difference.check(good, labeller.label, self.sanity, seed=self.seed)
         if fault := finite_difference.fault(slopes):
             raise SystemicFailure(fault)

@@ -44,7 +44,7 @@ from halcyon.frames import (
     structure_key,
     structure_only,
 )
-from halcyon.labels import journal, limits, stress, systemic
+from halcyon.labels import free_atoms, journal, limits, stress, systemic
 from halcyon.labels.journal import Journal
 from halcyon.labels.reference.base import NotStartedError, Record, Reference, Status
 from halcyon.labels.store import LabelStore
@@ -238,16 +238,16 @@ def _check_systemic(
 
 
 def gather(paths: Sequence[Path]) -> dict[str, list[Atoms]]:
-    """Good labels of some label files by split, in the order of the files.
+    """Good labels of some label files by set, in the order of the files.
 
     Args:
         paths: label files that the label stage wrote.
 
     Returns:
-        `train`, `validation` and `test`; and, of any split, `bad`: frames without a label, and
-        `not_computed`: frames that the budget did not reach.
+        `train`, `validation`, `test` and `free_atoms`; and, of any set, `bad`: frames without a
+        label, and `not_computed`: frames that the budget did not reach.
     """
-    parts = ("train", "validation", "test", "bad", "not_computed")
+    parts = ("train", "validation", "test", free_atoms.SPLIT, "bad", "not_computed")
     frames: dict[str, list[Atoms]] = {part: [] for part in parts}
     for path in paths:
         for frame in read_frames(path):

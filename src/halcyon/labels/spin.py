@@ -25,6 +25,7 @@ from ase import Atoms
 from halcyon.config import StructureSettings
 from halcyon.frames import structure_key
 from halcyon.labels import sanity
+from halcyon.labels.free_atoms import is_free_atom
 from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.labels.reference.base import Status
 
@@ -53,7 +54,7 @@ def states(
     """Each frame in all the multiplicities that its structure asks for.
 
     Args:
-        frames: with `info["structure"]`.
+        frames: with `info["structure"]`; free atoms keep their own spin.
         structures: settings by name.
 
     Returns:
@@ -61,7 +62,8 @@ def states(
     """
     states_of_frames = []
     for frame in frames:
-        scan = structures[frame.info["structure"]].multiplicities
+        alone = is_free_atom(frame)
+        scan = [] if alone else structures[frame.info["structure"]].multiplicities
         of_frame = []
         for multiplicity in scan or [frame.info["multiplicity"]]:
             state = frame.copy()

@@ -24,7 +24,7 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,8 @@ class Recipe:
         lora_rank: rank of the adapters that learn instead of the weights; 0: the weights learn.
         atomic: names of atomic properties that readouts of their own learn, see `atomic`.
         atomic_weight: of their loss.
+        known_e0s: energies of elements that are not fitted, those of their free atoms, eV, by
+            atomic number.
     """
 
     elements: Sequence[int]
@@ -82,6 +84,7 @@ class Recipe:
     lora_rank: int = 0
     atomic: Sequence[str] = ()
     atomic_weight: float = 1.0
+    known_e0s: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,12 @@ def train(
 
     1. A model with random weights is built, or `recipe.start` is read.
     2. The elements' energies are fitted to the training frames: of a model that is fine-tuned, to
-       what its interaction energies leave unexplained, so that no offset has to be unlearned.
+       what its interaction energies leave unexplained, so that no offset has to be unlearned. Those
+       of `recipe.known_e0s` are taken instead.
     3. The model learns epoch by epoch, see `learner`.
     4. The weights of the epoch with the least validation loss are taken.
-    5. The elements' energies are fitted again, since short trainings leave a constant offset.
+    5. The elements' energies that are fitted are fitted again, since short trainings leave a
+       constant offset.
 
     Args:
         train_frames: frames with `info["energy"]` (eV) and `arrays["forces"]` (eV/Å); where
@@ -193,6 +198,7 @@ def train(
             recipe.freeze,
             recipe.lora_rank,
             *([[*recipe.atomic], recipe.atomic_weight] if recipe.atomic else []),
+            *([sorted(recipe.known_e0s.items())] if recipe.known_e0s else []),
         ],
         recipe.start,
         columns=[f"atomic_{name}" for name in recipe.atomic],
@@ -206,7 +212,10 @@ def train(
             mace_graphs.graphs(frames, model, e0s, properties)
             for frames in (train_frames, validation_frames)
         )
-        replay_graphs = _replay_graphs(replayed, model) if replayed else []
+        replay_graphs = []
+        if replayed:
+            zero = _replay_zero(model, replayed, train_frames, recipe.known_e0s)
+            replay_graphs = mace_graphs.graphs(replayed, model, zero)
         _choose_weights(model, recipe)
         readout = None
         if properties is not None:
@@ -230,7 +239,7 @@ def train(
         trained = loop.best_model()
         if recipe.lora_rank:
             trained = mace.merge_adapters(trained).eval()
-        e0s |= energy_zero.move_energy_zero(trained, train_frames)
+        e0s |= energy_zero.move_energy_zero(trained, train_frames, recipe.known_e0s)
     with files.replacing(out) as temporary:
         torch.save(trained.cpu(), temporary)
     shutil.rmtree(folder, ignore_errors=True)
@@ -252,8 +261,8 @@ def _first_model(
             head=recipe.start_head,
         )
         none = dict.fromkeys((int(z) for z in model.atomic_numbers), 0.0)
-        return model, none | energy_zero.move_energy_zero(model, frames)
-    e0s = dict.fromkeys(elements, 0.0) | energy_zero.fit_e0s(frames)
+        return model, none | energy_zero.move_energy_zero(model, frames, recipe.known_e0s)
+    e0s = dict.fromkeys(elements, 0.0) | energy_zero.fit_e0s(frames, recipe.known_e0s)
     forces = np.concatenate([atoms.arrays["forces"].ravel() for atoms in frames])
     model = mace.new(
         recipe.model,
@@ -264,9 +273,20 @@ def _first_model(
     return model, e0s
 
 
-def _replay_graphs(frames: Sequence[Atoms], model: Any) -> list[Graph]:
-    """Graphs of frames whose energies are counted from a zero of their own."""
-    return mace_graphs.graphs(frames, model, energy_zero.unexplained_e0s(model, frames))
+def _replay_zero(
+    model: Any, replayed: Sequence[Atoms], frames: Sequence[Atoms], known: Mapping[int, float]
+) -> dict[int, float]:
+    """The zero that energies of replayed frames are counted from, eV: one of their own.
+
+    Known energies of elements move what the labels ask of the model's interaction energies. The
+    replayed frames' move as far, so that both ask for the same.
+    """
+    zero = energy_zero.unexplained_e0s(model, replayed)
+    if not known:
+        return zero
+    fitted = energy_zero.unexplained_e0s(model, frames)
+    taken = energy_zero.unexplained_e0s(model, frames, known)
+    return {z: e0 - (fitted[z] - taken[z] if z in fitted else 0.0) for z, e0 in zero.items()}
 
 
 def _choose_weights(model: Any, recipe: Recipe) -> None:

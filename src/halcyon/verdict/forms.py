@@ -259,6 +259,9 @@ class LabelCounts(Form):
     train: int = Field(0, description="Labelled frames of the training set.")
     validation: int = Field(0, description="Labelled frames of the validation set.")
     test: int = Field(0, description="Labelled frames of the test set.")
+    free_atoms: int = Field(
+        0, description="Labelled free atoms, from which the model has its elements' energies."
+    )
     bad: int = Field(0, description="Frames whose calculation gave no label that can be trusted.")
     not_computed: int = Field(0, description="Frames that the budget of core-hours did not reach.")
     spent: int = Field(description="Label calculations, those without a label included.")
