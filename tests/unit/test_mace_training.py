@@ -1,5 +1,6 @@
 """Training: kills, stops, short memory, schedules, other start models, replay."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from scipy.special import huber
 from test_mace_model import ELEMENTS, FIT, TINY, fit, springs
 
 from halcyon.config import ModelSettings, TrainingSettings
@@ -380,3 +382,24 @@ def test_graphs_give_what_evaluation_gives(pretrained, periodic):
     np.testing.assert_allclose(result["interaction_energy"].detach(), sums, atol=1e-8)
     np.testing.assert_allclose(result["forces"].detach(), np.concatenate(said.forces), atol=1e-8)
     assert batch["energy"].tolist() == pytest.approx([frames[0].info["energy"] - 5.0, -2.0])
+
+
+def test_small_errors_of_energies_may_count_by_their_square(pretrained):
+    """The loss against a sum by hand of SciPy's Huber function of other evaluations' errors."""
+    model = mace.load(pretrained, device="cpu", dtype="float64")
+    frames = springs("CH3OH", 3, energy_zero=0, seed=4)
+    e0s = dict.fromkeys(ELEMENTS, 0.0)
+    inner = [nodes.sum() for nodes in mace.evaluate(model, frames).node_energy]
+    for frame, energy, off in zip(frames, inner, (0.06, -0.6, 3.0), strict=True):
+        frame.info["energy"] = energy + off  # 10, 100 and 500 meV/atom
+
+    def losses(**settings):
+        fit = FIT.model_copy(update={"forces_weight": 0.0, "energy_weight": 2.0} | settings)
+        taught = learner.Learner(copy.deepcopy(model).requires_grad_(True), fit, seed=1, say=print)
+        labels = graphs.graphs(frames, model, e0s)
+        return taught.validated(labels)[0], taught._add_gradient(labels, 1.0)
+
+    size = 2.0 * np.mean([0.01, 0.1, 0.5])
+    assert losses() == pytest.approx((size, size), rel=1e-6)
+    smooth = 2.0 * np.mean(huber(0.05, [0.01, 0.1, 0.5])) / 0.05
+    assert losses(energy_huber_meV_per_atom=50.0) == pytest.approx((smooth, smooth), rel=1e-6)

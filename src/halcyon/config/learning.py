@@ -164,6 +164,13 @@ class FitSettings(Section):
     batch_size: Count = Field(8, description="Structures per optimiser step.")
     learning_rate: float = Field(gt=0, le=1, description="Initial learning rate.")
     energy_weight: float = Field(10.0, ge=0, description="Weight of the energy in the loss.")
+    energy_huber_meV_per_atom: float = Field(
+        0.0,
+        ge=0,
+        description="Errors of energies below this count by their square, larger ones by their "
+        "size; 0: all by their size. Where bonds break, 50 with an `energy_weight` of 100 lets "
+        "the few labels of single species count beside the many of mixtures.",
+    )
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
     stress_weight: float | None = Field(
         None,

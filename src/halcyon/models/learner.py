@@ -9,10 +9,11 @@ An epoch, with `f` the part of all epochs that is done before it:
 4. After each step, the running average of the weights moves towards them.
 5. The averaged weights are validated: they are what is kept, not the last weights.
 
-The loss of a set of frames is `w_E · mean |ΔE| / N + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`: over
+The loss of a set of frames is `w_E · mean h(ΔE / N) + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`: over
 frames in eV/atom, over atoms in eV/Å, |ΔF| being the length of the error of an atom's force, and
 over the frames whose labels have a stress in eV/atom, |Δσ| being the Frobenius norm of its error
-and V the volume. A frame without a stress adds nothing to the last mean. With a readout of atomic
+and V the volume. `h` is the absolute value or, with `energy_huber_meV_per_atom`, Huber's function
+divided by its width. A frame without a stress adds nothing to the last mean. With a readout of atomic
 properties its own loss is added (see `atomic`), but not to the loss of the validation: the best
 epoch is that of the model, which is handed over without that readout.
 
@@ -168,9 +169,9 @@ class Learner:
         for begin in range(0, len(graphs), size):
             batch = joined(graphs[begin : begin + size])
             result = self._evaluated(self.model, batch, training=True, virials=stressed > 0)
-            energy = (result["interaction_energy"] - batch["energy"]).abs() / batch["n_atoms"]
+            energy = (result["interaction_energy"] - batch["energy"]) / batch["n_atoms"]
             force = torch.linalg.vector_norm(result["forces"] - batch["forces"], dim=-1)
-            loss = self._fit.energy_weight * energy.sum() / len(graphs)
+            loss = self._fit.energy_weight * self._sizes(energy).sum() / len(graphs)
             loss = loss + self._fit.forces_weight * force.sum() / atoms
             if stressed:
                 virial = _virial_errors(result, batch)
@@ -180,6 +181,17 @@ class Learner:
             (weight * loss).backward()
             total += float(loss.detach())
         return total
+
+    def _sizes(self, errors: torch.Tensor) -> torch.Tensor:
+        """What errors of energies count, eV/atom: Huber's function over its width, slope 1 at most.
+
+        P. J. Huber, Ann. Math. Stat. 35, 73 (1964).
+        """
+        width = self._fit.energy_huber_meV_per_atom / 1000
+        if width == 0:
+            return errors.abs()
+        none = torch.zeros_like(errors)
+        return torch.nn.functional.huber_loss(errors, none, reduction="none", delta=width) / width
 
     def _evaluated(
         self, model: Any, batch: dict[str, torch.Tensor], *, training: bool, virials: bool
@@ -243,7 +255,7 @@ class Learner:
             if self.readout is not None:
                 properties.append(self.readout.errors(result["node_feats"], batch["atomic"]))
         energy, force = torch.cat(energies).detach().double(), torch.cat(forces).double()
-        loss = self._fit.energy_weight * energy.abs().mean()
+        loss = self._fit.energy_weight * self._sizes(energy).mean()
         loss = loss + self._fit.forces_weight * torch.linalg.vector_norm(force, dim=-1).mean()
         errors = {
             "forces_mae_meV_per_A": 1e3 * float(force.abs().mean()),
