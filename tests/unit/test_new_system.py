@@ -228,6 +228,7 @@ def test_reactive_mixture_is_that_of_the_shipped_file(here):
     for one in species:
         assert one.multiplicity == known[one.name].multiplicity
     assert system.forcefield == shipped.forcefield
+    assert system.overrides["training"] == shipped.overrides["training"]
 
 
 @pytest.mark.parametrize(("multiplicity", "spins"), [(1, []), (3, [1, 3])])

@@ -9,13 +9,13 @@ An epoch, with `f` the part of all epochs that is done before it:
 4. After each step, the running average of the weights moves towards them.
 5. The averaged weights are validated: they are what is kept, not the last weights.
 
-The loss of a set of frames is `w_E · mean h(ΔE / N) + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`: over
-frames in eV/atom, over atoms in eV/Å, |ΔF| being the length of the error of an atom's force, and
-over the frames whose labels have a stress in eV/atom, |Δσ| being the Frobenius norm of its error
-and V the volume. `h` is the absolute value or, with `energy_huber_meV_per_atom`, Huber's function
-divided by its width. A frame without a stress adds nothing to the last mean. With a readout of atomic
-properties its own loss is added (see `atomic`), but not to the loss of the validation: the best
-epoch is that of the model, which is handed over without that readout.
+The loss of a set of frames is `w_E · mean h(ΔE / N) + w_F · mean |ΔF| + w_S · mean V |Δσ| / N`:
+over frames in eV/atom, over atoms in eV/Å, |ΔF| being the length of the error of an atom's force,
+and over the frames whose labels have a stress in eV/atom, |Δσ| being the Frobenius norm of its
+error and V the volume. `h` is the absolute value or, with `energy_huber_meV_per_atom`, Huber's
+function over its width. A frame without a stress adds nothing to the last mean. With a readout of
+atomic properties its own loss is added (see `atomic`), but not to the loss of the validation: the
+best epoch is that of the model, which is handed over without that readout.
 
 Not for: how long a training goes on, and its checkpoints (see `training`).
 """

@@ -255,7 +255,11 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
         replicas = REPLICAS_OF_A_BOX
         exploration = {"temperatures_K": "[300.0]", "replicas": f"{replicas}"}
     if wish.kind == "reactive":
-        lines.append("  seed_labels: {train: 12, validation: 8, test: 8} # of each structure")
+        lines += [
+            "  seed_labels: {train: 12, validation: 8, test: 8} # of each structure",
+            "  # So that energies of species alone, with their few labels, come right, too.",
+            "  training: {energy_weight: 100.0, energy_huber_meV_per_atom: 50.0}",
+        ]
         exploration = {"temperatures_K": f"[{REACTIVE_K}]"}
     molecules = 1 if wish.kind == "molecule" else sum(part.count for part in parts)
     needed = least_time_ps(replicas, molecules)
