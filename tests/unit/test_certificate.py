@@ -338,7 +338,8 @@ def test_a_certificate_names_what_it_is_about(original):
     assert made.signals == ["node_energy", "guard", "latent"]
     assert made.model.path == "../gen001/model.model"
     assert [file.path for file in made.data.files] == ["../seed.parquet", "../gen000.parquet"]
-    assert made.data.splits == {"train": 3, "validation": 3, "test": 3, "bad": 0, "not_computed": 0}
+    splits = {"train": 3, "validation": 3, "test": 3, "free_atoms": 0, "bad": 0, "not_computed": 0}
+    assert made.data.splits == splits
     assert made.data.store == str(original.parent.parent / "store")
     assert made.level_of_theory.description == LEVEL
 

@@ -214,6 +214,7 @@ def test_gather_sorts_by_split_and_counts_bad_frames(label, rattled, tmp_path):
         "train": 1,
         "validation": 1,
         "test": 1,
+        "free_atoms": 0,
         "bad": 1,
         "not_computed": 0,
     }

@@ -167,9 +167,9 @@ class FitSettings(Section):
     energy_huber_meV_per_atom: float = Field(
         0.0,
         ge=0,
-        description="Errors of energies below this count by their square, larger ones by their "
-        "size; 0: all by their size. Where bonds break, 50 with an `energy_weight` of 100 lets "
-        "the few labels of single species count beside the many of mixtures.",
+        description="Errors of energies below this, meV/atom, count by their square, larger ones "
+        "by their size; 0: all by their size. Where bonds break, 50 with an `energy_weight` of 100 "
+        "lets the few labels of single species count beside the many of mixtures.",
     )
     forces_weight: float = Field(10.0, ge=0, description="Weight of the forces in the loss.")
     stress_weight: float | None = Field(
