@@ -56,7 +56,9 @@ def test_they_are_labelled_once_each_and_kept_apart_from_what_is_learned(tmp_pat
     )
     store = LabelStore(tmp_path / "labels", reference.level)
     labelled = job.label([*free_atoms([1, 8]), frame], reference, store, cores=1)
-    assert [slope.structure for slope in labelled.slopes] == ["H2"], "an atom alone has no slope"
+    assert [slope.structure for slope in labelled.slopes] == ["H2"]
+    alone = job.label(free_atoms([1, 8]), reference, store, cores=1)
+    assert alone.slopes == [], "an atom alone has no slope"
     write_frames(tmp_path / "000.parquet", labelled.frames)
     sets = gather([tmp_path / "000.parquet"])
     assert [len(sets[name]) for name in ("train", "validation", "test", "bad", SPLIT)] == [
