@@ -34,9 +34,9 @@ SYSTEM = {
 
 
 def test_spins_are_those_of_hunds_rules():
-    """2S+1 of the ground states in NIST's tables: ²S, ¹S, ³P, ⁴S, ³P, ⁵D, ⁷S."""
-    frames = free_atoms([1, 2, 6, 7, 8, 26, 24])
-    assert [f.info["multiplicity"] for f in frames] == [2, 1, 3, 4, 3, 5, 7]
+    """2S+1 of the ground states in NIST's tables: ²S, ¹S, ³P, ⁴S, ³P, ⁵D, ⁷S, ¹G, ²P."""
+    frames = free_atoms([1, 2, 6, 7, 8, 26, 24, 58, 103])
+    assert [f.info["multiplicity"] for f in frames] == [2, 1, 3, 4, 3, 5, 7, 1, 2]
     assert {tuple(f.pbc) for f in frames} == {(False, False, False)}
     assert len({f.info["key"] for f in frames}) == len(frames)
 

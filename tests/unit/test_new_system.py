@@ -238,6 +238,7 @@ def test_a_cluster_of_metal_may_pair_its_electrons(multiplicity, spins):
     more = ("--multiplicity", str(multiplicity), "--campaign", "xtb")
     assert new("lithium.xyz", "--name", "it", *more) == 0
     assert written("it").structures[0].multiplicities == spins
+    assert written("it").overrides["seed_labels"] == {"free_atoms": False}
 
 
 def test_names_that_yaml_would_misread(here):

@@ -44,7 +44,7 @@ def free_atoms(elements: Sequence[int], *, box_A: float = BOX_A) -> list[Atoms]:
         frame.info = {
             "structure": f"free {chemical_symbols[number]} atom",
             "charge": 0,
-            "multiplicity": round(ground_state_magnetic_moments[number]) + 1,
+            "multiplicity": _ground_state(number),
             "split": SPLIT,
             "generation": -1,
             "reason": "seed",
@@ -53,6 +53,18 @@ def free_atoms(elements: Sequence[int], *, box_A: float = BOX_A) -> list[Atoms]:
         frame.info["key"] = structure_key(frame)
         frames.append(frame)
     return frames
+
+
+def _ground_state(number: int) -> int:
+    """Multiplicity of an element's ground state, by ASE's table.
+
+    Where the table lacks it (lawrencium), or has what the number of electrons forbids (cerium,
+    which is a singlet), it is the lowest possible.
+    """
+    lowest = 1 + number % 2
+    moment = float(ground_state_magnetic_moments[number])
+    possible = np.isfinite(moment) and (round(moment) - number) % 2 == 0
+    return round(moment) + 1 if possible else lowest
 
 
 def is_free_atom(frame: Atoms) -> bool:

@@ -268,7 +268,10 @@ def _overrides(wish: Wish, parts: list[Part]) -> list[str]:
     elif needed > ps:
         exploration["time_ps"] = f"{needed:.1f}"
     if _is_cluster(wish, parts):
-        lines.append("  saturation: {reactions_needed: false} # a cluster may keep its shape")
+        lines += [
+            "  saturation: {reactions_needed: false} # a cluster may keep its shape",
+            "  seed_labels: {free_atoms: false} # its atoms change places and do not part",
+        ]
     if exploration:
         words = ", ".join(f"{key}: {value}" for key, value in exploration.items())
         lines.append(f"  exploration: {{{words}}} # so long that rare events can be told")
