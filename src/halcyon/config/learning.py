@@ -352,7 +352,8 @@ class SeedSettings(Section):
         None,
         description="Whether a free atom of each element is labelled, in its ground state's spin, "
         "so that the model's energies of elements are theirs. Else they are fitted, and right only "
-        "in sums over molecules. null: with `kind: reactive`, unless labels are looked up.",
+        "in sums over molecules. null: with `kind: reactive`, unless labels are looked up or have "
+        "k-points.",
     )
     strain: float | None = Field(
         None,
