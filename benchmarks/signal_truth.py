@@ -13,7 +13,7 @@ it tell the atoms whose force is wrong from the others?
     python benchmarks/signal_truth.py --list                 what is done, what is missing
     python benchmarks/signal_truth.py --json signals.json    do it, or go on where it stopped
     python benchmarks/signal_truth.py --only ethanol         cells whose names begin so
-    python benchmarks/signal_truth.py --summary              no computing: what the cells say
+    python benchmarks/signal_truth.py --summary --plots docs/figures    no computing: the cells
 
 The reactive channels are those of "A Benchmark Data Set for Hydrogen Combustion" (X. Guan et al.,
 Sci. Data 9, 215, 2022), which is not part of this repository: `--data FOLDER` names the folder with
@@ -42,6 +42,7 @@ from signals.judging import Plan, judged
 from signals.summary import summarised, tables
 from signals.systems import SYSTEMS, Frames, frames_of
 from signals.visits import Case
+from truth_figures import draw_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "signal_truth"
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing; summarise, print, write."""
     parser = cells.parser(__doc__ or "", results=RESULTS, work=WORK)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the published set")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw signals.png")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     cases = cells.chosen(grid(), args.only)
@@ -132,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(table)
     if args.json:
         files.write_json(args.json, summary)
+    if args.plots:
+        draw_signals(summary, args.plots)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ drawn from them at random are labelled. A claim holds if what is seen there is w
     python benchmarks/verdict_truth.py --list                 cells, and which are done
     python benchmarks/verdict_truth.py --json found.json      do them, or go on where it stopped
     python benchmarks/verdict_truth.py --only ethanol_1       cells whose names begin so
-    python benchmarks/verdict_truth.py --summary              no computing: what the cells say
+    python benchmarks/verdict_truth.py --summary --plots docs/figures    no computing: the cells
     python benchmarks/verdict_truth.py --smoke                minutes: does it run at all?
 
 Cells are small JSON files in benchmarks/results/verdict_truth. A killed run goes on when it is
@@ -48,6 +48,7 @@ from halcyon.models.batched import BatchedMace
 from halcyon.verdict.calm import calm_parts
 from halcyon.verdict.forms import Decision, Verdict
 from halcyon.verdict.runs import failures
+from truth_figures import draw_verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "verdict_truth"
@@ -443,6 +444,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Do the cells that are missing, and show all."""
     parser = cells.parser(__doc__ or "", results=RESULTS, work=WORK)
     parser.add_argument("--smoke", action="store_true", help="a tiny campaign; nothing is kept")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw verdicts.png")
     given = parser.parse_args(words)
     effort, folder, work = Effort(), given.cells, given.work
     chosen = cells.chosen(grid(), given.only)
@@ -467,6 +469,8 @@ def main(words: Sequence[str] | None = None) -> None:
     show(done, Console())
     if given.json:
         files.write_json(given.json, summarised(done) | {"cells": done})
+    if given.plots:
+        draw_verdicts(done, given.plots)
 
 
 if __name__ == "__main__":

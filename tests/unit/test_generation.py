@@ -12,6 +12,7 @@ from halcyon.domain.expected import ExpectedErrors
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Margin
 from halcyon.exploration.generation import Visited, Watched, foretell, frames_to_label
+from halcyon.exploration.reservoir import in_turn
 from halcyon.frames import read_frames, structure_key, write_frames
 from halcyon.labels.pool import PublishedSet
 from halcyon.models import mace
@@ -70,11 +71,16 @@ def by_role(chosen):
     return {role: roles.count(role) for role in sorted(set(roles))}
 
 
+def audited(visited):
+    """Draws of the four frames that the audit takes."""
+    return [frame.info["draw"] for frame in in_turn(visited.reservoir)[0][:4]]
+
+
 def test_random_frames_come_first_then_trouble(visited, labelled, watched):
     chosen = choose(visited, labelled, watched)
     assert by_role(chosen) == {"audit": 4, "selected": 6}
     audit = chosen.frames[:4]
-    assert [f.info["draw"] for f in audit] == sorted(f.info["draw"] for f in visited.reservoir)[:4]
+    assert [f.info["draw"] for f in audit] == audited(visited)
     assert [f.info["split"] for f in audit] == ["validation", "train"] * 2
     assert chosen.random == {"audit": 4}
     assert sum(chosen.fates.values()) == len(visited.candidates)
@@ -98,8 +104,9 @@ def test_the_control_takes_the_next_random_frames_instead_of_trouble(visited, la
     made = settings(selection={"by": "random", "frames": 6, "min_difference_A": 0.0})
     chosen = choose(visited, labelled, watched, made)
     assert by_role(chosen) == {"audit": 4, "selected": 6}
-    draws = sorted(frame.info["draw"] for frame in visited.reservoir)
-    assert [frame.info["draw"] for frame in chosen.frames] == draws[:10]
+    draws = [frame.info["draw"] for frame in chosen.frames]
+    left = sorted({frame.info["draw"] for frame in visited.reservoir} - set(audited(visited)))
+    assert draws == [*audited(visited), *left[:6]]
     assert {frame.info["reason"] for frame in chosen.frames[4:]} == {"random"}
     assert [frame.info["split"] for frame in chosen.frames[4:]].count("validation") == 1
     assert chosen.fates == {"left: enough for this generation": 20, "selected": 6}
@@ -110,11 +117,12 @@ def test_the_control_takes_the_next_random_frames_instead_of_trouble(visited, la
 def test_the_control_takes_physical_frames_only(visited, labelled, watched):
     made = settings(selection={"by": "random", "frames": 6, "min_difference_A": 0.0})
     ordered = sorted(visited.reservoir, key=lambda frame: frame.info["draw"])
-    ordered[5].positions[1] += [0.0, 0.0, 3.0]  # a hydrogen has left
-    ordered[6].positions[:] = labelled[0].positions
+    ordered = [frame for frame in ordered if frame.info["draw"] not in audited(visited)]
+    ordered[1].positions[1] += [0.0, 0.0, 3.0]  # a hydrogen has left
+    ordered[2].positions[:] = labelled[0].positions
     chosen = choose(visited, labelled, watched, made)
     draws = [frame.info["draw"] for frame in chosen.frames[4:]]
-    assert draws == [frame.info["draw"] for frame in [ordered[4], *ordered[7:12]]]
+    assert draws == [frame.info["draw"] for frame in [ordered[0], *ordered[3:8]]]
     assert chosen.fates["dropped: bond broken"] == chosen.fates["dropped: labelled already"] == 1
     assert sum(chosen.fates.values()) == len(visited.reservoir) - 4
 

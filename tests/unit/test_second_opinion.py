@@ -15,7 +15,8 @@ from halcyon.config import (
     XtbReference,
 )
 from halcyon.errors import InputError, Interrupted
-from halcyon.exploration.opinions import judge_random_frames, least_draws
+from halcyon.exploration.opinions import judge_random_frames
+from halcyon.exploration.reservoir import audit_frames, in_turn
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.xtb import Xtb
@@ -139,7 +140,8 @@ def test_random_frames_get_the_models_forces_and_what_is_expected_of_the_referen
     )
     write_frames(tmp_path / "second_opinion.parquet", judged)
     judged = read_frames(tmp_path / "second_opinion.parquet")
-    assert [f.info["draw"] for f in judged] == sorted(f.info["draw"] for f in reservoir)[:20]
+    expected = [f.info["draw"] for f in in_turn(reservoir)[0]][:20]
+    assert [f.info["draw"] for f in judged] == expected
     assert {f.info["second_opinion"] for f in judged} == {"gfn1"}
     reference = forces_of(Xtb(XtbReference(backend="xtb")), judged, tmp_path)
     predicted = mace.evaluate(model, judged).forces
@@ -194,14 +196,13 @@ def test_stopped_in_between_it_goes_on_to_the_same(reservoir, labelled, tmp_path
         assert np.array_equal(stopped.arrays["second_forces"], undisturbed.arrays["second_forces"])
 
 
-def test_the_least_draws_of_each_structure_and_temperature(reservoir):
-    for atoms in reservoir[::2]:
-        atoms.info["temperature"] = 300.0
-    taken = least_draws(reservoir, 4)
-    for temperature in (300.0, 500.0):
-        draws = [f.info["draw"] for f in reservoir if f.info["temperature"] == temperature]
-        of_group = [f.info["draw"] for f in taken if f.info["temperature"] == temperature]
-        assert of_group == sorted(draws)[:4]
+def test_the_audit_s_frames_are_among_those_that_are_judged(reservoir, labelled, tmp_path):
+    judged = judge_random_frames(
+        reservoir, labelled[:5], random_model(), labeller(tmp_path), method="gfn1", number=6
+    )
+    assert len(judged) == 6
+    audit = audit_frames(reservoir, 5, limit=100)
+    assert {f.info["draw"] for f in audit} < {f.info["draw"] for f in judged}
 
 
 # What the audit makes of it.

@@ -51,9 +51,9 @@ class AuditSettings(Section):
     )
     reservoir: Count = Field(
         200,
-        description="Random frames kept of each structure and temperature. The audit takes the "
-        "first of them; diverse frames are chosen among the others where the model was calm but "
-        "wrong.",
+        description="Random frames kept of each structure and temperature. The audit takes "
+        "some of them, of all replicas in turn; diverse frames are chosen among the others where "
+        "the model was calm but wrong.",
     )
     second_opinion: Literal["index", "none", "gfn1", "gfn2"] = Field(
         "index",

@@ -14,13 +14,13 @@
 Not for: how sure this makes the audit (`verdict.audit`).
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from ase import Atoms
 
+from halcyon.exploration.reservoir import in_turn
 from halcyon.frames import structure_only
 from halcyon.labels.labelling import Labeller
 from halcyon.labels.reference.base import Status
@@ -42,12 +42,12 @@ def judge_random_frames(
     """Ask a second Hamiltonian about random frames.
 
     Args:
-        reservoir: random frames, with structure, temperature and draw in `info`.
+        reservoir: random frames, with structure, temperature, replica and draw in `info`.
         labelled: good labels of earlier batches.
         model: that explored, as `mace.load` returns it.
         labeller: computes the second Hamiltonian.
         method: `gfn1` or `gfn2`, put on the frames.
-        number: of frames of each structure and temperature, those with the least draws.
+        number: of frames of each structure and temperature; the audit's are the first of them.
 
     Returns:
         The frames, with status and message of the second Hamiltonian in `info`, and the arrays
@@ -56,7 +56,7 @@ def judge_random_frames(
     Raises:
         Interrupted: the labeller was asked to stop; what was computed is kept.
     """
-    frames = least_draws(reservoir, number)
+    frames = [frame for group in in_turn(reservoir) for frame in group[:number]]
     if not frames:
         return []
     results = labeller.label([structure_only(frame) for frame in (*labelled, *frames)])
@@ -76,14 +76,6 @@ def judge_random_frames(
             opinion.arrays["second_forces"] = difference.corrected(frame, forces)
         judged.append(opinion)
     return judged
-
-
-def least_draws(reservoir: Sequence[Atoms], number: int) -> list[Atoms]:
-    """The frames of each structure and temperature with the least draws, as many as asked for."""
-    groups: dict[tuple[str, float], list[Atoms]] = defaultdict(list)
-    for frame in sorted(reservoir, key=lambda frame: frame.info["draw"]):
-        groups[frame.info["structure"], frame.info["temperature"]].append(frame)
-    return [frame for frames in groups.values() for frame in frames[:number]]
 
 
 def _forces(result: Atoms) -> np.ndarray | None:

@@ -9,7 +9,11 @@ depends neither on which replicas share a batch nor on when a run was stopped.
     from halcyon.exploration.reservoir import audit_frames, draw_of
 
     draw_of(seed=1, replica=3, step=400)  # the same number each time
-    audit = audit_frames(reservoir, 10, limit=20)  # those with the least numbers
+    audit = audit_frames(reservoir, 10, limit=20)
+
+The audit takes its frames from the replicas in turn, of each those with the least numbers, and of
+each as large a part as the reservoir has of it: still a random draw of all frames, but one in which
+no replica is missing by chance, since replicas are what its intervals count.
 
 What a replica does while it equilibrates is not offered, nor what follows a failure.
 
@@ -19,7 +23,7 @@ Not for: frames where something happened (see `candidates`).
 import hashlib
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,11 +154,42 @@ class Reservoir:
         return frames
 
 
-def audit_frames(reservoir: Sequence[Atoms], number: int, *, limit: int) -> list[Atoms]:
-    """The frames that are labelled to measure the model's errors: those with the least draws.
+def in_turn(reservoir: Sequence[Atoms]) -> list[list[Atoms]]:
+    """Random frames in the order in which they are taken, of each structure and temperature.
+
+    Replicas take turns, so that the first n have of each replica about as large a part as the
+    whole list has (systematic sampling: W. G. Cochran, Sampling Techniques, 1977).
 
     Args:
-        reservoir: frames with structure, temperature and draw in `info`; it is not changed.
+        reservoir: frames with structure, temperature, replica and draw in `info`.
+    """
+    groups: dict[tuple[str, float], dict[int, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
+    for frame in sorted(reservoir, key=lambda frame: frame.info["draw"]):
+        group = groups[frame.info["structure"], frame.info["temperature"]]
+        group[frame.info["replica"]].append(frame)
+    return [
+        [frame for _, frame in sorted(_places(group.values()), key=lambda entry: entry[0])]
+        for _, group in sorted(groups.items())
+    ]
+
+
+def _places(
+    replicas: Iterable[list[Atoms]],
+) -> Iterator[tuple[tuple[float, float], Atoms]]:
+    """Frames with numbers to sort them by: those of each replica are spread evenly over 0 to 1."""
+    for frames in replicas:
+        # Where a replica begins is random: digits of a draw that its order hardly depends on.
+        begin = (frames[0].info["draw"] * 2**20) % 1.0
+        for rank, frame in enumerate(frames):
+            yield ((rank + begin) / len(frames), frame.info["draw"]), frame
+
+
+def audit_frames(reservoir: Sequence[Atoms], number: int, *, limit: int) -> list[Atoms]:
+    """The frames that are labelled to measure the model's errors, of all replicas in turn.
+
+    Args:
+        reservoir: frames with structure, temperature, replica and draw in `info`; it is not
+            changed.
         number: of frames of each structure and temperature.
         limit: number of labels that the budget still allows. Where it is short, structures and
             temperatures take turns.
@@ -163,12 +198,9 @@ def audit_frames(reservoir: Sequence[Atoms], number: int, *, limit: int) -> list
         Copies, with `role` and `reason`, and in `split` validation and train in turn: half of
         them calibrate, and the model learns from the others.
     """
-    groups: dict[tuple[str, float], list[Atoms]] = defaultdict(list)
-    for frame in sorted(reservoir, key=lambda frame: frame.info["draw"]):
-        groups[frame.info["structure"], frame.info["temperature"]].append(frame)
     turns = [
-        (turn, name, frame)
-        for name, frames in groups.items()
+        (turn, group, frame)
+        for group, frames in enumerate(in_turn(reservoir))
         for turn, frame in enumerate(frames[:number])
     ]
     taken = []
