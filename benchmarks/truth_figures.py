@@ -1,9 +1,10 @@
-"""Figures of `signal_truth` and of `verdict_truth`.
+"""Figures of `signal_truth`, `verdict_truth` and `verdict_simulation`.
 
     draw_signals(summary, Path("docs/figures"))     # signals.png
     draw_verdicts(cells, Path("docs/figures"))      # verdicts.png
+    draw_simulated(cells, Path("docs/figures"))     # simulated.png
 
-Not for: the numbers (see `signals.summary`, and `verdict_truth`).
+Not for: the numbers (see `signals.summary`, and the benchmarks).
 """
 
 from collections.abc import Sequence
@@ -130,6 +131,53 @@ def draw_verdicts(cells: Sequence[dict[str, Any]], folder: Path) -> None:
         selected.plot(ends, ends, color="#8a8a8a", lw=0.8)
         figure.legend(loc="outside lower center", ncols=len(systems), handletextpad=0.1)
         _save(figure, folder / "verdicts.png")
+
+
+def draw_simulated(cells: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write `simulated.png`: how often campaigns are called calm, by their true rate of events."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shapes = list(dict.fromkeys(cell["shape"] for cell in cells))
+    sizes = list(dict.fromkeys(cell["burst"] for cell in cells))
+    with mpl.rc_context(STYLE):
+        figure, every = plt.subplots(1, len(shapes), figsize=(10, 3.2), sharey=True)
+        for axes, shape in zip(every, shapes, strict=True):
+            for number, size in enumerate(sizes):
+                rows = [c for c in cells if (c["shape"], c["burst"]) == (shape, size)]
+                rates = [row["rate"] for row in rows]
+                now, before = ([row[k] for row in rows] for k in ("calm", "formerly_calm"))
+                label = "single activities" if size == 1 else f"bursts of {size} on average"
+                axes.errorbar(
+                    rates,
+                    [share["value"] for share in now],
+                    np.abs([[s[end] - s["value"] for s in now] for end in ("low", "high")]),
+                    color=f"C{number}",
+                    marker=MARKS[number],
+                    ms=5,
+                    lw=1,
+                    label=label,
+                )
+                values = [share["value"] for share in before]
+                axes.plot(
+                    rates, values, color=f"C{number}", marker=MARKS[number], ms=4, lw=1, ls=":"
+                )
+            axes.axhline(0.05, color="#8a8a8a", lw=0.8, ls="--")
+            of = "all replicas alike" if shape is None else f"replicas differ, shape {shape:g}"
+            axes.set(title=of, xscale="log", xlabel="true rate of events, λ*")
+            axes.set_xticks([0.1, 1 / 3, 1], ["1/10", "1/3", "1"], minor=False)
+            axes.set_xticks([], minor=True)
+        every[0].set_ylabel("campaigns called calm")
+        every[0].plot([], color="black", lw=1, ls=":", label="rule of early releases")
+        every[0].plot([], color="#8a8a8a", lw=0.8, ls="--", label="5 %, allowed at λ*")
+        figure.legend(
+            *every[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=len(sizes) + 2,
+        )
+        _save(figure, folder / "simulated.png")
 
 
 def _broken(axes: Any, what: str) -> None:

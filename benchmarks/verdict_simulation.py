@@ -10,13 +10,13 @@ campaign that is called calm is called so falsely.
 
     python benchmarks/verdict_simulation.py                          some minutes on one core
     python benchmarks/verdict_simulation.py --campaigns 2000 --json simulated.json
+    python benchmarks/verdict_simulation.py --read simulated.json --plots docs/figures
 
 Not for: whether the events of real dynamics are like these.
 """
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from halcyon import files
 from halcyon.campaign.lengths import exploring_for
 from halcyon.config import Settings
 from halcyon.verdict.estimates import Outcome, fraction, rate_bound
 from halcyon.verdict.forms import Assessment, ReplicaEnd
 from halcyon.verdict.longer import next_time_ps
 from halcyon.verdict.saturation import assess_run, is_calm
+from truth_figures import draw_simulated
 
 ATOMS = 9
 MOST_OF_A_BURST = 24
@@ -224,23 +226,31 @@ def main() -> None:
     parser.add_argument("--extended", type=float, help="exploration.extended_at_most")
     parser.add_argument("--seed", type=int, default=1, help="of all random numbers")
     parser.add_argument("--json", type=Path, help="file that the numbers are written to")
+    parser.add_argument("--read", type=Path, metavar="JSON", help="simulate nothing: these numbers")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw simulated.png")
     arguments = parser.parse_args()
+    content = files.read_json(arguments.read) if arguments.read else _content(arguments)
+    Console(width=120).print(table(content["cells"]))
+    if arguments.json:
+        files.write_json(arguments.json, content)
+    if arguments.plots:
+        draw_simulated(content["cells"], arguments.plots)
+
+
+def _content(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All numbers, and the settings that they are of."""
     choices = {"replicas": arguments.replicas, "time_ps": arguments.time_ps}
     choices["extended_at_most"] = arguments.extended
     settings = Settings(exploration={key: value for key, value in choices.items() if value})
-    cells = list(all_cells(settings, campaigns=arguments.campaigns, seed=arguments.seed))
-    Console(width=120).print(table(cells))
-    if arguments.json:
-        content = {
-            "replicas": settings.exploration.replicas,
-            "time_ps": settings.exploration.time_ps,
-            "extended_at_most": settings.exploration.extended_at_most,
-            "saturation": settings.saturation.model_dump(),
-            "max_generations": settings.limits.max_generations,
-            "seed": arguments.seed,
-            "cells": cells,
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    return {
+        "replicas": settings.exploration.replicas,
+        "time_ps": settings.exploration.time_ps,
+        "extended_at_most": settings.exploration.extended_at_most,
+        "saturation": settings.saturation.model_dump(),
+        "max_generations": settings.limits.max_generations,
+        "seed": arguments.seed,
+        "cells": list(all_cells(settings, campaigns=arguments.campaigns, seed=arguments.seed)),
+    }
 
 
 if __name__ == "__main__":
