@@ -8,9 +8,13 @@ model's dynamics went, or on published frames.
    what was learned, the next 40 %, and the farthest tenth; 1 is right.
 2. `bad_flagged`, `good_flagged`: part of the atoms wrong by over 0.5 eV/Å, and of the others, whose
    expected error is over it. `auroc`: of these two.
+3. `frames_rank`: Spearman's correlation over frames of the mean expected and the mean true error.
+   `worst_expected`: mean true error of the 20 frames that are expected to be worst, over that of
+   all; `worst`: of the 20 that are.
 
     python benchmarks/expected_errors.py --only ethanol      cells whose names begin so
     python benchmarks/expected_errors.py --data FOLDER       with channels of the published set
+    python benchmarks/expected_errors.py --summary           no computing: by system, over models
 
 Frames and models are those that `signal_truth` keeps in benchmarks/work, and made where they are
 missing. Numbers go to benchmarks/results/expected_errors.json.
@@ -21,10 +25,14 @@ Not for: which signals see wrong forces (see `signal_truth`).
 import argparse
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from halcyon import files
@@ -35,7 +43,7 @@ from halcyon.domain.expected import ExpectedErrors, fit_expected
 from halcyon.domain.samples import Sample, Samples
 from halcyon.domain.signals import make_signal
 from halcyon.models import mace
-from signal_truth import WORK, grid
+from signal_truth import TABLE_WIDTH, WORK, grid
 from signals.systems import Frames, frames_of
 from signals.visits import Case, model_of, visited
 
@@ -44,6 +52,9 @@ SIGNAL = "latent"
 TOLERANCE_EV_PER_A = 0.5
 PARTS = {"low": (0.0, 0.5), "middle": (0.5, 0.9), "top": (0.9, 1.0)}
 SEED = 1
+WORST = 20
+"""Frames: as many as a generation selects by default."""
+SHOWN = ("auroc", "bad_flagged", "good_flagged", *PARTS, "frames_rank", "worst_expected", "worst")
 
 
 def pairs_of(case: Case, frames: Frames, work: Path) -> tuple[Pairs, Pairs]:
@@ -88,13 +99,32 @@ def judged(expected: ExpectedErrors, seen: Pairs) -> dict[str, float]:
     for name, (begin, end) in PARTS.items():
         rows = order[int(begin * len(order)) : int(end * len(order))]
         ratios[name] = float(errors[rows].mean() / seen.error[rows].mean())
+    of_frame = np.bincount(seen.frame)
+    foretold, true = (np.bincount(seen.frame, part) / of_frame for part in (errors, seen.error))
     return ratios | {
+        "frames_rank": float(spearmanr(foretold, true).statistic),
+        "worst_expected": float(true[np.argsort(-foretold)[:WORST]].mean() / true.mean()),
+        "worst": float(np.sort(true)[-WORST:].mean() / true.mean()),
         "auroc": float(roc_auc_score(bad, errors)),
         "bad_flagged": float(flagged[bad].mean()),
         "good_flagged": float(flagged[~bad].mean()),
         "bad": int(bad.sum()),
         "atoms": len(bad),
     }
+
+
+def table(cells: dict[str, dict[str, float]]) -> Table:
+    """Means over models of each system, place and kind of model, and the range of AUROC."""
+    places: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for name, cell in cells.items():
+        places[name.rpartition("-")[0]].append(cell)
+    shown = Table("models of", "models", *SHOWN, "auroc, least and greatest")
+    for place, of_place in places.items():
+        means = (np.mean([c[key] for c in of_place if key in c] or [np.nan]) for key in SHOWN)
+        every = [cell["auroc"] for cell in of_place]
+        ends = f"{min(every):.2f}–{max(every):.2f}"
+        shown.add_row(place, str(len(of_place)), *(f"{mean:.2f}" for mean in means), ends)
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,11 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="NAME", help="begin so"
     )
+    parser.add_argument("--summary", action="store_true", help="compute nothing: read the numbers")
     parser.add_argument("--out", type=Path, metavar="FILE", default=OUT, help="of the numbers")
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     cells = files.read_json(args.out) if args.out.exists() else {}
-    for case in grid():
+    for case in () if args.summary else grid():
         if not case.name.startswith(tuple(args.only) or "") or (
             case.system.channel and not args.data
         ):
@@ -127,6 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells[case.name] = judged(expected, seen)
         print(case.name, json.dumps(cells[case.name]), flush=True)
         files.write_json(args.out, cells)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    console.print(table(cells))
 
 
 if __name__ == "__main__":
