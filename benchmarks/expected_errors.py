@@ -12,6 +12,9 @@ model's dynamics went, or on published frames.
    `worst_expected`: mean true error of the 20 frames that are expected to be worst, over that of
    all; `worst`: of the 20 that are.
 
+Of reactions, atoms that have left all others are inside the domain, as in campaigns that label free
+atoms; `without_free_atoms` has the same without.
+
     python benchmarks/expected_errors.py --only ethanol      cells whose names begin so
     python benchmarks/expected_errors.py --data FOLDER       with channels of the published set
     python benchmarks/expected_errors.py --summary           no computing: by system, over models
@@ -28,6 +31,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -39,10 +43,11 @@ from halcyon import files
 from halcyon.config import DomainSettings
 from halcyon.domain.calibration import distances_of_atoms, fit_domain
 from halcyon.domain.curves import Pairs
-from halcyon.domain.expected import ExpectedErrors, fit_expected
+from halcyon.domain.expected import fit_expected
 from halcyon.domain.samples import Sample, Samples
 from halcyon.domain.signals import make_signal
 from halcyon.models import mace
+from halcyon.models.domains import descriptors_of_free_atoms
 from signal_truth import TABLE_WIDTH, WORK, grid
 from signals.systems import Frames, frames_of
 from signals.visits import Case, model_of, visited
@@ -57,14 +62,28 @@ WORST = 20
 SHOWN = ("auroc", "bad_flagged", "good_flagged", *PARTS, "frames_rank", "worst_expected", "worst")
 
 
-def pairs_of(case: Case, frames: Frames, work: Path) -> tuple[Pairs, Pairs]:
-    """Latent distances and errors of held-out atoms, and of those that a model is judged on."""
+def pairs_of(case: Case, frames: Frames, work: Path, *, free_atoms: bool) -> tuple[Pairs, Pairs]:
+    """Latent distances and errors of held-out atoms, and of those that a model is judged on.
+
+    Args:
+        case: of the model.
+        frames: of its system.
+        work: where models and frames are kept.
+        free_atoms: whether atoms that have left all others are inside the domain, as where free
+            atoms are labelled.
+    """
     model = mace.load(model_of(case, frames, work), device="cpu")
     parts = frames.train[: case.labels], frames.validation, visited(case, frames, work).frames
     train, held_out, judged = (Sample.of(part, mace.evaluate(model, part)) for part in parts)
     structures = {atoms.info["structure"] for part in parts for atoms in part}
     domain = fit_domain(
-        Samples(train=train, teacher=train[:0], held_out=held_out, check=held_out),
+        Samples(
+            train=train,
+            teacher=train[:0],
+            held_out=held_out,
+            check=held_out,
+            free=descriptors_of_free_atoms(model, parts[0]) if free_atoms else {},
+        ),
         classes={name: frames.classes[name] for name in structures},
         bonds={name: [] for name in structures},
         settings=DomainSettings(),
@@ -90,8 +109,12 @@ def pairs_of(case: Case, frames: Frames, work: Path) -> tuple[Pairs, Pairs]:
     return pairs(held_out), pairs(judged)
 
 
-def judged(expected: ExpectedErrors, seen: Pairs) -> dict[str, float]:
-    """Expected errors against true ones; see the module for the keys."""
+def judged(held_out: Pairs, seen: Pairs) -> dict[str, Any]:
+    """Errors that held-out atoms let expect against true ones; see the module for the keys."""
+    names = [str(name) for name in np.unique(held_out.classes)]
+    # Classes by symmetry, "ethanol:H0", are of H; the others are elements.
+    elements = {name: name.rpartition(":")[2].rstrip("0123456789") for name in names}
+    expected = fit_expected(held_out, elements, tolerance_eV_per_A=TOLERANCE_EV_PER_A, seed=SEED)
     errors = expected.at(seen.distances, seen.classes.tolist())
     flagged, bad = errors > TOLERANCE_EV_PER_A, seen.error > TOLERANCE_EV_PER_A
     order = np.argsort(seen.distances[SIGNAL], kind="stable")
@@ -113,17 +136,19 @@ def judged(expected: ExpectedErrors, seen: Pairs) -> dict[str, float]:
     }
 
 
-def table(cells: dict[str, dict[str, float]]) -> Table:
+def table(cells: dict[str, dict[str, Any]]) -> Table:
     """Means over models of each system, place and kind of model, and the range of AUROC."""
-    places: dict[str, list[dict[str, float]]] = defaultdict(list)
+    places: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, cell in cells.items():
         places[name.rpartition("-")[0]].append(cell)
-    shown = Table("models of", "models", *SHOWN, "auroc, least and greatest")
+    shown = Table("models of", "models", *SHOWN, "auroc, least and greatest", "without free atoms")
     for place, of_place in places.items():
         means = (np.mean([c[key] for c in of_place if key in c] or [np.nan]) for key in SHOWN)
         every = [cell["auroc"] for cell in of_place]
         ends = f"{min(every):.2f}–{max(every):.2f}"
-        shown.add_row(place, str(len(of_place)), *(f"{mean:.2f}" for mean in means), ends)
+        without = [c[key]["auroc"] for c in of_place if (key := "without_free_atoms") in c]
+        last = f"{np.mean(without):.2f}" if without else ""
+        shown.add_row(place, str(len(of_place)), *(f"{m:.2f}" for m in means), ends, last)
     return shown
 
 
@@ -148,14 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case.system.channel and not args.data
         ):
             continue
-        held_out, seen = pairs_of(case, frames_of(case.system, args.work, args.data), args.work)
-        elements = {str(name): str(name) for name in np.unique(held_out.classes)}
-        if case.system.smiles:  # classes by symmetry: "ethanol:H0" is of H
-            elements = {name: name.split(":")[1].rstrip("0123456789") for name in elements}
-        expected = fit_expected(
-            held_out, elements, tolerance_eV_per_A=TOLERANCE_EV_PER_A, seed=SEED
-        )
-        cells[case.name] = judged(expected, seen)
+        frames, reactive = frames_of(case.system, args.work, args.data), bool(case.system.channel)
+        cells[case.name] = judged(*pairs_of(case, frames, args.work, free_atoms=reactive))
+        if reactive:
+            without = judged(*pairs_of(case, frames, args.work, free_atoms=False))
+            cells[case.name]["without_free_atoms"] = without
         print(case.name, json.dumps(cells[case.name]), flush=True)
         files.write_json(args.out, cells)
     console = Console()

@@ -6,7 +6,10 @@ from test_mace_model import ELEMENTS, FIT, TINY, springs
 
 from halcyon.config import DomainSettings, StructureSettings
 from halcyon.config.learning import SeedSettings
+from halcyon.domain.samples import Sample
+from halcyon.domain.scoring import scores_of
 from halcyon.errors import Interrupted
+from halcyon.labels.free_atoms import free_atoms
 from halcyon.labels.seed import from_dynamics
 from halcyon.models import mace, parity
 from halcyon.models.domains import find_domain
@@ -199,3 +202,22 @@ def test_a_domain_holds_what_its_model_learned(fitted, frames):
     assert unlabelled.guard["H"][0] == pytest.approx(min(domain.guard["H"][0], energies.min()))
     assert unlabelled.guard["H"][1] == pytest.approx(max(domain.guard["H"][1], energies.max()))
     assert unlabelled.guard["H"] != domain.guard["H"]
+
+
+def test_where_free_atoms_are_labelled_an_atom_that_has_left_is_inside(fitted, frames):
+    model = mace.load(fitted[0] / "m.model", device="cpu", dtype="float32")
+    classes = {"methanol": frames["train"][0].get_chemical_symbols()}
+    apart = [frames["test"][0].copy()]
+    gone = classes["methanol"].index("H")
+    apart[0].positions[gone] += [30.0, 0.0, 0.0]
+    sample = Sample.of(apart, mace.evaluate(model, apart))
+    distances = {}
+    for number, labels in enumerate((frames, frames | {"free_atoms": free_atoms([1])})):
+        options = {"classes": classes, "bonded": {}, "settings": DomainSettings(), "seed": 1}
+        domain = find_domain(model, labels, [], **options)
+        distances[number] = scores_of(sample, domain)[0]["distance_latent"]
+    assert distances[0][gone] > 0.1
+    assert distances[1][gone] < 1e-3
+    # The molecule that it left is as far from anything known as before.
+    others = np.arange(len(apart[0])) != gone
+    np.testing.assert_allclose(distances[1][others], distances[0][others], rtol=1e-6)

@@ -110,7 +110,7 @@ def fit(**changed):
         "committee": COMMITTEE,
     }
     samples = {"train": TRAIN, "teacher": TEACHER, "held_out": HELD_OUT, "check": CHECK}
-    samples |= {"earlier": ()}
+    samples |= {"earlier": (), "free": {}}
     samples |= {name: changed.pop(name) for name in samples if name in changed}
     return calibration.fit_domain(Samples(**samples), **(arguments | changed))
 
@@ -428,6 +428,66 @@ def test_a_class_of_few_values_does_not_widen_the_radius_of_others():
     domain = fit(train=few, classes=classes)
     held_out = [atoms for atoms in HELD_OUT.frames if atoms.info["structure"] == "hydroxyl"]
     assert float(scores(make(domain, "latent"), held_out).max()) < 1e-9  # wide enough for them
+
+
+FREE = {"O": np.zeros(7), "H": np.zeros(7)}  # Toy's descriptors are sums over other atoms
+
+
+def apart(number, seed):
+    """Hydroxyls whose hydrogen has left, so far that even 1/r of Toy's descriptors is 0."""
+    drawn = [f for f in frames(3 * number, seed) if f.info["structure"] == "hydroxyl"]
+    for atoms in drawn:
+        atoms.positions[1] += [1e9, 0.0, 0.0]
+    return drawn
+
+
+def test_an_atom_that_has_left_all_others_is_inside_where_free_atoms_are_known():
+    far = apart(5, seed=9)
+    known = fit(free=FREE)
+    assert float(scores(make(known, "latent"), far).max()) < 1e-9
+    hydrogens = scores(make(DOMAINS["element"], "latent"), far)[1::2]
+    assert float(hydrogens.min()) > 1, "O of water and hydroxyl are so unlike that all is near"
+    # Between the two it is outside of both, and the more so the further from either.
+    one = apart(1, seed=9)
+    strength = []
+    for length in (1.5, 2.0, 3.0, 8.0, 12.0):
+        one[0].positions[1] = one[0].positions[0] + [length, 0.0, 0.0]
+        strength.append(float(scores(make(known, "latent"), one)[1]))
+    assert strength[0] < strength[1]
+    assert strength[1] > strength[3] >= strength[4]
+    near = [frames(1, seed=12)[0]]
+    plain = scores(make(DOMAINS["element"], "latent"), near)
+    np.testing.assert_allclose(scores(make(known, "latent"), near), plain)
+
+
+def test_free_atoms_do_not_widen_the_distributions_of_their_class(tmp_path):
+    with_some = sample([*TRAIN.frames, *apart(20, seed=10)])
+    plain, known = fit(), fit(train=with_some, free=FREE)
+    of = [domain.signals["latent"].data.sets[0].normals["H"] for domain in (plain, known)]
+    assert [len(normals) for normals in of] == [1, 2]
+    np.testing.assert_array_equal(of[1][0].whiten.unpacked(), of[0][0].whiten.unpacked())
+    np.testing.assert_array_equal(of[1][0].mean.unpacked(), of[0][0].mean.unpacked())
+    np.testing.assert_array_equal(of[1][1].mean.unpacked(), FREE["H"])
+    unknown = fit(train=with_some).signals["latent"].data.sets[0].normals["H"]
+    assert (unknown[0].whiten.unpacked() != of[0][0].whiten.unpacked()).any()
+    known.write(tmp_path / "domain.json")
+    assert Domain.read(tmp_path / "domain.json") == known
+
+
+def test_a_class_that_was_only_seen_as_free_atoms_has_a_distribution():
+    alone = apart(20, seed=11)
+    classes = {"hydroxyl": ["O", "lone"]}
+    domain = fit(
+        train=sample(alone),
+        held_out=sample(alone),
+        check=sample(alone),
+        teacher=sample([]),
+        classes=classes,
+        bonds={"hydroxyl": []},
+        settings={"signals": [], "committee": []},
+        free=FREE,
+    )
+    assert float(scores(make(domain, "latent"), alone).max()) < 1e-9
 
 
 def test_latent_guard_is_outside_of_both_the_labels_and_the_teacher():

@@ -23,8 +23,9 @@ Not for: the signals themselves (see `signals`), statistics of thresholds (see `
 evaluating a model on frames (see `halcyon.models.domains`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -66,6 +67,8 @@ SMALLEST_SPREAD_EV = 1e-3
 """Standard deviation given to a structure whose training energies coincide, eV."""
 TEACHER_HELD_OUT = 5
 """One in so many of the teacher's frames calibrates the distance to the others."""
+ROUNDING = 1e-4
+"""Of descriptors in single precision, as a part of the greatest of all."""
 DEFAULT_ACCURACY = AccuracySettings()
 
 
@@ -324,7 +327,15 @@ def _data(name: str, domain: Domain, samples: Samples, *, alpha: float, seed: in
     if name not in ("latent", "latent_guard"):
         return SignalData()
     sets = [
-        _latent_set(domain, samples.train, samples.held_out, alpha=alpha, seed=seed, of_labels=True)
+        _latent_set(
+            domain,
+            samples.train,
+            samples.held_out,
+            alpha=alpha,
+            seed=seed,
+            of_labels=True,
+            free=samples.free,
+        )
     ]
     if name == "latent_guard" and len(samples.teacher.frames):
         sets.append(_of_teacher(domain, samples.teacher, alpha=alpha, seed=seed))
@@ -352,7 +363,14 @@ def _of_teacher(domain: Domain, teacher: Sample, *, alpha: float, seed: int) -> 
 
 
 def _latent_set(
-    domain: Domain, train: Sample, held_out: Sample, *, alpha: float, seed: int, of_labels: bool
+    domain: Domain,
+    train: Sample,
+    held_out: Sample,
+    *,
+    alpha: float,
+    seed: int,
+    of_labels: bool,
+    free: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> LatentSet:
     """Normal distributions per class, and the radius within which further atoms are.
 
@@ -365,24 +383,42 @@ def _latent_set(
         of_labels: whether these are labelled frames: each environment then has a distribution of
             its own, and the radius must hold all of `train`. The teacher's frames leave the
             surroundings that the labels have: they have one distribution per class.
+        free: see `Samples`. No force acts on an atom without neighbours, whatever a model has
+            learned: its descriptors are a further centre of each class, as wide as the class is,
+            and such atoms do not widen the class's own distributions.
 
     Returns:
         Distributions; that of a class of fewer than `FEWEST_VALUES` values is widened until it
         holds what is known of the class.
     """
     pooled: dict[tuple[str, str], list[np.ndarray]] = {}
+    alone: dict[tuple[str, str], list[np.ndarray]] = {}
+    centres: dict[str, np.ndarray] = {}
     environments = domain.environments if of_labels else {}
+    rounding = ROUNDING * max(float(np.abs(values).max()) for values in train.descriptors)
     for atoms, descriptors in train.described():
         groups = domain.classes[atoms.info["structure"]]
         names = _atom_classes(domain.classes, environments, atoms, descriptors)
-        for group, name, values in zip(groups, names, descriptors, strict=True):
-            pooled.setdefault((group, name), []).append(values)
+        for group, name, symbol, values in zip(
+            groups, names, atoms.symbols, descriptors, strict=True
+        ):
+            part = pooled
+            if symbol in free:
+                centres[group] = np.asarray(free[symbol], dtype=float)
+                away = np.abs(values - centres[group]).max()
+                part = alone if away <= rounding else pooled
+            part.setdefault((group, name), []).append(values)
+    seen = {group for group, _ in pooled}
+    pooled |= {key: values for key, values in alone.items() if key[0] not in seen}
     normals: dict[str, list[Normal]] = {}
     for (group, _), values in sorted(pooled.items()):
         mean, whiten = fit_normal(np.array(values, dtype=float))
         normals.setdefault(group, []).append(
             Normal(mean=PackedArray.of(mean), whiten=PackedArray.of(whiten))
         )
+    for group, centre in centres.items():
+        of_class = normals[group][0]
+        normals[group].append(replace(of_class, mean=PackedArray.of(centre)))
     unscaled = LatentSet(radius=_UNIT, normals=normals)
     calibration = Calibration(threshold=_UNIT, data=SignalData(sets=[unscaled]))
     signal = Latent("latent", calibration, domain.classes)

@@ -9,8 +9,8 @@
 Not for: fitting a domain to them (see `calibration`).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -110,6 +110,8 @@ class Samples:
         check: labelled frames used for nothing: exceedances are measured on them.
         earlier: labelled frames that earlier models visited, with what these predicted:
             `arrays` model_forces (N, 3), and distance_<signal> (N,) of some signals.
+        free: descriptors of a free atom of each element by its symbol, shape (D,), where atoms
+            that have left all others are inside the domain.
     """
 
     train: Sample
@@ -117,6 +119,7 @@ class Samples:
     held_out: Sample
     check: Sample
     earlier: Sequence[Atoms] = ()
+    free: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def without_outliers(self) -> "Samples":
         """Without held-out frames that are outliers, unless fewer than `FEWEST_CALIBRATING` stay.

@@ -11,9 +11,10 @@
 Not for: what a domain is, or its statistics (see `halcyon.domain`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from ase import Atoms
 
@@ -22,6 +23,7 @@ from halcyon.domain.bonds import mean_lengths
 from halcyon.domain.calibration import DEFAULT_ACCURACY, fit_domain
 from halcyon.domain.intervals import Domain
 from halcyon.domain.samples import Sample, Samples
+from halcyon.labels.free_atoms import SPLIT, free_atoms
 from halcyon.models import mace
 from halcyon.models.batched import BatchedMace
 
@@ -45,7 +47,8 @@ def find_domain(
         labels: labelled frames of the sets `train` (the model has learned them), `validation`
             (they set margin and thresholds) and `test` (exceedances are measured on them). Frames
             that earlier generations visited also say what errors to expect, as their models
-            predicted them.
+            predicted them. Where there is a set `free_atoms`, not empty, atoms that have left all
+            others are inside the domain.
         teacher: the teacher's frames that the model was pre-trained on; none without
             pre-training.
         classes: class of every atom, per structure.
@@ -69,6 +72,8 @@ def find_domain(
             teacher=sample(teacher),
             held_out=sample(labels["validation"]),
             check=sample(labels["test"]),
+            # Of one whose label failed it is known as well that no force acts on it.
+            free=descriptors_of_free_atoms(model, labels["train"] if labels.get(SPLIT) else []),
             earlier=[
                 atoms
                 for atoms in (*labels["train"], *labels["validation"])
@@ -84,3 +89,21 @@ def find_domain(
     )
     known = {atoms.info["structure"] for atoms in labels["train"]}
     return replace(domain, classes={k: v for k, v in domain.classes.items() if k in known})
+
+
+def descriptors_of_free_atoms(
+    model: torch.nn.Module, frames: Iterable[Atoms]
+) -> dict[str, np.ndarray]:
+    """What a model makes of an atom without neighbours, of each element of some frames.
+
+    Args:
+        model: as `mace.load` returns it.
+        frames: any number.
+
+    Returns:
+        By symbol, shape (D,).
+    """
+    elements = sorted({int(number) for atoms in frames for number in atoms.numbers})
+    alone = free_atoms(elements)
+    every = mace.evaluate(model, alone).descriptors
+    return {str(f.symbols[0]): of[0] for f, of in zip(alone, every, strict=True)}
