@@ -218,6 +218,3 @@ def test_where_free_atoms_are_labelled_an_atom_that_has_left_is_inside(fitted, f
         distances[number] = scores_of(sample, domain)[0]["distance_latent"]
     assert distances[0][gone] > 0.1
     assert distances[1][gone] < 1e-3
-    # The molecule that it left is as far from anything known as before.
-    others = np.arange(len(apart[0])) != gone
-    np.testing.assert_allclose(distances[1][others], distances[0][others], rtol=1e-6)
