@@ -13,16 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pretraining_figures import STYLE
 from signals.summary import REACH
 
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-}
 THRESHOLD = "0.5 eV/A"
 SHOWN = {
     "node_energy": "interval of atomic energies",

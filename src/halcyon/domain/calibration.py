@@ -395,7 +395,7 @@ def _latent_set(
     alone: dict[tuple[str, str], list[np.ndarray]] = {}
     centres: dict[str, np.ndarray] = {}
     environments = domain.environments if of_labels else {}
-    rounding = ROUNDING * max(float(np.abs(values).max()) for values in train.descriptors)
+    greatest = max((float(np.abs(values).max()) for values in train.descriptors), default=0.0)
     for atoms, descriptors in train.described():
         groups = domain.classes[atoms.info["structure"]]
         names = _atom_classes(domain.classes, environments, atoms, descriptors)
@@ -406,7 +406,7 @@ def _latent_set(
             if symbol in free:
                 centres[group] = np.asarray(free[symbol], dtype=float)
                 away = np.abs(values - centres[group]).max()
-                part = alone if away <= rounding else pooled
+                part = alone if away <= ROUNDING * greatest else pooled
             part.setdefault((group, name), []).append(values)
     seen = {group for group, _ in pooled}
     pooled |= {key: values for key, values in alone.items() if key[0] not in seen}
