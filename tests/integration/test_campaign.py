@@ -161,8 +161,11 @@ def test_another_generation_is_only_new_work(checkout, finished):  # noqa: ARG00
         assert last["generation"] == 2
         assert last["audit"]["second_opinion"] == "gfn1"
         second = last["audit"]["parts"][0]["second_opinion"]
-        assert (second["frames"], second["failed"]) == (60, 0)
-        assert "by a second opinion on 60 frames" in last["audit"]["reason"]
+        # So poor a model loses replicas, and how many random frames are left is its affair.
+        kept = len(read_frames(checkout / "results/undisturbed/methanol/gen002/reservoir.parquet"))
+        judged = min(60, kept)
+        assert (second["frames"], second["failed"]) == (judged, 0)
+        assert f"by a second opinion on {judged} frames" in last["audit"]["reason"]
         assert last["signals"][-1]["name"] == "second_opinion"
         costs = pd.read_parquet(checkout / "results/undisturbed/methanol/cost.parquet")
         assert costs[costs["stage"] == "second_opinion"]["generation"].tolist() == [2]
