@@ -43,7 +43,7 @@ from halcyon import files
 from halcyon.config import DomainSettings
 from halcyon.domain.calibration import distances_of_atoms, fit_domain
 from halcyon.domain.curves import Pairs
-from halcyon.domain.expected import fit_expected
+from halcyon.domain.expected import ExpectedErrors, fit_expected
 from halcyon.domain.samples import Sample, Samples
 from halcyon.domain.signals import make_signal
 from halcyon.models import mace
@@ -109,12 +109,16 @@ def pairs_of(case: Case, frames: Frames, work: Path, *, free_atoms: bool) -> tup
     return pairs(held_out), pairs(judged)
 
 
-def judged(held_out: Pairs, seen: Pairs) -> dict[str, Any]:
-    """Errors that held-out atoms let expect against true ones; see the module for the keys."""
+def expectation(held_out: Pairs) -> ExpectedErrors:
+    """What held-out atoms let expect, as in a first generation."""
     names = [str(name) for name in np.unique(held_out.classes)]
     # Classes by symmetry, "ethanol:H0", are of H; the others are elements.
     elements = {name: name.rpartition(":")[2].rstrip("0123456789") for name in names}
-    expected = fit_expected(held_out, elements, tolerance_eV_per_A=TOLERANCE_EV_PER_A, seed=SEED)
+    return fit_expected(held_out, elements, tolerance_eV_per_A=TOLERANCE_EV_PER_A, seed=SEED)
+
+
+def judged(expected: ExpectedErrors, seen: Pairs) -> dict[str, Any]:
+    """Expected errors against true ones; see the module for the keys."""
     errors = expected.at(seen.distances, seen.classes.tolist())
     flagged, bad = errors > TOLERANCE_EV_PER_A, seen.error > TOLERANCE_EV_PER_A
     order = np.argsort(seen.distances[SIGNAL], kind="stable")
@@ -174,10 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             continue
         frames, reactive = frames_of(case.system, args.work, args.data), bool(case.system.channel)
-        cells[case.name] = judged(*pairs_of(case, frames, args.work, free_atoms=reactive))
+        held_out, seen = pairs_of(case, frames, args.work, free_atoms=reactive)
+        cells[case.name] = judged(expectation(held_out), seen)
         if reactive:
-            without = judged(*pairs_of(case, frames, args.work, free_atoms=False))
-            cells[case.name]["without_free_atoms"] = without
+            held_out, seen = pairs_of(case, frames, args.work, free_atoms=False)
+            cells[case.name]["without_free_atoms"] = judged(expectation(held_out), seen)
         print(case.name, json.dumps(cells[case.name]), flush=True)
         files.write_json(args.out, cells)
     console = Console()

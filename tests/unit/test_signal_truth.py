@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,13 @@ def test_expected_errors_are_judged_part_by_part(part):
     assert [numbers[name] for name in ("low", "middle", "top")] == pytest.approx([2.0, 1.0, 0.5])
     assert [numbers[name] for name in ("bad", "bad_flagged", "good_flagged")] == [5, 1.0, 1.0]
     assert numbers["auroc"] == 0.5
+    # One that grows with the distance ranks the ten frames as their errors do, but for ties.
+    rising = Curve(distance=[0.1, 1.0], error=[0.3, 1.2], source="class", pairs=9)
+    numbers = truth.judged(replace(expected, curves={"latent": {"O": rising}}), seen)
+    assert numbers["auroc"] == 1.0
+    # By hand, with ties of 4 and of 5: √((10³ − 10 − (4³ − 4) − (5³ − 5)) / (10³ − 10)).
+    assert numbers["frames_rank"] == pytest.approx((810 / 990) ** 0.5)
+    assert numbers["worst_expected"] == numbers["worst"] == 1.0  # 20 are asked for, of ten
 
 
 def test_a_retrospective_gives_the_error_of_its_model(part, model):
