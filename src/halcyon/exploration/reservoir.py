@@ -12,8 +12,8 @@ depends neither on which replicas share a batch nor on when a run was stopped.
     audit = audit_frames(reservoir, 10, limit=20)
 
 The audit takes its frames from the replicas in turn, of each those with the least numbers, and of
-each as large a part as the reservoir has of it: still a random draw of all frames, but one in which
-no replica is missing by chance, since replicas are what its intervals count.
+each about as large a part as the reservoir has of it: still a random draw of all frames, but one in
+which replicas, which are what its intervals count, are seldom missing by chance.
 
 What a replica does while it equilibrates is not offered, nor what follows a failure.
 
