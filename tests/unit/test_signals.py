@@ -468,6 +468,7 @@ def test_free_atoms_do_not_widen_the_distributions_of_their_class(tmp_path):
     np.testing.assert_array_equal(of[1][0].whiten.unpacked(), of[0][0].whiten.unpacked())
     np.testing.assert_array_equal(of[1][0].mean.unpacked(), of[0][0].mean.unpacked())
     np.testing.assert_array_equal(of[1][1].mean.unpacked(), FREE["H"])
+    np.testing.assert_allclose(of[1][1].whiten.unpacked(), 4 * of[1][0].whiten.unpacked())
     unknown = fit(train=with_some).signals["latent"].data.sets[0].normals["H"]
     assert (unknown[0].whiten.unpacked() != of[0][0].whiten.unpacked()).any()
     known.write(tmp_path / "domain.json")

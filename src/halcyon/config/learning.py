@@ -351,8 +351,9 @@ class SeedSettings(Section):
     free_atoms: bool | None = Field(
         None,
         description="Whether a free atom of each element is labelled, in its ground state's spin, "
-        "so that the model's energies of elements are theirs. Else they are fitted, and right only "
-        "in sums over molecules. null: with `kind: reactive`, unless labels are looked up or have "
+        "so that the model's energies of elements are theirs, and an atom that has left all others "
+        "is inside the domain. Else energies of elements are fitted, and right only in sums over "
+        "molecules. null: with `kind: reactive`, unless labels are looked up or have "
         "k-points.",
     )
     strain: float | None = Field(
