@@ -455,10 +455,11 @@ def check_models(plan: SystemPlan, source: str) -> None:
 
 def check_bias(plan: SystemPlan, starts: "Sequence[Atoms]", source: str) -> None:
     """Refuse collective variables of atoms that the start structures do not have."""
+    bias = plan.settings.exploration.bias
+    if not isinstance(bias, config.MetadynamicsBias):
+        return
     from halcyon.exploration.bias import check_variables  # torch: only where it is needed
 
-    bias = plan.settings.exploration.bias
-    if isinstance(bias, config.MetadynamicsBias):
-        for start in starts:
-            if start.info["structure"] in plan.explored:
-                check_variables(bias, start, source)
+    for start in starts:
+        if start.info["structure"] in plan.explored:
+            check_variables(bias, start, source)
