@@ -11,6 +11,7 @@ from halcyon.frames import read_frames
 from halcyon.labels.imported import is_imported
 from halcyon.labels.labelling import gather
 from halcyon.verdict import audit, saturation
+from halcyon.verdict.before_failures import before_failures
 from halcyon.verdict.forms import ExplorationSummary, LabelCounts, SelectionSummary
 from halcyon.verdict.judging import judge
 from halcyon.verdict.runs import Run, read_runs
@@ -54,6 +55,7 @@ def main(job: stage.Job) -> None:
             deciding=selection.deciding,
             opinions=opinions,
         ),
+        before_failures=before_failures(itertools.chain(*labelled.values()), args.generation),
     )
     verdict.write(args.verdict)
     retention.clean_up(job.campaign, args.system)

@@ -1,9 +1,12 @@
 """The verdict of a generation, made from explorations and the state of the budgets."""
 
+import numpy as np
 import pytest
+from ase import Atoms
 from fabricated import calm_traces, made_up_audit, replica_end
 
 from halcyon.config import Settings
+from halcyon.verdict.before_failures import before_failures
 from halcyon.verdict.forms import AuditFinding, Decision, Finding, LabelCounts, Verdict
 from halcyon.verdict.judging import judge
 from halcyon.verdict.runs import Run
@@ -36,7 +39,7 @@ def settings(**limits):
     )
 
 
-def judged(runs, content, labels=LABELS):
+def judged(runs, content, labels=LABELS, **more):
     return judge(
         runs,
         content,
@@ -45,6 +48,7 @@ def judged(runs, content, labels=LABELS):
         labels=labels,
         core_hours=1.5,
         audit=PASSED,
+        **more,
     )
 
 
@@ -80,3 +84,58 @@ def test_budgets_decide_where_the_index_has_not_saturated():
         verdict = judged(wild, settings(**limits), complete)
         assert verdict.decision is decision
         assert verdict.saturation.finding is Finding.NOT_SATURATED
+
+
+def shortly_before(replica, off_eV_per_A, *, reason="before failure", generation=0, status="ok"):
+    """A labelled frame of two atoms; the forces of the second are off along one direction."""
+    frame = Atoms("H2", [[0, 0, 0], [0, 0, 1]])
+    frame.info |= {"reason": reason, "generation": generation, "replica": replica}
+    frame.info |= {"status": status, "model_energy": 0.0}
+    frame.arrays |= {"forces": np.zeros((2, 3)), "model_forces": np.zeros((2, 3))}
+    frame.arrays["model_forces"][1, 0] = off_eV_per_A
+    return frame
+
+
+def test_errors_shortly_before_failures_are_those_of_this_generations_labels():
+    others = [
+        shortly_before(7, 9.0, reason="excursion"),
+        shortly_before(7, 9.0, generation=1),
+        shortly_before(7, 9.0, status="not converged"),
+    ]
+    frames = [shortly_before(0, 0.12), shortly_before(0, 0.24), shortly_before(3, 0.06), *others]
+    found = before_failures(frames, generation=0)
+    assert (found.frames, found.replicas) == (3, 2)
+    # One of six components is off: (120 + 240 + 60) / 6 / 3 meV/Å.
+    assert found.forces_mae_meV_per_A == pytest.approx(70 / 3)
+    assert found.atom_error_eV_per_A == pytest.approx(0.24)
+    assert before_failures(others, generation=0) is None
+
+
+@pytest.mark.parametrize(
+    ("off", "failed", "reason", "says"),
+    [
+        ([0.12, 0.24, 0.06], 2, "bond broken", True),
+        ([0.12, 0.24], 2, "bond broken", False),  # too few
+        ([0.4, 0.4, 0.4], 2, "bond broken", False),  # wrong on average
+        ([0.01, 0.01, 0.6], 2, "bond broken", False),  # one atom's force is as of an unreliable
+        ([0.12, 0.24, 0.06], 2, "atoms overlap", False),  # nothing that a user should allow
+        ([0.12, 0.24, 0.06], 0, "bond broken", False),
+    ],
+)
+def test_a_criterion_of_failure_may_be_stricter_than_the_reference(off, failed, reason, says):
+    ends = run(0, failed=failed)
+    replicas = [
+        end if end.failure is None else end.model_copy(update={"failure": reason})
+        for end in ends.replicas
+    ]
+    before = before_failures(map(shortly_before, range(3), off), generation=0)
+    verdict = judged(
+        {0: Run(traces=ends.traces, replicas=replicas)}, settings(), before_failures=before
+    )
+    hint = (
+        "; forces are right on 3 labelled frames shortly before failures (23.3 meV/Å, no atom off "
+        "by over 0.24 eV/Å): if the reference does this, too, it is no failure: "
+        "exploration.bond_stretch_A over 0.5"
+    )
+    assert verdict.reason.endswith(hint) is says
+    assert verdict.before_failures == before

@@ -325,6 +325,10 @@ def test_what_gaff2_does_not_type_gets_another_teacher(capsys, source, kind, why
     assert written("it").forcefield.kind == kind
     # Atoms of a cluster of metal change places.
     assert written("it").kind == ("reactive" if source == "lithium.xyz" else "molecule")
+    # Bonds of metals are soft, in the reference's own dynamics as well.
+    overrides = written("it").overrides.get("exploration", {})
+    metal_and_others = source in ("ferrocene.xyz", "oxide.xyz")
+    assert overrides.get("bond_stretch_A") == (1.0 if metal_and_others else None)
     said = " ".join(capsys.readouterr().out.split())
     name = {"gfnff": "GFN-FF", "xtb": "GFN1-xTB"}[kind]
     assert f"so {name} is the teacher" in said

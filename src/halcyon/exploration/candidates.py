@@ -18,6 +18,7 @@ from ase import Atoms
 
 from halcyon.exploration.dynamics import Replica
 from halcyon.frames import PER_ATOM, structure_only
+from halcyon.verdict.before_failures import BEFORE_FAILURE
 
 FRAMES_BEFORE_FAILURE = 4
 """Frames kept before a failure, one every half of a candidate interval."""
@@ -115,7 +116,7 @@ class Slot:
                 step,
                 positions,
                 cell,
-                reason="before failure",
+                reason=BEFORE_FAILURE,
                 atom=atom,
                 cli_atoms=cli_then.double().cpu().clone(),
                 cli=float(cli_then.mean()),
@@ -192,7 +193,7 @@ class Candidates:
                 **info,
             }
         )
-        if info["reason"] != "before failure" and len(entries) > self.most:
+        if info["reason"] != BEFORE_FAILURE and len(entries) > self.most:
             least = min(range(len(entries)), key=lambda i: entries[i]["cli_gain"])
             del entries[least]
             self.passed_over += 1

@@ -218,6 +218,7 @@ def _generation(
         explored_ps=explored_ps,
         late_begin_ps=explored_ps * (1 - settings.saturation.window),
         failures=verdict.failures or failures(replicas, confidence=confidence),
+        before_failures=verdict.before_failures,
         critical_cli=verdict.critical_cli or critical_clis(runs, confidence=confidence),
         candidates=selection["candidates"],
         fates=selection["fates"],

@@ -30,6 +30,7 @@ from halcyon.models.metrics import Learning, TrainingProgress
 from halcyon.verdict.forms import (
     Assessment,
     Audit,
+    BeforeFailures,
     CoreHours,
     CriticalClis,
     Decision,
@@ -72,6 +73,7 @@ class Generation:
             `arrays["model_forces"]`; none in older campaigns.
         signals: how well each signal told bad forces from good ones; none in older campaigns.
         failures: failures of its replicas per simulated time.
+        before_failures: errors on frames shortly before them; None where there are none.
         explored_ps: simulated time asked of each replica, ps.
         late_begin_ps: time at which the late window begins, ps.
         critical_cli: critical CLI over the replicas of this and all earlier generations.
@@ -106,6 +108,7 @@ class Generation:
     audit_frames: list[Atoms]
     signals: list[SignalReport]
     failures: FailureRate
+    before_failures: BeforeFailures | None
     explored_ps: float
     late_begin_ps: float
     critical_cli: CriticalClis

@@ -16,7 +16,8 @@ from halcyon.labels.labelling import NOT_COMPUTED
 from halcyon.report.audit_words import error_text
 from halcyon.report.calm_words import calm_clause, more_exploration
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.verdict.forms import Audit, AuditFinding, Decision, Finding
+from halcyon.verdict.before_failures import too_strict
+from halcyon.verdict.forms import Assessment, Audit, AuditFinding, Decision, Finding
 from halcyon.verdict.longer import next_time_ps
 from halcyon.verdict.saturation import certificate_wanted
 from halcyon.wording import count, significant
@@ -178,9 +179,14 @@ def next_step(report: SystemReport) -> str:
 
 def _advice(report: SystemReport) -> str:
     """What another generation will do about it, and what to change where that may not be enough."""
-    assessment, audit = report.last.saturation, report.last.audit
-    if audit is None:
-        return ""
+    last = report.last
+    if hint := too_strict(last.replicas, last.before_failures, report.plan.settings):
+        return f" {hint[0].upper()}{hint[1:]}, or `kind: reactive`, whose bonds may break."
+    return "" if last.audit is None else _more_labels(report, last.saturation, last.audit)
+
+
+def _more_labels(report: SystemReport, assessment: Assessment, audit: Audit) -> str:
+    """What more labels will do about it."""
     if not assessment.failed and assessment.finding is Finding.NOT_ENOUGH_DATA:
         return f" More labels alone will not end the campaign: {more_exploration(report)}."
     if audit.finding is AuditFinding.NOT_ENOUGH_DATA:

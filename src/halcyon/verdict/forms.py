@@ -550,6 +550,17 @@ class FailureRate(Form):
     confidence: float = Field(description="Of the bound.")
 
 
+class BeforeFailures(Form):
+    """Labelled frames shortly before failures: was the model wrong there?"""
+
+    frames: int = Field(description="With a good label.")
+    replicas: int = Field(description="Failed ones that they are of.")
+    forces_mae_meV_per_A: float = Field(
+        description="Mean absolute error of a force component, of the model that explored."
+    )
+    atom_error_eV_per_A: float = Field(description="Largest error of an atom's force.")
+
+
 class CriticalCli(Form):
     """The CLI at failure of one domain, and how badly it separates."""
 
@@ -601,6 +612,9 @@ class Verdict(File):
     )
     failures: FailureRate | None = Field(
         None, description="Null in verdicts of early releases, which do not say."
+    )
+    before_failures: BeforeFailures | None = Field(
+        None, description="Null where no frame shortly before a failure has a label."
     )
     critical_cli: CriticalClis | None = Field(
         None, description="Null in verdicts of early releases, which do not say."

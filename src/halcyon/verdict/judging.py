@@ -18,7 +18,15 @@ from collections.abc import Mapping, Sequence
 
 from halcyon.config import Settings
 from halcyon.verdict import saturation
-from halcyon.verdict.forms import Audit, CoreHours, LabelCounts, SignalReport, Verdict
+from halcyon.verdict.before_failures import too_strict
+from halcyon.verdict.forms import (
+    Audit,
+    BeforeFailures,
+    CoreHours,
+    LabelCounts,
+    SignalReport,
+    Verdict,
+)
 from halcyon.verdict.runs import Run, critical_clis, failures
 
 
@@ -32,6 +40,7 @@ def judge(
     core_hours: float,
     audit: Audit | None = None,
     signals: Sequence[SignalReport] = (),
+    before_failures: BeforeFailures | None = None,
 ) -> Verdict:
     """The verdict of a generation.
 
@@ -44,6 +53,7 @@ def judge(
         core_hours: spent by the whole campaign so far.
         audit: of this generation.
         signals: how well each signal did on the audit's frames.
+        before_failures: errors on frames shortly before its failures.
     """
     limits, confidence = settings.limits, settings.saturation.confidence
     run = runs[generation]
@@ -57,6 +67,8 @@ def judge(
         core_hours=core_hours,
         not_computed=labels.not_computed,
     )
+    if hint := too_strict(run.replicas, before_failures, settings):
+        reason += f"; {hint}"
     return Verdict(
         schema=Verdict.SCHEMA,
         system=system,
@@ -71,5 +83,6 @@ def judge(
         audit=audit,
         signals=list(signals),
         failures=failures(run.replicas, confidence=confidence),
+        before_failures=before_failures,
         critical_cli=critical_clis(runs, confidence=confidence),
     )
