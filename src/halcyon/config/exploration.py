@@ -319,7 +319,8 @@ class ExplorationSettings(Section):
         0.5,
         gt=0,
         description="A replica of a molecule has failed when a bond is further than this from its "
-        "training mean, Å.",
+        "training mean, Å. What the reference does as well is no failure: soft bonds, as those of "
+        "metals, want 1 Å.",
     )
     min_distance_A: float = Field(
         0.5, gt=0, description="A replica has failed when two atoms are closer than this, Å."
