@@ -1,11 +1,18 @@
 """Explore with the model: replicas of molecular dynamics, every step watched by the CLI."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from halcyon.campaign import stage
-from halcyon.campaign.lengths import plan_of_generation
+from halcyon.campaign.lengths import exploring_for, plan_of_generation
 from halcyon.frames import write_frames
 from halcyon.labels.labelling import gather
+from halcyon.verdict.early import restless
+from halcyon.verdict.forms import ReplicaEnd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(job: stage.Job) -> None:
@@ -34,6 +41,14 @@ def main(job: stage.Job) -> None:
         job.say("longer than usual: the last generation was too short to tell how calm it was")
     for signal in monitoring.more_signals():
         job.say(f"also watched: {signal}")
+
+    def decided(traces: "pd.DataFrame", ends: Sequence[ReplicaEnd]) -> bool:
+        so_far_ps = exploration.time_ps * (exploration.early_end or 1.0)
+        why = restless(traces, ends, exploring_for(settings, so_far_ps))
+        if why:
+            job.say(f"ends at {so_far_ps:g} ps (exploration.early_end): {why}")
+        return bool(why)
+
     with job.alone():
         result = explore(
             model,
@@ -44,6 +59,7 @@ def main(job: stage.Job) -> None:
             seed=job.seed("dynamics"),
             successor=starts.successors(train, lambda number: job.seed(f"start of {number}")),
             audit=settings.audit,
+            decided=decided,
         )
     write_traces(args.traces, result.traces)
     write_frames(args.candidates, result.candidates)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from halcyon import tables
 from halcyon.campaign import stage, work
+from halcyon.campaign.lengths import exploring_for
 from halcyon.frames import read_frames, write_frames
 from halcyon.labels.labelling import gather
 from halcyon.verdict import audit, saturation
@@ -25,6 +26,7 @@ def main(job: stage.Job) -> None:
     # The last generation was there before this one began: as an input it would make finished
     # selections out of date.
     last = args.fates.parents[1] / f"gen{args.generation - 1:03d}" / args.fates.name
+    explored = exploring_for(settings, summary.time_ps)
     model = watched(job, args.model, args.domain)
     chosen = frames_to_label(
         Visited(candidates=read_frames(args.candidates), reservoir=read_frames(args.reservoir)),
@@ -32,7 +34,7 @@ def main(job: stage.Job) -> None:
         model,
         settings,
         audit_frames_each=work.audit_frames_each(job.plan),
-        calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, settings)),
+        calm=saturation.is_calm(saturation.assess_run(traces, summary.replicas, explored)),
         missed=audit.missed(
             last_audit,
             settings,

@@ -211,6 +211,41 @@ def test_the_index_is_the_time_spent_outside(tmp_path):
     assert [r.failure for r in result.replicas] == [None] * 4
 
 
+EARLY = SETTINGS.model_copy(update={"early_end": 0.26})
+"""104 of 400 steps, which end neither an interval nor between two points of the traces."""
+
+
+def test_a_run_that_ends_early_is_one_of_which_less_was_asked(tmp_path):
+    less = run(tmp_path / "less", settings=SETTINGS.model_copy(update={"time_ps": 0.104}))
+    asked = []
+
+    def decided(traces, ends):
+        asked.append((traces, ends))
+        return True
+
+    early = run(tmp_path / "early", settings=EARLY, decided=decided)
+    assert early.time_ps == pytest.approx(0.104)
+    same(early, less)
+    # It was asked once, about what it had then.
+    ((traces, ends),) = asked
+    assert traces.equals(early.traces)
+    assert [end.time_ps for end in ends] == pytest.approx([0.104] * 4)
+    for calls in (1, 3, 5):  # killed before, and tried again
+        with pytest.raises(Interrupted):
+            run(tmp_path / f"{calls}", settings=EARLY, decided=decided, stop=after(calls))
+        same(run(tmp_path / f"{calls}", settings=EARLY, decided=decided), early)
+    # Finished, and asked again: the same.
+    same(run(tmp_path / "early", settings=EARLY, decided=decided), early)
+
+
+def test_a_run_that_need_not_end_early_goes_on_as_if_nobody_had_asked(tmp_path):
+    whole = run(tmp_path / "whole")
+    assert whole.time_ps == 0.4
+    same(run(tmp_path / "asked", settings=EARLY, decided=lambda *_: False), whole)
+    same(run(tmp_path / "nobody", settings=EARLY), whole)
+    same(run(tmp_path / "never", decided=lambda *_: True), whole)
+
+
 def test_traces_have_the_expected_error_of_the_frame_at_each_point(tmp_path):
     every = SETTINGS.model_copy(update={"trajectory_every_fs": 20.0})
     result = run(tmp_path, settings=every)

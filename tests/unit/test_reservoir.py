@@ -15,7 +15,7 @@ from halcyon.exploration.reservoir import Reservoir, audit_frames, draw_of, in_t
 from halcyon.systems.molecules import number_of_molecules
 
 STEPS = 100
-SCHEDULE = SimpleNamespace(steps=STEPS, timestep_ps=0.001)
+SCHEDULE = SimpleNamespace(steps=STEPS, early_end=None, timestep_ps=0.001)
 
 
 def atom(structure="argon", **info):
@@ -25,12 +25,14 @@ def atom(structure="argon", **info):
 REPLICAS = [Replica(n, 300.0 + 200 * (n % 2), atom()) for n in range(4)]
 
 
-def filled(seed=1, *, most=10, equilibration=0.2, ends=None, order=range(4)):
+def filled(
+    seed=1, *, most=10, equilibration=0.2, ends=None, order=range(4), schedule=SCHEDULE, steps=STEPS
+):
     """A run of four replicas, each of which offers its frame every two steps until its end."""
     reservoir = Reservoir(
-        AuditSettings(reservoir=most, equilibration=equilibration), SCHEDULE, seed=seed
+        AuditSettings(reservoir=most, equilibration=equilibration), schedule, seed=seed
     )
-    for step in range(2, STEPS + 1, 2):
+    for step in range(2, steps + 1, 2):
         for n in order:
             if step <= (ends or [STEPS] * 4)[n]:
                 positions = torch.full((1, 3), float(step))
@@ -47,7 +49,7 @@ def test_every_visited_frame_is_drawn_equally_often():
     ends = [STEPS, STEPS, 60, STEPS]
     counts: dict[tuple[int, int], int] = {}
     for seed in range(800):
-        for place in places(filled(seed, ends=ends).frames(REPLICAS)):
+        for place in places(filled(seed, ends=ends).frames(REPLICAS, steps=STEPS)):
             counts[place] = counts.get(place, 0) + 1
     expected_places = {(n, s) for n in range(4) for s in range(20, ends[n] + 1, 2)}
     assert set(counts) == expected_places
@@ -66,17 +68,35 @@ def test_draws_of_neighbouring_steps_and_replicas_are_uniform_and_independent():
 
 
 def test_the_order_of_replicas_changes_nothing_and_each_temperature_has_its_own():
-    one, other = filled().frames(REPLICAS), filled(order=(2, 0, 3, 1)).frames(REPLICAS)
+    one, other = (
+        filled().frames(REPLICAS, steps=STEPS),
+        filled(order=(2, 0, 3, 1)).frames(REPLICAS, steps=STEPS),
+    )
     assert places(one) == places(other)
     assert [f.info["temperature"] for f in one].count(300.0) == 10
     assert len(one) == 20
 
 
 def test_a_smaller_reservoir_is_the_beginning_of_a_larger():
-    large, small = (filled(most=n).frames(REPLICAS) for n in (30, 7))
+    large, small = (filled(most=n).frames(REPLICAS, steps=STEPS) for n in (30, 7))
     for temperature in (300.0, 500.0):
         of = [[f for f in part if f.info["temperature"] == temperature] for part in (large, small)]
         assert places(of[0])[:7] == places(of[1])
+
+
+def test_a_run_that_may_end_early_keeps_the_frames_of_both_its_ends():
+    may, short = (
+        SimpleNamespace(**{**vars(SCHEDULE), **x}) for x in ({"early_end": 40}, {"steps": 40})
+    )
+    for seed in range(20):
+        asked = {"steps": 40, "most": 30}
+        ended = filled(seed, schedule=may, **asked).frames(REPLICAS, steps=40)
+        assert places(ended) == places(
+            filled(seed, schedule=short, **asked).frames(REPLICAS, steps=40)
+        )
+        assert min(step for _, step in places(ended)) < 0.2 * STEPS
+        whole = filled(seed, schedule=may).frames(REPLICAS, steps=STEPS)
+        assert places(whole) == places(filled(seed).frames(REPLICAS, steps=STEPS))
 
 
 def test_saved_and_restored_it_goes_on_as_if_undisturbed():
@@ -89,8 +109,8 @@ def test_saved_and_restored_it_goes_on_as_if_undisturbed():
             for n in range(4):
                 positions = torch.full((1, 3), float(step))
                 half.offer(n, REPLICAS[n], step, positions, torch.zeros(3, 3))
-    assert places(half.frames(REPLICAS)) == places(whole.frames(REPLICAS))
-    for frame in half.frames(REPLICAS):
+    assert places(half.frames(REPLICAS, steps=STEPS)) == places(whole.frames(REPLICAS, steps=STEPS))
+    for frame in half.frames(REPLICAS, steps=STEPS):
         assert frame.positions[0, 0] == round(1000 * frame.info["time"])
 
 

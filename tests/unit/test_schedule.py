@@ -18,6 +18,7 @@ def test_times_become_numbers_of_steps():
     assert Schedule.of(SETTINGS) == Schedule(
         timestep_ps=0.0005,
         steps=2000,
+        early_end=None,
         equilibration=0,
         trace_every=40,
         interval=60,
@@ -73,3 +74,14 @@ def test_a_run_is_made_of_blocks_that_miss_nothing():
 def test_the_next_interval_is_not_beyond_the_end():
     schedule = Schedule.of(SETTINGS)
     assert [schedule.next_interval(step) for step in (0, 59, 60, 1999)] == [60, 60, 120, 2000]
+
+
+def test_a_block_ends_where_the_run_may():
+    schedule = Schedule.of(SETTINGS.model_copy(update={"early_end": 0.0105}))
+    assert schedule.early_end == 21
+    assert schedule.block_length(0, most=50) == 21
+    assert schedule.block_length(21, most=50) == 9  # until frames are remembered
+    assert schedule.next_interval(0) == 21
+    assert schedule.next_interval(21) == 60
+    # A run of a few steps has no earlier end.
+    assert Schedule.of(SETTINGS.model_copy(update={"early_end": 1e-6})).early_end is None

@@ -289,6 +289,15 @@ class ExplorationSettings(Section):
         "too short a time to bound them so, the next one explores longer: as much as that needs, "
         "at most so many times `time_ps`. 1: never.",
     )
+    early_end: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Part of `time_ps` after which a run ends where it cannot be calm any more: a "
+        "replica has failed, or the lower bound of events or of unreliable predictions is ten "
+        "times over its limit of `saturation`. The rest would cost much and change nothing. "
+        "null: every run goes to its end.",
+    )
     replacements: int = Field(
         8,
         ge=0,

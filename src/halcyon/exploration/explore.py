@@ -54,6 +54,9 @@ from halcyon.wording import duration
 
 PROGRESS_EVERY_S = 10.0
 
+Decided = Callable[[pd.DataFrame, Sequence[ReplicaEnd]], bool]
+"""From traces, and how each replica would end, to whether more of them would change nothing."""
+
 __all__ = ["Exploration", "Monitoring", "Progress", "Replica", "RunControl", "explore"]
 
 
@@ -108,7 +111,7 @@ class Exploration:
         traces: one row per replica and trace point, columns as `traces.trace_columns`.
         candidates: frames with an unreliable atom, or shortly before a failure.
         replicas: how each replica ended, by its number.
-        time_ps: asked of each replica.
+        time_ps: asked of each replica; less than the settings say where the run ended early.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
         reservoir: frames drawn at random, least draws first; see `reservoir`.
@@ -155,6 +158,7 @@ def explore(
     seed: int,
     successor: Successor | None = None,
     audit: AuditSettings | None = None,
+    decided: Decided | None = None,
 ) -> Exploration:
     """Run all replicas to their end or failure, or go on where a killed run stopped.
 
@@ -170,6 +174,8 @@ def explore(
             at most `settings.replacements` do in each batch. None: failed replicas are not
             replaced.
         audit: how many random frames are kept, and from when on. None: none is kept.
+        decided: asked once, after `settings.early_end` of the time, with the traces and how each
+            replica would end if the run ended there; true: it does. None: it goes to its end.
 
     Raises:
         InputError: a signal is not calibrated, or constant pressure without a periodic cell.
@@ -206,21 +212,45 @@ def explore(
         running = ReplicaBatch(model, settings, monitoring, seed=seed)
         name = fingerprint(identity, settings, group)
         reservoir = Reservoir(audit, Schedule.of(settings), seed=seed)
-        loop = _Loop(roster, running, reservoir, control.work / name)
-        loop.go(control)
-        loops.append(loop)
+        loops.append(_Loop(roster, running, reservoir, control.work / name))
+        loops[-1].begin(control)
+    schedule = Schedule.of(settings)
+    steps = schedule.steps
+    if decided and schedule.early_end:
+        for loop in loops:
+            loop.go(control, schedule.early_end)
+        if all(loop.state.step == schedule.early_end for loop in loops) and decided(
+            _traces(loops), _ends(loops, schedule.early_end)
+        ):
+            steps = schedule.early_end
+    for loop in loops:
+        loop.go(control, steps)
+        loop.finish()
     states = [loop.state for loop in loops]
-    ends = [end for loop in loops for end in loop.ends()]
     return Exploration(
-        traces=pd.concat([state.table() for state in states], ignore_index=True),
+        traces=_traces(loops),
         candidates=[f for state in states for f in state.candidates.frames(state.roster.replicas)],
-        replicas=sorted(ends, key=lambda end: end.replica),
-        time_ps=settings.time_ps,
+        replicas=_ends(loops, steps),
+        time_ps=settings.time_ps if steps == schedule.steps else steps * schedule.timestep_ps,
         steps=sum(state.replica_steps for state in states),
         passed_over=sum(state.candidates.passed_over for state in states),
-        reservoir=[f for state in states for f in state.reservoir.frames(state.roster.replicas)],
+        reservoir=[
+            frame
+            for state in states
+            for frame in state.reservoir.frames(state.roster.replicas, steps=steps)
+        ],
         trajectory=[path for state in states for path in state.trajectory.files()],
     )
+
+
+def _traces(loops: "Sequence[_Loop]") -> pd.DataFrame:
+    return pd.concat([loop.state.table() for loop in loops], ignore_index=True)
+
+
+def _ends(loops: "Sequence[_Loop]", steps: int) -> list[ReplicaEnd]:
+    """How each replica ends in a run of so many steps."""
+    ends = [end for loop in loops for end in loop.ends(steps)]
+    return sorted(ends, key=lambda end: end.replica)
 
 
 class _Loop:
@@ -245,22 +275,26 @@ class _Loop:
             watches={} if running.monitoring.system_kind == "reactive" else None,
         )
 
-    def go(self, control: RunControl) -> None:
-        """Integrate to the end, saving a checkpoint now and then.
-
-        Raises:
-            Interrupted: stopped and saved.
-        """
-        state, schedule = self.state, self.schedule
+    def begin(self, control: RunControl) -> None:
+        """Let the replicas in, or take up a checkpoint."""
+        state = self.state
         saved_run = read_checkpoint(self.checkpoint, state.running.model.device, control.warn)
         if saved_run is not None:
             state.restore(saved_run)
         else:
             self._let_in(range(len(state.roster.replicas)))
             self._look_at_bonds()
+
+    def go(self, control: RunControl, until: int) -> None:
+        """Integrate to a step, saving a checkpoint now and then.
+
+        Raises:
+            Interrupted: stopped and saved.
+        """
+        state = self.state
         saved = reported = begun = time.monotonic()
         steps_before = state.replica_steps
-        while state.step < schedule.steps and (len(state.running) or state.roster.waiting):
+        while state.step < until and (len(state.running) or state.roster.waiting):
             self._advance()
             now = time.monotonic()
             if control.stop():
@@ -273,13 +307,16 @@ class _Loop:
             if now - reported > PROGRESS_EVERY_S:
                 reported = now
                 control.report(self._progress(now - begun, state.replica_steps - steps_before))
+
+    def finish(self) -> None:
+        """Take up what the last interval brought, and save the run."""
         self._close_intervals()
         self._look_at_bonds()
-        state.save(self.checkpoint)
+        self.state.save(self.checkpoint)
 
-    def ends(self) -> list[ReplicaEnd]:
-        """How each replica ended."""
-        return self.state.ends(steps=self.schedule.steps, timestep_ps=self.schedule.timestep_ps)
+    def ends(self, steps: int) -> list[ReplicaEnd]:
+        """How each replica ends in a run of so many steps."""
+        return self.state.ends(steps=steps, timestep_ps=self.schedule.timestep_ps)
 
     def _let_in(self, members: Sequence[int]) -> None:
         self.state.let_in(members, equilibration=self.schedule.equilibration)

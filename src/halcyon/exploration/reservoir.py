@@ -22,7 +22,7 @@ Not for: frames where something happened (see `candidates`).
 
 import hashlib
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,9 +84,13 @@ class Reservoir:
             seed: of the run.
         """
         self.most = settings.reservoir if settings else 0
-        self.begin = round(settings.equilibration * schedule.steps) if settings else 0
+        self._equilibration = settings.equilibration if settings else 0.0
+        self._begin = self._from(schedule.early_end or schedule.steps)
+        self._usual = self._from(schedule.steps)
         self.timestep_ps, self.seed = schedule.timestep_ps, seed
-        self._heaps: dict[tuple[str, float], list[Kept]] = defaultdict(list)
+        # Frames from before the usual beginning count only where the run ends early: apart from the
+        # others, they put none of them out.
+        self._heaps: dict[tuple[str, float, bool], list[Kept]] = defaultdict(list)
 
     def offer(
         self,
@@ -105,9 +109,9 @@ class Reservoir:
             positions: shape (n, 3), Å.
             cell: shape (3, 3), Å, vectors in columns.
         """
-        if not self.most or step < self.begin:
+        if not self.most or step < self._begin:
             return
-        heap = self._heaps[_group(replica)]
+        heap = self._heaps[*_group(replica), step < self._usual]
         draw = draw_of(seed=self.seed, replica=replica.number, step=step)
         if len(heap) == self.most and draw >= heap[0].draw:
             return
@@ -133,13 +137,28 @@ class Reservoir:
         for values in state:
             tensors = {name: values[name].cpu() for name in ("positions", "cell")}
             entry = Kept(**values | tensors)
-            heapq.heappush(self._heaps[_group(replicas[entry.member])], entry)
+            early = entry.step < self._usual
+            heapq.heappush(self._heaps[*_group(replicas[entry.member]), early], entry)
 
-    def frames(self, replicas: Sequence[Replica]) -> list[Atoms]:
-        """What is kept, as frames, least draws first; `replicas` are all of the run."""
+    def _from(self, steps: int) -> int:
+        """The step from which on frames of a run of so many steps are kept."""
+        return round(self._equilibration * steps)
+
+    def frames(self, replicas: Sequence[Replica], *, steps: int) -> list[Atoms]:
+        """What is kept, as frames, least draws first.
+
+        Args:
+            replicas: all of the run.
+            steps: that the run has made.
+        """
         frames = []
+        taken: Counter[tuple[str, float]] = Counter()
         for entry in self._entries():
             replica = replicas[entry.member]
+            group = _group(replica)
+            if entry.step < self._from(steps) or taken[group] == self.most:
+                continue
+            taken[group] += 1
             frame = structure_only(replica.start)
             frame.positions = entry.positions.numpy()
             if frame.pbc.any():

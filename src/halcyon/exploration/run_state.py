@@ -60,7 +60,8 @@ def fingerprint(identity: str, settings: ExplorationSettings, replicas: Sequence
 
     Args:
         identity: of models, domain, signals and seed.
-        settings: of the run; how often it is saved, and how long later ones may be, do not count.
+        settings: of the run; how often it is saved, whether it may end early, and how long
+            later ones may be, do not count.
         replicas: those that the run begins with.
 
     Returns:
@@ -69,9 +70,8 @@ def fingerprint(identity: str, settings: ExplorationSettings, replicas: Sequence
     digest = hashlib.sha256(f"{CHECKPOINT_VERSION} {identity}".encode())
     # A limit that is not set is left out: settings of before it was known mean the same.
     unset = {"site_distance_A"} if settings.site_distance_A is None else set()
-    digest.update(
-        settings.model_dump_json(exclude={"checkpoint_s", "extended_at_most"} | unset).encode()
-    )
+    later = {"checkpoint_s", "extended_at_most", "early_end"}
+    digest.update(settings.model_dump_json(exclude=later | unset).encode())
     for replica in replicas:
         digest.update(f"{replica.number} {replica.temperature_K}".encode())
         digest.update(replica.start.numbers.tobytes() + replica.start.positions.tobytes())

@@ -25,6 +25,7 @@ class Schedule:
     Attributes:
         timestep_ps: length of a step, ps.
         steps: of the whole run, without equilibration.
+        early_end: at which it is asked whether the run may end; None: never.
         equilibration: of each replica before its time counts; 0 with a thermostat throughout. The
             run begins at step −equilibration.
         trace_every: between two points of the traces.
@@ -37,6 +38,7 @@ class Schedule:
 
     timestep_ps: float
     steps: int
+    early_end: int | None
     equilibration: int
     trace_every: int
     interval: int
@@ -52,9 +54,12 @@ class Schedule:
         write_every = None
         if settings.trajectory_every_fs:
             write_every = max(1, round(settings.trajectory_every_fs / settings.timestep_fs))
+        steps = max(1, round(settings.time_ps / timestep_ps))
+        early_end = round((settings.early_end or 0) * steps)
         return cls(
             timestep_ps=timestep_ps,
-            steps=max(1, round(settings.time_ps / timestep_ps)),
+            steps=steps,
+            early_end=early_end if 0 < early_end < steps else None,
             equilibration=round(settings.thermostatted_ps / timestep_ps),
             trace_every=max(1, round(1 / (settings.trace_points_per_ps * timestep_ps))),
             interval=interval,
@@ -64,8 +69,9 @@ class Schedule:
         )
 
     def next_interval(self, step: int) -> int:
-        """The step at which the next interval begins, or the run's last."""
-        return min(self.steps, _next(step, self.interval))
+        """The step at which the next interval begins, or the run may end."""
+        ends = [self.steps, self.early_end or self.steps]
+        return min(_next(step, self.interval), *(end for end in ends if end > step))
 
     def next_look(self, step: int) -> int:
         """The step of the next look at a crystal's sites."""
@@ -83,6 +89,8 @@ class Schedule:
         if self.write_every:
             periods.append(self.write_every)
         ends = [_next(step, period) for period in periods] + [s for s in stops if s > step]
+        if self.early_end is not None and step < self.early_end:
+            ends.append(self.early_end)
         remaining = min(self.steps, *ends) - step
         blocks = -(-remaining // most)
         return -(-remaining // blocks)
