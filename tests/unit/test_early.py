@@ -1,10 +1,13 @@
 """May an exploration end early?"""
 
+import pandas as pd
 import pytest
 from fabricated import calm_traces, replica_end
 
 from halcyon.config import Settings
 from halcyon.verdict.early import restless
+from halcyon.verdict.forms import Finding
+from halcyon.verdict.saturation import assess_run
 
 TIME_PS = 10.0
 LIMITS = {"events_per_ns": 100.0, "unreliable_fraction": 0.01}
@@ -26,9 +29,11 @@ def explored(active, gain_ps=0.0, *, failed=0, temperature_K=500.0):
     return calm_traces(ends, [gain_ps] * 8), ends
 
 
+SETTINGS = Settings(exploration={"time_ps": TIME_PS}, saturation=LIMITS)
+
+
 def asked(traces, ends):
-    settings = Settings(exploration={"time_ps": TIME_PS}, saturation=LIMITS)
-    return restless(traces, ends, settings)
+    return restless(traces, ends, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,14 @@ def test_only_what_can_hardly_be_made_good_decides(active, gain_ps, failed, why)
     assert bool(found) == bool(why)
 
 
+def test_what_ended_early_is_not_saturated_though_so_short_a_time_could_not_show_calm():
+    calm, wild = assess_run(*explored([]), SETTINGS), assess_run(*explored([(0, 10)], 1), SETTINGS)
+    assert calm.finding is Finding.NOT_ENOUGH_DATA
+    assert "cannot show fewer than" in calm.reason
+    assert wild.finding is Finding.NOT_SATURATED
+    assert wild.reason == asked(*explored([(0, 10)], 1)).removeprefix("methanol at 500 K: ")
+
+
 def test_many_events_decide_and_so_do_many_unreliable_atoms():
     # Sixteen events a replica in 5 ps, 128 in 40 ps: 3,200 per ns, over 1,000 with confidence.
     often = [(5.1 + 0.3 * n, 5.12 + 0.3 * n) for n in range(16)]
@@ -61,8 +74,6 @@ def test_many_events_decide_and_so_do_many_unreliable_atoms():
 
 def test_the_first_restless_structure_and_temperature_decides():
     (calm, ends), (wild, others) = explored([]), explored([], failed=2, temperature_K=700.0)
-    import pandas as pd
-
     wild["replica"] += 8
     others = [end.model_copy(update={"replica": end.replica + 8}) for end in others]
     found = asked(pd.concat([calm, wild]), [*ends, *others])

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LONGEST_QUIET = 0.25
 """The quiet time is at most this fraction of the late window."""
+TIMES_OVER = 10.0
+ALL_THE_TIME = "some atom was unreliable all the time in each replica"
 LEAST_TIMES_OF_A_REPLICA = 5.0
 """Each replica must be at least so many integrated autocorrelation times long."""
 
@@ -201,8 +203,10 @@ def judged(
         old: why there are no numbers, in files of an earlier release.
     """
     if calm.failed:
-        return Finding.NOT_SATURATED, f"{calm.failed} of {count(calm.replicas, 'replica')} failed"
+        return Finding.NOT_SATURATED, _failed(calm)
     level = per_cent(round(confidence, 3))
+    if old is None and (decisive := hopeless(calm, settings)):
+        return Finding.NOT_SATURATED, decisive
     if missing := old or _cannot_show(calm, settings, confidence, level):
         return Finding.NOT_ENOUGH_DATA, missing
     if against := _against(calm, settings, level):
@@ -213,6 +217,35 @@ def judged(
         f"fewer than {significant(calm.events_bound_per_ns or 0.0)} events per ns and {calm.per}, "
         f"under {calm.unreliable_bound or 0.0:.2%} of the atomic predictions unreliable, {level}"
     )
+
+
+def hopeless(calm: Calm, limits: SaturationSettings) -> str:
+    """What no longer exploration could make good; empty: nothing.
+
+    Lower bounds decide where they are `TIMES_OVER` their limits: replicas may be restless where
+    they begin, and calm down.
+
+    Args:
+        calm: the numbers; finding and reason of it are not looked at.
+        limits: of events and of unreliable predictions.
+    """
+    if calm.failed:
+        return _failed(calm)
+    if calm.window_ps > 0 and not calm.calm_ps > 0:
+        return ALL_THE_TIME
+    if (calm.events_low_per_ns or 0.0) > TIMES_OVER * limits.events_per_ns:
+        low = significant(calm.events_low_per_ns or 0.0)
+        return f"over {low} events per ns and {calm.per}, limit {limits.events_per_ns:g}"
+    if (calm.unreliable_low or 0.0) > TIMES_OVER * limits.unreliable_fraction:
+        return (
+            f"over {calm.unreliable_low:.0%} of the atomic predictions unreliable, limit "
+            f"{limits.unreliable_fraction:.3g}"
+        )
+    return ""
+
+
+def _failed(calm: Calm) -> str:
+    return f"{calm.failed} of {count(calm.replicas, 'replica')} failed"
 
 
 def _cannot_show(
@@ -239,7 +272,7 @@ def _cannot_show(
 def _against(calm: Calm, settings: SaturationSettings, level: str) -> str:
     """What speaks against calm dynamics; empty: nothing."""
     if not calm.calm_ps > 0:
-        return "some atom was unreliable all the time in each replica"
+        return ALL_THE_TIME
     against, bound, share = [], calm.events_bound_per_ns, calm.unreliable_bound
     if bound is None or bound >= settings.events_per_ns:
         many = "any number of" if bound is None else f"up to {significant(bound)}"
