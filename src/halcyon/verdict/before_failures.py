@@ -1,10 +1,13 @@
 """Was the model wrong where its replicas failed, or would the reference have done the same?
 
+    from pathlib import Path
     from halcyon.config import Settings
     from halcyon.verdict.before_failures import before_failures, too_strict
+    from halcyon.verdict.runs import read_run
 
-    before = before_failures(frames, generation=3)
-    too_strict(replicas, before, Settings())  # forces are right on 18 labelled frames shortly …
+    before = before_failures(frames, generation=1)
+    run = read_run(Path("results/quickstart/ethanol/gen001"))
+    too_strict(run.replicas, before, Settings())  # forces are right on 18 labelled frames shortly …
 
 A criterion of failure is a guess: that no bond of a molecule gets so long. Soft bonds do, in the
 reference's own dynamics, and then a campaign would go on for ever with a model that is right.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LONGEST_QUIET = 0.25
 """The quiet time is at most this fraction of the late window."""
 TIMES_OVER = 10.0
+"""Lower bounds so many times over their limits are nothing that a longer run could make good."""
 ALL_THE_TIME = "some atom was unreliable all the time in each replica"
 LEAST_TIMES_OF_A_REPLICA = 5.0
 """Each replica must be at least so many integrated autocorrelation times long."""

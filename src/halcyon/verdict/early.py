@@ -1,9 +1,12 @@
 """May an exploration end early, since it cannot be calm any more?
 
+    from pathlib import Path
     from halcyon.config import Settings
     from halcyon.verdict.early import restless
+    from halcyon.verdict.runs import read_run
 
-    restless(traces, replicas, Settings())  # a replica of ethanol at 500 K failed
+    run = read_run(Path("results/quickstart/ethanol/gen000"))
+    restless(run.traces, run.replicas, Settings())  # ethanol at 500 K: 1 of 8 replicas failed
 
 A model that has learned little leaves its domain at once. The verdict is certain long before the
 end then, and frames to label are plenty: the rest of the run would only cost.
