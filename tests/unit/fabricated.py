@@ -66,6 +66,21 @@ def replica_end(replica, time_ps, *, failure=None, **more):
     return ReplicaEnd(**known | more, replica=replica, time_ps=time_ps, failure=failure)
 
 
+def eight_ends(time_ps, active, *, failed=0, **more):
+    """How eight replicas ended, unreliable between these times, ps; the first ones failed."""
+    return [
+        replica_end(
+            number,
+            time_ps,
+            failure="bond broken" if number < failed else None,
+            activity_ps=active,
+            molecules=1,
+            **more,
+        )
+        for number in range(8)
+    ]
+
+
 def calm_traces(ends, gains=None, *, points_per_ps=10):
     """Traces of replicas whose expected error is new at each point, and whose Λ grows evenly.
 

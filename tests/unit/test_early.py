@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from fabricated import calm_traces, replica_end
+from fabricated import calm_traces, eight_ends
 
 from halcyon.config import Settings
 from halcyon.verdict.early import restless
@@ -15,17 +15,7 @@ LIMITS = {"events_per_ns": 100.0, "unreliable_fraction": 0.01}
 
 def explored(active, gain_ps=0.0, *, failed=0, temperature_K=500.0):
     """Eight replicas of three atoms, unreliable between these times, ps, with so much Λ each."""
-    ends = [
-        replica_end(
-            number,
-            TIME_PS,
-            failure="bond broken" if number < failed else None,
-            activity_ps=active,
-            molecules=1,
-            temperature_K=temperature_K,
-        )
-        for number in range(8)
-    ]
+    ends = eight_ends(TIME_PS, active, failed=failed, temperature_K=temperature_K)
     return calm_traces(ends, [gain_ps] * 8), ends
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from fabricated import calm_traces, made_up_audit, replica_end
+from fabricated import calm_traces, eight_ends, made_up_audit
 
 from halcyon.config import Settings
 from halcyon.verdict.before_failures import before_failures
@@ -19,16 +19,7 @@ PASSED = made_up_audit(AuditFinding.PASSED, "forces are right")
 def run(events, *, failed=0):
     """Eight replicas with so many events each in the second half of their time."""
     active = [(20.5 + n, 20.6 + n) for n in range(events)]
-    ends = [
-        replica_end(
-            number,
-            TIME_PS,
-            failure="bond broken" if number < failed else None,
-            activity_ps=active,
-            molecules=1,
-        )
-        for number in range(8)
-    ]
+    ends = eight_ends(TIME_PS, active, failed=failed)
     return Run(traces=calm_traces(ends, [0.01 * events] * 8), replicas=ends)
 
 
