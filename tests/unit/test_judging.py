@@ -126,7 +126,7 @@ def test_a_criterion_of_failure_may_be_stricter_than_the_reference(off, failed, 
     hint = (
         "; forces are right on 3 labelled frames shortly before failures (23.3 meV/Å, no atom off "
         "by over 0.24 eV/Å): if the reference does this, too, it is no failure: "
-        "exploration.bond_stretch_A over 0.5"
+        "raise exploration.bond_stretch_A over 0.5"
     )
     assert verdict.reason.endswith(hint) is says
     assert verdict.before_failures == before

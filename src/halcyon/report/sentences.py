@@ -181,7 +181,7 @@ def _advice(report: SystemReport) -> str:
     """What another generation will do about it, and what to change where that may not be enough."""
     last = report.last
     if hint := too_strict(last.replicas, last.before_failures, report.plan.settings):
-        return f" {hint[0].upper()}{hint[1:]}, or `kind: reactive`, whose bonds may break."
+        return f" {hint[0].upper()}{hint[1:]}, or take kind: reactive, whose bonds may break."
     return "" if last.audit is None else _more_labels(report, last.saturation, last.audit)
 
 

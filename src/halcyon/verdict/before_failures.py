@@ -87,5 +87,5 @@ def too_strict(replicas: Sequence[Ended], before: BeforeFailures | None, setting
         f"forces are right on {before.frames} labelled frames shortly before failures "
         f"({significant(before.forces_mae_meV_per_A)} meV/Å, no atom off by over "
         f"{significant(before.atom_error_eV_per_A)} eV/Å): if the reference does this, too, it is "
-        f"no failure: exploration.{key} over {getattr(settings.exploration, key):g}"
+        f"no failure: raise exploration.{key} over {getattr(settings.exploration, key):g}"
     )
