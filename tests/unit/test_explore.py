@@ -238,6 +238,23 @@ def test_a_run_that_ends_early_is_one_of_which_less_was_asked(tmp_path):
     same(run(tmp_path / "early", settings=EARLY, decided=decided), early)
 
 
+def test_molecules_in_a_box_and_without_one_end_early_together(tmp_path):
+    boxed = dimer()
+    boxed.cell, boxed.pbc = [50.0] * 3, True
+    boxed.positions += 25.0
+    replicas = [Replica(n, 600.0, start) for n, start in enumerate([boxed, dimer(), boxed])]
+    asked = []
+
+    def decided(traces, ends):
+        asked.append((sorted(set(traces["replica"])), [end.time_ps for end in ends]))
+        return True
+
+    early = run(tmp_path / "early", replicas=replicas, settings=EARLY, decided=decided)
+    assert asked == [([0, 1, 2], [pytest.approx(0.104)] * 3)]
+    less = SETTINGS.model_copy(update={"time_ps": 0.104})
+    same(early, run(tmp_path / "less", replicas=replicas, settings=less))
+
+
 def test_a_run_that_need_not_end_early_goes_on_as_if_nobody_had_asked(tmp_path):
     whole = run(tmp_path / "whole")
     assert whole.time_ps == 0.4

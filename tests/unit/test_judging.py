@@ -95,7 +95,7 @@ def test_errors_shortly_before_failures_are_those_of_this_generations_labels():
     ]
     frames = [shortly_before(0, 0.12), shortly_before(0, 0.24), shortly_before(3, 0.06), *others]
     found = before_failures(frames, generation=0)
-    assert (found.frames, found.replicas) == (3, 2)
+    assert (found.frames, found.bad, found.replicas) == (3, 1, 2)
     # One of six components is off: (120 + 240 + 60) / 6 / 3 meV/Å.
     assert found.forces_mae_meV_per_A == pytest.approx(70 / 3)
     assert found.atom_error_eV_per_A == pytest.approx(0.24)
@@ -111,6 +111,13 @@ def test_errors_shortly_before_failures_are_those_of_this_generations_labels():
         ([0.01, 0.01, 0.6], 2, "bond broken", False),  # one atom's force is as of an unreliable
         ([0.12, 0.24, 0.06], 2, "atoms overlap", False),  # nothing that a user should allow
         ([0.12, 0.24, 0.06], 0, "bond broken", False),
+        ([0.12, 0.24, 0.06, None], 2, "bond broken", True),
+        (
+            [0.12, 0.24, 0.06, None, None],
+            2,
+            "bond broken",
+            False,
+        ),  # easy ones?
     ],
 )
 def test_a_criterion_of_failure_may_be_stricter_than_the_reference(off, failed, reason, says):
@@ -119,7 +126,11 @@ def test_a_criterion_of_failure_may_be_stricter_than_the_reference(off, failed, 
         end if end.failure is None else end.model_copy(update={"failure": reason})
         for end in ends.replicas
     ]
-    before = before_failures(map(shortly_before, range(3), off), generation=0)
+    frames = [
+        shortly_before(n, off_eV_per_A or 0.0, status="ok" if off_eV_per_A else "not converged")
+        for n, off_eV_per_A in enumerate(off)
+    ]
+    before = before_failures(frames, generation=0)
     verdict = judged(
         {0: Run(traces=ends.traces, replicas=replicas)}, settings(), before_failures=before
     )
@@ -129,4 +140,5 @@ def test_a_criterion_of_failure_may_be_stricter_than_the_reference(off, failed, 
         "raise exploration.bond_stretch_A over 0.5"
     )
     assert verdict.reason.endswith(hint) is says
+    assert ("shortly before failures" in verdict.reason) is says  # whatever the numbers
     assert verdict.before_failures == before

@@ -293,10 +293,10 @@ class ExplorationSettings(Section):
         None,
         gt=0,
         lt=1,
-        description="Part of `time_ps` after which a run ends where it cannot be calm any more: a "
-        "replica has failed, or the lower bound of events or of unreliable predictions is ten "
-        "times over its limit of `saturation`. The rest would cost much and change nothing. "
-        "null: every run goes to its end.",
+        description="Part of `time_ps` after which a run ends where it will hardly be calm: a "
+        "replica has failed, some atom was unreliable all the time in each, or the lower bound of "
+        "events or of unreliable predictions is ten times over its limit of `saturation`. The "
+        "verdict and the next labels then rest on that part. null: every run goes to its end.",
     )
     replacements: int = Field(
         8,

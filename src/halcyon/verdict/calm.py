@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LONGEST_QUIET = 0.25
 """The quiet time is at most this fraction of the late window."""
 TIMES_OVER = 10.0
-"""Lower bounds so many times over their limits are nothing that a longer run could make good."""
+"""Lower bounds so many times over their limits show that dynamics are not calm, however short."""
 ALL_THE_TIME = "some atom was unreliable all the time in each replica"
 LEAST_TIMES_OF_A_REPLICA = 5.0
 """Each replica must be at least so many integrated autocorrelation times long."""
@@ -221,10 +221,7 @@ def judged(
 
 
 def hopeless(calm: Calm, limits: SaturationSettings) -> str:
-    """What no longer exploration could make good; empty: nothing.
-
-    Lower bounds decide where they are `TIMES_OVER` their limits: replicas may be restless where
-    they begin, and calm down.
+    """What shows that these dynamics are not calm, however short they were; empty: nothing does.
 
     Args:
         calm: the numbers; finding and reason of it are not looked at.

@@ -1,4 +1,4 @@
-"""May an exploration end early, since it cannot be calm any more?
+"""May an exploration end early, since it will hardly be calm?
 
     from pathlib import Path
     from halcyon.config import Settings
@@ -8,8 +8,9 @@
     run = read_run(Path("results/quickstart/ethanol/gen000"))
     restless(run.traces, run.replicas, Settings())  # ethanol at 500 K: 1 of 8 replicas failed
 
-A model that has learned little leaves its domain at once. The verdict is certain long before the
-end then, and frames to label are plenty: the rest of the run would only cost.
+A model that has learned little leaves its domain at once. The verdict is as good as known long
+before the end then, and frames to label are plenty. Lower bounds must be far over their limits for
+it: replicas may be restless where they begin, and calm down.
 
 Not for: the verdict, which judges what was explored as if no more had been asked (`saturation`).
 """
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def restless(traces: "pd.DataFrame", replicas: Sequence[Ended], settings: Settings) -> str:
-    """Why an exploration cannot be calm any more; empty: it may be.
+    """Why an exploration will hardly be calm; empty: it may be.
 
     Args:
         traces: so far, as `exploration.explore` makes them.

@@ -554,7 +554,8 @@ class BeforeFailures(Form):
     """Labelled frames shortly before failures: was the model wrong there?"""
 
     frames: int = Field(description="With a good label.")
-    replicas: int = Field(description="Failed ones that they are of.")
+    bad: int = Field(description="More that were computed and have none.")
+    replicas: int = Field(description="Failed ones that the good ones are of.")
     forces_mae_meV_per_A: float = Field(
         description="Mean absolute error of a force component, of the model that explored."
     )
