@@ -92,9 +92,9 @@ def assess_audit(
         foretold: what the index expects of random frames, the audit's among them; it is used
             where there are no opinions.
     """
-    computed = [frame for frame in frames if frame.info["status"] != "not computed"]
+    tried = [frame for frame in frames if computed(frame)]
     groups: dict[tuple[str, float], list[Atoms]] = {}
-    for frame in computed:
+    for frame in tried:
         groups.setdefault(group_of(frame), []).append(frame)
     parts = [
         _part(
@@ -365,6 +365,11 @@ def _stress_interval(stressed: Sequence[tuple[Atoms, int]], confidence: float) -
         for frame, _ in stressed
     ]
     return _times(1 / units.GPa, mean_interval(np.array(errors), replicas, confidence))
+
+
+def computed(frame: Atoms) -> bool:
+    """Whether a frame's label was computed, whatever came of it; no budget kept it back."""
+    return bool(frame.info["status"] != "not computed")
 
 
 def usable(frame: Atoms) -> bool:

@@ -22,8 +22,7 @@ import numpy as np
 from ase import Atoms
 
 from halcyon.config import Settings
-from halcyon.labels.labelling import NOT_COMPUTED
-from halcyon.verdict.audit import MOST_BAD, usable
+from halcyon.verdict.audit import MOST_BAD, computed, usable
 from halcyon.verdict.forms import BeforeFailures, Ended
 from halcyon.wording import significant
 
@@ -44,20 +43,20 @@ def before_failures(frames: Iterable[Atoms], generation: int) -> BeforeFailures 
             (N, 3), eV/Å.
         generation: counted from 0.
     """
-    computed = [
+    tried = [
         frame
         for frame in frames
         if frame.info.get("reason") == BEFORE_FAILURE
         and frame.info.get("generation") == generation
-        and frame.info["status"] != NOT_COMPUTED
+        and computed(frame)
     ]
-    good = [frame for frame in computed if usable(frame)]
+    good = [frame for frame in tried if usable(frame)]
     if not good:
         return None
     errors = [frame.arrays["model_forces"] - frame.arrays["forces"] for frame in good]
     return BeforeFailures(
         frames=len(good),
-        bad=len(computed) - len(good),
+        bad=len(tried) - len(good),
         replicas=len({frame.info["replica"] for frame in good}),
         forces_mae_meV_per_A=1000 * float(np.mean([np.abs(error).mean() for error in errors])),
         atom_error_eV_per_A=max(float(np.linalg.norm(e, axis=1).max()) for e in errors),
