@@ -42,12 +42,12 @@ def main(job: stage.Job) -> None:
     for signal in monitoring.more_signals():
         job.say(f"also watched: {signal}")
 
-    def decided(traces: "pd.DataFrame", ends: Sequence[ReplicaEnd]) -> bool:
+    def decided(traces: "pd.DataFrame", ends: Sequence[ReplicaEnd]) -> str:
         so_far_ps = exploration.time_ps * (exploration.early_end or 1.0)
         why = restless(traces, ends, exploring_for(settings, so_far_ps))
         if why:
             job.say(f"ends at {so_far_ps:g} ps (exploration.early_end): {why}")
-        return bool(why)
+        return why
 
     with job.alone():
         result = explore(

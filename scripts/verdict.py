@@ -26,7 +26,9 @@ def main(job: stage.Job) -> None:
     summary = ExplorationSummary.read(args.summary)
     settings = exploring_for(job.plan.settings, summary.time_ps)
     traces = tables.read(args.traces).to_pandas()
-    runs[args.generation] = Run(traces=traces, replicas=summary.replicas)
+    runs[args.generation] = Run(
+        traces=traces, replicas=summary.replicas, ended_early=summary.ended_early
+    )
     labelled = gather(args.labels)
     counts = {split: len(frames) for split, frames in labelled.items()}
     imported = sum(map(is_imported, itertools.chain(*labelled.values())))

@@ -221,11 +221,13 @@ def test_a_run_that_ends_early_is_one_of_which_less_was_asked(tmp_path):
 
     def decided(traces, ends):
         asked.append((traces, ends))
-        return True
+        return "it is hopeless"
 
     early = run(tmp_path / "early", settings=EARLY, decided=decided)
     assert early.time_ps == pytest.approx(0.104)
     same(early, less)
+    assert early.summary().ended_early == "it is hopeless"
+    assert less.summary().ended_early == ""
     # It was asked once, about what it had then.
     ((traces, ends),) = asked
     assert traces.equals(early.traces)
@@ -247,7 +249,7 @@ def test_molecules_in_a_box_and_without_one_end_early_together(tmp_path):
 
     def decided(traces, ends):
         asked.append((sorted(set(traces["replica"])), [end.time_ps for end in ends]))
-        return True
+        return "it is hopeless"
 
     early = run(tmp_path / "early", replicas=replicas, settings=EARLY, decided=decided)
     assert asked == [([0, 1, 2], [pytest.approx(0.104)] * 3)]
@@ -258,9 +260,9 @@ def test_molecules_in_a_box_and_without_one_end_early_together(tmp_path):
 def test_a_run_that_need_not_end_early_goes_on_as_if_nobody_had_asked(tmp_path):
     whole = run(tmp_path / "whole")
     assert whole.time_ps == 0.4
-    same(run(tmp_path / "asked", settings=EARLY, decided=lambda *_: False), whole)
+    same(run(tmp_path / "asked", settings=EARLY, decided=lambda *_: ""), whole)
     same(run(tmp_path / "nobody", settings=EARLY), whole)
-    same(run(tmp_path / "never", decided=lambda *_: True), whole)
+    same(run(tmp_path / "never", decided=lambda *_: "it is hopeless"), whole)
 
 
 def test_traces_have_the_expected_error_of_the_frame_at_each_point(tmp_path):

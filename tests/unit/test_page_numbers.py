@@ -168,7 +168,7 @@ def test_labels_are_counted_by_outcome_and_cost(page):
     assert bar["y"] == ["seed", "gen000", "gen001"]
     assert bar["x"] == pytest.approx([s / 60 for s in seconds], rel=1e-3)
     told = page.column("label-times", "Core time, s")
-    assert [float(cell) for cell in told] == pytest.approx([*seconds, sum(seconds)], rel=5e-3)
+    assert told == ["140", "1,050", "1,050", "2,240"]
     assert page.column("label-times", "Without") == ["1", "1", "1", "3"]
 
 

@@ -5,7 +5,8 @@ import pytest
 from halcyon import files, report
 from halcyon.errors import InputError
 from halcyon.report import page
-from toy_campaign import show
+from halcyon.report.summary import number_text
+from toy_campaign import show, write_audits
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,25 @@ def test_what_is_no_plain_dynamics_is_said(toy, exploration, verdict, coverage):
     found = report.collect(*collected(toy(["saturated"], exploration=exploration)))
     assert report.verdict_sentence(found).startswith(verdict)
     assert coverage in report.coverage_sentence(found)
+
+
+def test_an_exploration_that_ended_early_says_why(toy, rattled):
+    campaign, verdicts = toy(["continue"])
+    write_audits(verdicts, rattled)
+    found = report.collect(campaign, "toy", verdicts)
+    assert "ended early" not in report.calm_text(found)
+    path = verdicts[0].with_name("exploration.json")
+    files.write_json(path, files.read_json(path) | {"ended_early": "toy at 500 K: all failed"})
+    found = report.collect(campaign, "toy", verdicts)
+    assert report.calm_text(found).endswith(
+        " The exploration ended early, at 2 ps (exploration.early_end): toy at 500 K: all failed."
+    )
+
+
+def test_large_numbers_are_written_out():
+    assert number_text(1753.4) == "1,753"
+    assert number_text(0.020831) == "0.0208"
+    assert number_text(float("inf")) == "–"
 
 
 def test_the_budget_that_ran_out_is_named(toy):

@@ -54,8 +54,9 @@ from halcyon.wording import duration
 
 PROGRESS_EVERY_S = 10.0
 
-Decided = Callable[[pd.DataFrame, Sequence[ReplicaEnd]], bool]
-"""From traces, and how each replica would end, to whether more of them would change nothing."""
+Decided = Callable[[pd.DataFrame, Sequence[ReplicaEnd]], str]
+"""From traces, and how each replica would end, to why more of them would change nothing; empty:
+they may."""
 
 __all__ = ["Exploration", "Monitoring", "Progress", "Replica", "RunControl", "explore"]
 
@@ -112,6 +113,7 @@ class Exploration:
         candidates: frames with an unreliable atom, or shortly before a failure.
         replicas: how each replica ended, by its number.
         time_ps: asked of each replica; less than the settings say where the run ended early.
+        ended_early: why it did; empty: it did not.
         steps: steps integrated, summed over replicas, up to each one's failure.
         passed_over: number of candidates that gave way to others of their replica.
         reservoir: frames drawn at random, least draws first; see `reservoir`.
@@ -122,6 +124,7 @@ class Exploration:
     candidates: list[Atoms]
     replicas: list[ReplicaEnd]
     time_ps: float
+    ended_early: str
     steps: int
     passed_over: int
     reservoir: list[Atoms]
@@ -133,6 +136,7 @@ class Exploration:
             schema=ExplorationSummary.SCHEMA,
             replicas=self.replicas,
             time_ps=self.time_ps,
+            ended_early=self.ended_early,
             replica_steps=self.steps,
             candidates_passed_over=self.passed_over,
         )
@@ -175,7 +179,8 @@ def explore(
             replaced.
         audit: how many random frames are kept, and from when on. None: none is kept.
         decided: asked once, after `settings.early_end` of the time, with the traces and how each
-            replica would end if the run ended there; true: it does. None: it goes to its end.
+            replica would end if the run ended there; it does if the answer says why. None: it goes
+            to its end.
 
     Raises:
         InputError: a signal is not calibrated, or constant pressure without a periodic cell.
@@ -215,13 +220,13 @@ def explore(
         loops.append(_Loop(roster, running, reservoir, control.work / name))
         loops[-1].begin(control)
     schedule = Schedule.of(settings)
-    steps = schedule.steps
+    steps, why = schedule.steps, ""
     if decided and schedule.early_end:
         for loop in loops:
             loop.go(control, schedule.early_end)
-        if all(loop.state.step == schedule.early_end for loop in loops) and decided(
-            _traces(loops), _ends(loops, schedule.early_end)
-        ):
+        if all(loop.state.step == schedule.early_end for loop in loops):
+            why = decided(_traces(loops), _ends(loops, schedule.early_end))
+        if why:
             steps = schedule.early_end
     for loop in loops:
         loop.go(control, steps)
@@ -232,6 +237,7 @@ def explore(
         candidates=[f for state in states for f in state.candidates.frames(state.roster.replicas)],
         replicas=_ends(loops, steps),
         time_ps=settings.time_ps if steps == schedule.steps else steps * schedule.timestep_ps,
+        ended_early=why,
         steps=sum(state.replica_steps for state in states),
         passed_over=sum(state.candidates.passed_over for state in states),
         reservoir=[

@@ -60,6 +60,11 @@ def calm_text(report: SystemReport) -> str:
         Finding.NOT_ENOUGH_DATA: "Not explored enough to tell",
     }
     text = f"{words[assessment.finding]}: {assessment.reason}."
+    if report.last.ended_early:
+        text += (
+            f" The exploration ended early, at {report.last.explored_ps:g} ps "
+            f"(exploration.early_end): {report.last.ended_early}."
+        )
     if few := [part for part in assessment.parts if part.replicas < FEW_REPLICAS]:
         text += (
             " Few replicas: "

@@ -216,6 +216,7 @@ def _generation(
         audit_frames=[] if verdict.audit is None else _audit_frames(folder),
         signals=verdict.signals,
         explored_ps=explored_ps,
+        ended_early=runs[number].ended_early,
         late_begin_ps=explored_ps * (1 - settings.saturation.window),
         failures=verdict.failures or failures(replicas, confidence=confidence),
         before_failures=verdict.before_failures,

@@ -75,6 +75,7 @@ class Generation:
         failures: failures of its replicas per simulated time.
         before_failures: errors on frames shortly before them; None where there are none.
         explored_ps: simulated time asked of each replica, ps.
+        ended_early: why that is less than was to be explored; empty: it is not.
         late_begin_ps: time at which the late window begins, ps.
         critical_cli: critical CLI over the replicas of this and all earlier generations.
         candidates: number of candidate frames.
@@ -110,6 +111,7 @@ class Generation:
     failures: FailureRate
     before_failures: BeforeFailures | None
     explored_ps: float
+    ended_early: str
     late_begin_ps: float
     critical_cli: CriticalClis
     candidates: int
@@ -136,7 +138,7 @@ class Generation:
     @property
     def run(self) -> Run:
         """Exploration of this generation."""
-        return Run(traces=self.traces, replicas=self.replicas)
+        return Run(traces=self.traces, replicas=self.replicas, ended_early=self.ended_early)
 
     @property
     def replaced(self) -> int:

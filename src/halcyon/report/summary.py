@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.wording import per_cent
+from halcyon.wording import per_cent, significant
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _rate_columns(report: SystemReport) -> list[Column]:
 
 def number_text(value: float | None) -> str:
     """A number with three significant digits; a dash where there is none."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3g}"
+    return "–" if value is None or not np.isfinite(value) else significant(value)
 
 
 def summary_table(report: SystemReport) -> Table:

@@ -216,6 +216,10 @@ class ExplorationSummary(File):
         description="Simulated time asked of each replica; null: exploration.time_ps, in files of "
         "releases that knew no longer ones.",
     )
+    ended_early: str = Field(
+        "",
+        description="Why not all of the time was explored that was asked for; empty: it was.",
+    )
     replica_steps: int = Field(0, description="Steps of all replicas together.")
     candidates_passed_over: int = Field(
         0, description="Candidates that were not kept because their replica had better ones."

@@ -43,10 +43,12 @@ class Run:
     Attributes:
         traces: see `traces.TRACE_COLUMNS`.
         replicas: how each replica ended.
+        ended_early: why not all of the time was explored that was asked for; empty: it was.
     """
 
     traces: pd.DataFrame
     replicas: list[ReplicaEnd]
+    ended_early: str = ""
 
     def endings(self, tier: str) -> list[Ending]:
         """How the replicas ended, with their Λ of one of `TIERS`; none where it was not watched."""
@@ -67,8 +69,12 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: no list of replicas or traces, or damaged ones; the message names the file.
     """
-    replicas = ExplorationSummary.read(folder / "exploration.json").replicas
-    return Run(traces=tables.read(folder / "traces.parquet").to_pandas(), replicas=replicas)
+    summary = ExplorationSummary.read(folder / "exploration.json")
+    return Run(
+        traces=tables.read(folder / "traces.parquet").to_pandas(),
+        replicas=summary.replicas,
+        ended_early=summary.ended_early,
+    )
 
 
 def read_runs(folder: Path, *, last: int) -> dict[int, Run]:
