@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.geometry import get_distances
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 from rdkit.Geometry import Point3D
@@ -35,6 +36,7 @@ WATERS = {"water64": 64, "water1000": 1000}
 SYSTEMS = (*SMILES, *WATERS)
 USUAL = (*SMILES, "water64")
 """Systems of a run that names none."""
+APART_A = 1.7
 CLUSTER = 8  # waters in each of the frames that teach water
 FRAMES_PER_SYSTEM = 40
 OUTSIDE = 0.02
@@ -58,14 +60,23 @@ def made_start(system: str) -> Atoms:
 
 
 def waters(number: int, random: np.random.Generator) -> Atoms:
-    """Molecules of water on a cubic grid of the liquid's density, turned at random."""
+    """Molecules of water on a cubic grid of the liquid's density, turned at random.
+
+    Each is turned until no other is within `APART_A`: what begins closer may fail at once.
+    """
     edge = WATER_VOLUME_A3 ** (1 / 3)
     side = round(number ** (1 / 3))
     atoms = Atoms(cell=[side * edge] * 3, pbc=True)
     for i in range(number):
-        one = molecule("H2O")
-        one.euler_rotate(*random.uniform(0, 360, size=3), center="COM")
-        one.translate(edge * (np.array([i % side, i // side % side, i // side**2]) + 0.5))
+        while True:
+            one = molecule("H2O")
+            one.euler_rotate(*random.uniform(0, 360, size=3), center="COM")
+            one.translate(edge * (np.array([i % side, i // side % side, i // side**2]) + 0.5))
+            if not i:
+                break
+            _, away = get_distances(one.positions, atoms.positions, cell=atoms.cell, pbc=True)
+            if away.min() > APART_A:
+                break
         atoms += one
     return atoms
 

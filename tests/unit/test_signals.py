@@ -402,6 +402,15 @@ def test_latent_is_the_mahalanobis_distance_over_its_radius():
     np.testing.assert_allclose(found, expected(by_hand), rtol=1e-6, atol=1e-9)
 
 
+def test_a_model_of_single_precision_has_the_distances_of_its_descriptors():
+    output = Toy()(state_of(BATCH))
+    single = output["descriptors"].float()
+    scorer = make(DOMAINS["element"], "latent").distance(BATCH, CPU)
+    found, exact = (scorer(None, {"descriptors": x}) for x in (single, single.double()))
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
 def test_a_class_of_few_values_does_not_widen_the_radius_of_others():
     # Three molecules have the only hydroxyls: their class has three values for seven descriptors.
     classes = {"water": ["O", "H", "H"], "hydroxyl": ["O'", "H'"]}
