@@ -75,7 +75,8 @@ def test_an_exploration_that_ended_early_says_why(toy, rattled):
 
 
 def test_large_numbers_are_written_out():
-    assert number_text(1753.4) == "1,753"
+    assert number_text(1753.4) == "1,750"
+    assert number_text(1213456.7) == "1,210,000"
     assert number_text(0.020831) == "0.0208"
     assert number_text(float("inf")) == "–"
 

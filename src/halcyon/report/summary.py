@@ -122,8 +122,10 @@ def _rate_columns(report: SystemReport) -> list[Column]:
 
 
 def number_text(value: float | None) -> str:
-    """A number with three significant digits; a dash where there is none."""
-    return "–" if value is None or not np.isfinite(value) else significant(value)
+    """A number with three significant digits, all written out; a dash where there is none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return significant(float(f"{value:.3g}"))
 
 
 def summary_table(report: SystemReport) -> Table:
