@@ -24,6 +24,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -88,6 +89,7 @@ class TrainingPass:
         exact = copy.deepcopy(model.spherical_harmonics).double()
         like = next(model.parameters()).detach()
         harmonics = SolidHarmonics(exact, degree, like=like)
+        self._weights: WeakKeyDictionary[Any, list[Tensor]] = WeakKeyDictionary()
         self._reading = Reading(
             channels=channels,
             geometry=((degree + 1) ** 2, *harmonics.terms()),
@@ -147,7 +149,8 @@ class TrainingPass:
             )
         n_frames, scaling = len(batch["n_atoms"]), model.scale_shift
         with torch.set_grad_enabled(training):
-            of_atoms, by_vectors, features = evaluated(self._reading, laid_out, _parameters(model))
+            weights = self._weights_of(model)
+            of_atoms, by_vectors, features = evaluated(self._reading, laid_out, weights)
             of_atoms = of_atoms * scaling.scale + scaling.shift
             gradient = by_vectors * scaling.scale
             towards = gradient.view(3, len(edges.element), -1)
@@ -159,6 +162,12 @@ class TrainingPass:
                 whole = moments.new_zeros(n_frames, 3, 3).index_add(0, batch["batch"], moments)
                 result["virials"] = -(whole + whole.mT) / 2
         return result
+
+    def _weights_of(self, model: Any) -> list[Tensor]:
+        """A model's weights in the order of `evaluated`, looked up once for each model."""
+        if model not in self._weights:
+            self._weights[model] = list(_parameters(model))
+        return self._weights[model]
 
 
 def _blocks(model: Any) -> list[tuple[Any, Any, Any]]:

@@ -53,7 +53,9 @@ class LayerWeights:
         self._up = e3nn_factor(interaction.linear_up)
         self._out = e3nn_factor(product.linear)
         self._skip = 1.0 if self._is_first else e3nn_factor(interaction.skip_tp)
-        self._by_degree = _mixing_factors(interaction)
+        self._by_degree = torch.tensor(
+            _mixing_factors(interaction), dtype=interaction.linear_up.weight.dtype
+        )[:, None, None]
         components = 2 * torch.arange(len(self._by_degree)) + 1
         self._degree_of_row = torch.repeat_interleave(components)
         self._readout = _readout_factors(readout)
@@ -147,7 +149,7 @@ class LayerWeights:
             by_linear = by_degree[0]
             by_skips.index_copy_(2, present, by_skip.transpose(0, 1)[None] * self._skip)
         yield by_up.flatten() * self._up
-        yield (by_linear * self._factors(by_linear)).flatten()
+        yield (by_linear * self._by_degree).flatten()
         yield by_skips.flatten()
         yield by_out.flatten() * self._out
         for gradient, factor in zip((by_first, by_second), self._readout, strict=False):
@@ -164,10 +166,7 @@ class LayerWeights:
 
     def _linear(self, weight: Tensor) -> Tensor:
         """Matrices of each degree, (degrees, C, C)."""
-        return weight.view(-1, self._channels, self._channels) * self._factors(weight)
-
-    def _factors(self, like: Tensor) -> Tensor:
-        return torch.tensor(self._by_degree, dtype=like.dtype)[:, None, None]
+        return weight.view(-1, self._channels, self._channels) * self._by_degree
 
 
 def e3nn_factor(block: Any) -> float:
