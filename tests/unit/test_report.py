@@ -1,6 +1,10 @@
 """What a campaign came to, in sentences; which files tell it."""
 
+from dataclasses import replace
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from halcyon import files, report
 from halcyon.errors import InputError
@@ -74,11 +78,41 @@ def test_an_exploration_that_ended_early_says_why(toy, rattled):
     )
 
 
-def test_large_numbers_are_written_out():
-    assert number_text(1753.4) == "1,750"
-    assert number_text(1213456.7) == "1,210,000"
-    assert number_text(0.020831) == "0.0208"
-    assert number_text(float("inf")) == "–"
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.020831, "0.0208"),
+        (1753.4, "1,750"),
+        (99_949, "99,900"),
+        (99_951, "1·10⁵"),
+        (1_213_456.7, "1.2·10⁶"),
+        (-3e12, "-3·10¹²"),
+        (float("inf"), "–"),
+        (None, "–"),
+    ],
+)
+def test_numbers_have_three_digits_and_large_ones_two(value, text):
+    assert number_text(value) == text
+
+
+def test_large_numbers_leave_room_for_the_decision_in_100_columns(toy, rattled):
+    campaign, verdicts = toy(["saturated"])
+    write_audits(verdicts, rattled)
+    large = {"events_per_ns": 594_959.0, "events_bound_per_ns": 1_213_456.0}
+    content = files.read_json(verdicts[0])
+    content["saturation"]["parts"][0] |= large
+    content["audit"]["parts"][0]["forces_mae_meV_per_A"] = {"value": 114, "low": 94.2, "high": 138}
+    files.write_json(verdicts[0], content)
+    found = report.collect(campaign, "toy", verdicts)
+    (of,) = found.generations
+    traces = of.traces.assign(cli_error=of.traces["cli_error"] * 1.2345e-3)
+    learned = {"train": 146, "validation": 69, "test": 20}
+    found.generations[0] = replace(of, learned=learned, spent=325, budget=900, traces=traces)
+    text = StringIO()
+    Console(file=text, width=100).print(report.summary_table(found))
+    assert "5.9·10⁵ 1.2·10⁶ saturated" in text.getvalue()
+    assert "114 (94.2–138)" in text.getvalue()
+    assert "…" not in text.getvalue()
 
 
 def test_the_budget_that_ran_out_is_named(toy):

@@ -18,6 +18,10 @@ from rich.table import Table
 from halcyon.report.contents import Generation, SystemReport
 from halcyon.wording import per_cent, significant
 
+LARGE = 99_950
+"""From here on three digits round to 100,000, and a number is written with a power of ten."""
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 @dataclass(frozen=True)
 class Column:
@@ -75,7 +79,7 @@ def columns_of(report: SystemReport) -> list[Column]:
         Column(
             "late\nλ",
             "λ, late window",
-            lambda g: number_text(g.late_rate()),
+            lambda g: number_text(g.late_rate(), digits=2),
         ),
         *_rate_columns(report),
         Column("decision", "Decision", lambda g: g.decision.replace("_", " ")),
@@ -121,11 +125,17 @@ def _rate_columns(report: SystemReport) -> list[Column]:
     ]
 
 
-def number_text(value: float | None) -> str:
-    """A number with three significant digits, all written out; a dash where there is none."""
+def number_text(value: float | None, *, digits: int = 3) -> str:
+    """A number with so many significant digits; a dash where there is none.
+
+    It is written out below 100,000; above, there are two digits: `1.2·10⁶`.
+    """
     if value is None or not np.isfinite(value):
         return "–"
-    return significant(float(f"{value:.3g}"))
+    if abs(value) < LARGE:
+        return significant(float(f"{value:.{digits}g}"))
+    factor, power = f"{value:.1e}".split("e")
+    return f"{factor.removesuffix('.0')}·10{str(int(power)).translate(SUPERSCRIPTS)}"
 
 
 def summary_table(report: SystemReport) -> Table:
