@@ -12,6 +12,10 @@ Not for: sentences about a campaign (`report.sentences`), or what a value means.
 import math
 from collections.abc import Iterable
 
+LARGE = 99_950
+"""From here on three digits round to 100,000, and a number is written with a power of ten."""
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def duration(seconds: float) -> str:
     """A wall time: `42 s`, `3.5 min`, `2.1 h`."""
@@ -28,6 +32,19 @@ def count(number: int, noun: str, plural: str = "") -> str:
 def significant(value: float) -> str:
     """Three significant digits; large numbers are written out, without a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def number_text(value: float | None, *, digits: int = 3) -> str:
+    """A number with so many significant digits; a dash where there is none.
+
+    It is written out below 100,000; above, there are two digits: `1.2·10⁶`.
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if abs(value) < LARGE:
+        return significant(float(f"{value:.{digits}g}"))
+    factor, power = f"{value:.1e}".split("e")
+    return f"{factor.removesuffix('.0')}·10{str(int(power)).translate(SUPERSCRIPTS)}"
 
 
 def rounded_down(value: float) -> str:

@@ -32,7 +32,7 @@ from halcyon.labels.labelling import gather
 from halcyon.labels.store import LabelStore, level_hash
 from halcyon.verdict import saturation
 from halcyon.verdict.estimates import Interval
-from halcyon.verdict.forms import Audited, AuditFinding, Finding
+from halcyon.verdict.forms import Audited, AuditFinding, Finding, SecondOpinion
 from halcyon.verdict.melting import order_of
 
 SETTINGS = CertificateSettings(
@@ -434,6 +434,16 @@ def test_the_last_audit_is_quoted(tmp_path):
     assert reasons[-1] == (
         "audit, dimer at 300 K: forces are wrong by 31 meV/Å on average, by less than 38.2 (95 %), "
         "on 10 random frames of the campaign's last dynamics"
+    )
+    # The verdict goes by the error with what was foretold of more frames, and so do the words.
+    opinion = SecondOpinion(
+        frames=200, failed=0, forces_mae_meV_per_A=Interval(value=30.0, low=27.0, high=33.5)
+    )
+    audited = audited.model_copy(update={"second_opinion": opinion})
+    _, reasons = certificate.conclude(runs, CRITERIA, audit.model_copy(update={"parts": [audited]}))
+    assert reasons[-1] == (
+        "audit, dimer at 300 K: forces are wrong by 30 meV/Å on average, by less than 33.5 (95 %), "
+        "on 10 random frames and errors foretold of 200 of the campaign's last dynamics"
     )
     limits = certificate.not_covered(runs, structures=["dimer"], verdict="saturated", audit=audit)
     assert any("random frames of the campaign's last generation" in limit for limit in limits)

@@ -9,7 +9,6 @@ from rich.console import Console
 from halcyon import files, report
 from halcyon.errors import InputError
 from halcyon.report import page
-from halcyon.report.summary import number_text
 from toy_campaign import show, write_audits
 
 
@@ -76,23 +75,6 @@ def test_an_exploration_that_ended_early_says_why(toy, rattled):
     assert report.calm_text(found).endswith(
         " The exploration ended early, at 2 ps (exploration.early_end): toy at 500 K: all failed."
     )
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.020831, "0.0208"),
-        (1753.4, "1,750"),
-        (99_949, "99,900"),
-        (99_951, "1·10⁵"),
-        (1_213_456.7, "1.2·10⁶"),
-        (-3e12, "-3·10¹²"),
-        (float("inf"), "–"),
-        (None, "–"),
-    ],
-)
-def test_numbers_have_three_digits_and_large_ones_two(value, text):
-    assert number_text(value) == text
 
 
 def test_large_numbers_leave_room_for_the_decision_in_100_columns(toy, rattled):

@@ -60,13 +60,22 @@ def test_the_campaigns_file_will_do(running, capsys):
     assert f"{file.parent}: no campaign.json here" in capsys.readouterr().err
 
 
+def interval(value, high):
+    return {"value": value, "low": value / 2, "high": high}
+
+
 def test_errors_and_events_stand_against_their_goals(tmp_path, monkeypatch, capsys):
     found = campaign(tmp_path)
     finish(found, 4, "max_generations")
     monkeypatch.chdir(tmp_path)
     path = found.folder / "methanol/gen003/verdict.json"
     assert look(found.folder)["systems"][0]["errors"] is None
-    parts = [make_audited("methanol", 500.0, forces=30.0), make_audited("ion", 300.0, forces=50.0)]
+    # The verdict goes by the error with what was foretold of more frames, where that counts.
+    foretold = {"frames": 40, "failed": 0, "forces_mae_meV_per_A": interval(44.0, 50.0)}
+    parts = [
+        make_audited("methanol", 500.0, forces=90.0, second_opinion=foretold),
+        make_audited("ion", 300.0, forces=50.0),
+    ]
     verdict = files.read_json(path) | {"audit": make_audit(parts, finding="missed")}
     verdict["saturation"] |= {"finding": "saturated", "events_limit_per_ns": 100.0}
     verdict["saturation"]["parts"] = [make_calm("methanol", 500.0, events=0)]

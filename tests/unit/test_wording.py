@@ -2,7 +2,15 @@
 
 import pytest
 
-from halcyon.wording import count, duration, listed, per_cent, rounded_down, significant
+from halcyon.wording import (
+    count,
+    duration,
+    listed,
+    number_text,
+    per_cent,
+    rounded_down,
+    significant,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +37,20 @@ from halcyon.wording import count, duration, listed, per_cent, rounded_down, sig
 )
 def test_in_words(words, expected):
     assert words == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.020831, "0.0208"),
+        (1753.4, "1,750"),
+        (99_949, "99,900"),
+        (99_951, "1·10⁵"),
+        (1_213_456.7, "1.2·10⁶"),
+        (-3e12, "-3·10¹²"),
+        (float("inf"), "–"),
+        (None, "–"),
+    ],
+)
+def test_numbers_have_three_digits_and_large_ones_two(value, text):
+    assert number_text(value) == text

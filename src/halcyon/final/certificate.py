@@ -344,13 +344,16 @@ def audit_words(audit: Audit | None) -> list[str]:
     sentences = []
     for part in audit.parts:
         place = f"audit, {part.structure} at {part.temperature_K:g} K"
-        if (error := part.forces_mae_meV_per_A) is None:
+        if (error := part.judged_forces_mae) is None:
             sentences.append(f"{place}: {part.reason}")
             continue
+        foretold = ""
+        if error is not part.forces_mae_meV_per_A and part.second_opinion is not None:
+            foretold = f" and errors foretold of {part.second_opinion.frames}"
         sentences.append(
             f"{place}: forces are wrong by {significant(error.value)} meV/Å on average, by less "
-            f"than {significant(error.high)} ({level}), on {count(part.frames, 'random frame')} of "
-            "the campaign's last dynamics"
+            f"than {significant(error.high)} ({level}), on {count(part.frames, 'random frame')}"
+            f"{foretold} of the campaign's last dynamics"
         )
     return sentences
 

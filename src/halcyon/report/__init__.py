@@ -24,7 +24,7 @@ from halcyon.report.sentences import (
     next_step,
     verdict_sentence,
 )
-from halcyon.report.summary import Column, columns_of, number_text, summary_table
+from halcyon.report.summary import Column, columns_of, summary_table
 
 __all__ = [
     "BadFrame",
@@ -43,7 +43,6 @@ __all__ = [
     "find_verdicts",
     "label_costs",
     "next_step",
-    "number_text",
     "reaction_text",
     "signal_text",
     "stage_times",

@@ -17,11 +17,10 @@ import numpy as np
 
 from halcyon.config import Settings
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.report.summary import number_text
 from halcyon.verdict.calm import LEAST_TIMES_OF_A_REPLICA
 from halcyon.verdict.events import least_bound_per_ns
 from halcyon.verdict.forms import Assessment, Calm, Finding
-from halcyon.wording import listed, per_cent, significant
+from halcyon.wording import listed, number_text, per_cent, significant
 
 FEW_REPLICAS = 4
 """With fewer replicas of a structure at a temperature the reader is told."""

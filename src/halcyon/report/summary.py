@@ -11,16 +11,11 @@ Not for: the page's other tables (`halcyon.report.page.tables`).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from rich import box
 from rich.table import Table
 
 from halcyon.report.contents import Generation, SystemReport
-from halcyon.wording import per_cent, significant
-
-LARGE = 99_950
-"""From here on three digits round to 100,000, and a number is written with a power of ten."""
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+from halcyon.wording import number_text, per_cent
 
 
 @dataclass(frozen=True)
@@ -123,19 +118,6 @@ def _rate_columns(report: SystemReport) -> list[Column]:
             lambda g: number_text(g.saturation.greatest("events_bound_per_ns")),
         ),
     ]
-
-
-def number_text(value: float | None, *, digits: int = 3) -> str:
-    """A number with so many significant digits; a dash where there is none.
-
-    It is written out below 100,000; above, there are two digits: `1.2·10⁶`.
-    """
-    if value is None or not np.isfinite(value):
-        return "–"
-    if abs(value) < LARGE:
-        return significant(float(f"{value:.{digits}g}"))
-    factor, power = f"{value:.1e}".split("e")
-    return f"{factor.removesuffix('.0')}·10{str(int(power)).translate(SUPERSCRIPTS)}"
 
 
 def summary_table(report: SystemReport) -> Table:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from halcyon.commands.terminal import Commands, console, print_json
 from halcyon.errors import InputError
-from halcyon.wording import count, duration, listed
+from halcyon.wording import count, duration, listed, number_text
 
 WATCH_S = 5.0
 NAMED_STATES = ("running", "queued", "failed", "interrupted")
@@ -167,7 +167,7 @@ def _cells(system: dict[str, Any]) -> list[str]:
         "–" if generation is None else f"{generation} of at most {system['generations_allowed']}",
         "ended" if system["ended"] else system["stage"],
         f"{labels['spent']} of {labels['budget']}{working}{failed}",
-        "–" if not index or index["cli_ps"] is None else f"{index['cli_ps']:.3g}",
+        "–" if not index or index["cli_ps"] is None else number_text(index["cli_ps"]),
         _events(index),
         _error(system["errors"]),
         "–" if left is None else f"{duration(left[0])} to {duration(left[1])}",
@@ -179,7 +179,7 @@ def _events(index: dict[str, Any] | None) -> str:
     text = "–"
     if index and index["events_bound_per_ns"] is not None:
         limit = index["events_limit_per_ns"]
-        text = f"{index['events_bound_per_ns']:.3g} / {limit:g}"
+        text = f"{number_text(index['events_bound_per_ns'])} / {limit:g}"
     elif index and index["rate_bound_per_atom_ps"] is not None:
         limit = index["rate_limit_per_atom_ps"]
         text = f"{index['rate_bound_per_atom_ps']:.3g} / {limit:g} per atom and ps"
@@ -194,7 +194,7 @@ def _error(errors: dict[str, Any] | None) -> str:
         return "–"
     bound, goal = errors["forces_mae_bound_meV_per_A"], errors["forces_goal_meV_per_A"]
     against = "no goal" if goal is None else f"{goal:g}"
-    return f"{'–' if bound is None else f'{bound:.3g}'} / {against}"
+    return f"{number_text(bound)} / {against}"
 
 
 def _clean(arguments: argparse.Namespace) -> int:

@@ -219,7 +219,7 @@ def _errors(last: Verdict | None) -> dict[str, Any] | None:
         return None
     forces, energies = (
         None if (measured := audit.worst(quantity)) is None else measured[1]
-        for quantity in ("forces_mae_meV_per_A", "energy_mae_meV_per_atom")
+        for quantity in ("judged_forces_mae", "energy_mae_meV_per_atom")
     )
     return {
         "generation": last.generation,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from halcyon.report import Generation, SystemReport, number_text
+from halcyon.report import Generation, SystemReport
 from halcyon.report.audit_words import place
 from halcyon.report.page.axes import (
     MAX_POINTS,
@@ -27,6 +27,7 @@ from halcyon.report.page.axes import (
 )
 from halcyon.verdict.estimates import Interval
 from halcyon.verdict.forms import Audited
+from halcyon.wording import number_text
 
 SMALLEST_EV_PER_A = 1e-3
 """Errors below it are drawn there: zero has no logarithm, and none so small matters."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from halcyon.final.certificate import Certificate, Runs
 from halcyon.final.evidence import Findings, ReplicaEnd
-from halcyon.report import SystemReport, number_text, survival_words
+from halcyon.report import SystemReport, survival_words
 from halcyon.report.page.axes import (
     MAX_POINTS,
     Figure,
@@ -22,7 +22,7 @@ from halcyon.report.page.axes import (
 )
 from halcyon.verdict.estimates import Interval
 from halcyon.verdict.runs import deciding
-from halcyon.wording import per_cent
+from halcyon.wording import number_text, per_cent
 
 NAMES = {"nvt": "with a thermostat (NVT)", "nve": "without a thermostat (NVE)"}
 

@@ -8,9 +8,9 @@ from html import escape
 
 import numpy as np
 
-from halcyon.report import SystemReport, number_text
+from halcyon.report import SystemReport
 from halcyon.report.page.axes import Figure, colours_of, goal_line, room, rounded, titled
-from halcyon.wording import per_cent
+from halcyon.wording import number_text, per_cent
 
 QUANTITIES = {
     "events": ("events_per_ns", "events_bound_per_ns", "events_limit_per_ns", 1.0),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from halcyon.report import Generation, SystemReport, number_text
+from halcyon.report import Generation, SystemReport
 from halcyon.report.page import events
 from halcyon.report.page.axes import (
     CONFIDENCE,
@@ -26,7 +26,7 @@ from halcyon.report.page.axes import (
 )
 from halcyon.report.survival_words import NAMES
 from halcyon.verdict.runs import TIERS
-from halcyon.wording import per_cent
+from halcyon.wording import number_text, per_cent
 
 MEANING = {
     "error": "Time that atoms have spent on forces that are expected to be wrong by more than the "

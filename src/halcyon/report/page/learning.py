@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from halcyon.report import Generation, SystemReport, number_text
+from halcyon.report import Generation, SystemReport
 from halcyon.report.page.axes import (
     CONFIDENCE,
     NEUTRAL,
@@ -21,6 +21,7 @@ from halcyon.report.page.axes import (
     titled,
 )
 from halcyon.report.page.instability import fraction_words
+from halcyon.wording import number_text
 
 MAX_CLOUD = 12_000
 """Points of one parity plot, all generations together."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from halcyon.domain.intervals import Domain
 from halcyon.domain.margins import Exceedance
-from halcyon.report import Generation, LabelCost, StageTime, SystemReport, number_text
+from halcyon.report import Generation, LabelCost, StageTime, SystemReport
 from halcyon.report.page.learning import interval_of
-from halcyon.wording import duration
+from halcyon.wording import duration, number_text
 
 
 def replica_rows(generation: Generation) -> list[list[str]]:

@@ -6,8 +6,9 @@ Not for: the scans and their numbers (`models.forgetting`).
 from typing import Literal
 
 from halcyon.models.forgetting import Forgetting, WallScan
-from halcyon.report import Generation, SystemReport, number_text
+from halcyon.report import Generation, SystemReport
 from halcyon.report.page.axes import Figure, Trace, gradient, rounded, titled
+from halcyon.wording import number_text
 
 KINDS: dict[Literal["dimer", "bond"], tuple[str, str]] = {
     "dimer": ("Walls of pairs of elements", "two atoms alone"),
