@@ -37,6 +37,7 @@ SYSTEMS = (*SMILES, *WATERS)
 USUAL = (*SMILES, "water64")
 """Systems of a run that names none."""
 APART_A = 1.7
+"""Molecules of water begin no closer to each other."""
 CLUSTER = 8  # waters in each of the frames that teach water
 FRAMES_PER_SYSTEM = 40
 OUTSIDE = 0.02

@@ -167,7 +167,7 @@ def _cells(system: dict[str, Any]) -> list[str]:
         "–" if generation is None else f"{generation} of at most {system['generations_allowed']}",
         "ended" if system["ended"] else system["stage"],
         f"{labels['spent']} of {labels['budget']}{working}{failed}",
-        "–" if not index or index["cli_ps"] is None else number_text(index["cli_ps"]),
+        number_text(index["cli_ps"] if index else None),
         _events(index),
         _error(system["errors"]),
         "–" if left is None else f"{duration(left[0])} to {duration(left[1])}",
