@@ -403,12 +403,18 @@ def test_latent_is_the_mahalanobis_distance_over_its_radius():
 
 
 def test_a_model_of_single_precision_has_the_distances_of_its_descriptors():
-    output = Toy()(state_of(BATCH))
-    single = output["descriptors"].float()
-    scorer = make(DOMAINS["element"], "latent").distance(BATCH, CPU)
-    found, exact = (scorer(None, {"descriptors": x}) for x in (single, single.double()))
+    domain = DOMAINS["element"]
+    known = {s: shrunk_by_hand(of_element(TRAIN, s)) for s in "OH"}
+    radius = domain.signals["latent"].threshold.value
+    single = Toy()(state_of(BATCH))["descriptors"].float()
+    found = make(domain, "latent").distance(BATCH, CPU)(None, {"descriptors": single})
+    symbols = [s for atoms in BATCH for s in atoms.get_chemical_symbols()]
+    by_hand = [
+        mahalanobis([x], *known[s])[0] / radius
+        for s, x in zip(symbols, single.double().numpy(), strict=True)
+    ]
     assert found.dtype == torch.float64
-    np.testing.assert_allclose(found, exact, rtol=1e-5)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
 
 
 def test_a_class_of_few_values_does_not_widen_the_radius_of_others():
